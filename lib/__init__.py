@@ -1,0 +1,32 @@
+"""Everything a GPT is made of, from the bytes of a text to the tensors of the model.
+
+`lib` is deep and silent: it never prints, never parses arguments and does nothing on import.
+Its modules import one way only, in the order of `lib.LAYERS`; a test holds them to it.
+"""
+
+__version__ = "0.1.0"
+
+#: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
+LAYERS = (
+    ("errors",),
+    ("yaml_reader",),
+    ("config",),
+    ("params",),
+    ("artifact",),
+    ("inputs", "text"),
+    ("tokenizer",),
+    ("shards",),
+    ("corpus", "dataset"),
+    ("model",),
+    ("device", "loss", "schedule"),
+    ("optimizer", "checkpoint"),
+    ("evaluation", "baselines"),
+    ("trainer",),
+    ("run",),
+    ("training",),
+    ("sampling",),
+    ("generation",),
+    ("assessment",),
+    ("cost", "figures", "inspection"),
+    ("report",),
+)

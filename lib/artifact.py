@@ -1,0 +1,252 @@
+"""Artifacts: files and folders that are complete or not there, and know where they came from.
+
+A file is written beside its place and moved in; so is a folder, with its `manifest.json` inside. The
+manifest tells the stage, its parameters, its inputs and outputs with their SHA-256, the versions and
+the command, so that from any figure one can walk back to the bytes of the text.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Iterable, Iterator
+
+from lib import __version__
+from lib.errors import MakegptError, UsageError
+
+Manifest = dict[str, Any]
+MANIFEST = "manifest.json"
+
+#: What makes an artifact of each kind, for errors that say what to run.
+MAKERS = {"tokens": "tokenize FILE -o", "dataset": "build-dataset TOKENS -o", "run": "train DATASET -o"}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical(data: Any) -> str:
+    """`data` as JSON, the same text for the same content: keys sorted, no spaces."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of plain data's canonical JSON."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; move it there when the block ends well, else remove it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    beside = _beside(path)
+    try:
+        yield beside
+        _sync(beside)
+        os.replace(beside, path)
+        _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
+    """Yield a new folder beside `path` to fill; move it to `path` when the block ends well, else remove it.
+
+    An older artifact of the same `kind` at `path` is replaced; any other folder with something in it is refused.
+    """
+    path = Path(path)
+    check_replaceable(path, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    beside = _beside(path)
+    beside.mkdir()
+    try:
+        yield beside
+        for file in beside.iterdir():
+            _sync(file)
+        _sync(beside)
+        if path.exists():
+            old = path.with_name(beside.name + ".old")
+            os.rename(path, old)
+            os.rename(beside, path)
+            shutil.rmtree(old)
+        else:
+            os.rename(beside, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_replaceable(path: Path, kind: str) -> None:
+    """Refuse to write an artifact over a file, or over a folder that is not an artifact of this `kind`."""
+    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+        try:
+            found = read_manifest(path, None)["artifact"]
+        except MakegptError:
+            found = None
+        if found != kind:
+            what = f"holds {_article(found)}" if found else "is not empty and not made by this program"
+            raise UsageError(f"{path} {what}; choose another folder for {_article(kind)}")
+    elif path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
+
+
+def _article(kind: str) -> str:
+    return {"tokens": "tokens", "dataset": "a dataset", "run": "a run"}.get(kind, f"a {kind!r}")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside `path`."""
+    prefix = f".{path.name}."
+    for entry in path.parent.iterdir():
+        pid = entry.name.removeprefix(prefix).split(".")[0]
+        if entry.name.startswith(prefix) and ".part" in entry.name and pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written, so that a power cut cannot leave a moved but empty file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole, as UTF-8 and with its newlines as they are."""
+    with replacing(path) as beside:
+        beside.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` whole, as indented JSON."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; MakegptError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MakegptError(f"{path} is missing") from None
+    except ValueError:
+        raise MakegptError(f"{path} is damaged: not valid JSON; make the folder {path.parent} again") from None
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def files_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the named files in `folder`, as a manifest lists its outputs."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+
+
+def manifest(
+    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, facts: Any, started: str, **run: Any
+) -> Manifest:
+    """A manifest: `facts` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
+    return {
+        "artifact": kind,
+        "stage": stage,
+        "parameters": parameters,
+        "inputs": inputs,
+        "outputs": outputs,
+        "facts": facts,
+        **run,
+        "versions": versions(),
+        "started": started,
+        "ended": now(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """The versions that a result may depend on; packages are looked up, not imported."""
+    found: dict[str, Any] = {"makegpt": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "numpy", "tiktoken", "safetensors"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found | _commit(Path(__file__).resolve().parent.parent)
+
+
+def _commit(project: Path) -> dict[str, Any]:
+    """The commit of the checkout that this code stands in and whether it was changed since; None outside of one."""
+    if not (project / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(project), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def read_manifest(folder: Path, kind: str | None) -> Manifest:
+    """Read `folder`'s manifest and check that it is an artifact of `kind` (None: any)."""
+    folder = Path(folder)
+    needed = _article(kind) if kind else "an artifact"
+    again = f"make one with `{MAKERS[kind]} {folder}`" if kind in MAKERS else "see `inspect --help`"
+    if not folder.exists():
+        raise MakegptError(f"{folder} does not exist; {needed} is expected there: {again}")
+    if not folder.is_dir():
+        raise MakegptError(f"{folder} is a file; a folder with {needed} is expected: {again}")
+    if not (folder / MANIFEST).is_file():
+        raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {needed}: {again}")
+    found = read_json(folder / MANIFEST)
+    if not isinstance(found, dict) or not {"artifact", "outputs", "parameters"} <= found.keys():
+        raise MakegptError(f"{folder / MANIFEST} is damaged: it names no artifact; make the folder again")
+    if kind is not None and found["artifact"] != kind:
+        raise MakegptError(f"{folder} holds {_article(found['artifact'])}, not {needed}: {again}")
+    return found
+
+
+def verify(folder: Path, listed: dict[str, dict[str, Any]]) -> None:
+    """Check that the `listed` files of `folder` have the size and SHA-256 their manifest gives; name the first that has not."""
+    for name, expected in listed.items():
+        path = folder / name
+        if not path.is_file():
+            raise MakegptError(f"{path} is missing, though {MANIFEST} lists it; make the folder {folder} again")
+        if (size := path.stat().st_size) != expected["bytes"]:
+            raise MakegptError(
+                f"{path} is damaged: {size} bytes, {expected['bytes']} were written; make the folder {folder} again"
+            )
+        if sha256(path) != expected["sha256"]:
+            raise MakegptError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; make the folder {folder} again")
+
+
+def identity(found: Manifest) -> str:
+    """A hash of what an artifact holds (its outputs), the same wherever and whenever it was made."""
+    return digest({name: file["sha256"] for name, file in found["outputs"].items()})

@@ -1,0 +1,61 @@
+"""A run's evaluation: the model on a split of a dataset, beside what it is measured against."""
+
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+
+from lib import baselines
+from lib.config import EvaluateConfig
+from lib.dataset import Dataset
+from lib.errors import MakegptError
+from lib.evaluation import scores, total_nats
+from lib.run import MODEL, Trained
+
+
+def predicted(dataset: Dataset, split: str) -> int:
+    """How many tokens of the split are predicted."""
+    start, stop = dataset.split(split)
+    return stop - start - 1
+
+
+def assess(
+    folder: Path,
+    trained: Trained,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    device: torch.device,
+    on_tokens: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Loss, perplexity and bits a byte of the run in `folder` on a split, with uniform and counted baselines nested.
+
+    The n-grams are counted on the training split and scored on the same tokens as the model.
+    Raises MakegptError where the dataset was made with another tokenizer than the model's.
+    """
+    if dataset.tokenizer_identity != trained.tokenizer.identity():
+        raise MakegptError(
+            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
+            f"tokenize its text with `--tokenizer {folder}`"
+        )
+    start, stop = dataset.split(config.split)
+    count = predicted(dataset, config.split)
+    if count < 1:
+        raise MakegptError(f"the {config.split} split of {dataset.folder} has no tokens to predict")
+    lengths = trained.tokenizer.byte_lengths()
+    n_bytes = sum(int(lengths[block].sum()) for block in dataset.tokens.blocks(start + 1, stop))
+    nats = total_nats(trained.model, dataset.tokens, start, stop, device, on_tokens)
+    vocab_size = trained.tokenizer.vocab_size
+    ngrams = baselines.NGrams(dataset.tokens, 0, dataset.train_tokens, config.ngram_order, vocab_size)
+    counted = ngrams.nats(start + 1, stop)
+    return {
+        "split": config.split,
+        "tokens": count,
+        "bytes": n_bytes,
+        **scores(nats, count, n_bytes),
+        "baselines": {
+            "uniform": scores(baselines.uniform_nats(count, vocab_size), count, n_bytes),
+            **{baselines.NAMES[n]: scores(total, count, n_bytes) for n, total in enumerate(counted, 1)},
+        },
+        "model_sha256": trained.manifest["outputs"][MODEL]["sha256"],
+        "dataset": dataset.identity(),
+    }

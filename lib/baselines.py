@@ -1,0 +1,101 @@
+"""What a model is measured against: guessing, and counting.
+
+Counted n-grams with interpolated Witten-Bell smoothing (Witten and Bell 1991): after a context that was
+seen N times with T distinct followers, p = (c + T·p_shorter)/(N + T), where c counts this follower and
+p_shorter is the same with the context one token shorter; below the unigram stands 1/V. They are counted
+on the training tokens and scored on the others, each with the tokens before it, in constant memory
+but for the distinct n-grams themselves.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.shards import Tokens
+
+NAMES = {1: "unigram", 2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
+_BLOCK = 1 << 20
+
+
+def uniform_nats(count: int, vocab_size: int) -> float:
+    """The summed loss of `count` tokens where each of V is held equally likely."""
+    return count * math.log(vocab_size)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The n-grams of one order n: each is a context number and the id that follows it.
+
+    `keys`: context · V + id, sorted, for every distinct n-gram, so that its place is the n-gram's own number and
+    serves as the context number of order n + 1. `times`: how often each was seen. By context number:
+    `seen`: how often it was followed by anything, `followers`: by how many distinct ids.
+    """
+
+    keys: np.ndarray
+    times: np.ndarray
+    seen: np.ndarray
+    followers: np.ndarray
+
+
+class NGrams:
+    """Counts of the orders 1 to `order` over the ids `start` to `stop` of `tokens`."""
+
+    def __init__(self, tokens: Tokens, start: int, stop: int, order: int, vocab_size: int) -> None:
+        self.tokens = tokens
+        self.vocab_size = vocab_size
+        self.orders: list[Counts] = []
+        for n in range(1, order + 1):
+            keys, times = np.empty(0, np.int64), np.empty(0, np.int64)
+            for at in range(start + n - 1, stop, _BLOCK):
+                new = self._keys(at, min(at + _BLOCK, stop), n)
+                keys, times = _merge(keys, times, *np.unique(new, return_counts=True))
+            contexts = keys // vocab_size
+            size = len(self.orders[-1].keys) if self.orders else 1
+            seen = np.bincount(contexts, weights=times, minlength=size)
+            self.orders.append(Counts(keys, times, seen, np.bincount(contexts, minlength=size)))
+
+    def nats(self, start: int, stop: int) -> list[float]:
+        """The summed loss of the ids `start` to `stop`, one sum for each order."""
+        totals = [0.0] * len(self.orders)
+        for at in range(start, stop, _BLOCK):
+            p = np.full(min(at + _BLOCK, stop) - at, 1 / self.vocab_size)
+            for n, counts in enumerate(self.orders, 1):
+                keys = self._keys(at, at + len(p), n)
+                number = _find(counts.keys, keys)
+                c = np.where(number >= 0, counts.times[number], 0)
+                context = keys // self.vocab_size  # -1 where the context itself was never seen
+                N = np.where(keys >= 0, counts.seen[context], 0)
+                T = np.where(keys >= 0, counts.followers[context], 0)
+                p = np.where(N > 0, (c + T * p) / np.maximum(N + T, 1), p)
+                totals[n - 1] -= float(np.log(p).sum())
+        return totals
+
+    def _keys(self, start: int, stop: int, n: int) -> np.ndarray:
+        """The key of the n-gram that ends at each id from `start` to `stop`; -1 where its context was never seen."""
+        first = max(0, start - n + 1)
+        ids = self.tokens.read(first, stop).astype(np.int64)
+        lead = start - first  # ids before `start`; n - 1 of them but at the very beginning
+        ids = np.concatenate([np.full(n - 1 - lead, -1, np.int64), ids])
+        context = np.zeros(stop - start, np.int64)
+        for k in range(n - 1):  # walk from the id furthest back to the one just before, numbering ever longer contexts
+            followers = ids[k : k + len(context)]
+            keys = np.where((context >= 0) & (followers >= 0), context * self.vocab_size + followers, -1)
+            context = _find(self.orders[k].keys, keys)
+        return np.where(context >= 0, context * self.vocab_size + ids[n - 1 :], -1)
+
+
+def _find(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The place of each key among `sorted_keys`, -1 where it is not among them."""
+    place = np.searchsorted(sorted_keys, keys)
+    there = place < len(sorted_keys)
+    there[there] = sorted_keys[place[there]] == keys[there]
+    return np.where(there, place, -1)
+
+
+def _merge(keys: np.ndarray, times: np.ndarray, new_keys: np.ndarray, new_times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of two counts over sorted, distinct keys."""
+    merged, where = np.unique(np.concatenate([keys, new_keys]), return_inverse=True)
+    total = np.zeros(len(merged), np.int64)
+    np.add.at(total, where, np.concatenate([times, new_times]))
+    return merged, total

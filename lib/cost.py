@@ -1,0 +1,49 @@
+"""What a training would cost, estimated without doing any of it."""
+
+from typing import Any
+
+import torch
+
+from lib import device as devices
+from lib import model
+from lib.config import ModelConfig, TrainConfig
+
+#: A training step's share of the rate of a bare 1024² matrix product; bench/cost.py measures it.
+EFFICIENCY = 0.5
+
+_FLOAT = 4  # bytes of a float32
+
+
+def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, val_tokens: int) -> dict[str, Any]:
+    """Parameters, tokens, tokens a parameter, steps, seconds and bytes of memory of a training.
+
+    Arithmetic: 6 operations a token for each weight in a matrix, forward and backward (Kaplan et al. 2020, 2.1), and
+    12·layers·C·T for attention; a third of it for validation. Memory: weights, gradients and two moments, and the
+    activations of one micro-batch with three copies of its logits.
+    """
+    built = model.build(model_config, "meta")
+    parameters = model.count(built)
+    T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
+    matrices = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
+    if model_config.tie_weights:
+        matrices += V * C  # the head's product is done all the same
+    tokens = config.max_steps * config.batch_size * T
+    validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
+    per_token = 6 * matrices + 12 * model_config.n_layers * C * T
+    operations = per_token * (tokens + val_tokens * validations / 3)
+    rows = config.batch_size // config.grad_accum_steps * T
+    activations = rows * C * _ACTIVATIONS * model_config.n_layers
+    if model_config.attention == "explicit":
+        activations += 3 * rows * T * model_config.n_heads * model_config.n_layers
+    return {
+        "parameters": parameters,
+        "tokens": tokens,
+        "tokens_per_parameter": tokens / parameters,
+        "steps": config.max_steps,
+        "seconds": operations / (devices.matmul_rate(device) * EFFICIENCY),
+        "memory_bytes": _BASE + _FLOAT * (4 * parameters + activations + 3 * rows * V),
+    }
+
+
+_ACTIVATIONS = 30  # rows of C numbers kept a token and block for the backward pass, the 4C-wide ones counted as four
+_BASE = 300 << 20  # Python and PyTorch themselves

@@ -1,0 +1,155 @@
+"""A dataset: a corpus of tokens split for training and validation, and the windows batches are made of.
+
+The first floor(n·(1-F)) tokens are for training, the rest for validation. Training windows start every
+`stride` tokens and hold T + 1 ids: T inputs and, one to the right, T targets. Nothing is copied: a
+dataset folder says which tokens, which split, which windows.
+
+Batch t is a pure function of (seed, t): each epoch goes once through all windows in an order of its own,
+computed for the windows needed and stored nowhere, so that resuming at any step costs nothing.
+"""
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from lib import artifact
+from lib.artifact import Manifest
+from lib.errors import MakegptError, UsageError
+from lib.shards import Tokens
+
+FILE = "dataset.json"
+
+
+def build(
+    tokens_folder: Path, target: Path, *, context_length: int, stride: int | None, val_fraction: float, started: str
+) -> Manifest:
+    """Write the dataset folder `target` over `tokens_folder`; return its manifest.
+
+    Raises MakegptError where the text is shorter than one window, or holds ids its tokenizer has not.
+    """
+    tokens = Tokens(tokens_folder)
+    made = tokens.load_tokenizer()
+    train = int(len(tokens) * (1 - Decimal(str(val_fraction))))
+    val = len(tokens) - train
+    if train < context_length + 1 or val < 1:
+        raise MakegptError(
+            f"{tokens_folder} holds {len(tokens)} tokens, {train} for training and {val} for validation; one training "
+            f"window takes {context_length + 1} and validation at least 1: give a longer text or a shorter context length"
+        )
+    largest = max(int(block.max()) for block in tokens.blocks(0, len(tokens)))
+    if largest >= made.vocab_size:
+        raise MakegptError(f"{tokens_folder} holds the id {largest}, but its tokenizer has {made.vocab_size} tokens; tokenize again")
+    description = {
+        "tokens": artifact.identity(tokens.manifest),
+        "tokenizer": made.identity(),
+        "vocab_size": made.vocab_size,
+        "context_length": context_length,
+        "stride": stride or context_length,
+        "train_tokens": train,
+        "val_tokens": val,
+    }
+    with artifact.replacing_folder(target, "dataset") as folder:
+        artifact.write_json(folder / FILE, description)
+        manifest = artifact.manifest(
+            "dataset",
+            "build-dataset",
+            parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
+            inputs={os.path.relpath(tokens_folder, target): {"identity": description["tokens"]}},
+            outputs=artifact.files_of(folder, [FILE]),
+            facts={"windows": count_windows(train, context_length, description["stride"])} | description,
+            started=started,
+        )
+        artifact.write_json(folder / artifact.MANIFEST, manifest)
+    return manifest
+
+
+def count_windows(train_tokens: int, context_length: int, stride: int) -> int:
+    """How many windows of context_length + 1 tokens start every `stride` tokens."""
+    return (train_tokens - context_length - 1) // stride + 1
+
+
+class Dataset:
+    """A dataset folder, open for reading; its tokens are verified when it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = artifact.read_manifest(self.folder, "dataset")
+        artifact.verify(self.folder, self.manifest["outputs"])
+        description = artifact.read_json(self.folder / FILE)
+        self.context_length: int = description["context_length"]
+        self.stride: int = description["stride"]
+        self.train_tokens: int = description["train_tokens"]
+        self.val_tokens: int = description["val_tokens"]
+        self.vocab_size: int = description["vocab_size"]
+        self.tokenizer_identity: str = description["tokenizer"]
+        self.windows = count_windows(self.train_tokens, self.context_length, self.stride)
+        self.tokens = Tokens(self.folder / next(iter(self.manifest["inputs"])))
+        if artifact.identity(self.tokens.manifest) != description["tokens"]:
+            raise MakegptError(
+                f"{self.folder} was built from other tokens than {self.tokens.folder.resolve()} holds now; "
+                f"run `build-dataset {os.path.relpath(self.tokens.folder.resolve())} -o {self.folder}` again"
+            )
+
+    def identity(self) -> str:
+        """A hash of the split, the windows and the tokens themselves."""
+        return artifact.identity(self.manifest)
+
+    def batch(self, seed: int, step: int, size: int) -> np.ndarray:
+        """Batch `step` (from 0) of `size` training windows: ids, (B, T + 1)."""
+        numbers = np.arange(step * size, (step + 1) * size)
+        epochs, places = np.divmod(numbers, self.windows)
+        starts = [
+            shuffled(int(place), self.windows, key=(seed, int(epoch))) * self.stride
+            for epoch, place in zip(epochs, places, strict=True)
+        ]
+        return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
+
+    def split(self, name: str) -> tuple[int, int]:
+        """Where a split's ids stand among all: (start, stop).
+
+        Validation starts one id early: that one is context for the first prediction, so that every token
+        of the split is predicted once. The training split's first token has no context and is not predicted.
+        """
+        return {"train": (0, self.train_tokens), "val": (self.train_tokens - 1, len(self.tokens))}[name]
+
+    def check_context(self, context_length: int) -> None:
+        """Refuse a model whose context is longer than the windows it would be trained on."""
+        if context_length != self.context_length:
+            raise UsageError(
+                f"the model's context_length is {context_length}, but {self.folder} has windows of {self.context_length}; "
+                f"run `build-dataset` with --context-length {context_length}"
+            )
+
+
+def shuffled(place: int, count: int, key: tuple[int, int]) -> int:
+    """Which of `count` things stands at `place` in the order that `key` gives: a permutation, one item at a time.
+
+    A Feistel network over the next power of four (Luby and Rackoff 1988), walked on while it points
+    outside of `count` (Black and Rogaway 2002): no table, whatever `count` is.
+    """
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for round in range(_ROUNDS):
+            left, right = right, left ^ (_mix(right, round, *key) & mask)
+        place = left << half | right
+        if place < count:
+            return place
+
+
+_ROUNDS = 6
+_WORD = (1 << 64) - 1
+
+
+def _mix(*values: int) -> int:
+    """64 well-mixed bits of some whole numbers: splitmix64's finalizer (Steele et al. 2014), folded over them."""
+    state = 0
+    for value in values:
+        state = (state ^ value) + 0x9E3779B97F4A7C15 & _WORD
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _WORD
+        state ^= state >> 31
+    return state

@@ -1,0 +1,54 @@
+"""How well a model predicts a stretch of tokens: every one counted once, in order.
+
+The stretch is cut into blocks of the model's context length that touch and do not overlap; in each,
+the first prediction has one token to go by and the last has all of the block.
+"""
+
+import math
+from typing import Any, Callable
+
+import torch
+
+from lib.loss import cross_entropy
+from lib.model import GPT
+from lib.shards import Tokens
+
+_LOGITS_AT_ONCE = 1 << 26  # 256 MB of float32; the block shape is fixed, so a number never depends on a batch size
+_ROWS_AT_ONCE = 64
+
+
+def total_nats(
+    model: GPT, tokens: Tokens, start: int, stop: int, device: torch.device, on_tokens: Callable[[int], None] | None = None
+) -> float:
+    """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its block.
+
+    The model's training mode is left as it was found. `on_tokens` is told how many were predicted.
+    """
+    T = model.context_length
+    rows = max(1, min(_ROWS_AT_ONCE, _LOGITS_AT_ONCE // (T * model.vocab_size)))
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    at = start
+    with torch.inference_mode():
+        while at < stop - 1:
+            blocks = max(1, min(rows, (stop - 1 - at) // T))  # whole blocks; the last one may be shorter
+            length = min(T, stop - 1 - at)
+            ids = torch.from_numpy(tokens.read(at, at + blocks * length + 1).astype("int64")).to(device)
+            inputs, targets = ids[:-1].view(blocks, length), ids[1:]
+            total += cross_entropy(model(inputs).view(blocks * length, -1), targets).item()
+            at += blocks * length
+            if on_tokens:
+                on_tokens(blocks * length)
+    model.train(was_training)
+    return total
+
+
+def scores(nats: float, tokens: int, n_bytes: int) -> dict[str, Any]:
+    """Loss in nats a token, perplexity, and bits a byte of text, of `nats` summed over `tokens` that stand for `n_bytes`."""
+    loss = nats / tokens
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
+    }

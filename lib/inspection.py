@@ -1,0 +1,97 @@
+"""What an artifact is, and its way back to the text it came from."""
+
+from pathlib import Path
+from typing import Any
+
+from lib import artifact, run, tokenizer
+from lib.artifact import MANIFEST, Manifest
+from lib.errors import MakegptError
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """The artifact at `path`, a folder or one of its files, as plain data: what it is, how it was made, from what.
+
+    Raises MakegptError where nothing is there, or nothing of ours.
+    """
+    if not path.exists():
+        raise MakegptError(f"{path} does not exist")
+    if path.is_dir():
+        manifest = artifact.read_manifest(path, None)
+        return _headline(path, manifest) | {"made_by": _made_by(manifest), "from": [_origin(path, name, facts) for name, facts in manifest["inputs"].items()]}
+    if path.suffix == ".safetensors":
+        return _tensors(path)
+    if path.suffix == ".npy":
+        from lib import shards
+
+        ids = shards.open_shard(path)
+        return {"path": str(path), "is": "token shard", "tokens": len(ids), "dtype": str(ids.dtype), "first": ids[:8].tolist()}
+    if path.name == tokenizer.FILE:
+        made = tokenizer.load(path)
+        return {"path": str(path), "is": "tokenizer", "kind": made.kind, "vocab_size": made.vocab_size, "lossless": made.lossless}
+    raise MakegptError(f"{path} is not an artifact: a folder with a {MANIFEST}, a .safetensors, a .npy or a {tokenizer.FILE} is expected")
+
+
+def _headline(path: Path, manifest: Manifest) -> dict[str, Any]:
+    kind = manifest["artifact"]
+    state = {}
+    if kind == "run":
+        state = {"finished": (path / run.MODEL).is_file()}
+    return {"path": str(path), "is": kind, **state, **manifest["facts"], "files": sorted(manifest["outputs"])}
+
+
+def _made_by(manifest: Manifest) -> dict[str, Any]:
+    names = ("command", "started", "ended", "parameters", "seed", "device", "threads", "versions")
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def _origin(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """One input of the artifact in `folder`: an artifact to be described in turn, or a text file."""
+    path = folder / name
+    if "identity" not in facts:
+        return {"path": name, "is": "text", **facts}
+    if not (path / MANIFEST).is_file():
+        return {"path": str(path), "is": "an artifact that is no longer there", **facts}
+    changed = artifact.identity(artifact.read_manifest(path, None)) != facts["identity"]
+    return describe(Path(path.resolve())) | ({"changed_since": True} if changed else {})
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    from lib import checkpoint
+
+    tensors, facts = checkpoint.load(path)
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    return {"path": str(path), "is": "checkpoint", "numbers": numbers, "facts": facts, "tensors": shapes}
+
+
+def verify(path: Path) -> list[Path]:
+    """Check every file of the artifact folder `path`, and of those it was made from, against their hashes; return the folders."""
+    manifest = artifact.read_manifest(path, None)
+    if not manifest["outputs"]:
+        raise MakegptError(f"{path} is not finished: its {MANIFEST} lists no files yet")
+    artifact.verify(path, manifest["outputs"])
+    checked = [path]
+    for name, facts in manifest["inputs"].items():
+        if "identity" in facts and (path / name).is_dir():
+            before = Path((path / name).resolve())
+            if artifact.identity(artifact.read_manifest(before, None)) != facts["identity"]:
+                raise MakegptError(f"{before} has changed since {path} was made from it; make {path} again")
+            checked += verify(before)
+    return checked
+
+
+def as_lines(description: dict[str, Any], indent: int = 0) -> list[str]:
+    """A description as indented `key: value` lines."""
+    lines = []
+    pad = "  " * indent
+    for key, value in description.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{pad}{key}:", *as_lines(value, indent + 1)]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{pad}{key}:")
+            for item in value:
+                first, *rest = as_lines(item, indent + 2)
+                lines += [f"{pad}  - {first.strip()}", *rest]
+        else:
+            lines.append(f"{pad}{key}: {value}")
+    return lines

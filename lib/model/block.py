@@ -1,0 +1,36 @@
+"""The transformer block of GPT-2: attention, then feed-forward, each behind a norm and beside a shortcut."""
+
+from torch import Tensor, nn
+
+from lib.config import ModelConfig
+from lib.model.attention import MultiHeadAttention
+from lib.model.layers import FeedForward, LayerNorm
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)).
+
+    The norm comes first, so that the shortcut carries the signal and its gradient unchanged from the
+    first block to the last (Radford et al. 2019, section 2.3).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        fused = config.layers == "fused"
+        self.norm1 = LayerNorm(config.emb_dim, fused)
+        self.attention = MultiHeadAttention(
+            config.emb_dim,
+            config.n_heads,
+            config.context_length,
+            drop_rate=config.drop_rate,
+            qkv_bias=config.qkv_bias,
+            fused=config.attention == "fused",
+        )
+        self.norm2 = LayerNorm(config.emb_dim, fused)
+        self.feed_forward = FeedForward(config.emb_dim, fused)
+        self.dropout = nn.Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, C) -> (B, T, C)."""
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))

@@ -1,0 +1,93 @@
+"""`params.yaml`: where it is, what it says, and what a named config with `--set` changes comes to.
+
+The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them),
+`wheels` and `inputs` (the pinned files `fetch` brings; `lib.inputs` reads those two).
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, Iterable
+
+from lib import config as schema
+from lib import yaml_reader
+from lib.config import Config
+from lib.errors import MakegptError, UsageError, nearest
+
+_PARTS = ("defaults", "configs", "wheels", "inputs")
+
+
+def candidates(name: str) -> list[Path]:
+    """Where a project file such as `params.yaml` or `data` may be: here, or else in the project.
+
+    The project is the checkout that `lib` stands in, or the wheel's own copy inside `lib`.
+    """
+    lib = Path(__file__).resolve().parent
+    return [Path(name), lib.parent / name, lib / name]
+
+
+def find() -> Path:
+    """The `params.yaml` in the current folder, else the project's; MakegptError names the paths tried."""
+    tried = candidates("params.yaml")
+    for path in tried:
+        if path.is_file():
+            return path
+    raise MakegptError(f"params.yaml is missing; looked for {', '.join(str(path) for path in tried)}")
+
+
+def load(path: Path | None = None) -> yaml_reader.Tree:
+    """Read `path` (else the one found) and check its top level; values stay text until a section takes them."""
+    path = path or find()
+    try:
+        tree = yaml_reader.read(path.read_bytes().decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise MakegptError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise MakegptError(f"{path} cannot be read: {error.strerror}") from None
+    for name in tree:
+        if name not in _PARTS:
+            raise UsageError(f"{path}: unknown key {name!r}; {nearest(name, _PARTS)}")
+    for name in _PARTS:
+        if not isinstance(tree.setdefault(name, {}), dict):
+            raise UsageError(f"{path}: {name} must be a mapping, not {tree[name]!r}")
+    return tree
+
+
+def config_names(tree: yaml_reader.Tree) -> list[str]:
+    """The named configs of `params.yaml`, in its order."""
+    return list(tree["configs"])
+
+
+def resolve(tree: yaml_reader.Tree, name: str | None = None, changes: Iterable[str] = ()) -> Config:
+    """The defaults, overridden by config `name` (None: the defaults alone), then by `section.key=value` changes.
+
+    Raises UsageError for anything unknown, of the wrong type, out of range or impossible together.
+    """
+    merged = copy.deepcopy(tree["defaults"])
+    if name is not None:
+        if name not in tree["configs"]:
+            raise UsageError(f"unknown config {name!r}; {nearest(name, tree['configs'])}")
+        _overlay(merged, tree["configs"][name] or {}, f"configs.{name}")
+    for change in changes:
+        _overlay(merged, _parse_change(change), "--set")
+    return schema.build(merged, f"config {name}" if name else "defaults")
+
+
+def _overlay(base: dict[str, Any], over: Any, where: str) -> None:
+    if not isinstance(over, dict):
+        raise UsageError(f"{where} must be a mapping of sections, not {over!r}")
+    for section, values in over.items():
+        if section not in schema.SECTIONS:
+            raise UsageError(f"{where}: unknown section {section!r}; {nearest(section, schema.SECTIONS)}")
+        if not isinstance(values, dict):
+            raise UsageError(f"{where}: {section} is a section of parameters, not {values!r}")
+        base.setdefault(section, {}).update(values)
+
+
+def _parse_change(change: str) -> dict[str, dict[str, str]]:
+    """`train.learning_rate=1e-4` as a tree."""
+    path, equals, value = change.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not equals or not dot or not key:
+        raise UsageError(f"--set {change}: write it as section.key=value, for example train.learning_rate=1e-4")
+    return {section: {key: value.strip()}}
+

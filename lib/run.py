@@ -1,0 +1,223 @@
+"""A run folder: one model's whole story, from its configuration to its finished weights.
+
+    config.json  tokenizer.json  manifest.json      written when training begins
+    metrics.jsonl  timings.jsonl                    a line a logged step
+    last/                                           the state to resume from; last/state.json is written last
+    model.safetensors                               the finished weights: its presence means "done"
+    evaluation.json  sample.txt  loss.png           made from it by the later stages
+
+Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Iterator
+
+import torch
+from torch import Tensor
+
+from lib import artifact, checkpoint, model, tokenizer
+from lib import config as schema
+from lib.artifact import Manifest
+from lib.config import ModelConfig
+from lib.errors import MakegptError
+from lib.model import GPT
+from lib.tokenizer import Tokenizer
+
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+LAST = "last"
+STATE = "state.json"
+EVALUATION = "evaluation.json"
+SAMPLE = "sample.txt"
+LOSS_FIGURE = "loss.png"
+
+#: What is removed where a run begins anew: all that was made with the old parameters.
+_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, METRICS, TIMINGS, CONFIG, tokenizer.FILE)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, loaded."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    config: ModelConfig
+    manifest: Manifest
+
+
+def load(folder: Path, device: torch.device) -> Trained:
+    """Load the finished run in `folder`, its files verified against the manifest; the model is in evaluation mode."""
+    manifest = finished_manifest(folder)
+    artifact.verify(folder, manifest["outputs"])
+    config = schema.build_section("model", artifact.read_json(folder / CONFIG)["model"], str(folder / CONFIG))
+    made = tokenizer.load(folder)
+    if made.vocab_size != config.vocab_size:
+        raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
+    built = model.build(config, device)
+    tensors, _ = checkpoint.load(folder / MODEL)
+    checkpoint.fill(built, tensors, folder / MODEL)
+    return Trained(built.eval(), made, config, manifest)
+
+
+def finished_manifest(folder: Path) -> Manifest:
+    """The manifest of the run in `folder`; MakegptError where its training is not finished."""
+    manifest = artifact.read_manifest(folder, "run")
+    if not (folder / MODEL).is_file() or MODEL not in manifest["outputs"]:
+        raise MakegptError(f"{folder} has no finished {MODEL}; go on with `{manifest.get('command', 'train')}`")
+    return manifest
+
+
+def dataset_folder(folder: Path) -> Path:
+    """Where the dataset lay that the run in `folder` was trained on."""
+    return folder / next(iter(artifact.read_manifest(folder, "run")["inputs"]))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    path = folder / METRICS
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise MakegptError(f"{path} is missing; train the run first") from None
+    except ValueError:
+        raise MakegptError(f"{path} is damaged: a line is not JSON; train the run again") from None
+
+
+class RunFolder:
+    """A run folder open for training; hold it in `with RunFolder(path).locked():`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        artifact.check_replaceable(self.folder, "run")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other trainings out; the lock dies with the process. MakegptError where one is at work already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "a+", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                owner = lock.read().strip()
+                raise MakegptError(
+                    f"{self.folder} is being trained by another `train` (process {owner}); wait for it, or choose another -o"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def begun(self) -> Manifest | None:
+        """The manifest of the training that was begun here, if one was."""
+        return artifact.read_manifest(self.folder, "run") if (self.folder / artifact.MANIFEST).exists() else None
+
+    def finished(self) -> bool:
+        """Whether the finished weights are there."""
+        return (self.folder / MODEL).is_file()
+
+    def begin(self, manifest: Manifest, config: dict[str, Any], made: Tokenizer) -> None:
+        """Clear the folder of what an older training made, and write what is known at the start."""
+        (self.folder / LAST / STATE).unlink(missing_ok=True)
+        for name in _MADE:
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / LAST, ignore_errors=True)
+        artifact.write_json(self.folder / CONFIG, config)
+        made.save(self.folder / tokenizer.FILE)
+        artifact.write_json(self.folder / artifact.MANIFEST, manifest)
+        (self.folder / LAST).mkdir()
+
+    def append(self, name: str, line: Any) -> None:
+        """Append a JSON line to metrics.jsonl or timings.jsonl."""
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save_state(self, state: "State", weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Write weights and moments of `state.step` beside the older ones, then make them the state, then remove the older."""
+        last = self.folder / LAST
+        checkpoint.save(last / state.weights, weights, facts)
+        checkpoint.save(last / state.moments, moments, {"step": state.step})
+        names = {state.weights, state.moments, state.best_weights or state.weights}
+        state.files = artifact.files_of(last, sorted(names))
+        state.metrics_bytes = _flushed_size(self.folder / METRICS)
+        artifact.write_json(last / STATE, asdict(state))
+        for entry in last.iterdir():
+            if entry.name != STATE and entry.name not in state.files:
+                entry.unlink()
+
+    def load_state(self) -> "State | None":
+        """The state to resume from, its files verified and metrics.jsonl cut to it; None where there is none yet."""
+        last = self.folder / LAST
+        if not (last / STATE).is_file():
+            return None
+        try:
+            state = State(**artifact.read_json(last / STATE))
+            artifact.verify(last, state.files)
+            metrics = self.folder / METRICS
+            if not metrics.is_file() or metrics.stat().st_size < state.metrics_bytes:
+                raise MakegptError(f"{metrics} is shorter than when the state was saved")
+            with open(metrics, "r+b") as file:
+                file.truncate(state.metrics_bytes)
+        except (MakegptError, TypeError) as error:
+            raise MakegptError(f"{self.folder} cannot be resumed: {error}; begin anew with --resume never") from None
+        return state
+
+    def publish(self, state: "State", manifest: Manifest) -> None:
+        """Finish the run: the manifest with all outputs, then, last of all, the best weights as model.safetensors."""
+        assert state.best_weights is not None
+        best = self.folder / LAST / state.best_weights
+        outputs = artifact.files_of(self.folder, [CONFIG, tokenizer.FILE, METRICS])
+        outputs[MODEL] = artifact.files_of(best.parent, [best.name])[best.name]
+        finished = manifest | {"outputs": outputs, "ended": artifact.now()}
+        finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
+        artifact.write_json(self.folder / artifact.MANIFEST, finished)
+        with artifact.replacing(self.folder / MODEL) as beside:
+            try:
+                os.link(best, beside)  # the same bytes, stored once
+            except OSError:  # a file system without links
+                shutil.copyfile(best, beside)
+
+
+@dataclass(kw_only=True)
+class State:
+    """last/state.json: which files are the state after `step`, and which hold the best weights so far."""
+
+    step: int
+    best_step: int | None  # None before the first validation
+    best_val_loss: float | None
+    threads: int
+    device: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
+    metrics_bytes: int = 0
+
+    @property
+    def weights(self) -> str:
+        return weights_name(self.step)
+
+    @property
+    def best_weights(self) -> str | None:
+        return None if self.best_step is None else weights_name(self.best_step)
+
+    @property
+    def moments(self) -> str:
+        return f"moments-{self.step:08d}.safetensors"
+
+
+def weights_name(step: int) -> str:
+    """The file in last/ that holds the weights after `step`."""
+    return f"weights-{step:08d}.safetensors"
+
+
+def _flushed_size(path: Path) -> int:
+    """The size of a file whose content is on the disk."""
+    with open(path, "ab") as file:
+        os.fsync(file.fileno())
+        return file.tell()

@@ -1,0 +1,47 @@
+"""Characters as tokens: every distinct character of the text, in code-point order, is one token."""
+
+from pathlib import Path
+from typing import Any, Iterable, Self
+
+from lib.tokenizer.base import Tokenizer, UnknownText
+
+
+class CharTokenizer(Tokenizer):
+    kind = "char"
+
+    def __init__(self, characters: str) -> None:
+        if len(set(characters)) != len(characters) or not characters:
+            raise ValueError("characters must be distinct, and at least one")
+        self.characters = characters
+        self._ids = {character: id for id, character in enumerate(characters)}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError:
+            position, unknown = next((i, c) for i, c in enumerate(text) if c not in self._ids)
+            raise UnknownText(
+                f"the character {unknown!r} (U+{ord(unknown):04X}) at position {position} is not among the "
+                f"{self.vocab_size} this tokenizer knows; leave it out, or train with --tokenizer bytes or gpt2"
+            ) from None
+
+    def token_bytes(self, id: int) -> bytes:
+        return self.characters[id].encode("utf-8")
+
+    def to_saved(self) -> dict[str, Any]:
+        return {"characters": self.characters}
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> Self:
+        return cls(saved["characters"])
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+        found: set[str] = set()
+        for text in texts:
+            found.update(text)
+        return cls("".join(sorted(found)))

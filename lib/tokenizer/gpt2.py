@@ -1,0 +1,96 @@
+"""GPT-2's byte-pair encoding: 50,256 byte sequences and `<|endoftext|>` (Radford et al. 2019, section 2.2).
+
+A text is cut by a pattern into words with their leading space, numbers, marks and blanks; within each,
+the two neighbours whose pair has the lowest rank are joined, again and again, until no pair is known.
+tiktoken does that joining, over the two files as released; it never goes to the network here.
+"""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Self
+
+import numpy as np
+import tiktoken
+
+from lib.errors import MakegptError
+from lib.text import cut_at_blanks
+from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+
+PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+_THREADS = min(4, os.cpu_count() or 1)
+_PIECES_AT_ONCE = 4  # of about 1 MB; each becomes a Python list of ids for a moment
+
+
+class GPT2Tokenizer(Tokenizer):
+    kind = "gpt2"
+
+    def __init__(self, tokens: list[bytes]) -> None:
+        """`tokens`: the byte sequence of each id, in the order in which they were joined (their rank)."""
+        self.tokens = tokens
+        self.endoftext = len(tokens)
+        self._encoding = tiktoken.Encoding(
+            self.kind,
+            pat_str=PATTERN,
+            mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
+            special_tokens={ENDOFTEXT: self.endoftext},
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens) + 1
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoding.encode_ordinary(text)
+
+    def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        for texts in _groups(cut_at_blanks(pieces), _PIECES_AT_ONCE):
+            for ids in self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS):
+                yield np.array(ids, dtype=np.uint32)
+
+    def token_bytes(self, id: int) -> bytes:
+        return ENDOFTEXT.encode() if id == self.endoftext else self.tokens[id]
+
+    def to_saved(self) -> dict[str, Any]:
+        return {"pattern": PATTERN, "tokens": [base64.b64encode(token).decode("ascii") for token in self.tokens]}
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> Self:
+        return cls([base64.b64decode(token, validate=True) for token in saved["tokens"]])
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+        return cls(read_released(data / "gpt2" / "vocab.bpe", data / "gpt2" / "encoder.json"))
+
+
+def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    group: list[str] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
+    """The byte sequences of ids 0 to 50,255, read off GPT-2's list of joins and checked against its list of ids.
+
+    In both files a byte is written as one printable character: itself where it is printable, else one
+    of the characters from U+0100 on. Ids 0 to 255 are the single bytes, in that order.
+    """
+    try:
+        joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
+        ids = json.loads(encoder_json.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MakegptError(f"{error.filename} is missing; bring GPT-2's vocabulary with `fetch gpt2`") from None
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    written = list(byte_of) + ["".join(join.split()) for join in joins if join]
+    if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])}:
+        raise MakegptError(f"{vocab_bpe} and {encoder_json} do not belong together; fetch both again")
+    return [bytes(byte_of[character] for character in token) for token in written]

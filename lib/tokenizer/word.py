@@ -1,0 +1,70 @@
+"""Words and punctuation marks as tokens, in sorted order, with `<|endoftext|>` and `<unk>`.
+
+The split is the textbook's (Raschka, Build a Large Language Model, 2024, section 2.2). It is lossy: blank
+space is not kept, and a word that the text did not hold becomes `<unk>`.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Self, Sequence
+
+import numpy as np
+
+from lib.text import cut_at_blanks
+from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+
+UNKNOWN = "<unk>"
+
+_SPLIT = re.compile(r"""([,.:;?_!"()']|--|\s)""")
+_NO_SPACE_BEFORE = re.compile(r"""\s+([,.:;?!"()'])""")
+
+
+def split_words(text: str) -> list[str]:
+    """The words and marks of `text`, without blank space."""
+    return [word for part in _SPLIT.split(text) if (word := part.strip())]
+
+
+class WordTokenizer(Tokenizer):
+    kind = "word"
+    lossless = False
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self._ids = {word: id for id, word in enumerate(words)}
+        self.endoftext = self._ids[ENDOFTEXT]
+        self.unknown = self._ids[UNKNOWN]
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(word, self.unknown) for word in split_words(text)]
+
+    def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        for text in cut_at_blanks(pieces):
+            yield np.array(self.encode(text), dtype=np.uint32)
+
+    def token_bytes(self, id: int) -> bytes:
+        return self.words[id].encode("utf-8")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        spaced = b" ".join(self.token_bytes(self.check_id(id)) for id in ids).decode("utf-8")
+        return _NO_SPACE_BEFORE.sub(r"\1", spaced).encode("utf-8")
+
+    def special_ids(self) -> Sequence[int]:
+        return [self.endoftext, self.unknown]
+
+    def to_saved(self) -> dict[str, Any]:
+        return {"words": self.words}
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> Self:
+        return cls(saved["words"])
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+        found: set[str] = set()
+        for text in cut_at_blanks(texts):
+            found.update(split_words(text))
+        return cls(sorted(found - {ENDOFTEXT, UNKNOWN}) + [ENDOFTEXT, UNKNOWN])

@@ -1,0 +1,116 @@
+"""One optimizer step after another: batch, loss, gradients, clipping, AdamW.
+
+Batch, dropout and learning rate of step t follow from (seed, t) alone, so a trainer that is given the
+weights and moments of step t goes on exactly as the one that computed them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lib import device as devices
+from lib.config import TrainConfig
+from lib.dataset import Dataset
+from lib.errors import MakegptError
+from lib.evaluation import total_nats
+from lib.loss import cross_entropy
+from lib.model import GPT
+from lib.optimizer import adamw
+from lib.schedule import learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What one step did. Losses in nats a token; `step` counts finished steps, `tokens` those trained on so far."""
+
+    step: int
+    tokens: int
+    train_loss: float | None
+    val_loss: float | None
+    lr: float | None
+    grad_norm: float | None
+
+
+class Diverged(MakegptError):
+    """A loss or gradient that is no finite number, met before it could reach the weights."""
+
+
+class Trainer:
+    """The state of a training in memory: model, optimizer, finished steps."""
+
+    def __init__(self, model: GPT, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
+        self.model = model.train()
+        self.dataset = dataset
+        self.config = config
+        self.device = device
+        self.optimizer = adamw(model, config)
+        self.step = 0
+
+    def train_step(self) -> Record:
+        """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
+        config = self.config
+        batch = self.dataset.batch(config.seed, self.step, config.batch_size)
+        ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (B, T + 1)
+        n_targets = ids[:, 1:].numel()
+        loss = 0.0
+        for number, piece in enumerate(ids.chunk(config.grad_accum_steps)):
+            torch.manual_seed(devices.seed_from(config.seed, self.step, number))  # for dropout alone
+            logits = self.model(piece[:, :-1])
+            # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
+            piece_loss = cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten()) / n_targets
+            piece_loss.backward()  # type: ignore[no-untyped-call]
+            loss += piece_loss.item()
+        weights = list(self.model.parameters())
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        rate = learning_rate(self.step, config)
+        self._check_finite(loss, norm, rate)
+        if config.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
+        self.step += 1
+        return Record(
+            step=self.step,
+            tokens=self.step * n_targets,
+            train_loss=loss,
+            val_loss=None,
+            lr=rate,
+            grad_norm=norm.item(),
+        )
+
+    def validate(self) -> float:
+        """The loss on the whole validation split, in nats a token."""
+        start, stop = self.dataset.split("val")
+        return total_nats(self.model, self.dataset.tokens, start, stop, self.device) / (stop - start - 1)
+
+    def _check_finite(self, loss: float, norm: Tensor, rate: float) -> None:
+        if torch.isfinite(norm) and loss == loss and abs(loss) != float("inf"):
+            return
+        wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
+        where = f", first in the gradient of {wrong[0]}" if wrong else ""
+        raise Diverged(
+            f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
+            f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
+            "or a longer train.warmup_steps"
+        )
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizer's state, by parameter name."""
+        held = {}
+        for name, weight in self.model.named_parameters():
+            for key, value in self.optimizer.state[weight].items():
+                held[f"{key}/{name}"] = value
+        return held
+
+    def restore(self, step: int, moments: dict[str, Tensor]) -> None:
+        """Go on after `step`, with the moments saved then; the model's weights are the caller's to fill."""
+        self.step = step
+        for name, weight in self.model.named_parameters():
+            self.optimizer.state[weight] = {
+                "step": moments[f"step/{name}"].clone(),
+                "exp_avg": torch.empty_like(weight).copy_(moments[f"exp_avg/{name}"]),
+                "exp_avg_sq": torch.empty_like(weight).copy_(moments[f"exp_avg_sq/{name}"]),
+            }

@@ -1,0 +1,201 @@
+"""A whole training in a run folder: begin or resume, step, validate, log, save, publish.
+
+`train` is a generator: it yields what happens and prints nothing.
+"""
+
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import torch
+
+from lib import artifact, checkpoint, model
+from lib import device as devices
+from lib.config import ModelConfig, TrainConfig
+from lib.dataset import Dataset
+from lib.errors import UsageError
+from lib.run import LAST, METRICS, TIMINGS, RunFolder, State
+from lib.tokenizer import Tokenizer
+from lib.trainer import Record, Trainer
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something worth saying that is not a step."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Steps are about to be done, the first of them after `step`."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The training was asked to stop; the state after `step` is on the disk."""
+
+    step: int
+
+
+Event = Notice | Begun | Record | Stopped
+
+
+def fit_vocabulary(config: ModelConfig, made: Tokenizer) -> ModelConfig:
+    """The model's configuration with the tokenizer's vocabulary size; UsageError where another one was asked for."""
+    if config.vocab_size not in (None, made.vocab_size):
+        raise UsageError(
+            f"model.vocab_size={config.vocab_size}, but the dataset's {made.kind} tokenizer has {made.vocab_size} tokens; "
+            "leave it null"
+        )
+    return replace(config, vocab_size=made.vocab_size)
+
+
+def train(
+    folder: Path,
+    dataset: Dataset,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    device: torch.device,
+    *,
+    resume: bool,
+    started: str,
+    stop_asked: Callable[[], bool],
+) -> Iterator[Event]:
+    """Train in the run folder `folder` until it holds model.safetensors, or until `stop_asked`.
+
+    With `resume`, a finished run is left as it is and an unfinished one goes on, where parameters and dataset
+    are the same; otherwise the training begins anew. Raises Diverged on a loss that is not finite.
+    """
+    made = dataset.tokens.load_tokenizer()
+    model_config = fit_vocabulary(model_config, made)
+    dataset.check_context(model_config.context_length)
+    parameters = {"model": asdict(model_config), "train": asdict(train_config)}
+    facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
+    run = RunFolder(folder)
+    with run.locked():
+        manifest = run.begun()
+        if manifest and resume:
+            if difference := _first_difference(manifest, parameters, facts):
+                yield Notice(f"{folder} was made with other parameters ({difference}); beginning anew")
+                manifest = None
+            elif run.finished():
+                yield Notice(f"{folder} is finished already with these parameters; nothing to do")
+                return
+        else:
+            manifest = None
+        state = run.load_state() if manifest else None
+        if manifest is None:
+            manifest = artifact.manifest(
+                "run",
+                "train",
+                parameters=parameters,
+                inputs={os.path.relpath(dataset.folder, folder): {"identity": dataset.identity()}},
+                outputs={},
+                facts={"dataset": facts["dataset"], "tokenizer": facts["tokenizer"], "parameters": model.count(model.build(model_config, "meta"))},
+                started=started,
+                seed=train_config.seed,
+                device=str(device),
+                threads=devices.threads(),
+            )
+            run.begin(manifest, parameters, made)
+        if state:
+            yield Notice(f"going on after step {state.step} of {train_config.max_steps}")
+            devices.use_threads(state.threads)  # sums depend on them in their last bits
+            if state.device != str(device):
+                yield Notice(f"the steps so far were done on {state.device}, not {device}; the result may differ in its last bits")
+        trainer = Trainer(_starting_model(run, state, model_config, train_config).to(device), dataset, train_config, device)
+        if state:
+            trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
+        yield from _session(run, state, manifest, trainer, facts, stop_asked)
+
+
+def _starting_model(run: RunFolder, state: State | None, model_config: ModelConfig, train_config: TrainConfig) -> model.GPT:
+    """The model with fresh weights, or with those of `state`; drawn on the CPU, so that every device starts alike."""
+    built = model.build(model_config)
+    if state is None:
+        built.initialise(torch.Generator().manual_seed(train_config.seed))
+    else:
+        path = run.folder / LAST / state.weights
+        checkpoint.fill(built, checkpoint.load(path)[0], path)
+    return built
+
+
+def _session(
+    run: RunFolder,
+    state: State | None,
+    manifest: artifact.Manifest,
+    trainer: Trainer,
+    facts: dict[str, Any],
+    stop_asked: Callable[[], bool],
+) -> Iterator[Event]:
+    """Steps from `state` (None: from the first) to the last one, then publish."""
+    config = trainer.config
+    yield Begun(trainer.step)
+    best_step, best_val_loss = (state.best_step, state.best_val_loss) if state else (None, None)
+    if state is None:
+        first = Record(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
+        run.append(METRICS, asdict(first))
+        yield first
+    while trainer.step < config.max_steps:
+        began = time.perf_counter()
+        record = trainer.train_step()
+        seconds = time.perf_counter() - began
+        step = record.step
+        last = step == config.max_steps
+        if validated := last or _due(step, config.eval_interval):
+            val_loss = trainer.validate()
+            record = replace(record, val_loss=val_loss)
+            if best_val_loss is None or val_loss < best_val_loss:
+                best_step, best_val_loss = step, val_loss
+        if validated or _due(step, config.log_interval):
+            run.append(METRICS, asdict(record))
+            run.append(TIMINGS, _timing(record, seconds, config, trainer.dataset.context_length))
+        yield record
+        stopping = stop_asked() and not last
+        if validated or stopping or _due(step, config.checkpoint_interval):
+            state = State(
+                step=step,
+                best_step=best_step,
+                best_val_loss=best_val_loss,
+                threads=devices.threads(),
+                device=str(trainer.device),
+            )
+            run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
+        if stopping:
+            yield Stopped(step)
+            return
+    assert state is not None  # the last step is always validated and saved
+    run.publish(state, manifest)
+
+
+def _due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0
+
+
+def _timing(record: Record, seconds: float, config: TrainConfig, context_length: int) -> dict[str, Any]:
+    """A line of timings.jsonl: seconds the step took, tokens a second, most bytes of memory held so far."""
+    rate = config.batch_size * context_length / seconds
+    memory = devices.peak_memory()
+    return {"step": record.step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
+
+
+#: Parameters that decide how often the state is saved, not what is computed.
+_WITHOUT_EFFECT = {("train", "checkpoint_interval")}
+
+
+def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
+    """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
+    for section, values in parameters.items():
+        before = manifest["parameters"].get(section, {})
+        for key, value in values.items():
+            if before.get(key) != value and (section, key) not in _WITHOUT_EFFECT:
+                return f"{section}.{key} was {before.get(key)}, now {value}"
+    for key in ("dataset", "tokenizer"):
+        if manifest["facts"].get(key) != facts[key]:
+            return f"the {key} is another"
+    return None

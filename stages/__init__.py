@@ -1,0 +1,230 @@
+"""The stages of the pipeline, one command a file, and the manners they share.
+
+stdout is data and stderr is talk; an error is one line; exit 0 done, 1 failed, 2 misused, 130 and 143
+interrupted. A stage reads, makes one call into `lib` and writes. It never imports another stage.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Sequence, TypeVar
+
+import click
+
+from lib import config as schema
+from lib import params
+from lib.config import Config
+from lib.errors import MakegptError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
+
+
+class Terminated(BaseException):
+    """SIGTERM has arrived."""
+
+
+class Stage(click.Command):
+    """A click command with this project's errors and exit codes."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        words = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            signal.signal(signal.SIGTERM, _terminate)
+            code = super().main(words, prog_name=self.name, **extra) or 0
+            sys.stdout.flush()
+        except (MakegptError, click.ClickException) as error:
+            if "--debug" in words:
+                raise
+            code = error.exit_code
+            self._complain(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        except BrokenPipeError:  # the reader, `head` say, has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        except OSError as error:
+            if "--debug" in words:
+                raise
+            code = 1
+            self._complain(f"{error.filename or 'writing'}: {error.strerror or error}")
+        except (KeyboardInterrupt, click.Abort):
+            code = 130
+            self._complain("interrupted")
+        except Terminated:
+            code = 143
+            self._complain("terminated")
+        sys.exit(code)
+
+    def _complain(self, message: str) -> None:
+        line = " ".join(message.split("\n")).strip()
+        click.echo(f"{self.name}: error: {line}", err=True)
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
+
+
+class ParameterOption(click.Option):
+    """An option that sets a parameter of params.yaml; its help shows the default that stands there."""
+
+    def __init__(self, *words: Any, section: str, key: str, **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        self.section, self.key = section, key
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        names, text = super().get_help_record(ctx) or ("", "")
+        try:
+            default = params.load()["defaults"][self.section][self.key]
+        except (MakegptError, KeyError):
+            default = "in params.yaml"
+        return names, f"{text}  [default: {default}]"
+
+
+def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -> Callable[[Function], Stage]:
+    """Make a function a stage called `name`; its other click decorators stand below this one.
+
+    Unless `config` is "none" it gets `config`, the resolved Config, of --config ("required" where that must be
+    given), --set, and one option for each of `parameters` (section, with _ for -, to keys).
+    """
+
+    def decorate(function: Function) -> Stage:
+        options: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))
+        for section, keys in parameters.items():
+            options += [_parameter_option(section.replace("_", "-"), key) for key in keys]
+        if config != "none":
+            options += [
+                click.Option(
+                    ["--config", "config_name"],
+                    required=config == "required",
+                    metavar="NAME",
+                    help="Named config of params.yaml" + ("." if config == "required" else "  [default: its defaults alone]"),
+                ),
+                click.Option(
+                    ["--set", "changes"], multiple=True, metavar="SECTION.KEY=VALUE", help="Change a parameter; may be repeated."
+                ),
+            ]
+        options += [
+            click.Option(["-q", "--quiet"], is_flag=True, help="No talk on stderr, errors only."),
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        ]
+
+        def callback(quiet: bool, debug: bool, **given: Any) -> Any:
+            click.get_current_context().meta["quiet"] = quiet
+            if config != "none":
+                given["config"] = _resolve(options, given)
+            return function(**given)
+
+        return Stage(
+            name,
+            callback=callback,
+            params=options,
+            help=function.__doc__,
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )
+
+    return decorate
+
+
+def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
+    """The Config that --config, --set and the parameters' own options ask for; they are taken out of `given`."""
+    name, changes = given.pop("config_name"), list(given.pop("changes"))
+    for option in options:
+        if isinstance(option, ParameterOption):
+            value = given.pop(str(option.name))
+            if value is not None:
+                changes.append(f"{option.section}.{option.key}={value}")
+    return params.resolve(params.load(), name, changes)
+
+
+def _parameter_option(section: str, key: str) -> ParameterOption:
+    spec = next(f for f in schema.fields(schema.SECTIONS[section]) if f.name == key)
+    text = spec.metadata["help"]
+    metavar = "|".join(spec.metadata["one_of"]) or {"int": "N", "float": "X", "bool": "true|false"}.get(
+        getattr(spec.type, "__name__", str(spec.type).split(" ")[0]), "TEXT"
+    )
+    return ParameterOption(
+        [f"--{key.replace('_', '-')}", f"{section}_{key}".replace("-", "_")],
+        section=section,
+        key=key,
+        metavar=metavar,
+        help=text[0].upper() + text[1:] + ".",
+    )
+
+
+def say(text: str) -> None:
+    """Talk on stderr, unless --quiet was given."""
+    if not click.get_current_context().meta["quiet"]:
+        click.echo(text, err=True)
+
+
+class Progress:
+    """What `progress` yields: how far the work has come, said on stderr now and then."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self.begin(0)
+
+    def begin(self, done: int) -> None:
+        """Begin, or go on, with `done` units behind us; the time left is reckoned from here."""
+        self.done = self.start = done
+        self._began = self._said = time.monotonic()
+
+    def advance(self, count: int, info: str = "") -> None:
+        """Note `count` more units, and `info` on the way things are."""
+        self.done += count
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            say(self.line(info))
+
+    def line(self, info: str) -> str:
+        """Units done, share, time left, info."""
+        spent = time.monotonic() - self._began
+        left = spent * (self.total - self.done) / max(1, self.done - self.start)
+        share = 100 * self.done / max(1, self.total)
+        return f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left" + (f", {info}" if info else "")
+
+    def note(self, text: str) -> None:
+        """Say `text` on a line of its own."""
+        say(text)
+
+
+class _TerminalProgress(Progress):
+    """The same as one line that is written over."""
+
+    def advance(self, count: int, info: str = "") -> None:
+        self.done += count
+        if time.monotonic() - self._said >= 0.1 or self.done >= self.total:
+            self._said = time.monotonic()
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            click.echo(f"\r\033[K{self.line(info)[: width - 1]}", err=True, nl=False)
+
+    def note(self, text: str) -> None:
+        click.echo("\r\033[K", err=True, nl=False)
+        say(text)
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[Progress]:
+    """Show how far a work of `total` units has come: one living line on a terminal, else a line every 10 seconds."""
+    on_terminal = sys.stderr.isatty() and not click.get_current_context().meta["quiet"]
+    shown = (_TerminalProgress if on_terminal else Progress)(total, unit)
+    try:
+        yield shown
+    finally:
+        if on_terminal:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def piped_stdin() -> bool:
+    """Whether something is piped or redirected into this command."""
+    return not sys.stdin.isatty()

@@ -1,0 +1,17 @@
+"""`python -m stages`: the commands of the pipeline, in their order, each with what it does."""
+
+import ast
+from pathlib import Path
+
+ORDER = ("fetch", "tokenize", "build_dataset", "train", "evaluate", "generate", "plot", "inspect")
+
+
+def purpose(name: str) -> str:
+    """The first line of a stage's docstring, read without importing it."""
+    source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+
+
+if __name__ == "__main__":
+    for name in ORDER:
+        print(f"{name.replace('_', '-'):14} {purpose(name)}")

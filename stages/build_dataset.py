@@ -1,0 +1,35 @@
+"""Token shards to a dataset: the split and its windows."""
+
+from pathlib import Path
+
+import click
+
+from lib import artifact
+from lib.config import Config
+from stages import say, stage
+
+
+@stage("build-dataset", model=("context_length",), build_dataset=("stride", "val_fraction"))
+@click.argument("tokens", type=click.Path(path_type=Path), metavar="TOKENS")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset folder to make.")
+def main(tokens: Path, output: Path, config: Config) -> None:
+    """Split the tokens folder TOKENS for training and validation, and lay windows over the first part."""
+    from lib import dataset
+
+    made = dataset.build(
+        tokens,
+        output,
+        context_length=config.model.context_length,
+        stride=config.build_dataset.stride,
+        val_fraction=config.build_dataset.val_fraction,
+        started=artifact.now(),
+    )
+    facts = made["facts"]
+    say(
+        f"{output}: {facts['train_tokens']:,} tokens for training in {facts['windows']:,} windows of "
+        f"{facts['context_length']} + 1, {facts['val_tokens']:,} for validation"
+    )
+
+
+if __name__ == "__main__":
+    main()

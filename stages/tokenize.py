@@ -1,0 +1,54 @@
+"""Text to token shards, or to ids on stdout and back."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from lib import artifact
+from lib.config import Config
+from lib.errors import UsageError
+from stages import piped_stdin, progress, say, stage
+
+
+@stage("tokenize", tokenize=("errors", "shard_tokens"))
+@click.argument("files", nargs=-1, metavar="[FILE...|-]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="The tokens folder to make.")
+@click.option("--ids", is_flag=True, help="Ids on stdout, one line a document; nothing is cleaned.")
+@click.option("--decode", is_flag=True, help="Ids on stdin, their text on stdout.")
+@click.option(
+    "--tokenizer", "kind", metavar="gpt2|char|bytes|word|DIR", help="What a token is, or a folder with a tokenizer.json  [default: gpt2]"
+)
+def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, kind: str | None, config: Config) -> None:
+    """Text to token shards (-o), to ids on stdout (--ids), or ids back to text (--decode).
+
+    Each FILE is one document, and so is stdin (-). On the way to shards a byte-order mark is dropped and Project
+    Gutenberg's header and licence are cut; documents are separated by <|endoftext|> where the tokenizer has it.
+    """
+    from lib import corpus
+
+    started = artifact.now()
+    if (output is not None) + ids + decode != 1:
+        raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
+    if not files and not piped_stdin():
+        raise UsageError("no FILE was named and nothing is piped in; for example `tokenize data/hamlet.txt -o DIR`")
+    chosen = kind or config.tokenize.tokenizer
+    names = files or ("-",)
+    if decode:
+        if files:
+            raise UsageError(f"--decode reads ids from stdin; do `tokenize --decode < {files[0]}`")
+        for text in corpus.decode_ids(sys.stdin.buffer, corpus.saved_tokenizer(chosen, "--decode")):
+            sys.stdout.buffer.write(text)
+    elif ids:
+        for text in corpus.encode_ids(names, sys.stdin.buffer, corpus.saved_tokenizer(chosen, "--ids"), config.tokenize.errors):
+            sys.stdout.buffer.write(text)
+    else:
+        assert output is not None
+        with corpus.opened(names, sys.stdin.buffer, output) as documents, progress(corpus.size(documents), "bytes") as shown:
+            made = corpus.write(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
+        say(f"{output}: {corpus.summary(made)}")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A dataset to a run: the model, trained."""
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import click
+
+from lib import artifact
+from lib.config import Config
+from lib.errors import UsageError
+from stages import progress, say, stage
+
+
+@stage("train", config="required", train=("max_steps", "seed"))
+@click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
+@click.option(
+    "--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True, help="Go on where a run was left, or begin anew."
+)
+@click.option(
+    "--device", "device_name", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+)
+@click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
+def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan: bool, config: Config) -> None:
+    """Train a model on the dataset folder DATASET, into the run folder RUN.
+
+    The weights that did best on the validation split become RUN/model.safetensors. Interrupted, it saves its state;
+    the same command goes on there and ends with the same bytes.
+    """
+    started = artifact.now()
+    if output is None and not plan:
+        raise UsageError("give -o RUN, the folder to train in, or --plan")
+
+    from lib import cost, device, training
+    from lib.dataset import Dataset
+
+    device.keep_freed_memory()
+    data = Dataset(dataset)
+    chosen = device.choose(device_name)
+    if plan:
+        model_config = training.fit_vocabulary(config.model, data.tokens.load_tokenizer())
+        click.echo(json.dumps(cost.plan(model_config, config.train, chosen, data.val_tokens), indent=2))
+        return
+    assert output is not None
+    stop = _StopSignal()
+    events = training.train(
+        output, data, config.model, config.train, chosen, resume=resume == "auto", started=started, stop_asked=stop.asked
+    )
+    with stop.caught(), progress(config.train.max_steps, "steps") as shown:
+        for event in events:
+            match event:
+                case training.Notice(text):
+                    shown.note(text)
+                case training.Begun(step):
+                    shown.begin(step)
+                case training.Record(step=step, train_loss=train_loss, val_loss=val_loss):
+                    if val_loss is not None:
+                        shown.note(f"step {step}: validation loss {val_loss:.4f}")
+                    if train_loss is not None:
+                        shown.advance(1, f"training loss {train_loss:.3f}")
+                case training.Stopped(step):
+                    shown.note(f"stopped after step {step}; the same command goes on from there")
+                    sys.exit(128 + stop.number)
+
+
+class _StopSignal:
+    """SIGINT or SIGTERM: noted the first time, to be obeyed after the step; the second time it acts at once."""
+
+    number = 0
+
+    def asked(self) -> bool:
+        return self.number > 0
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Note the signals while the block runs."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+        say("stopping after this step; once more to stop at once")
+
+
+if __name__ == "__main__":
+    main()
