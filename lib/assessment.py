@@ -39,8 +39,6 @@ def assess(
         )
     start, stop = dataset.split(config.split)
     count = predicted(dataset, config.split)
-    if count < 1:
-        raise MakegptError(f"the {config.split} split of {dataset.folder} has no tokens to predict")
     lengths = trained.tokenizer.byte_lengths()
     n_bytes = sum(int(lengths[block].sum()) for block in dataset.tokens.blocks(start + 1, stop))
     nats = total_nats(trained.model, dataset.tokens, start, stop, device, on_tokens)

@@ -33,10 +33,10 @@ def build(
     made = tokens.load_tokenizer()
     train = int(len(tokens) * (1 - Decimal(str(val_fraction))))
     val = len(tokens) - train
-    if train < context_length + 1 or val < 1:
+    if train < context_length + 1 or val < 2:
         raise MakegptError(
             f"{tokens_folder} holds {len(tokens)} tokens, {train} for training and {val} for validation; one training "
-            f"window takes {context_length + 1} and validation at least 1: give a longer text or a shorter context length"
+            f"window takes {context_length + 1} and validation 2: give a longer text or a shorter context length"
         )
     largest = max(int(block.max()) for block in tokens.blocks(0, len(tokens)))
     if largest >= made.vocab_size:
@@ -107,12 +107,8 @@ class Dataset:
         return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
 
     def split(self, name: str) -> tuple[int, int]:
-        """Where a split's ids stand among all: (start, stop).
-
-        Validation starts one id early: that one is context for the first prediction, so that every token
-        of the split is predicted once. The training split's first token has no context and is not predicted.
-        """
-        return {"train": (0, self.train_tokens), "val": (self.train_tokens - 1, len(self.tokens))}[name]
+        """Where a split's ids stand among all: (start, stop). The first of them is context only and not predicted."""
+        return {"train": (0, self.train_tokens), "val": (self.train_tokens, len(self.tokens))}[name]
 
     def check_context(self, context_length: int) -> None:
         """Refuse a model whose context is longer than the windows it would be trained on."""

@@ -37,6 +37,11 @@ class Input:
     clean: str | None = None
     url: str | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text to train on."""
+        return all(name.endswith(".txt") for name in self.files)
+
 
 @dataclass(frozen=True)
 class Fetched:

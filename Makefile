@@ -1,0 +1,121 @@
+# From raw text to generated text: each stage is a command, each artifact a target.
+#
+#   make all CONFIG=gpt_balanced                     everything, on Hamlet
+#   make all CONFIG=gpt_balanced DATASET=moby_dick   on another text of params.yaml
+#   make all CONFIG=debug TEXT=my.txt                on a text of your own
+#   make all SET="train.max_steps=40 train.seed=2"   with other parameters
+
+CONFIG  ?= gpt_balanced
+DATASET ?= hamlet
+TEXT    ?=
+SET     ?=
+PYTHON  ?= python3
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PIPELINE := fetch tokenize build-dataset train evaluate generate plot
+.PHONY: help all why setup test lint format check wheel clean $(PIPELINE)
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/ready
+PLAN  := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) plan.py
+INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
+
+help:
+	@sed -n 's/^#   //p; s/^##//p' Makefile
+	@$(PLAN) configs
+
+## all            every stage, to a trained model, its evaluation, a sample and a figure
+## why            what `make all` would run, and why
+## setup          a Python environment in .venv, with the exact versions of constraints.txt
+## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
+## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
+## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
+
+why:
+	@$(PLAN) why $(INPUT)
+
+# ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
+ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
+
+space := $(subst ,, )
+NAMED := $(shell $(PLAN) variables $(INPUT))
+$(if $(filter error:,$(NAMED)),$(error $(wordlist 2,999,$(NAMED))))
+$(if $(NAMED),,$(error plan.py did not run: Python 3.11 or later is needed, make PYTHON=python3.12 names one))
+$(foreach word,$(NAMED),$(eval $(subst |,$(space),$(word))))
+
+OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
+
+all: generate plot
+fetch: $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
+tokenize: $(TOKENS)/manifest.json
+build-dataset: $(WINDOWS)/manifest.json
+train: $(RUN)/model.safetensors
+evaluate: $(RUN)/evaluation.json
+generate: $(RUN)/sample.txt
+plot: $(RUN)/loss.png
+
+$(lastword $(TEXTS)): | $(READY)
+	$(BIN)/fetch $(DATASET)
+
+$(lastword $(VOCABULARY)): | $(READY)
+	$(BIN)/fetch gpt2
+
+$(TOKENS)/manifest.json: $(STAMP.tokenize) | $(READY) $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
+	$(BIN)/tokenize $(if $(TEXT),'$(TEXT)',$(TEXTS)) -o $(TOKENS) $(OPTIONS)
+	@cp $(STAMP.tokenize) $(STAMP.tokenize).made
+
+$(WINDOWS)/manifest.json: $(TOKENS)/manifest.json $(STAMP.build-dataset) | $(READY)
+	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
+	@cp $(STAMP.build-dataset) $(STAMP.build-dataset).made
+
+$(RUN)/model.safetensors: $(WINDOWS)/manifest.json $(STAMP.train) | $(READY)
+	$(BIN)/train $(WINDOWS) -o $(RUN) $(OPTIONS)
+	@touch $@
+	@cp $(STAMP.train) $(STAMP.train).made
+
+$(RUN)/evaluation.json: $(RUN)/model.safetensors $(STAMP.evaluate) | $(READY)
+	$(BIN)/evaluate $(RUN) $(WINDOWS) -o $@ $(OPTIONS)
+	@cp $(STAMP.evaluate) $(STAMP.evaluate).made
+
+$(RUN)/sample.txt: $(RUN)/model.safetensors $(STAMP.generate) | $(READY)
+	$(BIN)/generate $(RUN) -o $@ $(OPTIONS)
+	@cp $(STAMP.generate) $(STAMP.generate).made
+
+$(RUN)/loss.png: $(RUN)/evaluation.json $(STAMP.plot) | $(READY) $(RUN)/sample.txt
+	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
+	@cp $(STAMP.plot) $(STAMP.plot).made
+
+endif
+
+# ── the environment and the tests ──
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.12 names one")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: | $(READY)
+	$(BIN)/python -m pytest
+
+lint: | $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: | $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check:
+	@$(MAKE) lint
+	@$(MAKE) test
+
+wheel: | $(READY)
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean:
+	rm -rf artifacts dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,89 @@
+"""What several tests need: a text, the pipeline's artifacts of a small run, the stages as real commands."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from lib import inputs, params
+from lib.errors import MakegptError
+
+PROJECT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+#: A text of 3,600 bytes with two-, three- and four-byte characters.
+TEXT = "".join(f"{n}. The naïve café — “to be, or not to be” — costs 5 € 😀 today.\n\n" for n in range(50))
+
+#: Small enough that a training takes a second.
+TINY = [
+    "--set", "train.max_steps=12", "--set", "train.eval_interval=4", "--set", "train.batch_size=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def fetched() -> Callable[[str], Path]:
+    """fetched("hamlet"): the data folder, that input in it; the test is skipped where it cannot be had."""
+
+    def fetch(name: str) -> Path:
+        folder = PROJECT / "data"
+        try:
+            list(inputs.fetch(inputs.find(params.load(PROJECT / "params.yaml"), name), folder))
+        except MakegptError as error:
+            pytest.skip(f"{name} cannot be had here: {error}")
+        return folder
+
+    return fetch
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "play.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+Stage = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def stage() -> Stage:
+    """stage("train", ...): run a stage as a command of its own; it must end with `code`."""
+
+    def run(name: str, *words: Any, code: int = 0, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        settings = {"cwd": PROJECT, "capture_output": True, "text": True, "timeout": 300} | settings
+        done = subprocess.run([str(BIN / name), *map(str, words)], **settings)
+        assert done.returncode == code, f"{name} {words} ended with {done.returncode}: {done.stderr}"
+        if code:
+            assert len(str(done.stderr).strip().splitlines()[-1:]) == 1
+            assert "Traceback" not in str(done.stderr)
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
+    """A folder with tokens/, dataset/ and a finished run/ of config debug. Copy what you change."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "play.txt").write_text(TEXT, encoding="utf-8")
+    stage("tokenize", folder / "play.txt", "-o", folder / "tokens", "--config", "debug")
+    stage("build-dataset", folder / "tokens", "-o", folder / "dataset", "--config", "debug")
+    stage("train", folder / "dataset", "-o", folder / "run", "--config", "debug", *TINY)
+    return folder
+
+
+@pytest.fixture
+def copied(small: Path, tmp_path: Path) -> Path:
+    """A copy of `small` to damage."""
+    shutil.copytree(small, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture(autouse=True)
+def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    os.environ.pop("MAKEFLAGS", None)
