@@ -182,7 +182,8 @@ def _other_code(step: Step) -> str:
     then, now = artifact.read_json(manifest).get("versions", {}), artifact.versions()
     if (then.get("commit"), then.get("dirty")) == (now["commit"], now["dirty"]) or now["commit"] is None:
         return ""
-    return f" (made by {'changed code on ' if then.get('dirty') else ''}commit {str(then.get('commit'))[:10]}; remove it to make it again)"
+    code = f"{'changed code on ' if then.get('dirty') else ''}commit {str(then.get('commit'))[:10]}"
+    return f" (made by other code: {code}; remove it to make it again)"
 
 
 def main(words: list[str]) -> int:

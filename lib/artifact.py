@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -163,7 +163,7 @@ def read_json(path: Path) -> Any:
 
 def now() -> str:
     """The time, in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def files_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -206,12 +206,15 @@ def _commit(project: Path) -> dict[str, Any]:
     if not (project / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(project), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain", "--untracked-files=no"))}
+        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
+        return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
+
+
+def _git(project: Path, *words: str) -> str:
+    command = ["git", "-C", str(project), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def read_manifest(folder: Path, kind: str | None) -> Manifest:

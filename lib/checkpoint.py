@@ -47,8 +47,10 @@ def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -
     wanted = dict(model.named_parameters())
     for name in sorted(wanted.keys() | tensors.keys()):
         if name not in wanted or name not in tensors:
-            raise MakegptError(f"{path}: the tensor {name} is {'missing' if name in wanted else 'not part of the model'}; "
-                               "its config.json is another model's")
+            raise MakegptError(
+                f"{path}: the tensor {name} is {'missing' if name in wanted else 'not part of the model'}; "
+                "its config.json is another model's"
+            )
         if wanted[name].shape != tensors[name].shape:
             raise MakegptError(
                 f"{path}: {name} has the shape {tuple(tensors[name].shape)}, the model's is {tuple(wanted[name].shape)}"

@@ -125,7 +125,9 @@ def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
     if kind in tokenizer.KINDS:
         raise UsageError(f"{wanted_by} with {kind} needs a saved vocabulary: --tokenizer DIR, a folder made with `tokenize -o`")
     if not Path(kind).exists():
-        raise UsageError(f"--tokenizer {kind} is neither a kind nor a folder with a tokenizer; {nearest(kind, tokenizer.KINDS)}")
+        raise UsageError(
+            f"--tokenizer {kind} is neither a kind nor a folder with a tokenizer; {nearest(kind, tokenizer.KINDS)}"
+        )
     return tokenizer.load(Path(kind))
 
 
@@ -164,5 +166,7 @@ def _words(stdin: BinaryIO) -> Iterator[list[bytes]]:
 
 def _id(word: bytes) -> int:
     if not word.isdigit():
-        raise MakegptError(f"{word.decode('utf-8', 'replace')!r} is not an id; --decode takes what --ids gives: whole numbers apart by blanks")
+        raise MakegptError(
+            f"{word.decode('utf-8', 'replace')!r} is not an id; --decode takes what --ids gives: whole numbers apart by blanks"
+        )
     return int(word)

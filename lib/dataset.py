@@ -40,7 +40,10 @@ def build(
         )
     largest = max(int(block.max()) for block in tokens.blocks(0, len(tokens)))
     if largest >= made.vocab_size:
-        raise MakegptError(f"{tokens_folder} holds the id {largest}, but its tokenizer has {made.vocab_size} tokens; tokenize again")
+        raise MakegptError(
+            f"{tokens_folder} holds the id {largest}, but its tokenizer has {made.vocab_size} tokens; tokenize again"
+        )
+    windows = count_windows(train, context_length, stride or context_length)
     description = {
         "tokens": artifact.identity(tokens.manifest),
         "tokenizer": made.identity(),
@@ -58,7 +61,7 @@ def build(
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
             inputs={os.path.relpath(tokens_folder, target): {"identity": description["tokens"]}},
             outputs=artifact.files_of(folder, [FILE]),
-            facts={"windows": count_windows(train, context_length, description["stride"])} | description,
+            facts={"windows": windows} | description,
             started=started,
         )
         artifact.write_json(folder / artifact.MANIFEST, manifest)

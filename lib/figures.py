@@ -1,4 +1,7 @@
-"""Figures through matplotlib, in one plain style, readable in grey and by the colour-blind; the same bytes for the same input."""
+"""Figures through matplotlib, in one plain style, readable in grey and by the colour-blind.
+
+The same input gives the same bytes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,7 @@ class Curve:
 
 
 def format_of(path: Path) -> str:
-    """"png" or "svg", by the ending of `path`; UsageError for any other."""
+    """The format that the ending of `path` asks for, png or svg; UsageError for any other."""
     ending = path.suffix.lstrip(".").lower()
     if ending not in FORMATS:
         raise UsageError(f"{path}: the ending tells the format; .png and .svg are known")

@@ -40,7 +40,9 @@ def read_prompt(file: BinaryIO) -> str:
         raise MakegptError(f"the prompt on stdin: byte {error.start} is not valid UTF-8") from None
 
 
-def generate(model: GPT, ids: list[int], config: GenerateConfig, device: torch.device, end: int | None = None) -> Iterator[Token]:
+def generate(
+    model: GPT, ids: list[int], config: GenerateConfig, device: torch.device, end: int | None = None
+) -> Iterator[Token]:
     """Continue `ids` by up to `config.max_new_tokens` tokens, each as it is made; stop after the token `end`.
 
     Only the last `context_length` tokens are looked at; beyond that edge the text slides past the model.

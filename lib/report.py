@@ -21,7 +21,10 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
 
 def provenance(folders: Iterable[Path]) -> dict[str, Any]:
     """Which weights, metrics and dataset a figure of these runs shows, by their hashes."""
-    return {folder.resolve().name: {"files": (m := run.finished_manifest(folder))["outputs"], "facts": m["facts"]} for folder in folders}
+    return {
+        folder.resolve().name: {"files": (m := run.finished_manifest(folder))["outputs"], "facts": m["facts"]}
+        for folder in folders
+    }
 
 
 def summary(folder: Path) -> str:
@@ -47,14 +50,17 @@ def summary(folder: Path) -> str:
         "",
         "Next:",
         f"    .venv/bin/generate {folder} 'To be, or not' --temperature 0.7",
-        f"    the same `make all` with SET=train.max_steps={2 * train['max_steps']} trains longer, with TEXT=my.txt on a text of yours",
+        f"    make all with SET=train.max_steps={2 * train['max_steps']} trains longer; with TEXT=my.txt, on a text of yours",
     ]
     return "\n".join(lines)
 
 
 def _table(evaluation: dict[str, Any]) -> list[str]:
     """Loss, perplexity and bits a byte of the model, between its baselines, best first."""
-    rows = [("this model", evaluation), *((f"counted {n}" if n != "uniform" else n, b) for n, b in evaluation["baselines"].items())]
+    rows = [
+        ("this model", evaluation),
+        *((f"counted {n}" if n != "uniform" else n, b) for n, b in evaluation["baselines"].items()),
+    ]
     rows.sort(key=lambda row: float(row[1]["loss"]))
     lines = [f"{evaluation['split'] + ' split':<18}{'nats a token':>14}{'perplexity':>13}{'bits a byte':>13}"]
     for name, row in rows:

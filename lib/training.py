@@ -96,7 +96,11 @@ def train(
                 parameters=parameters,
                 inputs={os.path.relpath(dataset.folder, folder): {"identity": dataset.identity()}},
                 outputs={},
-                facts={"dataset": facts["dataset"], "tokenizer": facts["tokenizer"], "parameters": model.count(model.build(model_config, "meta"))},
+                facts={
+                    "dataset": facts["dataset"],
+                    "tokenizer": facts["tokenizer"],
+                    "parameters": model.count(model.build(model_config, "meta")),
+                },
                 started=started,
                 seed=train_config.seed,
                 device=str(device),
@@ -107,7 +111,9 @@ def train(
             yield Notice(f"going on after step {state.step} of {train_config.max_steps}")
             devices.use_threads(state.threads)  # sums depend on them in their last bits
             if state.device != str(device):
-                yield Notice(f"the steps so far were done on {state.device}, not {device}; the result may differ in its last bits")
+                yield Notice(
+                    f"the steps so far were done on {state.device}, not {device}; the result may differ in its last bits"
+                )
         trainer = Trainer(_starting_model(run, state, model_config, train_config).to(device), dataset, train_config, device)
         if state:
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])

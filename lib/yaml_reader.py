@@ -41,9 +41,7 @@ def read_library(text: str, source: str) -> Tree:
             seen = set()
             for key, _ in node.value:
                 if key.value in seen:
-                    raise MakegptError(
-                        f"{source} line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one"
-                    )
+                    raise MakegptError(f"{source} line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one")
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -59,7 +57,9 @@ def read_library(text: str, source: str) -> Tree:
 
 
 _LINE = re.compile(r"""(?P<indent> *)(?P<key>[^\s#'"{\[&*!|>%@`][^#'"]*?) *:(?: +(?P<value>.*))?$""")
-_VALUE = re.compile(r"""(?:(?P<double>"(?:[^"\\]|\\.)*")|'(?P<single>(?:[^']|'')*)'|(?P<bare>[^\s#"'{\[&*!|>%@`].*?)?)(?:(?:^| +)#.*)? *$""")
+_VALUE = re.compile(
+    r"""(?:(?P<double>"(?:[^"\\]|\\.)*")|'(?P<single>(?:[^']|'')*)'|(?P<bare>[^\s#"'{\[&*!|>%@`].*?)?)(?:(?:^| +)#.*)? *$"""
+)
 
 
 def read_plain(text: str, source: str) -> Tree:

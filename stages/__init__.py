@@ -4,6 +4,7 @@ stdout is data and stderr is talk; an error is one line; exit 0 done, 1 failed, 
 interrupted. A stage reads, makes one call into `lib` and writes. It never imports another stage.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -103,7 +104,10 @@ def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -
                     help="Named config of params.yaml" + ("." if config == "required" else "  [default: its defaults alone]"),
                 ),
                 click.Option(
-                    ["--set", "changes"], multiple=True, metavar="SECTION.KEY=VALUE", help="Change a parameter; may be repeated."
+                    ["--set", "changes"],
+                    multiple=True,
+                    metavar="SECTION.KEY=VALUE",
+                    help="Change a parameter; may be repeated.",
                 ),
             ]
         options += [
@@ -140,7 +144,7 @@ def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
 
 
 def _parameter_option(section: str, key: str) -> ParameterOption:
-    spec = next(f for f in schema.fields(schema.SECTIONS[section]) if f.name == key)
+    spec = next(f for f in dataclasses.fields(schema.SECTIONS[section]) if f.name == key)
     text = spec.metadata["help"]
     metavar = "|".join(spec.metadata["one_of"]) or {"int": "N", "float": "X", "bool": "true|false"}.get(
         getattr(spec.type, "__name__", str(spec.type).split(" ")[0]), "TEXT"
@@ -184,7 +188,9 @@ class Progress:
         spent = time.monotonic() - self._began
         left = spent * (self.total - self.done) / max(1, self.done - self.start)
         share = 100 * self.done / max(1, self.total)
-        return f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left" + (f", {info}" if info else "")
+        return f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left" + (
+            f", {info}" if info else ""
+        )
 
     def note(self, text: str) -> None:
         """Say `text` on a line of its own."""

@@ -11,7 +11,9 @@ from stages import say, stage
 
 @stage("build-dataset", model=("context_length",), build_dataset=("stride", "val_fraction"))
 @click.argument("tokens", type=click.Path(path_type=Path), metavar="TOKENS")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset folder to make.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset folder to make."
+)
 def main(tokens: Path, output: Path, config: Config) -> None:
     """Split the tokens folder TOKENS for training and validation, and lay windows over the first part."""
     from lib import dataset

@@ -15,7 +15,12 @@ from stages import progress, stage
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]")
 @click.option(
-    "--device", "device_name", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    "device_name",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
 )
 def main(folder: Path, dataset: Path | None, output: Path | None, device_name: str, config: Config) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named: one JSON object.

@@ -18,7 +18,12 @@ from stages import stage
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: prompt, text, tokens, logprobs, finish_reason, seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]")
 @click.option(
-    "--device", "device_name", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    "device_name",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
 )
 def main(
     folder: Path, prompt: str | None, echo: bool, as_json: bool, output: Path | None, device_name: str, config: Config

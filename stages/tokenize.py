@@ -17,7 +17,10 @@ from stages import piped_stdin, progress, say, stage
 @click.option("--ids", is_flag=True, help="Ids on stdout, one line a document; nothing is cleaned.")
 @click.option("--decode", is_flag=True, help="Ids on stdin, their text on stdout.")
 @click.option(
-    "--tokenizer", "kind", metavar="gpt2|char|bytes|word|DIR", help="What a token is, or a folder with a tokenizer.json  [default: gpt2]"
+    "--tokenizer",
+    "kind",
+    metavar="gpt2|char|bytes|word|DIR",
+    help="What a token is, or a folder with a tokenizer.json  [default: gpt2]",
 )
 def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, kind: str | None, config: Config) -> None:
     """Text to token shards (-o), to ids on stdout (--ids), or ids back to text (--decode).

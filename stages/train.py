@@ -19,10 +19,19 @@ from stages import progress, say, stage
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
 @click.option(
-    "--resume", type=click.Choice(["auto", "never"]), default="auto", show_default=True, help="Go on where a run was left, or begin anew."
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="auto",
+    show_default=True,
+    help="Go on where a run was left, or begin anew.",
 )
 @click.option(
-    "--device", "device_name", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."
+    "--device",
+    "device_name",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
 )
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
 def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan: bool, config: Config) -> None:
@@ -37,6 +46,7 @@ def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan
 
     from lib import cost, device, training
     from lib.dataset import Dataset
+    from lib.trainer import Record
 
     device.keep_freed_memory()
     data = Dataset(dataset)
@@ -57,7 +67,7 @@ def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan
                     shown.note(text)
                 case training.Begun(step):
                     shown.begin(step)
-                case training.Record(step=step, train_loss=train_loss, val_loss=val_loss):
+                case Record(step=step, train_loss=train_loss, val_loss=val_loss):
                     if val_loss is not None:
                         shown.note(f"step {step}: validation loss {val_loss:.4f}")
                     if train_loss is not None:

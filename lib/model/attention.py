@@ -1,6 +1,6 @@
 """Multi-head causal self-attention: each position gathers from itself and the positions before it.
 
-    B batch, T time, C embedding, H heads, D = C/H head size
+B batch, T time, C embedding, H heads, D = C/H head size
 """
 
 import math

@@ -1,6 +1,6 @@
 """GPT: token and position embeddings, a stack of blocks, a final norm, an output head (Radford et al. 2019).
 
-    B batch, T time, C embedding, V vocabulary
+B batch, T time, C embedding, V vocabulary
 """
 
 import math
@@ -43,7 +43,7 @@ class GPT(nn.Module):
     def features(self, ids: Tensor) -> Tensor:
         """ids: (B, T) -> what the head reads, (B, T, C)."""
         T = ids.shape[1]
-        if T > self.context_length:
+        if self.context_length < T:
             raise MakegptError(f"{T} tokens are more than the model's context of {self.context_length}; give fewer")
         positions = torch.arange(T, device=ids.device)
         x = self.dropout(self.tok_emb(ids) + self.pos_emb(positions))  # (B, T, C)

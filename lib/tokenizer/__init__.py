@@ -20,13 +20,11 @@ from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
 
-__all__ = ["ENDOFTEXT", "KINDS", "FILE", "Tokenizer", "UnknownText", "load", "make"]
+__all__ = ["ENDOFTEXT", "FILE", "KINDS", "Tokenizer", "UnknownText", "load", "make"]
 
 FILE = "tokenizer.json"
 
-KINDS: dict[str, type[Tokenizer]] = {
-    cls.kind: cls for cls in (GPT2Tokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)
-}
+KINDS: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (GPT2Tokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)}
 
 
 def make(kind: str, texts: Iterable[str], data: Path) -> Tokenizer:

@@ -31,7 +31,7 @@ class WordTokenizer(Tokenizer):
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self._ids = {word: id for id, word in enumerate(words)}
-        self.endoftext = self._ids[ENDOFTEXT]
+        self.endoftext: int = self._ids[ENDOFTEXT]
         self.unknown = self._ids[UNKNOWN]
 
     @property
@@ -67,4 +67,4 @@ class WordTokenizer(Tokenizer):
         found: set[str] = set()
         for text in cut_at_blanks(texts):
             found.update(split_words(text))
-        return cls(sorted(found - {ENDOFTEXT, UNKNOWN}) + [ENDOFTEXT, UNKNOWN])
+        return cls([*sorted(found - {ENDOFTEXT, UNKNOWN}), ENDOFTEXT, UNKNOWN])

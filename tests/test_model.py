@@ -1,0 +1,173 @@
+"""The model against the formulas, against PyTorch's own, and against the published counts."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib import model, params
+from lib.config import ModelConfig
+from lib.errors import MakegptError
+from lib.loss import cross_entropy, cross_entropy_by_hand
+from lib.model.attention import MultiHeadAttention, causal_attention
+from lib.model.layers import gelu, layer_norm
+from tests.conftest import PROJECT
+
+TREE = params.load(PROJECT / "params.yaml")
+VOCABULARY = {"gpt2": 50257, "bytes": 256, "char": 65}
+
+
+def config_of(name: str, **changes: Any) -> ModelConfig:
+    config = params.resolve(TREE, name)
+    return dataclasses.replace(config.model, **{"vocab_size": VOCABULARY[config.tokenize.tokenizer], **changes})
+
+
+def built(seed: int = 1, **changes: Any) -> model.GPT:
+    made = model.build(config_of("debug", **changes))
+    made.initialise(torch.Generator().manual_seed(seed))
+    return made.eval()
+
+
+def ids(rows: int = 2, length: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (rows, length), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "parameters"),
+    [
+        ("gpt_real", {}, 162_419_712),
+        ("gpt_real", {"context_length": 1024}, 163_009_536),
+        ("gpt_real", {"context_length": 1024, "tie_weights": True}, 124_412_160),
+        ("gpt_demo", {}, 119_906_304),
+        ("gpt_deep", {}, 59_976_192),
+        ("gpt_balanced", {}, 49_336_320),
+        ("gpt2_small", {}, 124_439_808),
+        ("gpt2_medium", {}, 354_823_168),
+        ("gpt2_large", {}, 774_030_080),
+        ("gpt2_xl", {}, 1_557_611_200),
+        ("decoder", {}, 618_752),
+    ],
+)
+def test_parameters_are_as_many_as_published(name: str, changes: dict[str, Any], parameters: int) -> None:
+    assert model.count(model.build(config_of(name, **changes), "meta")) == parameters
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("vocabulary", "width"), [(65, 128), (256, 32), (50_257, 384), (50_257, 768)])
+def test_the_first_loss_is_near_that_of_guessing(vocabulary: int, width: int, tied: bool) -> None:
+    made = model.build(config_of("debug", vocab_size=vocabulary, emb_dim=width, n_heads=4, tie_weights=tied))
+    made.initialise(torch.Generator().manual_seed(1))
+    drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        loss = F.cross_entropy(made.eval()(drawn[:, :-1]).flatten(0, 1), drawn[:, 1:].flatten()).item()
+    assert abs(loss - math.log(vocabulary)) < 0.1
+
+
+def test_initial_weights_follow_from_the_seed() -> None:
+    same, again, other = (dict(built(seed).named_parameters()) for seed in (1, 1, 2))
+    assert all(torch.equal(same[name], again[name]) for name in same)
+    assert not torch.equal(same["tok_emb.weight"], other["tok_emb.weight"])
+
+
+def test_layer_norm_is_pytorchs() -> None:
+    x = torch.randn(4, 7, 32) * 3 + 1
+    scale, shift = torch.randn(32), torch.randn(32)
+    torch.testing.assert_close(layer_norm(x, scale, shift, 1e-5), F.layer_norm(x, (32,), scale, shift), rtol=1e-5, atol=1e-5)
+
+
+def test_layer_norm_gives_mean_0_and_variance_1() -> None:
+    rows = layer_norm(torch.randn(5, 64) * 9 - 4, torch.ones(64), torch.zeros(64), 1e-5)
+    torch.testing.assert_close(rows.mean(-1), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rows.var(-1, unbiased=False), torch.ones(5), atol=1e-4, rtol=0)
+
+
+def test_gelu_is_pytorchs_tanh_form() -> None:
+    x = torch.linspace(-6, 6, 101)
+    torch.testing.assert_close(gelu(x), F.gelu(x, approximate="tanh"), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_by_hand_is_pytorchs() -> None:
+    q, k, v = torch.randn(3, 2, 4, 9, 8)
+    future = torch.ones(9, 9, dtype=torch.bool).triu(1)
+    by_hand = causal_attention(q, k, v, future, torch.nn.Dropout(0.0))
+    torch.testing.assert_close(by_hand, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-5, atol=1e-5)
+
+
+def test_cross_entropy_by_hand_is_pytorchs_for_large_logits_too() -> None:
+    logits, targets = torch.randn(12, 50) * 100, torch.randint(0, 50, (12,))
+    torch.testing.assert_close(cross_entropy_by_hand(logits, targets), cross_entropy(logits, targets))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_fused_forms_equal_the_explicit_ones_in_logits_and_gradients(tied: bool, bias: bool) -> None:
+    results = []
+    for form in ("explicit", "fused"):
+        made = built(attention=form, layers=form, tie_weights=tied, qkv_bias=bias)
+        logits = made(ids())
+        cross_entropy(logits[:, :-1].flatten(0, 1), ids()[:, 1:].flatten()).div(62).backward()  # type: ignore[no-untyped-call]
+        results.append((logits.detach(), {name: weight.grad for name, weight in made.named_parameters()}))
+    (logits, gradients), (fused_logits, fused_gradients) = results
+    torch.testing.assert_close(logits, fused_logits, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, fused_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("form", ["explicit", "fused"])
+def test_no_position_sees_a_later_one(form: str) -> None:
+    made = built(attention=form, layers=form)
+    before = made(ids(1))
+    for t in (1, 15, 31):
+        changed = ids(1).clone()
+        changed[0, t] = (changed[0, t] + 1) % 256
+        after = made(changed)
+        assert torch.equal(before[:, :t], after[:, :t])
+        assert not torch.equal(before[:, t], after[:, t])
+
+
+def test_every_token_matters_for_the_last_prediction() -> None:
+    made = built()
+    last = made(ids(1))[0, -1]
+    for t in range(32):
+        changed = ids(1).clone()
+        changed[0, t] = (changed[0, t] + 1) % 256
+        assert not torch.equal(last, made(changed)[0, -1]), t
+
+
+def test_the_next_tokens_logits_are_those_of_the_whole_forward_pass() -> None:
+    made = built()
+    torch.testing.assert_close(made.next_token_logits(ids()), made(ids())[:, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_the_mask_follows_the_device_and_is_not_in_the_checkpoint() -> None:
+    attention = MultiHeadAttention(32, 2, 16, drop_rate=0.0, qkv_bias=False, fused=False)
+    assert "future" in dict(attention.named_buffers())
+    assert not [name for name in attention.state_dict() if "future" in name]
+
+
+def test_a_tied_head_is_the_embedding() -> None:
+    made = built(tie_weights=True)
+    assert made.out_head.weight is made.tok_emb.weight
+    assert "out_head.weight" not in dict(made.named_parameters())
+
+
+def test_dropout_acts_in_training_only() -> None:
+    made = built(drop_rate=0.5)
+    assert torch.equal(made(ids()), made(ids()))
+    made.train()
+    assert not torch.equal(made(ids()), made(ids()))
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    with pytest.raises(MakegptError, match="33 tokens are more than the model's context of 32"):
+        built()(ids(1, 33))
+
+
+def test_decay_acts_on_matrices_and_embeddings_only() -> None:
+    made = built(qkv_bias=True)
+    kept = {name for name, _ in made.named_parameters() if not made.decayed(name)}
+    assert all(name.endswith((".bias", ".scale", ".shift")) for name in kept)
+    assert {"tok_emb.weight", "out_head.weight"} & kept == set()
