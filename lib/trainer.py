@@ -16,7 +16,7 @@ from lib.errors import MakegptError
 from lib.evaluation import total_nats
 from lib.loss import cross_entropy
 from lib.model import GPT
-from lib.optimizer import adamw
+from lib.optimizer import adamw, set_rate
 from lib.schedule import learning_rate
 
 
@@ -67,8 +67,7 @@ class Trainer:
         self._check_finite(loss, norm, rate)
         if config.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
         self.step += 1

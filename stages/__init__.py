@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Sequence, TypeVar
+from typing import Any, Callable, Iterator, NoReturn, Sequence, TypeVar
 
 import click
 
@@ -31,13 +31,17 @@ class Terminated(BaseException):
 class Stage(click.Command):
     """A click command with this project's errors and exit codes."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+        """Do the stage, as click would, and leave with its exit code."""
         words = list(sys.argv[1:] if args is None else args)
-        extra["standalone_mode"] = False
+        code = 0
         try:
             signal.signal(signal.SIGTERM, _terminate)
-            code = super().main(words, prog_name=self.name, **extra) or 0
+            with self.make_context(self.name, words, **extra) as context:
+                self.invoke(context)
             sys.stdout.flush()
+        except click.exceptions.Exit as exit:  # --help has been given
+            code = exit.exit_code
         except (MakegptError, click.ClickException) as error:
             if "--debug" in words:
                 raise

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster on one thread
+
 import pytest
 
 from lib import inputs, params

@@ -71,6 +71,10 @@ class GPT(nn.Module):
                 std = START_LOGITS / math.sqrt(weight.shape[1])
             weight.normal_(0.0, std, generator=generator)
 
+    def is_table(self, name: str) -> bool:
+        """Whether the parameter `name` has a row for each token or position: the embeddings and the head."""
+        return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
+
     def decayed(self, name: str) -> bool:
         """Whether weight decay acts on the parameter `name`: on matrices and embeddings, not on biases and norms."""
         return self.get_parameter(name).dim() >= 2

@@ -1,0 +1,136 @@
+"""Counted n-grams against published values, a sum done by hand, and the laws of probability."""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+from lib import baselines, corpus
+from lib.baselines import NGrams, uniform_nats
+from lib.config import TokenizeConfig
+from lib.shards import Tokens
+from lib.text import open_document
+
+
+def tokens_of(folder: Path, path: Path, kind: str, shard_tokens: int = 1 << 24) -> Tokens:
+    settings = TokenizeConfig(tokenizer=kind, errors="strict", shard_tokens=shard_tokens)
+    corpus.write(folder / "tokens", [open_document(path)], kind, settings, started="", on_bytes=lambda _: None)
+    return Tokens(folder / "tokens")
+
+
+def letters(folder: Path, text: str, shard_tokens: int = 7) -> Tokens:
+    """The tokens of `text`, a character each, in shards of seven."""
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    return tokens_of(folder, folder / "text.txt", "char", shard_tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "losses"),
+    [
+        ("hamlet", "gpt2", [6.382, 5.284, 5.308, 5.395, 5.442]),
+        ("the_verdict", "gpt2", [6.648, 5.817, 5.946, 5.985, 5.998]),
+        ("moby_dick", "gpt2", [6.766, 5.456, 5.479, 5.577, 5.620]),
+        ("tiny_shakespeare", "char", [3.347, 2.486, 2.049, 1.774, 1.669]),
+    ],
+)
+def test_counting_loses_what_the_references_say(
+    fetched: Callable[[str], Path], tmp_path: Path, name: str, kind: str, losses: list[float]
+) -> None:
+    if kind == "gpt2":
+        fetched("gpt2")
+    tokens = tokens_of(tmp_path, fetched(name) / f"{name}.txt", kind)
+    train, vocabulary = len(tokens) * 9 // 10, tokens.load_tokenizer().vocab_size
+    nats = NGrams(tokens, 0, train, 5, vocabulary).nats(train, len(tokens))
+    assert [round(total / (len(tokens) - train), 3) for total in nats] == losses
+
+
+def test_a_sum_done_by_hand_comes_out(tmp_path: Path) -> None:
+    """Counted on abaab, V = 3, scored on a and then c.
+
+    Unigrams: N = 5, T = 2; p(a) = (3 + 2/3)/7, p(b) = (2 + 2/3)/7, p(c) = (0 + 2/3)/7.
+    Bigrams: after b stood a, once; p(a|b) = (1 + p(a))/2. After a stood b, b and a; p(c|a) = (0 + 2 p(c))/5.
+    """
+    tokens = letters(tmp_path, "abaabac")
+    p_a, p_c = Fraction(11, 21), Fraction(2, 21)
+    unigram, bigram = NGrams(tokens, 0, 5, 2, 3).nats(5, 7)
+    assert unigram == pytest.approx(-math.log(p_a * p_c))
+    assert bigram == pytest.approx(-math.log((1 + p_a) / 2 * (2 * p_c / 5)))
+
+
+def by_definition(ids: list[int], train: int, at: int, order: int, vocabulary: int) -> Fraction:
+    """The probability of the id at place `at`, read off the formula, with counting by search."""
+    p = Fraction(1, vocabulary)
+    for n in range(1, order + 1):
+        if at < n - 1:
+            break
+        context = ids[at - n + 1 : at]
+        followers = [ids[i + n - 1] for i in range(train - n + 1) if ids[i : i + n - 1] == context]
+        if followers:
+            distinct = len(set(followers))
+            p = (followers.count(ids[at]) + distinct * p) / (len(followers) + distinct)
+    return p
+
+
+def test_every_order_is_what_the_definition_says(tmp_path: Path) -> None:
+    text = "a rose is a rose is a rose, and is as is a nose; so is x"
+    tokens = letters(tmp_path, text)
+    ids = tokens.read(0, len(tokens)).tolist()
+    train, vocabulary = 40, len(set(text))
+    counted = NGrams(tokens, 0, train, 5, vocabulary)
+    for at in range(train, len(ids)):
+        expected = [-math.log(by_definition(ids, train, at, order, vocabulary)) for order in range(1, 6)]
+        assert counted.nats(at, at + 1) == pytest.approx(expected), at
+
+
+def test_the_first_tokens_of_a_text_have_as_much_context_as_there_is(tmp_path: Path) -> None:
+    tokens = letters(tmp_path, "abcabcab")
+    ids = tokens.read(0, 8).tolist()
+    counted = NGrams(tokens, 0, 8, 4, 3)
+    expected = [sum(-math.log(by_definition(ids, 8, at, order, 3)) for at in range(8)) for order in range(1, 5)]
+    assert counted.nats(0, 8) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 10, 41])
+def test_the_size_of_the_blocks_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    tokens = letters(tmp_path, "a rose is a rose is a rose, and is as is a nose; so is x")
+    whole = NGrams(tokens, 3, 40, 5, 14).nats(40, len(tokens))
+    monkeypatch.setattr(baselines, "_BLOCK", block)
+    cut = NGrams(tokens, 3, 40, 5, 14)
+    assert cut.nats(40, len(tokens)) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("context", ["a", "ab", "ro", "is a", "zz", "xyzw"])
+def test_the_probabilities_after_a_context_sum_to_one(tmp_path: Path, context: str) -> None:
+    train = "a rose is a rose is a rose, and is as is a nose"
+    vocabulary = sorted({*train, *"xyzw", *context})
+    endings = "".join(context + letter for letter in vocabulary)
+    tokens = letters(tmp_path, train + endings + "xyzw")
+    counted = NGrams(tokens, 0, len(train), len(context) + 1, len(vocabulary))
+    places = [len(train) + len(context) + n * (len(context) + 1) for n in range(len(vocabulary))]
+    p = np.exp([[-nats for nats in counted.nats(at, at + 1)] for at in places])
+    assert p.min() > 0
+    assert p.sum(axis=0) == pytest.approx(np.ones(len(context) + 1))
+
+
+def test_the_sums_of_two_parts_are_the_sum_of_the_whole(tmp_path: Path) -> None:
+    tokens = letters(tmp_path, "a rose is a rose is a rose, and is as is a nose; so is x")
+    counted = NGrams(tokens, 0, 40, 3, 14)
+    parts = np.array(counted.nats(40, 47)) + np.array(counted.nats(47, len(tokens)))
+    assert counted.nats(40, len(tokens)) == pytest.approx(parts)
+
+
+def test_what_comes_after_the_training_part_is_not_counted(tmp_path: Path) -> None:
+    counts = []
+    for name, ending in {"one": "cccccccc", "two": "abababab"}.items():
+        (tmp_path / name).mkdir()
+        tokens = letters(tmp_path / name, "abcab" + ending)
+        counts.append([order.keys.tolist() for order in NGrams(tokens, 0, 5, 3, 3).orders])
+    assert counts[0] == counts[1]
+
+
+def test_guessing_loses_the_logarithm_of_the_vocabulary() -> None:
+    assert uniform_nats(10, 65) / 10 == pytest.approx(4.174, abs=5e-4)
+    assert uniform_nats(1, 50_257) == pytest.approx(10.825, abs=5e-4)

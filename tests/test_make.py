@@ -1,0 +1,228 @@
+"""The Makefile from the outside: what runs, what does not, and why. Each test works in a project folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, TEXT
+
+RUN = "artifacts/runs/debug-play"
+SMALL = "train.max_steps=8 train.eval_interval=4"
+
+
+def make(folder: Path, *words: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHON": sys.executable}
+    command = ["make", *words, *(f"{name}={value}" for name, value in variables.items())]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def make_all(folder: Path, *words: str, change: str = SMALL, code: int = 0) -> list[str]:
+    """The stages that `make all` runs on play.txt with config debug."""
+    done = make(folder, "all", *words, CONFIG="debug", TEXT="play.txt", SET=change, code=code)
+    return [line.split()[0].removeprefix(".venv/bin/") for line in done.stdout.splitlines() if line.startswith(".venv/bin/")]
+
+
+def project(folder: Path) -> Path:
+    """A project folder with the committed files, an environment that is set up, and a text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("Makefile", "plan.py", "params.yaml", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, folder / name)
+    for name in ("lib", "stages"):
+        (folder / name).symlink_to(PROJECT / name)
+    (folder / "play.txt").write_text(TEXT, encoding="utf-8")
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (folder / ".venv" / "ready").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder where everything has been made once; tests that change it leave it as it was."""
+    folder = project(tmp_path_factory.mktemp("make") / "project")
+    assert make_all(folder) == ["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"]
+    return folder
+
+
+def test_a_run_folder_holds_everything(built: Path) -> None:
+    names = {entry.name for entry in (built / RUN).iterdir() if not entry.name.startswith(".")}
+    assert names == {
+        "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "last", "manifest.json",
+        "evaluation.json", "sample.txt", "loss.png",
+    }  # fmt: skip
+
+
+def test_a_second_make_says_one_line_in_about_a_second(built: Path) -> None:
+    began = time.monotonic()
+    done = make(built, "all", CONFIG="debug", TEXT="play.txt", SET=SMALL)
+    assert time.monotonic() - began < 2
+    assert done.stdout == "make: Nothing to be done for 'all'.\n"
+    assert done.stderr == ""
+
+
+def test_touching_commenting_and_reordering_parameters_runs_nothing(built: Path) -> None:
+    params = built / "params.yaml"
+    text = params.read_text()
+    try:
+        params.touch()
+        assert make_all(built) == []
+        params.write_text("# a comment\n" + text.replace("    seed: 1\n", "    seed: 1  # chosen by lot\n"))
+        assert make_all(built) == []
+        lines = text.replace("    split: val\n    ngram_order: 2\n", "    ngram_order: 2\n    split: val\n")
+        assert lines != text
+        params.write_text(lines)
+        assert make_all(built) == []
+    finally:
+        params.write_text(text)
+
+
+def test_touching_the_text_runs_nothing(built: Path) -> None:
+    (built / "play.txt").touch()
+    assert make_all(built) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ("train.learning_rate=1e-4", ["train", "generate", "evaluate", "plot"]),
+        ("model.n_heads=4", ["train", "generate", "evaluate", "plot"]),
+        ("build-dataset.val_fraction=0.2", ["build-dataset", "train", "generate", "evaluate", "plot"]),
+        ("tokenize.errors=replace", ["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"]),
+        ("generate.temperature=0", ["generate"]),
+        ("evaluate.ngram_order=1", ["evaluate", "plot"]),
+        ("plot.width=7", ["plot"]),
+    ],
+)
+def test_a_parameter_runs_the_stages_that_read_it_and_those_after(built: Path, change: str, stages: list[str]) -> None:
+    assert make_all(built, "-n", change=f"{SMALL} {change}") == stages
+    key = change.split("=")[0]
+    assert key in make(built, "why", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} {change}").stdout
+    assert make_all(built) == [], "asking must not change anything"
+
+
+def test_parameters_that_come_back_are_made_again(built: Path) -> None:
+    assert make_all(built, change=f"{SMALL} generate.seed=7") == ["generate"]
+    assert make_all(built, change=f"{SMALL} generate.seed=7") == []
+    assert make_all(built) == ["generate"]
+
+
+def test_a_sample_that_was_deleted_is_made_again_alone(built: Path) -> None:
+    sample = (built / RUN / "sample.txt").read_text()
+    (built / RUN / "sample.txt").unlink()
+    assert make_all(built) == ["generate"]
+    assert (built / RUN / "sample.txt").read_text() == sample
+
+
+def test_another_text_of_the_same_name_runs_everything(built: Path) -> None:
+    (built / "play.txt").write_text(TEXT + "more", encoding="utf-8")
+    try:
+        assert len(make_all(built, "-n")) == 6
+    finally:
+        (built / "play.txt").write_text(TEXT, encoding="utf-8")
+
+
+def test_tokens_that_were_deleted_do_not_train_again(built: Path) -> None:
+    before = (built / RUN / "model.safetensors").read_bytes()
+    shutil.rmtree(built / "artifacts" / "tokens")
+    done = make(built, "all", CONFIG="debug", TEXT="play.txt", SET=SMALL)
+    assert "is finished already with these parameters" in done.stderr
+    assert (built / RUN / "model.safetensors").read_bytes() == before
+    assert make_all(built) == []
+
+
+def test_why_tells_of_each_stage(built: Path) -> None:
+    lines = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} train.seed=5").stdout.splitlines()
+    assert lines[0] == "tokenize       is up to date"
+    assert lines[2] == "train          runs: train.seed was 1, is 5"
+    assert lines[3] == "evaluate       runs: train runs before it"
+
+
+def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    change = "train.max_steps=400 train.eval_interval=100 train.checkpoint_interval=10"
+    make_all(built, "train", change=change)
+    environment = os.environ | {"PYTHON": sys.executable}
+    words = ["make", "train", "CONFIG=debug", "TEXT=play.txt", f"SET={change}"]
+    running = subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    while not (folder / RUN / "last" / "state.json").exists():
+        time.sleep(0.01)
+    os.killpg(running.pid, 9)
+    running.wait()
+    assert not (folder / RUN / "model.safetensors").exists()
+    assert make_all(folder, change=change)[0] == "train"
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (folder / RUN / name).read_bytes() == (built / RUN / name).read_bytes()
+    make_all(built)
+
+
+def test_make_j_works(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    assert sorted(make_all(folder, "-j", "4")) == sorted(["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"])
+    assert make_all(folder) == []
+
+
+@pytest.mark.parametrize("name", ["the play.txt", "naïve, 2nd (draft).txt"])
+def test_a_text_may_have_an_odd_name(tmp_path: Path, name: str) -> None:
+    folder = project(tmp_path / "project")
+    (folder / name).write_text(TEXT, encoding="utf-8")
+    make(folder, "build-dataset", CONFIG="debug", TEXT=name)
+    assert len(list((folder / "artifacts" / "datasets").iterdir())) == 1
+    assert make(folder, "build-dataset", CONFIG="debug", TEXT=name).stdout == "make: Nothing to be done for 'build-dataset'.\n"
+
+
+def test_before_anything_is_installed_the_whole_plan_is_told(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    shutil.rmtree(folder / ".venv")
+    done = make(folder, "-n", "all", CONFIG="debug", TEXT="play.txt")
+    assert "-m venv .venv" in done.stdout
+    for name in ("tokenize", "build-dataset", "train", "evaluate", "generate", "plot"):
+        assert f".venv/bin/{name} " in done.stdout
+    assert not (folder / ".venv").exists()
+    assert "configs:" in make(folder).stdout
+    assert "tokenize       runs:" in make(folder, "why", CONFIG="debug", TEXT="play.txt").stdout
+
+
+def test_the_plan_needs_no_package(tmp_path: Path) -> None:
+    """The same variables with the standard library alone as with everything installed."""
+    folder = project(tmp_path / "project")
+    words = ["plan.py", "variables", "gpt_balanced", "hamlet", "", "train.seed=3"]
+    alone = subprocess.run([sys.executable, "-I", "-S", "-c", _RUN_ALONE, *words], cwd=folder, capture_output=True, text=True)
+    stamps = {path.name: path.read_bytes() for path in (folder / "artifacts" / "stamps").iterdir()}
+    shutil.rmtree(folder / "artifacts")
+    whole = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True)
+    assert alone.stdout == whole.stdout, alone.stderr
+    assert stamps == {path.name: path.read_bytes() for path in (folder / "artifacts" / "stamps").iterdir()}
+
+
+_RUN_ALONE = "import sys; sys.path.insert(0, '.'); sys.argv = sys.argv[1:]; import plan; sys.exit(plan.main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"CONFIG": "gpt_balancd"}, "unknown config 'gpt_balancd'; did you mean 'gpt_balanced'?"),
+        ({"DATASET": "hamlte"}, "did you mean 'hamlet'?"),
+        ({"TEXT": "nothing.txt"}, "TEXT=nothing.txt does not exist"),
+        ({"SET": "train.lerning_rate=1"}, "did you mean 'learning_rate'?"),
+        ({"SET": "model.emb_dim=100"}, "cannot be cut into model.n_heads=6 equal heads"),
+    ],
+)
+def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str, str], says: str) -> None:
+    done = make(project(tmp_path / "project"), "all", **variables, code=2)
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
+    told = make(project(tmp_path / "project")).stdout
+    for word in ("make all CONFIG=gpt_balanced", "test", "why", "clean", "gpt_real", "decoder", "moby_dick"):
+        assert word in told
