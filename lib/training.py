@@ -78,18 +78,15 @@ def train(
     facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
     run = RunFolder(folder)
     with run.locked():
-        manifest = run.begun()
-        if manifest and resume:
-            if difference := _first_difference(manifest, parameters, facts):
-                yield Notice(f"{folder} was made with other parameters ({difference}); beginning anew")
-                manifest = None
-            elif run.finished():
-                yield Notice(f"{folder} is finished already with these parameters; nothing to do")
-                return
-        else:
+        manifest = run.begun() if resume else None
+        if manifest and (difference := _first_difference(manifest, parameters, facts)):
+            yield Notice(f"{folder} was made with other parameters ({difference}); beginning anew")
             manifest = None
+        elif manifest and run.finished():
+            yield Notice(f"{folder} is finished already with these parameters; nothing to do")
+            return
         state = run.load_state() if manifest else None
-        if manifest is None:
+        if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
             manifest = artifact.manifest(
                 "run",
                 "train",

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def outputs(path: Path) -> dict[str, dict[str, object]]:
     return dict(artifact.read_manifest(path, "tokens")["outputs"])
 
 
+def fail_writing(path: Path, error: BaseException) -> None:
+    with artifact.replacing(path) as beside:
+        beside.write_bytes(b"half of the n")
+        raise error
+
+
+def fail_filling(path: Path, error: BaseException) -> None:
+    with artifact.replacing_folder(path, "tokens") as folder:
+        (folder / "a.bin").write_bytes(b"half")
+        raise error
+
+
 # Files.
 
 
@@ -56,9 +69,8 @@ def test_a_file_is_replaced_when_the_work_ends_well(tmp_path: Path) -> None:
 def test_the_old_file_stays_when_the_work_fails(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(Broken), artifact.replacing(path) as beside:
-        beside.write_bytes(b"half of the n")
-        raise Broken
+    with pytest.raises(Broken):
+        fail_writing(path, Broken())
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
 
@@ -72,9 +84,8 @@ def test_the_old_file_stays_until_the_very_end(tmp_path: Path) -> None:
 
 
 def test_no_file_is_there_when_the_first_work_fails(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), artifact.replacing(tmp_path / "file") as beside:
-        beside.write_bytes(b"half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fail_writing(tmp_path / "file", KeyboardInterrupt())
     assert names(tmp_path) == []
 
 
@@ -105,9 +116,8 @@ def test_a_folder_of_the_same_kind_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_the_old_folder_stays_when_the_work_fails(tmp_path: Path) -> None:
     path = made(tmp_path / "out")
-    with pytest.raises(Broken), artifact.replacing_folder(path, "tokens") as folder:
-        (folder / "a.bin").write_bytes(b"half")
-        raise Broken
+    with pytest.raises(Broken):
+        fail_filling(path, Broken())
     assert names(tmp_path) == ["out"]
     artifact.verify(path, outputs(path))
 
@@ -133,10 +143,8 @@ def test_hidden_files_of_someone_elses_are_not_lost(tmp_path: Path) -> None:
     config = tmp_path / "repository" / ".git" / "config"
     config.parent.mkdir(parents=True)
     config.write_text("[core]", encoding="utf-8")
-    try:
+    with suppress(UsageError):
         made(tmp_path / "repository")
-    except UsageError:
-        pass
     assert config.read_text(encoding="utf-8") == "[core]"
 
 
@@ -229,7 +237,7 @@ def test_verify_names_what_is_damaged_and_what_to_make_again(tmp_path: Path, con
 
 def test_a_manifest_of_another_kind_is_refused_with_what_makes_the_right_one(tmp_path: Path) -> None:
     path = made(tmp_path / "out", "tokens")
-    with pytest.raises(MakegptError, match="out holds tokens, not a dataset: make one with `build-dataset TOKENS -o .*out`"):
+    with pytest.raises(MakegptError, match=r"out holds tokens, not a dataset: make one with `build-dataset TOKENS -o .*out`"):
         artifact.read_manifest(path, "dataset")
 
 

@@ -159,6 +159,12 @@ def test_another_seed_gives_other_batches(hundred: Path, tmp_path: Path) -> None
     assert len({str(made.batch(seed=seed, step=0, size=86).tolist()) for seed in range(50)}) == 50
 
 
+def test_one_seeds_second_epoch_is_not_another_seeds_first(hundred: Path, tmp_path: Path) -> None:
+    made = built(hundred, tmp_path / "dataset", context=4, stride=1)
+    orders = {str(made.batch(seed=seed, step=epoch, size=86).tolist()) for seed in range(6) for epoch in range(6)}
+    assert len(orders) == 36
+
+
 def test_a_big_batch_is_the_small_ones_it_could_be_cut_into(hundred: Path, tmp_path: Path) -> None:
     made = built(hundred, tmp_path / "dataset", context=4, stride=1)
     for step in range(12):

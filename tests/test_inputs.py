@@ -264,7 +264,7 @@ def test_an_input_without_a_source_says_where_the_file_is_to_be_put(data: Path) 
 
 
 def test_an_unknown_input_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="unknown input 'plya'; did you mean 'play'?"):
+    with pytest.raises(UsageError, match=r"unknown input 'plya'; did you mean 'play'\?"):
         inputs.find(tree(entry()), "plya")
 
 
