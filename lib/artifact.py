@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -67,7 +68,7 @@ def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
 
     An older artifact of the same `kind` at `path` is replaced; any other folder with something in it is refused.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     check_replaceable(path, kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -92,7 +93,7 @@ def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
 
 def check_replaceable(path: Path, kind: str) -> None:
     """Refuse to write an artifact over a file, or over a folder that is not an artifact of this `kind`."""
-    if path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+    if path.is_dir() and not all(_LEFT_BY_US.fullmatch(entry.name) for entry in path.iterdir()):
         try:
             found = read_manifest(path, None)["artifact"]
         except MakegptError:
@@ -102,6 +103,10 @@ def check_replaceable(path: Path, kind: str) -> None:
             raise UsageError(f"{path} {what}; choose another folder for {_article(kind)}")
     elif path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
+
+
+#: What a process killed at its very beginning may leave in a folder.
+_LEFT_BY_US = re.compile(r"\.lock|\..+\.\d+\.part(\.old)?")
 
 
 def _article(kind: str) -> str:
@@ -114,10 +119,10 @@ def _beside(path: Path) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left beside `path`."""
-    prefix = f".{path.name}."
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part(\.old)?")
     for entry in path.parent.iterdir():
-        pid = entry.name.removeprefix(prefix).split(".")[0]
-        if entry.name.startswith(prefix) and ".part" in entry.name and pid.isdigit() and not _alive(int(pid)):
+        left = ours.fullmatch(entry.name)
+        if left and (int(left[1]) == os.getpid() or not _alive(int(left[1]))):
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 

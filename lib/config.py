@@ -28,7 +28,7 @@ class TokenizeConfig:
 @dataclass(frozen=True, kw_only=True)
 class BuildDatasetConfig:
     stride: int | None = parameter("tokens from one window's start to the next (null: the context length)", at_least=1)
-    val_fraction: float = parameter("share of the tokens, at the end, kept for validation", at_least=0.0, at_most=0.999)
+    val_fraction: float = parameter("share of the tokens, at the end, kept for validation", at_least=1e-9, at_most=0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ def _read(kind: Any, value: Any) -> Any:
             raise ValueError
         return _BOOLEANS[text]
     number = Decimal(text)
-    if not number.is_finite() or (kind is int and number != int(number)):
+    if not number.is_finite() or number.adjusted() > 300 or (kind is int and number != int(number)):
         raise ValueError
     return kind(number)
 

@@ -53,8 +53,7 @@ def write(
     """
     with artifact.replacing_folder(target, "tokens") as folder:
         if kind in tokenizer.KINDS:
-            texts = (piece for document in documents for piece in _read(document, config.errors))
-            made = tokenizer.make(kind, texts, inputs.data_folder())
+            made = tokenizer.make(kind, (_read(document, config.errors) for document in documents), inputs.data_folder())
         else:
             made = saved_tokenizer(kind, "-o")
         ids = _encode_documents(documents, made, config.errors, on_bytes)

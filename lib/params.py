@@ -80,7 +80,9 @@ def _overlay(base: dict[str, Any], over: Any, where: str) -> None:
             raise UsageError(f"{where}: unknown section {section!r}; {nearest(section, schema.SECTIONS)}")
         if not isinstance(values, dict):
             raise UsageError(f"{where}: {section} is a section of parameters, not {values!r}")
-        base.setdefault(section, {}).update(values)
+        if not isinstance(base.setdefault(section, {}), dict):
+            raise UsageError(f"defaults: {section} is a section of parameters, not {base[section]!r}")
+        base[section].update(values)
 
 
 def _parse_change(change: str) -> dict[str, dict[str, str]]:

@@ -53,7 +53,8 @@ class Tokens:
         self.folder = Path(folder)
         self.manifest = artifact.read_manifest(self.folder, "tokens")
         artifact.verify(self.folder, self.manifest["outputs"])
-        names = sorted(name for name in self.manifest["outputs"] if name.endswith(".npy"))
+        shards = (name for name in self.manifest["outputs"] if name.endswith(".npy"))
+        names = sorted(shards, key=lambda name: (len(name), name))
         self.shards = [open_shard(self.folder / name) for name in names]
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
@@ -90,7 +91,7 @@ class Tokens:
 def open_shard(path: Path) -> np.ndarray:
     """The ids of the shard `path`, memory-mapped; MakegptError where it is none."""
     try:
-        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        shard = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError):
         raise MakegptError(f"{path} is not a token shard; make the folder again with `tokenize`") from None
     if shard.ndim != 1 or shard.dtype not in (np.dtype(np.uint16), np.dtype(np.uint32)):

@@ -40,6 +40,8 @@ def read_library(text: str, source: str) -> Tree:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise MakegptError(f"{source} line {key.start_mark.line + 1}: a key must be a name")
                 if key.value in seen:
                     raise MakegptError(f"{source} line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one")
                 seen.add(key.value)
@@ -56,9 +58,12 @@ def read_library(text: str, source: str) -> Tree:
     return tree
 
 
-_LINE = re.compile(r"""(?P<indent> *)(?P<key>[^\s#'"{\[&*!|>%@`][^#'"]*?) *:(?: +(?P<value>.*))?$""")
+_FIRST = r"""(?:[-?:](?=[^\s,\[\]{}])|[^\s#"'{}\[\],&*!|>%@`:?-])"""  # how a text may begin that is not quoted
+_LINE = re.compile(rf"""(?P<indent> *)(?P<key>{_FIRST}[^#'"\t]*?) *:(?: +(?P<value>.*))?$""")
 _VALUE = re.compile(
-    r"""(?:(?P<double>"(?:[^"\\]|\\.)*")|'(?P<single>(?:[^']|'')*)'|(?P<bare>[^\s#"'{\[&*!|>%@`].*?)?)(?:(?:^| +)#.*)? *$"""
+    r"""(?:(?P<double>"(?:[^"\\\t]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*")"""
+    r"""|'(?P<single>(?:[^']|'')*)'"""
+    rf"""|(?P<bare>{_FIRST}(?:[^\t:#]|:(?! |$)|(?<! )#)*?)?)(?:(?:^| +)#.*)? *$"""
 )
 
 
@@ -67,10 +72,10 @@ def read_plain(text: str, source: str) -> Tree:
     tree: Tree = {}
     open_levels: list[tuple[int, Tree]] = [(-1, tree)]  # (indent of the mapping's own key, mapping)
     indents: dict[int, int] = {}  # how far in the keys of each mapping stand
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        if not line.strip(" ") or line.lstrip(" ").startswith("#"):
             continue
-        matched = _LINE.match(line.rstrip())
+        matched = _LINE.match(line.rstrip(" "))
         value = matched and _VALUE.match(matched["value"] or "")
         if not matched or not value:
             raise MakegptError(
@@ -94,6 +99,8 @@ def read_plain(text: str, source: str) -> Tree:
         else:  # nothing after the colon: a mapping whose lines follow, deeper; or an empty value
             mapping[key] = {}
             open_levels.append((indent, mapping[key]))
+    if not tree:
+        raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
     return _without_empty(tree)
 
 

@@ -5,6 +5,7 @@ interrupted. A stage reads, makes one call into `lib` and writes. It never impor
 """
 
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from lib.errors import MakegptError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
 
 
@@ -54,7 +56,8 @@ class Stage(click.Command):
             if "--debug" in words:
                 raise
             code = 1
-            self._complain(f"{error.filename or 'writing'}: {error.strerror or error}")
+            advice = "; free some space and run the same command again" if error.errno in _NO_SPACE else ""
+            self._complain(f"{error.filename or 'writing'}: {error.strerror or error}{advice}")
         except (KeyboardInterrupt, click.Abort):
             code = 130
             self._complain("interrupted")

@@ -138,7 +138,7 @@ def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> N
         ("train.learning_rate=-1e-9", "at least 0.0"),
         ("model.drop_rate=1", "0.0 to 0.999"),
         ("model.n_layers=-1", "at least 1"),
-        ("build-dataset.val_fraction=1.0", "0.0 to 0.999"),
+        ("build-dataset.val_fraction=1.0", "1e-09 to 0.999"),
         ("build-dataset.stride=0", "at least 1"),
         ("train.seed=9223372036854775808", "0 to 9223372036854775807"),
         ("evaluate.ngram_order=6", "1 to 5"),

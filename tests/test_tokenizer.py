@@ -168,7 +168,9 @@ def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, 
 @given(both=cut_texts())
 def test_pieces_of_a_text_teach_the_vocabulary_of_the_whole(kind: str, both: tuple[str, list[str]]) -> None:
     text, pieces = both
-    assert tokenizer.make(kind, ["\n", *pieces], Path()).identity() == tokenizer.make(kind, ["\n" + text], Path()).identity()
+    assert (
+        tokenizer.make(kind, [["\n", *pieces]], Path()).identity() == tokenizer.make(kind, [["\n" + text]], Path()).identity()
+    )
 
 
 def test_hamlet_in_pieces_gives_the_ids_of_the_whole(gpt2: Tokenizer, fetched: Fetched) -> None:

@@ -27,9 +27,11 @@ FILE = "tokenizer.json"
 KINDS: dict[str, type[Tokenizer]] = {cls.kind: cls for cls in (GPT2Tokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)}
 
 
-def make(kind: str, texts: Iterable[str], data: Path) -> Tokenizer:
-    """A tokenizer of `kind`. `char` and `word` read their vocabulary off `texts`; `gpt2` reads its files below `data`."""
-    return KINDS[kind].learn(texts, data)
+def make(kind: str, documents: Iterable[Iterable[str]], data: Path) -> Tokenizer:
+    """A tokenizer of `kind`. `char` and `word` read their vocabulary off the documents, each a text in pieces;
+    `gpt2` reads its files below `data`.
+    """
+    return KINDS[kind].learn(documents, data)
 
 
 def load(path: Path) -> Tokenizer:

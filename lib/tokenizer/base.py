@@ -52,8 +52,8 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def learn(cls, texts: Iterable[str], data: Path) -> Self:
-        """A tokenizer for `texts`, with the fetched files below `data` where the kind has some."""
+    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+        """A tokenizer for `documents`, each in pieces, with the fetched files below `data` where the kind has some."""
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """The ids of one text that comes in pieces, in arrays: exactly `encode` of the whole."""

@@ -1,7 +1,9 @@
 """Characters as tokens: every distinct character of the text, in code-point order, is one token."""
 
 from pathlib import Path
-from typing import Any, Iterable, Self
+from typing import Any, Iterable, Iterator, Self
+
+import numpy as np
 
 from lib.tokenizer.base import Tokenizer, UnknownText
 
@@ -20,12 +22,22 @@ class CharTokenizer(Tokenizer):
         return len(self.characters)
 
     def encode(self, text: str) -> list[int]:
+        return self._encode(text, 0)
+
+    def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        before = 0
+        for piece in pieces:
+            yield np.array(self._encode(piece, before), dtype=np.uint32)
+            before += len(piece)
+
+    def _encode(self, text: str, before: int) -> list[int]:
+        """The ids of `text`, which stands behind `before` other characters."""
         try:
             return [self._ids[character] for character in text]
         except KeyError:
             position, unknown = next((i, c) for i, c in enumerate(text) if c not in self._ids)
             raise UnknownText(
-                f"the character {unknown!r} (U+{ord(unknown):04X}) at position {position} is not among the "
+                f"the character {unknown!r} (U+{ord(unknown):04X}) at position {before + position} is not among the "
                 f"{self.vocab_size} this tokenizer knows; leave it out, or train with --tokenizer bytes or gpt2"
             ) from None
 
@@ -40,8 +52,9 @@ class CharTokenizer(Tokenizer):
         return cls(saved["characters"])
 
     @classmethod
-    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         found: set[str] = set()
-        for text in texts:
-            found.update(text)
+        for document in documents:
+            for piece in document:
+                found.update(piece)
         return cls("".join(sorted(found)))

@@ -8,6 +8,7 @@ tiktoken does that joining, over the two files as released; it never goes to the
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Self
 
@@ -43,11 +44,24 @@ class GPT2Tokenizer(Tokenizer):
         return len(self.tokens) + 1
 
     def encode(self, text: str) -> list[int]:
-        return self._encoding.encode_ordinary(text)
+        ids: list[int] = []
+        start = 0
+        # The pattern takes a run of blanks but for the last before a word (`\s+(?!\S)`) as one. It finds that out by going
+        # back a step, and tiktoken gives up where the run is a million long: so very long ones are handed over as they are.
+        for run in _LONG_BLANKS.finditer(text):
+            end = run.end() if run.end() == len(text) else run.end() - 1
+            ids += self._encoding.encode_ordinary(text[start : run.start()])
+            ids += self._encoding._encode_single_piece(text[run.start() : end])
+            start = end
+        return ids + self._encoding.encode_ordinary(text[start:])
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         for texts in _groups(cut_at_blanks(pieces), _PIECES_AT_ONCE):
-            for ids in self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS):
+            if any(map(_LONG_BLANKS.search, texts)):
+                encoded = list(map(self.encode, texts))
+            else:
+                encoded = self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS)
+            for ids in encoded:
                 yield np.array(ids, dtype=np.uint32)
 
     def token_bytes(self, id: int) -> bytes:
@@ -61,7 +75,7 @@ class GPT2Tokenizer(Tokenizer):
         return cls([base64.b64decode(token, validate=True) for token in saved["tokens"]])
 
     @classmethod
-    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         return cls(read_released(data / "gpt2" / "vocab.bpe", data / "gpt2" / "encoder.json"))
 
 
@@ -76,6 +90,10 @@ def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield group
 
 
+_BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space, the pattern's \s
+_LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
+
+
 def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
     """The byte sequences of ids 0 to 50,255, read off GPT-2's list of joins and checked against its list of ids.
 
@@ -85,6 +103,8 @@ def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
     try:
         joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
         ids = json.loads(encoder_json.read_text(encoding="utf-8"))
+    except ValueError:
+        raise MakegptError(f"{vocab_bpe} or {encoder_json} is damaged; fetch both again") from None
     except FileNotFoundError as error:
         raise MakegptError(f"{error.filename} is missing; bring GPT-2's vocabulary with `fetch gpt2`") from None
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]

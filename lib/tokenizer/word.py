@@ -30,9 +30,9 @@ class WordTokenizer(Tokenizer):
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
-        self._ids = {word: id for id, word in enumerate(words)}
-        self.endoftext: int = self._ids[ENDOFTEXT]
-        self.unknown = self._ids[UNKNOWN]
+        self.endoftext: int = words.index(ENDOFTEXT)
+        self.unknown = words.index(UNKNOWN)
+        self._ids = {word: id for id, word in enumerate(words) if id not in self.special_ids()}
 
     @property
     def vocab_size(self) -> int:
@@ -63,8 +63,9 @@ class WordTokenizer(Tokenizer):
         return cls(saved["words"])
 
     @classmethod
-    def learn(cls, texts: Iterable[str], data: Path) -> Self:
+    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         found: set[str] = set()
-        for text in cut_at_blanks(texts):
-            found.update(split_words(text))
+        for document in documents:
+            for text in cut_at_blanks(document):
+                found.update(split_words(text))
         return cls([*sorted(found - {ENDOFTEXT, UNKNOWN}), ENDOFTEXT, UNKNOWN])
