@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lib import artifact, run, tokenizer
+from lib import artifact, checkpoint, run, shards, tokenizer
 from lib.artifact import MANIFEST, Manifest
 from lib.errors import MakegptError
 
@@ -24,8 +24,6 @@ def describe(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return _tensors(path)
     if path.suffix == ".npy":
-        from lib import shards
-
         ids = shards.open_shard(path)
         return {"path": str(path), "is": "token shard", "tokens": len(ids), "dtype": str(ids.dtype), "first": ids[:8].tolist()}
     if path.name == tokenizer.FILE:
@@ -67,8 +65,6 @@ def _origin(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    from lib import checkpoint
-
     tensors, facts = checkpoint.load(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}

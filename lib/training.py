@@ -138,12 +138,12 @@ def _session(
 ) -> Iterator[Event]:
     """Steps from `state` (None: from the first) to the last one, then publish."""
     config = trainer.config
-    yield Begun(trainer.step)
     best_step, best_val_loss = (state.best_step, state.best_val_loss) if state else (None, None)
     if state is None:
         first = Record(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
         run.append(METRICS, asdict(first))
         yield first
+    yield Begun(trainer.step)
     while trainer.step < config.max_steps:
         began = time.perf_counter()
         record = trainer.train_step()
