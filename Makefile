@@ -39,6 +39,8 @@ why:
 # ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
 
+quote := '
+$(if $(findstring $(quote),$(CONFIG)$(DATASET)$(TEXT)$(SET)),$(error a quote cannot stand in CONFIG, DATASET, TEXT or SET))
 space := $(subst ,, )
 NAMED := $(shell $(PLAN) variables $(INPUT))
 $(if $(filter error:,$(NAMED)),$(error $(wordlist 2,999,$(NAMED))))

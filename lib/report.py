@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Iterable
 
-from lib import artifact, run
+from lib import run
 from lib.figures import Curve
 
 
@@ -13,7 +13,7 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
     for folder in folders:
         run.finished_manifest(folder)
         evaluated = folder / run.EVALUATION
-        baselines = artifact.read_json(evaluated)["baselines"] if evaluated.is_file() else {}
+        baselines = run.read_evaluation(folder)["baselines"] if evaluated.is_file() else {}
         losses = {name: baseline["loss"] for name, baseline in baselines.items()}
         gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses))
     return gathered
@@ -30,7 +30,7 @@ def provenance(folders: Iterable[Path]) -> dict[str, Any]:
 def summary(folder: Path) -> str:
     """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files."""
     manifest = run.finished_manifest(folder)
-    evaluation = artifact.read_json(folder / run.EVALUATION)
+    evaluation = run.read_evaluation(folder)
     sample_file = folder / run.SAMPLE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
     train = manifest["parameters"]["train"]
@@ -50,7 +50,7 @@ def summary(folder: Path) -> str:
         "",
         "Next:",
         f"    .venv/bin/generate {folder} 'To be, or not' --temperature 0.7",
-        f"    make all with SET=train.max_steps={2 * train['max_steps']} trains longer; with TEXT=my.txt, on a text of yours",
+        f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer, with TEXT=my.txt on a text of yours",
     ]
     return "\n".join(lines)
 
@@ -65,8 +65,13 @@ def _table(evaluation: dict[str, Any]) -> list[str]:
     lines = [f"{evaluation['split'] + ' split':<18}{'nats a token':>14}{'perplexity':>13}{'bits a byte':>13}"]
     for name, row in rows:
         bits = f"{row['bits_per_byte']:.3f}" if row["bits_per_byte"] is not None else "-"
-        lines.append(f"{name:<18}{row['loss']:>14.3f}{row['perplexity']:>13,.1f}{bits:>13}")
+        lines.append(f"{name:<18}{row['loss']:>14.3f}{_perplexity(row['perplexity']):>13}{bits:>13}")
     return lines
+
+
+def _perplexity(value: float | None) -> str:
+    """A perplexity, or a dash where it is beyond all numbers."""
+    return "-" if value is None else f"{value:,.1f}"
 
 
 def _verdict(evaluation: dict[str, Any]) -> str:
@@ -74,7 +79,8 @@ def _verdict(evaluation: dict[str, Any]) -> str:
     ahead = [name for name, baseline in evaluation["baselines"].items() if baseline["loss"] < evaluation["loss"]]
     if not ahead:
         return "The model is ahead of every count it was measured against."
-    return f"Counting still wins here: the {' and the '.join(ahead)} of the training text predict better than this model."
+    verb = "predicts" if len(ahead) == 1 else "predict"
+    return f"Counting still wins here: the {' and the '.join(ahead)} of the training text {verb} better than this model."
 
 
 def _first_lines(text: str, count: int) -> list[str]:

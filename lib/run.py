@@ -57,7 +57,10 @@ def load(folder: Path, device: torch.device) -> Trained:
     """Load the finished run in `folder`, its files verified against the manifest; the model is in evaluation mode."""
     manifest = finished_manifest(folder)
     artifact.verify(folder, manifest["outputs"])
-    config = schema.build_section("model", artifact.read_json(folder / CONFIG)["model"], str(folder / CONFIG))
+    saved = artifact.read_json(folder / CONFIG)
+    if not isinstance(saved, dict) or "model" not in saved:
+        raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
+    config = schema.build_section("model", saved["model"], str(folder / CONFIG))
     made = tokenizer.load(folder)
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
@@ -84,11 +87,23 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     path = folder / METRICS
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not lines or not all({"step", "train_loss", "val_loss"} <= line.keys() for line in lines):
+            raise ValueError
+        return lines
     except FileNotFoundError:
         raise MakegptError(f"{path} is missing; train the run first") from None
-    except ValueError:
-        raise MakegptError(f"{path} is damaged: a line is not JSON; train the run again") from None
+    except (ValueError, AttributeError):
+        raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """The content of evaluation.json."""
+    path = folder / EVALUATION
+    found = artifact.read_json(path)
+    if not isinstance(found, dict) or not {"split", "loss", "perplexity", "bits_per_byte", "baselines"} <= found.keys():
+        raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
+    return found
 
 
 class RunFolder:
@@ -130,15 +145,15 @@ class RunFolder:
         for name in _MADE:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / LAST, ignore_errors=True)
+        artifact.write_json(self.folder / artifact.MANIFEST, manifest)  # first: from here on the folder is known as a run
         artifact.write_json(self.folder / CONFIG, config)
         made.save(self.folder / tokenizer.FILE)
-        artifact.write_json(self.folder / artifact.MANIFEST, manifest)
         (self.folder / LAST).mkdir()
 
     def append(self, name: str, line: Any) -> None:
         """Append a JSON line to metrics.jsonl or timings.jsonl."""
         with open(self.folder / name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def save_state(self, state: "State", weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Write weights and moments of `state.step` beside the older ones, then make them the state, then remove the older."""
@@ -166,8 +181,9 @@ class RunFolder:
                 raise MakegptError(f"{metrics} is shorter than when the state was saved")
             with open(metrics, "r+b") as file:
                 file.truncate(state.metrics_bytes)
-        except (MakegptError, TypeError) as error:
-            raise MakegptError(f"{self.folder} cannot be resumed: {error}; begin anew with --resume never") from None
+        except (MakegptError, TypeError, ValueError, KeyError, AttributeError) as error:
+            said = error if isinstance(error, MakegptError) else f"{last / STATE} is damaged"
+            raise MakegptError(f"{self.folder} cannot be resumed: {said}; begin anew with --resume never") from None
         return state
 
     def publish(self, state: "State", manifest: Manifest) -> None:

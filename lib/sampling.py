@@ -17,5 +17,6 @@ def choose(logits: Tensor, *, temperature: float, top_k: int | None, generator: 
         return int(logits.argmax())
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
-    probabilities = torch.softmax(logits / temperature, dim=-1)
+    scaled = (logits.double() - logits.max()) / temperature  # nothing overflows, however low the temperature
+    probabilities = torch.softmax(scaled, dim=-1)
     return int(torch.multinomial(probabilities, 1, generator=generator))

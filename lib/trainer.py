@@ -4,6 +4,7 @@ Batch, dropout and learning rate of step t follow from (seed, t) alone, so a tra
 weights and moments of step t goes on exactly as the one that computed them.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -81,12 +82,18 @@ class Trainer:
         )
 
     def validate(self) -> float:
-        """The loss on the whole validation split, in nats a token."""
+        """The loss on the whole validation split, in nats a token; Diverged where it is not finite."""
         start, stop = self.dataset.split("val")
-        return total_nats(self.model, self.dataset.tokens, start, stop, self.device) / (stop - start - 1)
+        nats = total_nats(self.model, self.dataset.tokens, start, stop, self.device)
+        if not math.isfinite(nats):
+            raise Diverged(
+                f"step {self.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
+                f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps"
+            )
+        return nats / self.dataset.predicted("val")
 
     def _check_finite(self, loss: float, norm: Tensor, rate: float) -> None:
-        if torch.isfinite(norm) and loss == loss and abs(loss) != float("inf"):
+        if torch.isfinite(norm) and math.isfinite(loss):
             return
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""

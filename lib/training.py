@@ -13,7 +13,7 @@ import torch
 
 from lib import artifact, checkpoint, model
 from lib import device as devices
-from lib.config import ModelConfig, TrainConfig
+from lib.config import WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.run import LAST, METRICS, TIMINGS, RunFolder, State
@@ -86,35 +86,39 @@ def train(
             yield Notice(f"{folder} is finished already with these parameters; nothing to do")
             return
         state = run.load_state() if manifest else None
-        if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
-            manifest = artifact.manifest(
-                "run",
-                "train",
-                parameters=parameters,
-                inputs={os.path.relpath(dataset.folder, folder): {"identity": dataset.identity()}},
-                outputs={},
-                facts={
-                    "dataset": facts["dataset"],
-                    "tokenizer": facts["tokenizer"],
-                    "parameters": model.count(model.build(model_config, "meta")),
-                },
-                started=started,
-                seed=train_config.seed,
-                device=str(device),
-                threads=devices.threads(),
-            )
-            run.begin(manifest, parameters, made)
         if state:
             yield Notice(f"going on after step {state.step} of {train_config.max_steps}")
             devices.use_threads(state.threads)  # sums depend on them in their last bits
             if state.device != str(device):
-                yield Notice(
-                    f"the steps so far were done on {state.device}, not {device}; the result may differ in its last bits"
-                )
+                yield Notice(f"the steps so far were done on {state.device}, not {device}; last bits may differ")
+        # the trainer first: a model that does not fit into memory must not cost the run that is there
         trainer = Trainer(_starting_model(run, state, model_config, train_config).to(device), dataset, train_config, device)
         if state:
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
+        if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
+            manifest = _manifest(folder, trainer, parameters, facts, started)
+            run.begin(manifest, parameters, made)
         yield from _session(run, state, manifest, trainer, facts, stop_asked)
+
+
+def _manifest(
+    folder: Path, trainer: Trainer, parameters: dict[str, Any], facts: dict[str, Any], started: str
+) -> artifact.Manifest:
+    """The manifest of a training that begins; its outputs are filled in when it ends."""
+    found = {"dataset": facts["dataset"], "tokenizer": facts["tokenizer"], "parameters": model.count(trainer.model)}
+    dataset = trainer.dataset
+    return artifact.manifest(
+        "run",
+        "train",
+        parameters=parameters,
+        inputs={os.path.relpath(dataset.folder.resolve(), folder.resolve()): {"identity": dataset.identity()}},
+        outputs={},
+        facts=found,
+        started=started,
+        seed=trainer.config.seed,
+        device=str(trainer.device),
+        threads=devices.threads(),
+    )
 
 
 def _starting_model(run: RunFolder, state: State | None, model_config: ModelConfig, train_config: TrainConfig) -> model.GPT:
@@ -187,16 +191,12 @@ def _timing(record: Record, seconds: float, config: TrainConfig, context_length:
     return {"step": record.step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
 
 
-#: Parameters that decide how often the state is saved, not what is computed.
-_WITHOUT_EFFECT = {("train", "checkpoint_interval")}
-
-
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
     for section, values in parameters.items():
         before = manifest["parameters"].get(section, {})
         for key, value in values.items():
-            if before.get(key) != value and (section, key) not in _WITHOUT_EFFECT:
+            if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
                 return f"{section}.{key} was {before.get(key)}, now {value}"
     for key in ("dataset", "tokenizer"):
         if manifest["facts"].get(key) != facts[key]:

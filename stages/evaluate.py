@@ -7,21 +7,14 @@ import click
 
 from lib import artifact
 from lib.config import Config
-from stages import progress, stage
+from stages import device_option, output_file_option, progress, stage
 
 
 @stage("evaluate", evaluate=("split", "ngram_order"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]")
-@click.option(
-    "--device",
-    "device_name",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@output_file_option
+@device_option
 def main(folder: Path, dataset: Path | None, output: Path | None, device_name: str, config: Config) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named: one JSON object.
 
@@ -34,10 +27,10 @@ def main(folder: Path, dataset: Path | None, output: Path | None, device_name: s
     chosen = device.choose(device_name)
     trained = run.load(folder, chosen)
     data = Dataset(dataset or run.dataset_folder(folder))
-    with progress(assessment.predicted(data, config.evaluate.split), "tokens") as shown:
+    with progress(data.predicted(config.evaluate.split), "tokens") as shown:
         result = assessment.assess(folder, trained, data, config.evaluate, chosen, shown.advance)
     if output is None or str(output) == "-":
-        click.echo(json.dumps(result, indent=2))
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
         artifact.write_json(output, result)
 

@@ -8,7 +8,7 @@ import click
 
 from lib import artifact
 from lib.config import Config
-from stages import stage
+from stages import device_option, output_file_option, stage
 
 
 @stage("generate", generate=("max_new_tokens", "temperature", "top_k", "seed"))
@@ -16,15 +16,8 @@ from stages import stage
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
 @click.option("--echo", is_flag=True, help="Put the prompt before the continuation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: prompt, text, tokens, logprobs, finish_reason, seed.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]")
-@click.option(
-    "--device",
-    "device_name",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@output_file_option
+@device_option
 def main(
     folder: Path, prompt: str | None, echo: bool, as_json: bool, output: Path | None, device_name: str, config: Config
 ) -> None:

@@ -8,7 +8,7 @@ import click
 from lib import artifact
 from lib.config import Config
 from lib.errors import UsageError
-from stages import piped_stdin, progress, say, stage
+from stages import progress, say, stage
 
 
 @stage("tokenize", tokenize=("errors", "shard_tokens"))
@@ -33,9 +33,9 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     started = artifact.now()
     if (output is not None) + ids + decode != 1:
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
-    if not files and not piped_stdin():
+    if not files and sys.stdin.isatty():
         raise UsageError("no FILE was named and nothing is piped in; for example `tokenize data/hamlet.txt -o DIR`")
-    chosen = kind or config.tokenize.tokenizer
+    chosen = config.tokenize.tokenizer if kind is None else kind
     names = files or ("-",)
     if decode:
         if files:

@@ -12,7 +12,7 @@ import click
 from lib import artifact
 from lib.config import Config
 from lib.errors import UsageError
-from stages import progress, say, stage
+from stages import device_option, progress, say, stage
 
 
 @stage("train", config="required", train=("max_steps", "seed"))
@@ -25,14 +25,7 @@ from stages import progress, say, stage
     show_default=True,
     help="Go on where a run was left, or begin anew.",
 )
-@click.option(
-    "--device",
-    "device_name",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
 def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan: bool, config: Config) -> None:
     """Train a model on the dataset folder DATASET, into the run folder RUN.

@@ -179,6 +179,42 @@ def test_quiet_silences_the_talk(small: Path, tmp_path: Path, stage: Stage) -> N
     assert stage("train", small / "dataset", "-o", tmp_path / "run", "--config", "debug", *TINY, "--quiet").stderr == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tokenize --ids --tokenizer bytes <&-", "tokenize --decode --tokenizer bytes <&-", "generate RUN - <&-",
+        "generate RUN a >&-", "tokenize --ids --tokenizer bytes PLAY >&-",
+    ],
+)  # fmt: skip
+def test_a_closed_stream_is_an_empty_one(command: str, small: Path) -> None:
+    done = shell(command.replace("RUN", str(small / "run")).replace("PLAY", str(small / "play.txt")))
+    assert b"Traceback" not in done.stderr
+    assert b"defect" not in done.stderr
+
+
+@pytest.mark.parametrize("temperature", ["1e-300", "1e-45", "1e6"])
+def test_no_temperature_breaks_the_arithmetic(small: Path, stage: Stage, temperature: str) -> None:
+    assert stage("generate", small / "run", "To", "--temperature", temperature, "--max-new-tokens", 3).stdout
+
+
+def test_ids_may_stand_apart_by_any_blank(stage: Stage) -> None:
+    assert stage("tokenize", "--decode", "--tokenizer", "bytes", input="72\t105\r\n 33").stdout == "Hi!"
+    assert "is not an id" in stage("tokenize", "--decode", "--tokenizer", "bytes", input="1" * 5000, code=1).stderr
+
+
+def test_a_pipe_in_the_place_of_a_file_is_read(tmp_path: Path) -> None:
+    done = shell(f"tokenize <(printf hello) -o {tmp_path}/tokens --tokenizer bytes; ls -A {tmp_path}")
+    assert done.stdout == b"tokens\n", done.stderr
+
+
+def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> None:
+    done = shell(
+        f"cd {tmp_path}; printf hello > $'\\xff.txt'; tokenize $'\\xff.txt' -o tokens --tokenizer bytes && inspect tokens --json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["from"][0]["bytes"] == 5
+
+
 # ── what goes wrong ───────────────────────────────────────────────────────────────────────────────
 
 

@@ -139,6 +139,11 @@ def test_the_published_weights_are_the_best_by_validation(small: Path, tmp_path:
     assert Trainer(loaded.model, Dataset(small / "dataset"), config().train, CPU).validate() == losses[best]
 
 
+def test_others_may_read_what_a_run_holds(small: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o044 for path in (small / "run").iterdir() if not path.name.startswith(".")}
+    assert set(modes.values()) == {0o044}, modes
+
+
 def test_the_checkpoint_holds_the_parameters_and_facts_only(small: Path) -> None:
     tensors, facts = checkpoint.load(small / "run" / run.MODEL)
     assert sum(tensor.numel() for tensor in tensors.values()) == 42_688
@@ -174,6 +179,34 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(small: Path) 
     with pytest.raises(Diverged, match=r"step 2: the loss is nan .* first in the gradient of"):
         made.train_step()
     assert all(torch.equal(a, b) for a, b in zip(before, made.model.parameters(), strict=True))
+
+
+def test_a_validation_loss_that_is_not_finite_is_never_published(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="step 1: the validation loss is"):
+        train(tmp_path / "run", small, config(max_steps=1, learning_rate=1e30))
+    assert not (tmp_path / "run" / run.MODEL).exists()
+
+
+def test_a_model_that_does_not_fit_costs_no_finished_run(copied: Path, stage: Stage) -> None:
+    words = ["--config", "debug", "--set", "model.emb_dim=10000000"]
+    assert "not enough memory" in stage("train", copied / "dataset", "-o", copied / "run", *words, code=1).stderr
+    assert outcome(copied / "run")
+
+
+def test_a_kill_while_the_folder_is_made_does_not_lock_it(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / ".manifest.json.999999.part").touch()
+    train(tmp_path / "run", small, config())
+    assert outcome(tmp_path / "run") == outcome(small / "run")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"step": "x"}'])
+def test_a_state_that_is_none_is_not_resumed(small: Path, tmp_path: Path, content: str) -> None:
+    train(tmp_path / "run", small, config(), stop_after=5)
+    (tmp_path / "run" / run.LAST / run.STATE).write_text(content)
+    with pytest.raises(MakegptError, match="begin anew with --resume never"):
+        train(tmp_path / "run", small, config())
 
 
 def test_the_gradient_is_clipped_to_its_norm(small: Path) -> None:

@@ -1,7 +1,7 @@
 """The model, from scratch: layers, attention, block, GPT. It knows nothing of files.
 
 build(config)          the model of a configuration, its weights not yet filled
-count(config)          its trainable parameters, without allocating them
+count(model)           its trainable parameters
 """
 
 import torch
