@@ -50,7 +50,7 @@ def summary(folder: Path) -> str:
         "",
         "Next:",
         f"    .venv/bin/generate {folder} 'To be, or not' --temperature 0.7",
-        f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer, with TEXT=my.txt on a text of yours",
+        f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer; TEXT=my.txt takes a text of yours",
     ]
     return "\n".join(lines)
 

@@ -17,9 +17,7 @@ def main(path: Path, verify: bool, as_json: bool) -> None:
     from lib import inspection
 
     description = inspection.describe(path)
-    click.echo(
-        json.dumps(description, indent=2, ensure_ascii=False) if as_json else "\n".join(inspection.as_lines(description))
-    )
+    click.echo(json.dumps(description, indent=2) if as_json else "\n".join(inspection.as_lines(description)))
     if verify:
         for folder in inspection.verify(path if path.is_dir() else path.parent):
             say(f"{folder}: every file is as it was written")

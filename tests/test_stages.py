@@ -208,9 +208,8 @@ def test_a_pipe_in_the_place_of_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> None:
-    done = shell(
-        f"cd {tmp_path}; printf hello > $'\\xff.txt'; tokenize $'\\xff.txt' -o tokens --tokenizer bytes && inspect tokens --json"
-    )
+    command = "printf hello > $'\\xff.txt'; tokenize $'\\xff.txt' -o tokens --tokenizer bytes && inspect tokens --json"
+    done = shell(f"cd {tmp_path}; {command}")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["from"][0]["bytes"] == 5
 
