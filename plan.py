@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib import artifact, inputs, params
+from lib import artifact, inputs, params, provenance
 from lib import config as schema
 from lib.artifact import MANIFEST
 from lib.config import Config
@@ -180,7 +180,7 @@ def _other_code(step: Step) -> str:
     manifest = step.target.with_name(MANIFEST)
     if not manifest.is_file():
         return ""
-    then, now = artifact.read_json(manifest).get("versions", {}), artifact.versions()
+    then, now = artifact.read_json(manifest).get("versions", {}), provenance.versions()
     if (then.get("commit"), then.get("dirty")) == (now["commit"], now["dirty"]) or now["commit"] is None:
         return ""
     code = f"{'changed code on ' if then.get('dirty') else ''}commit {str(then.get('commit'))[:10]}"

@@ -8,19 +8,12 @@ the command, so that from any figure one can walk back to the bytes of the text.
 import hashlib
 import json
 import os
-import platform
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
-from lib import __version__
 from lib.errors import MakegptError, UsageError
 
 Manifest = dict[str, Any]
@@ -128,11 +121,10 @@ def check_replaceable(path: Path, kind: str) -> None:
         try:
             found = read_manifest(path, None)["artifact"]
         except MakegptError:
-            if (path / MANIFEST).exists():
-                raise MakegptError(f"{path / MANIFEST} is damaged; remove {path} (rm -r) and make it again") from None
             found = None
         if found != kind:
-            what = f"holds {_article(found)}" if found else "is not empty and not made by this program"
+            damaged = f", or its {MANIFEST} is damaged" if (path / MANIFEST).exists() else ""
+            what = f"holds {_article(found)}" if found else f"is not empty and not made by this program{damaged}"
             raise UsageError(f"{path} {what}; choose another folder for {_article(kind)}")
     elif path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
@@ -202,60 +194,9 @@ def read_json(path: Path) -> Any:
         raise MakegptError(f"{path} is damaged: not valid JSON; make the folder {path.parent} again") from None
 
 
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def files_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the named files in `folder`, as a manifest lists its outputs."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
-
-
-def manifest(
-    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, facts: Any, started: str, **run: Any
-) -> Manifest:
-    """A manifest: `facts` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
-    return {
-        "artifact": kind,
-        "stage": stage,
-        "parameters": parameters,
-        "inputs": inputs,
-        "outputs": outputs,
-        "facts": facts,
-        **run,
-        "versions": versions(),
-        "started": started,
-        "ended": now(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def versions() -> dict[str, Any]:
-    """The versions that a result may depend on; packages are looked up, not imported."""
-    found: dict[str, Any] = {"makegpt": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in ("torch", "numpy", "tiktoken", "safetensors"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found | _commit(Path(__file__).resolve().parent.parent)
-
-
-def _commit(project: Path) -> dict[str, Any]:
-    """The commit of the checkout that this code stands in and whether it was changed since; None outside of one."""
-    if not (project / ".git").exists():
-        return {"commit": None, "dirty": None}
-    try:
-        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
-        return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-
-
-def _git(project: Path, *words: str) -> str:
-    command = ["git", "-C", str(project), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def read_manifest(folder: Path, kind: str | None) -> Manifest:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Callable, Iterable, Iterator
 
 import numpy as np
 
-from lib import artifact, inputs, shards, text, tokenizer
+from lib import artifact, inputs, provenance, shards, text, tokenizer
 from lib.artifact import Manifest
 from lib.config import TokenizeConfig
 from lib.errors import MakegptError, UsageError, nearest
@@ -61,7 +61,7 @@ def write(
         count = sum(len(shards.open_shard(folder / name)) for name in names)
         if not count:
             raise MakegptError(f"{documents[0].name} gives no tokens; a text is expected")
-        manifest = artifact.manifest(
+        manifest = provenance.manifest(
             "tokens",
             "tokenize",
             parameters={"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},

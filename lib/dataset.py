@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import artifact
+from lib import artifact, provenance
 from lib.artifact import Manifest
 from lib.errors import MakegptError, UsageError
 from lib.shards import Tokens
@@ -55,7 +55,7 @@ def build(
     }
     with artifact.replacing_folder(target, "dataset") as folder:
         artifact.write_json(folder / FILE, description)
-        manifest = artifact.manifest(
+        manifest = provenance.manifest(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},

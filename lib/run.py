@@ -21,7 +21,7 @@ from typing import Any, Iterator
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, model, tokenizer
+from lib import artifact, checkpoint, model, provenance, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -192,7 +192,7 @@ class RunFolder:
         best = self.folder / LAST / state.best_weights
         outputs = artifact.files_of(self.folder, [CONFIG, tokenizer.FILE, METRICS])
         outputs[MODEL] = artifact.files_of(best.parent, [best.name])[best.name]
-        finished = manifest | {"outputs": outputs, "ended": artifact.now()}
+        finished = manifest | {"outputs": outputs, "ended": provenance.now()}
         finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
         artifact.write_json(self.folder / artifact.MANIFEST, finished)
         with artifact.replacing(self.folder / MODEL) as beside:

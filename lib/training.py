@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from lib import artifact, checkpoint, model
+from lib import artifact, checkpoint, model, provenance
 from lib import device as devices
 from lib.config import WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
@@ -107,7 +107,7 @@ def _manifest(
     """The manifest of a training that begins; its outputs are filled in when it ends."""
     found = {"dataset": facts["dataset"], "tokenizer": facts["tokenizer"], "parameters": model.count(trainer.model)}
     dataset = trainer.dataset
-    return artifact.manifest(
+    return provenance.manifest(
         "run",
         "train",
         parameters=parameters,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lib import artifact
+from lib import provenance
 from lib.config import Config
 from stages import say, stage
 
@@ -24,7 +24,7 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         context_length=config.model.context_length,
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
-        started=artifact.now(),
+        started=provenance.now(),
     )
     facts = made["facts"]
     say(

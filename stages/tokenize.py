@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lib import artifact
+from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
 from stages import progress, say, stage
@@ -30,7 +30,7 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     """
     from lib import corpus
 
-    started = artifact.now()
+    started = provenance.now()
     if (output is not None) + ids + decode != 1:
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
     if not files and sys.stdin.isatty():

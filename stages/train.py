@@ -9,7 +9,7 @@ from typing import Iterator
 
 import click
 
-from lib import artifact
+from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
 from stages import device_option, progress, say, stage
@@ -33,7 +33,7 @@ def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan
     The weights that did best on the validation split become RUN/model.safetensors. Interrupted, it saves its state;
     the same command goes on there and ends with the same bytes.
     """
-    started = artifact.now()
+    started = provenance.now()
     if output is None and not plan:
         raise UsageError("give -o RUN, the folder to train in, or --plan")
 

@@ -88,4 +88,3 @@ def copied(small: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    os.environ.pop("MAKEFLAGS", None)

@@ -12,13 +12,14 @@ import pytest
 from tests.conftest import PROJECT, TEXT
 
 RUN = "artifacts/runs/debug-play"
+#: As in a shell: these tests may themselves have been started by make.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))} | {"PYTHON": sys.executable}
 SMALL = "train.max_steps=8 train.eval_interval=4"
 
 
 def make(folder: Path, *words: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"PYTHON": sys.executable}
     command = ["make", *words, *(f"{name}={value}" for name, value in variables.items())]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -149,10 +150,9 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     folder = project(tmp_path / "project")
     change = "train.max_steps=400 train.eval_interval=100 train.checkpoint_interval=10"
     make_all(built, "train", change=change)
-    environment = os.environ | {"PYTHON": sys.executable}
     words = ["make", "train", "CONFIG=debug", "TEXT=play.txt", f"SET={change}"]
     running = subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     while not (folder / RUN / "last" / "state.json").exists():
         time.sleep(0.01)

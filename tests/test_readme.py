@@ -1,17 +1,15 @@
 """The README's commands run as they stand there, with config debug in the place of gpt_balanced."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
 from tests.conftest import PROJECT, TEXT
-from tests.test_make import make, project
+from tests.test_make import ENVIRONMENT, make, project
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -35,9 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, fetched: Callable[[str], Pa
 
 
 def run(folder: Path, command: str) -> str:
-    environment = os.environ | {"PYTHON": sys.executable}
     words = ["bash", "-c", f"set -euo pipefail\n{command}"]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(words, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
