@@ -24,10 +24,12 @@ config = sys.argv[1] if len(sys.argv) > 1 else "gpt_balanced"
 for busy in (False, True):
     neighbour = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
-        for _ in range(2):
-            spinning, sleeping = (seconds(config, policy) for policy in ("spinning", "sleeping"))
-            where = "one core busy" if busy else "at rest"
-            print(f"{config} {where}: spinning {spinning:.3f} s, sleeping {sleeping:.3f} s, ratio {spinning / sleeping:.2f}")
+        spinning, sleeping = (seconds(config, policy) for policy in ("spinning", "sleeping"))
+        where = "one core busy" if busy else "at rest"
+        print(
+            f"{config} {where}: spinning {spinning:.3f} s, sleeping {sleeping:.3f} s, ratio {spinning / sleeping:.2f}",
+            flush=True,
+        )
     finally:
         if neighbour:
             neighbour.kill()
