@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator
 
@@ -25,14 +25,18 @@ def opened(names: Iterable[str], stdin: BinaryIO, target: Path) -> Iterator[list
     What can be read only once, stdin or a pipe, is kept in a file beside `target` while the block runs.
     """
     with ExitStack() as stack:
+        scratch = None
         documents = []
         for number, name in enumerate(names):
             path = Path(name)
             if name == "-" or path.is_fifo():
-                copy = stack.enter_context(artifact.scratch_folder(target.with_name(f"{target.name}-{number}"))) / "text"
-                with open(copy, "wb") as file, stdin if name == "-" else open(path, "rb") as source:
+                scratch = scratch or stack.enter_context(artifact.scratch_folder(target))
+                with (
+                    open(scratch / str(number), "wb") as file,
+                    nullcontext(stdin) if name == "-" else open(path, "rb") as source,
+                ):
                     shutil.copyfileobj(source, file, text.PIECE)
-                path = copy
+                path = scratch / str(number)
             documents.append(text.open_document(path, "stdin" if name == "-" else name))
         yield documents
 
