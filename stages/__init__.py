@@ -40,7 +40,7 @@ class Stage(click.Command):
         code = 0
         _open_what_is_closed()
         # OpenMP's threads wait asleep, not spinning: on 2 cores with one of them busy elsewhere a step of gpt_balanced takes
-        # 3.1 s instead of 5.8 s, and no longer than before on a machine at rest. It is read when torch is imported.
+        # 3.5 s instead of 4.7 s, and no longer than before on a machine at rest (bench/threads.py). It is read when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             signal.signal(signal.SIGTERM, _terminate)
