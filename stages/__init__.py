@@ -39,8 +39,8 @@ class Stage(click.Command):
         words = list(sys.argv[1:] if args is None else args)
         code = 0
         _open_what_is_closed()
-        # OpenMP's threads wait asleep, not spinning: on 2 cores with one of them busy elsewhere a step of gpt_balanced takes
-        # 3.5 s instead of 4.7 s, and no longer than before on a machine at rest (bench/threads.py). It is read when torch is imported.
+        # OpenMP's threads wait asleep, not spinning: where one of 2 cores is busy elsewhere a step of gpt_balanced takes 3.5 s
+        # instead of 4.7 s, at rest it takes no longer (bench/threads.py). The variable is read when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             signal.signal(signal.SIGTERM, _terminate)
