@@ -130,8 +130,11 @@ def check_replaceable(path: Path, kind: str) -> None:
         raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
 
 
+#: How a name beside its place ends: the process that writes it, and what it is besides the thing itself.
+_PART = r"\.(\d+)\.part(\.old|\.scratch)?"
+
 #: What a process killed at its very beginning may leave in a folder.
-_LEFT_BY_US = re.compile(r"\.lock|\..+\.\d+\.part(\.old|\.scratch)?")
+_LEFT_BY_US = re.compile(rf"\.lock|\..+{_PART}")
 
 
 def _article(kind: str) -> str:
@@ -144,7 +147,7 @@ def _beside(path: Path) -> Path:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what killed processes left beside `path`."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part(\.old|\.scratch)?")
+    ours = re.compile(rf"\.{re.escape(path.name)}{_PART}")
     for entry in path.parent.iterdir():
         left = ours.fullmatch(entry.name)
         if left and (not _alive(int(left[1])) or (int(left[1]) == os.getpid() and left[2] != ".scratch")):
