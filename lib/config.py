@@ -31,9 +31,29 @@ class BuildDatasetConfig:
     val_fraction: float = parameter("share of the tokens, at the end, kept for validation", at_least=1e-9, at_most=0.999)
 
 
+_GPT_2: dict[str, Any] = {
+    "tie_weights": False,
+    "positions": "learned",
+    "norm": "layer",
+    "feed_forward": "gelu",
+    "n_kv_heads": None,
+    "qk_norm": False,
+    "window": None,
+}
+
+#: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
+KINDS: dict[str, dict[str, Any]] = {
+    "bigram": _GPT_2,
+    "single_head": _GPT_2 | {"n_layers": 1, "n_heads": 1},
+    "multi_head": _GPT_2 | {"n_layers": 1},
+    "single_block": _GPT_2 | {"n_layers": 1},
+    "gpt": {},
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    kind: str = parameter("the model's design", one_of=("gpt",))
+    kind: str = parameter("the model's design", one_of=tuple(KINDS))
     vocab_size: int | None = parameter("distinct tokens, V (null: the tokenizer's)", at_least=1)
     context_length: int = parameter("tokens the model sees at once, T", at_least=1)
     emb_dim: int = parameter("width of the embeddings and of every block, C", at_least=1)
@@ -42,8 +62,14 @@ class ModelConfig:
     drop_rate: float = parameter("probability of dropping an activation in training", at_least=0.0, at_most=0.999)
     qkv_bias: bool = parameter("biases in the query, key and value projections")
     tie_weights: bool = parameter("one matrix for the token embedding and the output head")
+    positions: str = parameter("how a token is told where it stands", one_of=("learned", "sinusoidal", "rotary"))
+    norm: str = parameter("LayerNorm, or RMSNorm", one_of=("layer", "rms"))
+    feed_forward: str = parameter("GELU between two matrices, or SwiGLU between three", one_of=("gelu", "swiglu"))
+    n_kv_heads: int | None = parameter("heads of keys and values, each shared by several queries (null: n_heads)", at_least=1)
+    qk_norm: bool = parameter("queries and keys brought to one length, by RMSNorm, before they meet")
+    window: int | None = parameter("tokens a position looks back on, itself included (null: all)", at_least=1)
     attention: str = parameter("attention written out, or PyTorch's fused twin", one_of=("explicit", "fused"))
-    layers: str = parameter("LayerNorm and GELU written out, or PyTorch's fused twins", one_of=("explicit", "fused"))
+    layers: str = parameter("norm and activation written out, or PyTorch's fused twins", one_of=("explicit", "fused"))
 
     def __post_init__(self) -> None:
         if self.emb_dim % self.n_heads:
@@ -52,6 +78,24 @@ class ModelConfig:
                 f"model.emb_dim={self.emb_dim} cannot be cut into model.n_heads={self.n_heads} equal heads; "
                 f"{near or self.n_heads} or {near + self.n_heads} could"
             )
+        if self.positions == "rotary" and self.emb_dim // self.n_heads % 2:
+            raise UsageError(
+                f"model.positions=rotary turns pairs of numbers, but model.emb_dim={self.emb_dim} over "
+                f"model.n_heads={self.n_heads} makes heads of {self.emb_dim // self.n_heads}, an odd count"
+            )
+        if self.positions == "sinusoidal" and self.emb_dim % 2:
+            raise UsageError(f"model.positions=sinusoidal wants pairs of numbers, but model.emb_dim={self.emb_dim} is odd")
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            could = " or ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
+            raise UsageError(
+                f"model.n_heads={self.n_heads} cannot share model.n_kv_heads={self.n_kv_heads} equally; it could {could}"
+            )
+        for name, value in KINDS[self.kind].items():
+            if getattr(self, name) != value:
+                raise UsageError(
+                    f"model.{name}={getattr(self, name)} is not for model.kind={self.kind}, where it is "
+                    f"{'null' if value is None else value}; model.kind=gpt has the choice"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Callable
 import torch
 
 from lib.loss import cross_entropy
-from lib.model import GPT
+from lib.model import LanguageModel
 from lib.shards import Tokens
 
 _LOGITS_AT_ONCE = 1 << 26  # 256 MB of float32; the block shape is fixed, so a number never depends on a batch size
@@ -18,7 +18,12 @@ _ROWS_AT_ONCE = 64
 
 
 def total_nats(
-    model: GPT, tokens: Tokens, start: int, stop: int, device: torch.device, on_tokens: Callable[[int], None] | None = None
+    model: LanguageModel,
+    tokens: Tokens,
+    start: int,
+    stop: int,
+    device: torch.device,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> float:
     """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its block.
 

@@ -8,7 +8,7 @@ import torch
 
 from lib.config import GenerateConfig
 from lib.errors import MakegptError, UsageError
-from lib.model import GPT
+from lib.model import LanguageModel
 from lib.sampling import choose
 from lib.tokenizer import Tokenizer
 
@@ -41,7 +41,7 @@ def read_prompt(file: BinaryIO) -> str:
 
 
 def generate(
-    model: GPT, ids: list[int], config: GenerateConfig, device: torch.device, end: int | None = None
+    model: LanguageModel, ids: list[int], config: GenerateConfig, device: torch.device, end: int | None = None
 ) -> Iterator[Token]:
     """Continue `ids` by up to `config.max_new_tokens` tokens, each as it is made; stop after the token `end`.
 
@@ -63,7 +63,9 @@ def generate(
 class Continuation:
     """A prompt and what the model makes of it, once."""
 
-    def __init__(self, model: GPT, made: Tokenizer, prompt: str | None, config: GenerateConfig, device: torch.device) -> None:
+    def __init__(
+        self, model: LanguageModel, made: Tokenizer, prompt: str | None, config: GenerateConfig, device: torch.device
+    ) -> None:
         self.tokenizer = made
         self.prompt = prompt or ""
         self.config = config

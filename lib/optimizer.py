@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from lib.config import TrainConfig
-from lib.model import GPT
+from lib.model import LanguageModel
 
 
-def adamw(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
+def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
     """PyTorch's fused AdamW, in groups by what decays and how fast it learns; see `set_rate`.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:

@@ -26,7 +26,7 @@ from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
 from lib.errors import MakegptError
-from lib.model import GPT
+from lib.model import LanguageModel
 from lib.tokenizer import Tokenizer
 
 MODEL = "model.safetensors"
@@ -47,7 +47,7 @@ _MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, METRICS, TIMINGS, CONFIG, token
 class Trained:
     """A finished run, loaded."""
 
-    model: GPT
+    model: LanguageModel
     tokenizer: Tokenizer
     config: ModelConfig
     manifest: Manifest

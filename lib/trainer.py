@@ -16,7 +16,7 @@ from lib.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluation import total_nats
 from lib.loss import cross_entropy
-from lib.model import GPT
+from lib.model import LanguageModel
 from lib.optimizer import adamw, set_rate
 from lib.schedule import learning_rate
 
@@ -40,7 +40,7 @@ class Diverged(MakegptError):
 class Trainer:
     """The state of a training in memory: model, optimizer, finished steps."""
 
-    def __init__(self, model: GPT, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
         self.model = model.train()
         self.dataset = dataset
         self.config = config

@@ -121,7 +121,9 @@ def _manifest(
     )
 
 
-def _starting_model(run: RunFolder, state: State | None, model_config: ModelConfig, train_config: TrainConfig) -> model.GPT:
+def _starting_model(
+    run: RunFolder, state: State | None, model_config: ModelConfig, train_config: TrainConfig
+) -> model.LanguageModel:
     """The model with fresh weights, or with those of `state`; drawn on the CPU, so that every device starts alike."""
     built = model.build(model_config)
     if state is None:

@@ -12,8 +12,10 @@ from lib import model, params
 from lib.config import ModelConfig
 from lib.errors import MakegptError
 from lib.loss import cross_entropy, cross_entropy_by_hand
-from lib.model.attention import MultiHeadAttention, causal_attention
-from lib.model.layers import gelu, layer_norm
+from lib.model.attention import MultiHeadAttention
+from lib.model.causal_attention import attention_weights
+from lib.model.feed_forward import gelu
+from lib.model.norm import layer_norm
 from tests.conftest import PROJECT
 
 TREE = params.load(PROJECT / "params.yaml")
@@ -25,7 +27,7 @@ def config_of(name: str, **changes: Any) -> ModelConfig:
     return dataclasses.replace(config.model, **{"vocab_size": VOCABULARY[config.tokenize.tokenizer], **changes})
 
 
-def built(seed: int = 1, **changes: Any) -> model.GPT:
+def built(seed: int = 1, **changes: Any) -> model.LanguageModel:
     made = model.build(config_of("debug", **changes))
     made.initialise(torch.Generator().manual_seed(seed))
     return made.eval()
@@ -92,7 +94,7 @@ def test_gelu_is_pytorchs_tanh_form() -> None:
 def test_attention_by_hand_is_pytorchs() -> None:
     q, k, v = torch.randn(3, 2, 4, 9, 8)
     future = torch.ones(9, 9, dtype=torch.bool).triu(1)
-    by_hand = causal_attention(q, k, v, future, torch.nn.Dropout(0.0))
+    by_hand = attention_weights(q, k, future) @ v
     torch.testing.assert_close(by_hand, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-5, atol=1e-5)
 
 
@@ -144,8 +146,8 @@ def test_the_next_tokens_logits_are_those_of_the_whole_forward_pass() -> None:
 
 def test_the_mask_follows_the_device_and_is_not_in_the_checkpoint() -> None:
     attention = MultiHeadAttention(32, 2, 16, drop_rate=0.0, qkv_bias=False, fused=False)
-    assert "future" in dict(attention.named_buffers())
-    assert not [name for name in attention.state_dict() if "future" in name]
+    assert "mask" in dict(attention.named_buffers())
+    assert not [name for name in attention.state_dict() if "mask" in name]
 
 
 def test_a_tied_head_is_the_embedding() -> None:

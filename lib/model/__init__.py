@@ -1,4 +1,6 @@
-"""The model, from scratch: layers, attention, block, GPT. It knows nothing of files.
+"""The model, from scratch, one idea a file; it knows nothing of files.
+
+`CLIMB` is the order to read them in: each imports only from those before it.
 
 build(config)          the model of a configuration, its weights not yet filled
 count(model)           its trainable parameters
@@ -8,14 +10,46 @@ import torch
 from torch import nn
 
 from lib.config import ModelConfig
+from lib.model.bigram import Bigram
 from lib.model.gpt import GPT
+from lib.model.language_model import LanguageModel
+from lib.model.multi_head import MultiHead
+from lib.model.single_block import SingleBlock
+from lib.model.single_head import SingleHead
 
-__all__ = ["GPT", "KINDS", "build", "count"]
+__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count"]
 
-KINDS: dict[str, type[GPT]] = {"gpt": GPT}
+CLIMB = (
+    "layers",
+    "language_model",
+    "bigram",
+    "positions",
+    "embeddings",
+    "simplified_attention",
+    "self_attention",
+    "causal_attention",
+    "single_head",
+    "heads",
+    "norm",
+    "attention",
+    "multi_head",
+    "feed_forward",
+    "shortcut",
+    "block",
+    "single_block",
+    "gpt",
+)
+
+KINDS: dict[str, type[LanguageModel]] = {
+    "bigram": Bigram,
+    "single_head": SingleHead,
+    "multi_head": MultiHead,
+    "single_block": SingleBlock,
+    "gpt": GPT,
+}
 
 
-def build(config: ModelConfig, device: torch.device | str = "cpu") -> GPT:
+def build(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageModel:
     """The model `config` describes, on `device`; fill its weights with `initialise` or a checkpoint."""
     with torch.device(device):
         return KINDS[config.kind](config)

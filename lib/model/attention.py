@@ -1,54 +1,91 @@
-"""Multi-head causal self-attention: each position gathers from itself and the positions before it.
+"""Multi-head causal self-attention: all heads in one matrix product, and what was made of it since GPT-2.
 
-B batch, T time, C embedding, H heads, D = C/H head size
+B batch, T time, C embedding, H heads, G key and value heads, D = C/H head size
 """
 
-import math
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.layers import Linear
-
-
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, future: Tensor, dropout: nn.Module) -> Tensor:
-    """softmax(QKᵀ/√D + M)V with M = -∞ where `future` is true (Vaswani et al. 2017, section 3.2.1).
-
-    q, k, v: (B, H, T, D). future: (T, T), true above the diagonal. `dropout` acts on the weights.
-    """
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, T)
-    scores = scores.masked_fill(future, -torch.inf)
-    weights = torch.softmax(scores, dim=-1)
-    return dropout(weights) @ v  # (B, H, T, D)
+from lib.model.norm import RMSNorm
+from lib.model.positions import Rotary
 
 
 class MultiHeadAttention(nn.Module):
-    """H heads in one matrix product: queries, keys and values side by side, an output projection behind."""
+    """Queries, keys and values of H heads side by side in one product, an output projection behind.
 
-    future: Tensor
+    The options beyond GPT-2: `n_kv_heads`, G, fewer heads of keys and values than of queries, each shared by
+    H/G neighbours (Ainslie et al. 2023); `qk_norm`, queries and keys brought to one length before they meet
+    (Henry et al. 2020, here by RMSNorm); `rotary` positions; a `window`, how many tokens, itself included, a
+    position looks back on (Child et al. 2019; Beltagy et al. 2020).
+    """
+
+    mask: Tensor
 
     def __init__(
-        self, emb_dim: int, n_heads: int, context_length: int, *, drop_rate: float, qkv_bias: bool, fused: bool
+        self,
+        emb_dim: int,
+        n_heads: int,
+        context_length: int,
+        *,
+        drop_rate: float = 0.0,
+        qkv_bias: bool = False,
+        n_kv_heads: int | None = None,
+        qk_norm: bool = False,
+        rotary: bool = False,
+        window: int | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.drop_rate = drop_rate
+        self.n_kv_heads = n_kv_heads or n_heads
+        self.head_size = emb_dim // n_heads
+        self.window = window
         self.fused = fused
-        self.W_qkv = Linear(emb_dim, 3 * emb_dim, bias=qkv_bias)
-        self.out_proj = Linear(emb_dim, emb_dim)
+        self.W_qkv = Linear(emb_dim, (n_heads + 2 * self.n_kv_heads) * self.head_size, bias=qkv_bias)
+        self.q_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
+        self.rotate = Rotary(context_length, self.head_size) if rotary else nn.Identity()
         self.dropout = nn.Dropout(drop_rate)
-        future = torch.ones(context_length, context_length, dtype=torch.bool).triu(diagonal=1)
-        self.register_buffer("future", future, persistent=False)
+        self.out_proj = Linear(emb_dim, emb_dim)
+        self.register_buffer("mask", causal_mask(context_length, window), persistent=False)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, T, C) -> (B, H, T, D), (B, G, T, D), (B, G, T, D)."""
+        B, T, _ = x.shape
+        # the head is cut off the last dimension, where it is contiguous, and only then moved before time
+        heads = self.W_qkv(x).view(B, T, -1, self.head_size).transpose(1, 2)  # (B, H + 2G, T, D)
+        q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
+        return self.rotate(self.q_norm(q)), self.rotate(self.k_norm(k)), v
+
+    def weights(self, x: Tensor) -> Tensor:
+        """How much each position takes from each: (B, T, C) -> (B, H, T, T), without dropout."""
+        q, k, _ = self.queries_keys_values(x)
+        return self._weights(q, k)
+
+    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
+        T = q.shape[-2]
+        return attention_weights(q, self._shared(k), self.mask[:T, :T])
+
+    def _shared(self, kv: Tensor) -> Tensor:
+        """Each of G heads H/G times: (B, G, T, D) -> (B, H, T, D)."""
+        return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
-        qkv = self.W_qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        q, k, v = self.queries_keys_values(x)
         if self.fused:
-            drop_rate = self.drop_rate if self.training else 0.0
-            heads = F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=True)
+            heads = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=None if self.window is None else ~self.mask[:T, :T],
+                is_causal=self.window is None,
+                dropout_p=self.dropout.p if self.training else 0.0,
+                enable_gqa=self.n_kv_heads < self.n_heads,
+            )
         else:
-            heads = causal_attention(q, k, v, self.future[:T, :T], self.dropout)
+            heads = self.dropout(self._weights(q, k)) @ self._shared(v)  # (B, H, T, D)
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))

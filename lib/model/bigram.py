@@ -1,0 +1,23 @@
+"""The lowest rung: the next token from the last one only. B batch, T time, V vocabulary."""
+
+from torch import Tensor
+
+from lib.config import ModelConfig
+from lib.model.language_model import START_LOGITS, LanguageModel
+from lib.model.layers import Embedding
+
+
+class Bigram(LanguageModel):
+    """A table of V × V logits: row i says what follows token i. Trained, it comes near what counting pairs would give."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.out_head = Embedding(self.vocab_size, self.vocab_size)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T): all it knows of the past is the token itself."""
+        return ids
+
+    def first_std(self, name: str, weight: Tensor) -> float:
+        """A row is read, not multiplied: its numbers are the logits."""
+        return START_LOGITS

@@ -1,0 +1,69 @@
+"""Causal attention: nobody sees the future, and in training nobody may lean on one neighbour only.
+
+T time, C embedding, D head size
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib.model.layers import Linear
+
+
+def causal_mask(length: int, window: int | None = None) -> Tensor:
+    """(T, T), true where row t must not look: at columns after t and, with a `window`, before t - window + 1."""
+    ones = torch.ones(length, length, dtype=torch.bool)
+    mask = ones.triu(diagonal=1)
+    return mask if window is None else mask | ones.tril(diagonal=-window)
+
+
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
+    """softmax(QKᵀ/√D + M), M = -∞ where `mask` is true (Vaswani et al. 2017, 3.2.1). Rows sum to 1.
+
+    q, k: (…, T, D), mask: (T, T) -> (…, T, T). The scaling comes before the softmax: without it, scores
+    grow with √D and the softmax takes one and leaves the rest.
+    """
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    return torch.softmax(scores.masked_fill(mask, -torch.inf), dim=-1)
+
+
+class CausalAttention(nn.Module):
+    """One head that looks at itself and back. Dropout stands in one of two places (`dropout_on`):
+
+    on the "weights", so that a position learns to gather from several others, as GPT-2 has it;
+    or on the "output", which drops single numbers of what was gathered.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        emb_dim: int,
+        head_size: int,
+        context_length: int,
+        *,
+        drop_rate: float = 0.0,
+        qkv_bias: bool = False,
+        dropout_on: str = "weights",
+    ) -> None:
+        super().__init__()
+        if dropout_on not in ("weights", "output"):
+            raise ValueError(f"dropout_on={dropout_on!r} is unknown; weights or output")
+        self.W_query = Linear(emb_dim, head_size, bias=qkv_bias)
+        self.W_key = Linear(emb_dim, head_size, bias=qkv_bias)
+        self.W_value = Linear(emb_dim, head_size, bias=qkv_bias)
+        self.dropout = nn.Dropout(drop_rate)
+        self.dropout_on = dropout_on
+        self.register_buffer("mask", causal_mask(context_length), persistent=False)  # follows the device, is not saved
+
+    def weights(self, x: Tensor) -> Tensor:
+        """How much each position takes from each: (B, T, C) -> (B, T, T), without dropout."""
+        T = x.shape[-2]
+        return attention_weights(self.W_query(x), self.W_key(x), self.mask[:T, :T])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, T, C) -> (B, T, D)."""
+        if self.dropout_on == "weights":
+            return self.dropout(self.weights(x)) @ self.W_value(x)
+        return self.dropout(self.weights(x) @ self.W_value(x))

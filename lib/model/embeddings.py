@@ -1,0 +1,29 @@
+"""Token and position, the two things a model is told of its input, as vectors. B batch, T time, C embedding."""
+
+import torch
+from torch import Tensor
+
+from lib.config import ModelConfig
+from lib.model.language_model import LanguageModel
+from lib.model.layers import Embedding
+from lib.model.positions import Sinusoidal
+
+
+class EmbeddingModel(LanguageModel):
+    """A language model that begins with a vector for each token, told where it stands."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.positions = config.positions
+        self.tok_emb = Embedding(self.vocab_size, config.emb_dim)
+        if config.positions == "learned":
+            self.pos_emb = Embedding(config.context_length, config.emb_dim)
+        elif config.positions == "sinusoidal":
+            self.waves = Sinusoidal(config.context_length, config.emb_dim)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, C). Rotary positions are not added here: attention is told of them instead."""
+        x = self.tok_emb(ids)
+        if self.positions == "learned":
+            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device))
+        return self.waves(x) if self.positions == "sinusoidal" else x

@@ -1,0 +1,59 @@
+"""The feed-forward half of a block: each position thinks for itself, on a wider bench (Vaswani et al. 2017, 3.3).
+
+B batch, T time, C embedding
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lib.model.layers import Linear
+
+
+def gelu(x: Tensor) -> Tensor:
+    """0.5x(1 + tanh(√(2/π)(x + 0.044715x³))): a smooth step, GPT-2's form (Hendrycks and Gimpel 2016)."""
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def silu(x: Tensor) -> Tensor:
+    """x·σ(x), also called Swish: a smooth step as well (Elfwing et al. 2018)."""
+    return x / (1 + torch.exp(-x))
+
+
+class FeedForward(nn.Module):
+    """Four times wider, GELU, and back: (B, T, C) -> (B, T, 4C) -> (B, T, C)."""
+
+    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+        super().__init__()
+        self.expand = Linear(emb_dim, 4 * emb_dim)
+        self.contract = Linear(4 * emb_dim, emb_dim)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.expand(x)
+        return self.contract(F.gelu(wide, approximate="tanh") if self.fused else gelu(wide))
+
+
+class SwiGLU(nn.Module):
+    """One half opens the gate for the other: contract(silu(gate(x)) · expand(x)), without biases (Shazeer 2020).
+
+    Three matrices instead of two, so each is a third narrower: 8C/3 wide, rounded up to a multiple of 8.
+    """
+
+    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+        super().__init__()
+        width = -(-8 * emb_dim // 24) * 8
+        self.gate = Linear(emb_dim, width, bias=False)
+        self.expand = Linear(emb_dim, width, bias=False)
+        self.contract = Linear(width, emb_dim, bias=False)
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x)
+        return self.contract((F.silu(gate) if self.fused else silu(gate)) * self.expand(x))
+
+
+#: `model.feed_forward` -> its class.
+FEED_FORWARDS: dict[str, type[FeedForward | SwiGLU]] = {"gelu": FeedForward, "swiglu": SwiGLU}

@@ -1,0 +1,79 @@
+"""What every rung of the climb is: ids in, for each position a score for every token that might come next.
+
+B batch, T time, C embedding, V vocabulary
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lib.config import ModelConfig
+from lib.errors import MakegptError
+
+#: The first logits' standard deviation: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
+START_LOGITS = 0.3
+
+
+class LanguageModel(nn.Module):
+    """`features` reads the past of each position, `out_head` turns what it found into logits.
+
+    A model sets `out_head`; weights are undefined until `initialise` or a checkpoint fills them.
+    """
+
+    out_head: nn.Module
+
+    def __init__(self, config: ModelConfig) -> None:
+        """`config.vocab_size` must be known."""
+        super().__init__()
+        assert config.vocab_size is not None
+        self.vocab_size: int = config.vocab_size
+        self.context_length = config.context_length
+
+    def features(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> what the head reads at each position, (B, T, C)."""
+        raise NotImplementedError
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
+        return self.out_head(self.features(self._checked(ids)))
+
+    def next_token_logits(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only."""
+        return self.out_head(self.features(self._checked(ids))[:, -1])
+
+    def _checked(self, ids: Tensor) -> Tensor:
+        if ids.shape[1] > self.context_length:
+            raise MakegptError(f"{ids.shape[1]} tokens are more than the model's context of {self.context_length}; give fewer")
+        if not ids.is_meta and ids.numel():
+            lowest, highest = (int(end) for end in ids.aminmax())
+            if lowest < 0 or highest >= self.vocab_size:
+                wrong = lowest if lowest < 0 else highest
+                raise MakegptError(
+                    f"the id {wrong} is not in the model's vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}; "
+                    "was the text tokenized for another model?"
+                )
+        return ids
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the first weights from normal distributions; biases are 0, norms the identity, as they were made."""
+        for name, weight in self.named_parameters():
+            if weight.dim() >= 2:
+                weight.normal_(0.0, self.first_std(name, weight), generator=generator)
+
+    def first_std(self, name: str, weight: Tensor) -> float:
+        """The standard deviation that the matrix `name` is drawn with: here one that keeps the size of a product's input.
+
+        The head starts with logits of `START_LOGITS` for inputs of size 1, whatever the width, so that the
+        first loss is near ln V, that of guessing.
+        """
+        if weight is self.out_head.weight:
+            return START_LOGITS * weight.shape[1] ** -0.5
+        return 1.0 if self.is_table(name) else float(weight.shape[1] ** -0.5)
+
+    def is_table(self, name: str) -> bool:
+        """Whether the parameter `name` has a row for each token or position: the embeddings and the head."""
+        return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
+
+    def decayed(self, name: str) -> bool:
+        """Whether weight decay acts on the parameter `name`: on matrices and embeddings, not on biases and norms."""
+        return self.get_parameter(name).dim() >= 2

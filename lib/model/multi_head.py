@@ -1,0 +1,28 @@
+"""The third rung: several glances back at once. B batch, T time, C embedding."""
+
+from torch import Tensor
+
+from lib.config import ModelConfig
+from lib.model.attention import MultiHeadAttention
+from lib.model.embeddings import EmbeddingModel
+from lib.model.layers import Linear
+
+
+class MultiHead(EmbeddingModel):
+    """Embeddings, H narrower heads and their output projection, an output head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.attention = MultiHeadAttention(
+            config.emb_dim,
+            config.n_heads,
+            config.context_length,
+            drop_rate=config.drop_rate,
+            qkv_bias=config.qkv_bias,
+            fused=config.attention == "fused",
+        )
+        self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, C)."""
+        return self.attention(self.embed(ids))

@@ -1,0 +1,54 @@
+"""Normalisation: every position's vector brought to the same size, so that deep stacks neither fade nor explode."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """Each row to mean 0 and variance 1, then scaled and shifted (Ba et al. 2016). The variance is the biased one."""
+    mean = x.mean(dim=-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(dim=-1, keepdim=True)
+    return scale * (x - mean) / torch.sqrt(variance + eps) + shift
+
+
+def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Each row to a mean square of 1, then scaled: no mean is taken off, nothing shifted (Zhang and Sennrich 2019)."""
+    return scale * x / torch.sqrt((x**2).mean(dim=-1, keepdim=True) + eps)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last dimension, with a learned scale and shift."""
+
+    eps = 1e-5  # GPT-2's; inside the root, so that a constant row does not divide by zero
+
+    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, self.eps)
+        return layer_norm(x, self.scale, self.shift, self.eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last dimension, with a learned scale."""
+
+    eps = 1e-5
+
+    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return F.rms_norm(x, x.shape[-1:], self.scale, self.eps)
+        return rms_norm(x, self.scale, self.eps)
+
+
+#: `model.norm` -> its class.
+NORMS: dict[str, type[LayerNorm | RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}

@@ -1,0 +1,44 @@
+"""Shortcuts, also called residual or skip connections: x + f(x) in the place of f(x) (He et al. 2016)."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lib.model.feed_forward import gelu
+from lib.model.layers import Linear
+
+
+class DeepNetwork(nn.Module):
+    """Layers of Linear and GELU, `sizes[0]` wide at the bottom, with a shortcut around each that keeps the width, or without.
+
+    A demonstration, part of no language model: see what becomes of the gradient of its first layer.
+    """
+
+    def __init__(self, sizes: list[int], *, shortcuts: bool) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.layers = nn.ModuleList(Linear(size_in, size_out) for size_in, size_out in pairwise(sizes))
+        self.shortcuts = shortcuts
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (…, sizes[0]) -> (…, sizes[-1])."""
+        for layer in self.layers:
+            y = gelu(layer(x))
+            x = x + y if self.shortcuts and x.shape == y.shape else y
+        return x
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw weights and biases uniformly from ±1/√(inputs), as PyTorch's own linear layer does."""
+        for size_in, layer in zip(self.sizes, self.layers, strict=False):
+            bound = size_in**-0.5
+            for weight in layer.parameters():
+                weight.uniform_(-bound, bound, generator=generator)
+
+
+def mean_gradients(network: DeepNetwork, x: Tensor) -> list[float]:
+    """The mean size of the gradient in each layer's weight, first layer first, where the output should be 0."""
+    weights = [weight for name, weight in network.named_parameters() if name.endswith("weight")]
+    gradients = torch.autograd.grad((network(x) ** 2).mean(), weights)
+    return [gradient.abs().mean().item() for gradient in gradients]

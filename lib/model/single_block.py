@@ -1,0 +1,23 @@
+"""The fourth rung: one whole transformer block, which looks back and then thinks. B batch, T time, C embedding."""
+
+from torch import Tensor
+
+from lib.config import ModelConfig
+from lib.model.block import TransformerBlock
+from lib.model.embeddings import EmbeddingModel
+from lib.model.layers import Linear
+from lib.model.norm import LayerNorm
+
+
+class SingleBlock(EmbeddingModel):
+    """Embeddings, one block, a final norm, an output head: GPT with one layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.block = TransformerBlock(config)
+        self.final_norm = LayerNorm(config.emb_dim, fused=config.layers == "fused")
+        self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, C)."""
+        return self.final_norm(self.block(self.embed(ids)))

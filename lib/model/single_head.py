@@ -1,0 +1,23 @@
+"""The second rung: a glance back with one head of attention. B batch, T time, C embedding."""
+
+from torch import Tensor
+
+from lib.config import ModelConfig
+from lib.model.causal_attention import CausalAttention
+from lib.model.embeddings import EmbeddingModel
+from lib.model.layers import Linear
+
+
+class SingleHead(EmbeddingModel):
+    """Embeddings, one head as wide as they are, an output head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.attention = CausalAttention(
+            config.emb_dim, config.emb_dim, config.context_length, drop_rate=config.drop_rate, qkv_bias=config.qkv_bias
+        )
+        self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
+
+    def features(self, ids: Tensor) -> Tensor:
+        """ids: (B, T) -> (B, T, C)."""
+        return self.attention(self.embed(ids))
