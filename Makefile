@@ -10,11 +10,13 @@ DATASET ?= hamlet
 TEXT    ?=
 SET     ?=
 PYTHON  ?= python3
+EXTRAS  ?= dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
-.PHONY: help all why setup test lint format check wheel clean $(PIPELINE)
+LADDER   := bigram single_head multi_head single_block decoder
+.PHONY: help all why ladder setup test lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -28,6 +30,7 @@ help:
 
 ## all            every stage, to a trained model, its evaluation, a sample and a figure
 ## why            what `make all` would run, and why
+## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
@@ -35,6 +38,14 @@ help:
 
 why:
 	@$(PLAN) why $(INPUT)
+
+ladder: DATASET := $(if $(filter file,$(origin DATASET)),tiny_shakespeare,$(DATASET))
+ladder:
+	@for rung in $(LADDER); do \
+	    echo "$$rung:" >&2; \
+	    $(MAKE) --silent --no-print-directory evaluate generate CONFIG=$$rung DATASET='$(DATASET)' || exit; \
+	done
+	@$(BIN)/compare $$($(PLAN) runs '$(LADDER)' '$(DATASET)' '$(TEXT)' '$(SET)')
 
 # ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
@@ -97,7 +108,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.12 names one")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 test: | $(READY)

@@ -2,6 +2,7 @@
 
     python3 plan.py variables CONFIG DATASET TEXT SET    words for $(eval): NAME:=value, blanks in values as '|'
     python3 plan.py why CONFIG DATASET TEXT SET          what `make all` would run, and why
+    python3 plan.py runs CONFIGS DATASET TEXT SET        the run folders of several configs
     python3 plan.py configs                              the configs and inputs of params.yaml
 
 It runs on the standard library alone, so that a fresh clone, where nothing is installed, has named targets.
@@ -197,6 +198,9 @@ def main(words: list[str]) -> int:
                 print("datasets:", " ".join(name for name, entry in inputs.load(tree).items() if entry.is_text))
             case ["why", config, dataset, text, changes]:
                 print("\n".join(why(pipeline(config, dataset, text, changes))))
+            case ["runs", names, dataset, text, changes]:
+                targets = [pipeline(name, dataset, text, changes).step("train").target for name in names.split()]
+                print(" ".join(str(target.parent) for target in targets))
             case ["variables", config, dataset, text, changes]:
                 made = pipeline(config, dataset, text, changes)
                 refresh(made.steps)

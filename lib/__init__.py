@@ -27,6 +27,7 @@ LAYERS = (
     ("sampling",),
     ("generation",),
     ("assessment",),
-    ("cost", "figures", "inspection"),
+    ("cost", "figures", "inspection", "comparison", "book"),
+    ("diagrams",),
     ("report",),
 )

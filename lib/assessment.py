@@ -38,7 +38,9 @@ def assess(
     nats = total_nats(trained.model, dataset.tokens, start, stop, device, on_tokens)
     vocab_size = trained.tokenizer.vocab_size
     ngrams = baselines.NGrams(dataset.tokens, 0, dataset.train_tokens, config.ngram_order, vocab_size)
-    counted = ngrams.nats(start + 1, stop)
+    counted = {baselines.NAMES[n]: total for n, total in enumerate(ngrams.nats(start + 1, stop), 1)}
+    if config.ngram_order >= 2:
+        counted[baselines.ADD_ONE] = ngrams.add_one_bigram_nats(start + 1, stop)
     return {
         "split": config.split,
         "tokens": count,
@@ -46,7 +48,7 @@ def assess(
         **scores(nats, count, n_bytes),
         "baselines": {
             "uniform": scores(baselines.uniform_nats(count, vocab_size), count, n_bytes),
-            **{baselines.NAMES[n]: scores(total, count, n_bytes) for n, total in enumerate(counted, 1)},
+            **{name: scores(total, count, n_bytes) for name, total in counted.items()},
         },
         "model_sha256": trained.manifest["outputs"][MODEL]["sha256"],
         "dataset": dataset.identity(),

@@ -141,6 +141,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlotConfig:
+    prompt: str = parameter("the text whose attention is drawn")
     width: float = parameter("width of the figure in inches", at_least=1.0, at_most=100.0)
     height: float = parameter("height of the figure in inches", at_least=1.0, at_most=100.0)
     dpi: int = parameter("dots an inch, in a PNG", at_least=10, at_most=1000)

@@ -18,7 +18,7 @@ from lib.errors import UsageError
 FORMATS = ("png", "svg")
 
 #: Okabe and Ito's colours for all kinds of sight (2008), with a line style each for grey.
-_STYLES = (("#0072B2", "-"), ("#D55E00", "-"), ("#009E73", "-"), ("#CC79A7", "-"), ("#E69F00", "-"), ("#000000", "-"))
+STYLES = (("#0072B2", "-"), ("#D55E00", "-"), ("#009E73", "-"), ("#CC79A7", "-"), ("#E69F00", "-"), ("#000000", "-"))
 _BASELINE = "#666666"
 _DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 5)))
 
@@ -40,29 +40,39 @@ def format_of(path: Path) -> str:
     return ending
 
 
-def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
-    """Training and validation loss by step, the best validation marked, baselines as lines."""
+def blank(config: PlotConfig) -> Figure:
+    """An empty figure of the size asked for."""
     figure = Figure(figsize=(config.width, config.height), layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
+    """Validation loss by step, the best one marked, and baselines as lines; of a single run the training loss as well."""
+    figure = blank(config)
     axes = figure.add_subplot()
-    for curve, (colour, style) in zip(curves, _STYLES * (1 + len(curves) // len(_STYLES)), strict=False):
+    alone = len(curves) == 1
+    for curve, (colour, style) in zip(curves, STYLES * (1 + len(curves) // len(STYLES)), strict=False):
         trained = [(m["step"], m["train_loss"]) for m in curve.metrics if m["train_loss"] is not None]
         validated = [(m["step"], m["val_loss"]) for m in curve.metrics if m["val_loss"] is not None]
-        prefix = f"{curve.name} " if len(curves) > 1 else ""
-        axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5, label=f"{prefix}training, by batch")
-        axes.plot(
-            *zip(*validated, strict=True), color=colour, linestyle=style, marker="o", markersize=4, label=f"{prefix}validation"
-        )
         best = min(validated[1:] or validated, key=lambda point: point[1])
+        if alone:
+            axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5, label="training, by batch")
+        label = "validation" if alone else f"{curve.name} {best[1]:.3f}"
+        axes.plot(*zip(*validated, strict=True), color=colour, linestyle=style, marker="o", markersize=4, label=label)
         axes.plot(*best, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
-        axes.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 9), ha="center", fontsize=9)
+        if alone:
+            axes.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 9), ha="center", fontsize=9)
     for number, (name, loss) in enumerate(curves[0].baselines.items()):
         axes.axhline(loss, color=_BASELINE, linewidth=1.0, linestyle=_DASHES[number % len(_DASHES)], label=f"{name} {loss:.3f}")
     axes.set_xlabel("optimizer steps")
-    axes.set_ylabel("loss (nats a token)")
-    axes.set_title(", ".join(curve.name for curve in curves))
+    axes.set_ylabel("loss (nats a token)" if alone else "validation loss (nats a token)")
+    axes.set_title(curves[0].name if alone else f"{len(curves)} runs")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    if alone:
+        axes.legend(fontsize=8)
+    else:
+        figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 

@@ -3,13 +3,41 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lib.config import TrainConfig
 from lib.model import LanguageModel
 
+EPS = 1e-8  # keeps a weight that never had a gradient from dividing by zero
+
+
+def adamw_by_hand(
+    weight: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: int,
+    *,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float = EPS,
+    weight_decay: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of AdamW written out: the new weight, and the running means of the gradient and of its square.
+
+    `step` counts from 1. The means begin at 0 and are too small at first, by 1 - betaᵗ, which is made good. The
+    decay shrinks the weight itself and does not pass through the means (Loshchilov and Hutter 2019, algorithm 2).
+    """
+    mean = beta1 * mean + (1 - beta1) * gradient
+    square = beta2 * square + (1 - beta2) * gradient**2
+    m = mean / (1 - beta1**step)
+    v = square / (1 - beta2**step)
+    return weight - rate * weight_decay * weight - rate * m / (v.sqrt() + eps), mean, square
+
 
 def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
-    """PyTorch's fused AdamW, in groups by what decays and how fast it learns; see `set_rate`.
+    """PyTorch's fused twin of `adamw_by_hand`, in groups by what decays and how fast it learns; see `set_rate`.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
     a row of theirs has a gradient only where its token occurs, so it gets few steps, and its best rate does not
@@ -23,7 +51,7 @@ def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
     for name, weight in model.named_parameters():
         kind = "tables" if model.is_table(name) else "matrices" if model.decayed(name) else "vectors"
         groups[kind]["params"].append(weight)
-    return torch.optim.AdamW(list(groups.values()), betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.AdamW(list(groups.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

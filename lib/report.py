@@ -1,10 +1,51 @@
-"""Runs gathered for a reader: as curves for a figure, and in words: what came out, what to try next."""
+"""What the pipeline has to show: a figure of a kind, and a run in words: what came out, what to try next."""
 
 from pathlib import Path
 from typing import Any, Iterable
 
-from lib import run
+import torch
+from matplotlib.figure import Figure
+
+from lib import comparison, diagrams, figures, run
+from lib import config as schema
+from lib.config import Config
+from lib.errors import MakegptError
 from lib.figures import Curve
+from lib.generation import prompt_ids
+from lib.model.maps import attention_maps
+
+
+def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
+    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes."""
+    plot = config.plot
+    match kind:
+        case "loss":
+            return figures.loss_figure(curves(folders), plot)
+        case "attention":
+            return _attention(folders[0], config)
+        case "mask":
+            return diagrams.mask_figure(config.model, plot)
+        case "positions":
+            return diagrams.positions_figure(config.model, plot)
+        case "architecture":
+            return diagrams.architecture_figure(config.model, plot)
+        case "schedule":
+            return diagrams.schedule_figure(config.train, plot)
+        case "activations":
+            return diagrams.activations_figure(plot)
+        case "gradients":
+            return diagrams.gradients_figure(plot)
+    raise AssertionError(kind)
+
+
+def _attention(folder: Path, config: Config) -> Figure:
+    trained = run.load(folder, torch.device("cpu"))
+    ids = prompt_ids(trained.tokenizer, config.plot.prompt)
+    maps = attention_maps(trained.model, torch.tensor([ids]))
+    if not maps:
+        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
+    tokens = [trained.tokenizer.decode([id]).replace("\n", "\\n") for id in ids]
+    return diagrams.attention_figure(maps, tokens, config.plot)
 
 
 def curves(folders: Iterable[Path]) -> list[Curve]:
@@ -19,12 +60,13 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
     return gathered
 
 
-def provenance(folders: Iterable[Path]) -> dict[str, Any]:
-    """Which weights, metrics and dataset a figure of these runs shows, by their hashes."""
-    return {
+def provenance(folders: Iterable[Path], config: Config) -> dict[str, Any]:
+    """What a figure shows: which weights, metrics and dataset of which runs, by their hashes, and with which parameters."""
+    shown = {
         folder.resolve().name: {"files": (m := run.finished_manifest(folder))["outputs"], "facts": m["facts"]}
         for folder in folders
     }
+    return shown or {"parameters": schema.as_tree(config)}
 
 
 def summary(folder: Path) -> str:
@@ -38,7 +80,7 @@ def summary(folder: Path) -> str:
         f"{folder.name}: {manifest['facts']['parameters']:,} parameters, {train['max_steps']} steps, "
         f"best at step {manifest['facts']['best_step']}",
         "",
-        *_table(evaluation),
+        *comparison.table(comparison.rows([folder])),
         "",
         _verdict(evaluation),
     ]
@@ -53,25 +95,6 @@ def summary(folder: Path) -> str:
         f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer; TEXT=my.txt takes a text of yours",
     ]
     return "\n".join(lines)
-
-
-def _table(evaluation: dict[str, Any]) -> list[str]:
-    """Loss, perplexity and bits a byte of the model, between its baselines, best first."""
-    rows = [
-        ("this model", evaluation),
-        *((f"counted {n}" if n != "uniform" else n, b) for n, b in evaluation["baselines"].items()),
-    ]
-    rows.sort(key=lambda row: float(row[1]["loss"]))
-    lines = [f"{evaluation['split'] + ' split':<18}{'nats a token':>14}{'perplexity':>13}{'bits a byte':>13}"]
-    for name, row in rows:
-        bits = f"{row['bits_per_byte']:.3f}" if row["bits_per_byte"] is not None else "-"
-        lines.append(f"{name:<18}{row['loss']:>14.3f}{_perplexity(row['perplexity']):>13}{bits:>13}")
-    return lines
-
-
-def _perplexity(value: float | None) -> str:
-    """A perplexity, or a dash where it is beyond all numbers."""
-    return "-" if value is None else f"{value:,.1f}"
 
 
 def _verdict(evaluation: dict[str, Any]) -> str:

@@ -97,6 +97,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
 
 
+def seconds(folder: Path) -> float | None:
+    """How long the training took, all sessions together, by timings.jsonl; None where that is missing or damaged."""
+    try:
+        lines = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
+        return sum(float(json.loads(line)["seconds"]) for line in lines)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """The content of evaluation.json."""
     path = folder / EVALUATION

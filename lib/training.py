@@ -5,6 +5,7 @@
 
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -144,6 +145,7 @@ def _session(
 ) -> Iterator[Event]:
     """Steps from `state` (None: from the first) to the last one, then publish."""
     config = trainer.config
+    clock = _Clock(config.batch_size * trainer.dataset.context_length)
     best_step, best_val_loss = (state.best_step, state.best_val_loss) if state else (None, None)
     if state is None:
         first = Record(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
@@ -151,9 +153,8 @@ def _session(
         yield first
     yield Begun(trainer.step)
     while trainer.step < config.max_steps:
-        began = time.perf_counter()
-        record = trainer.train_step()
-        seconds = time.perf_counter() - began
+        with clock.step():
+            record = trainer.train_step()
         step = record.step
         last = step == config.max_steps
         if validated := last or _due(step, config.eval_interval):
@@ -163,7 +164,7 @@ def _session(
                 best_step, best_val_loss = step, val_loss
         if validated or _due(step, config.log_interval):
             run.append(METRICS, asdict(record))
-            run.append(TIMINGS, _timing(record, seconds, config, trainer.dataset.context_length))
+            run.append(TIMINGS, clock.line(step))
         yield record
         stopping = stop_asked() and not last
         if validated or stopping or _due(step, config.checkpoint_interval):
@@ -186,11 +187,35 @@ def _due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
 
 
-def _timing(record: Record, seconds: float, config: TrainConfig, context_length: int) -> dict[str, Any]:
-    """A line of timings.jsonl: seconds the step took, tokens a second, most bytes of memory held so far."""
-    rate = config.batch_size * context_length / seconds
-    memory = devices.peak_memory()
-    return {"step": record.step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
+class _Clock:
+    """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
+
+    def __init__(self, tokens_a_step: int) -> None:
+        self._tokens_a_step = tokens_a_step
+        self._restart(time.perf_counter())
+
+    def _restart(self, now: float) -> None:
+        self._began, self._steps, self._stepping = now, 0, 0.0
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Count the block as one step."""
+        began = time.perf_counter()
+        yield
+        self._steps += 1
+        self._stepping += time.perf_counter() - began
+
+    def line(self, step: int) -> dict[str, Any]:
+        """A line of timings.jsonl after `step`, and begin the next one.
+
+        `seconds` since the line before, validations and saving included, so that they add up to the whole training;
+        tokens a second in the steps alone; the most bytes of memory held so far.
+        """
+        now = time.perf_counter()
+        seconds, rate = now - self._began, self._steps * self._tokens_a_step / self._stepping
+        self._restart(now)
+        memory = devices.peak_memory()
+        return {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
 
 
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:

@@ -38,6 +38,7 @@ CLIMB = (
     "block",
     "single_block",
     "gpt",
+    "maps",
 )
 
 KINDS: dict[str, type[LanguageModel]] = {

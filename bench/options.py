@@ -1,0 +1,39 @@
+"""What each option beyond the textbook brings to the decoder on Tiny Shakespeare: parameters, best validation loss, seconds a step.
+
+python bench/options.py [STEPS] [SEED]      after: make build-dataset CONFIG=decoder DATASET=tiny_shakespeare
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from lib import run
+
+DATASET = "artifacts/datasets/tiny_shakespeare.char.64"
+GOOD = ["positions=rotary", "norm=rms", "feed_forward=swiglu", "qk_norm=true", "n_kv_heads=2"]
+OPTIONS = {
+    "decoder": [],
+    "sinusoidal positions": ["positions=sinusoidal"],
+    "rotary positions": ["positions=rotary"],
+    "RMSNorm": ["norm=rms"],
+    "SwiGLU": ["feed_forward=swiglu"],
+    "query-key norm": ["qk_norm=true"],
+    "2 key-value heads of 4": ["n_kv_heads=2"],
+    "a window of 16": ["window=16"],
+    "tied head": ["tie_weights=true"],
+    "the good ones together": GOOD,
+}
+
+steps, seed = (sys.argv[1:] + ["1000", "1"][len(sys.argv) - 1 :])[:2]
+for name, changes in OPTIONS.items():
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        sets = [word for change in changes for word in ("--set", f"model.{change}")]
+        command = ["train", DATASET, "-o", folder, "--config", "decoder", "--max-steps", steps, "--seed", seed, *sets]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        facts = run.finished_manifest(folder)["facts"]
+        seconds = run.seconds(folder) or 0
+    told = {"option": name, "parameters": facts["parameters"], "val_loss": facts["best_val_loss"]}
+    print(json.dumps(told | {"seconds_a_step": round(seconds / int(steps), 4)}), flush=True)

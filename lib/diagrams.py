@@ -1,0 +1,177 @@
+"""Figures that explain: each shows what the code itself computes, nothing is drawn by hand.
+
+T time, H heads
+"""
+
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from torch import Tensor, nn
+
+from lib import model
+from lib.config import ModelConfig, PlotConfig, TrainConfig
+from lib.errors import UsageError
+from lib.figures import STYLES, blank
+from lib.model.block import TransformerBlock
+from lib.model.causal_attention import causal_mask
+from lib.model.feed_forward import gelu, silu
+from lib.model.positions import Sinusoidal
+from lib.model.shortcut import DeepNetwork, mean_gradients
+from lib.schedule import learning_rate
+
+
+def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
+    """Which position may look at which: the model's mask, with its window where it has one."""
+    T = config.context_length
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    axes.imshow(causal_mask(T, config.window), cmap="Greys", vmin=-0.3, vmax=1.3)
+    if T <= 32:
+        axes.set_xticks([t - 0.5 for t in range(1, T)], minor=True)
+        axes.set_yticks([t - 0.5 for t in range(1, T)], minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.set_title("dark: hidden" + (f", a window of {config.window}" if config.window else ""))
+    axes.set_xlabel("position looked at")
+    axes.set_ylabel("position that looks")
+    return figure
+
+
+def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) -> Figure:
+    """The attention weights (H, T, T) of each layer, a row of panels a layer, over the text of the tokens."""
+    figure = blank(plot)
+    grid = figure.subplots(len(maps), max(len(layer) for layer in maps), squeeze=False, sharex=True, sharey=True)
+    ticks = range(len(tokens)) if len(tokens) <= 40 else []
+    for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
+        for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
+            shown = axes.imshow(weights, cmap="cividis", vmin=0, vmax=1)
+            axes.set_title(f"layer {number}, head {head}", fontsize=8)
+            axes.set_xticks(ticks, [tokens[t] for t in ticks], fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
+            axes.set_yticks(ticks, [tokens[t] for t in ticks], fontsize=6)
+    figure.supxlabel("token looked at", fontsize=9)
+    figure.supylabel("token that looks", fontsize=9)
+    figure.colorbar(shown, ax=grid, shrink=0.6, label="weight")
+    return figure
+
+
+def positions_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
+    """The table of sinusoidal positions: sines and cosines that turn more and more slowly."""
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    shown = axes.imshow(Sinusoidal(config.context_length, config.emb_dim).table, cmap="cividis", aspect="auto")
+    axes.set_xlabel("number in the vector")
+    axes.set_ylabel("position")
+    figure.colorbar(shown, ax=axes)
+    return figure
+
+
+def activations_figure(plot: PlotConfig) -> Figure:
+    """ReLU, GELU and SiLU between -4 and 4."""
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    x = torch.linspace(-4, 4, 321)
+    curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
+    for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):
+        axes.plot(x, function(x), color=colour, linestyle=style, label=name)
+    axes.set_xlabel("x")
+    axes.grid(alpha=0.25)
+    axes.legend()
+    return figure
+
+
+def gradients_figure(plot: PlotConfig) -> Figure:
+    """The mean gradient of each layer of a deep network, with shortcuts and without."""
+    sizes = [8] * 12 + [1]
+    x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2))
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    for shortcuts, (colour, _), marker in zip((True, False), STYLES, "os", strict=False):
+        network = DeepNetwork(sizes, shortcuts=shortcuts)
+        network.initialise(torch.Generator().manual_seed(1))
+        gradients = mean_gradients(network, x)
+        label = "with shortcuts" if shortcuts else "without"
+        axes.semilogy(range(1, len(gradients) + 1), gradients, color=colour, marker=marker, label=label)
+    axes.set_xlabel("layer, from the input to the output")
+    axes.set_ylabel("mean size of the gradient")
+    axes.grid(alpha=0.25)
+    axes.legend()
+    return figure
+
+
+def schedule_figure(config: TrainConfig, plot: PlotConfig) -> Figure:
+    """The learning rate by step."""
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    steps = range(config.max_steps)
+    axes.plot(steps, [learning_rate(step, config) for step in steps], color=STYLES[0][0])
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def architecture_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
+    """The model's parts from the ids at the bottom to the logits at the top, with the parameters each one holds."""
+    if config.vocab_size is None:
+        raise UsageError("model.vocab_size is null, to be taken from a tokenizer; say it with --set model.vocab_size=50257")
+    built = model.build(config, "meta")
+    parts = _parts(built)
+    figure = blank(plot)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    axes.set_xlim(-6, 6)
+    axes.set_ylim(-1.2, len(parts))
+    ends = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
+    for y, part in enumerate(parts):
+        width = 7.0 if part.in_block else 9.0
+        box = FancyBboxPatch(
+            (-width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0.02", facecolor="white", edgecolor=part.colour
+        )
+        axes.add_patch(box)
+        axes.text(-width / 2 + 0.3, y, part.name, va="center", fontsize=9)
+        axes.text(width / 2 - 0.3, y, part.holds, va="center", ha="right", fontsize=9)
+        axes.annotate("", (0, y - 0.3), (0, y - 0.7), arrowprops=ends, zorder=0)
+        if part.shortcut:  # from below the norm around this part, and added
+            low, high = y - 1.5, y + 0.5
+            axes.plot([0, -4.2, -4.2, 0], [low, low, high, high], color=part.colour, linewidth=1, zorder=0)
+            plus = {"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": part.colour}
+            axes.text(0, high, "+", ha="center", va="center", fontsize=9, color=part.colour, bbox=plus)
+    if inner := [y for y, part in enumerate(parts) if part.in_block]:
+        low, high = inner[0] - 0.65, inner[-1] + 0.65
+        axes.add_patch(FancyBboxPatch((-5, low), 10, high - low, boxstyle="round,pad=0", fill=False, linestyle="--"))
+        axes.text(4.9, high - 0.25, f"× {config.n_layers}", ha="right", va="center", fontsize=11)
+    axes.text(0, -1, f"{config.context_length} ids", ha="center", va="center", fontsize=9)
+    axes.set_title(f"{model.count(built):,} parameters", fontsize=11)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    holds: str
+    in_block: bool
+
+    @property
+    def shortcut(self) -> bool:
+        return self.in_block and self.name in ("attention", "feed_forward")
+
+    @property
+    def colour(self) -> str:
+        return {"attention": STYLES[0][0], "feed_forward": STYLES[1][0]}.get(self.name, "#444444")
+
+
+def _parts(built: nn.Module) -> list[_Part]:
+    """The parts that hold parameters, in the order of the code; of equal blocks the parts of the first."""
+    parts = []
+    seen: set[nn.Parameter] = set()
+    for name, module in built.named_children():
+        block = next((child for child in module.modules() if isinstance(child, TransformerBlock)), None)
+        for inner, child in block.named_children() if block else [(name, module)]:
+            weights = list(child.parameters())
+            if weights:
+                tied = seen.issuperset(weights)
+                parts.append(_Part(inner, "tok_emb once more" if tied else f"{model.count(child):,}", block is not None))
+            seen.update(weights)
+    return parts

@@ -1,0 +1,29 @@
+"""What a model looks at, read off while it reads. H heads, T time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib.model.attention import MultiHeadAttention
+from lib.model.causal_attention import CausalAttention
+from lib.model.language_model import LanguageModel
+
+
+@torch.no_grad()
+def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
+    """The weights (H, T, T) of every attention in the model, lowest first, as it reads `ids`, (1, T)."""
+    maps: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(module, (CausalAttention, MultiHeadAttention))
+        maps.append(module.weights(inputs[0])[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu())
+
+    modules = [module for module in model.modules() if isinstance(module, (CausalAttention, MultiHeadAttention))]
+    hooks = [module.register_forward_pre_hook(note) for module in modules]
+    try:
+        model(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps

@@ -1,0 +1,25 @@
+"""Runs beside each other, and beside counting."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from stages import stage
+
+
+@stage("compare", config="none")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def main(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Compare evaluated runs, the best first: parameters, loss, bits a byte, seconds of training; and their baselines."""
+    from lib import comparison
+
+    rows = comparison.rows(folders)
+    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] if as_json else comparison.table(rows)
+    click.echo("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

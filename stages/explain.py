@@ -1,0 +1,27 @@
+"""A page of the book, its worked example computed here and now."""
+
+import click
+
+from stages import stage
+
+
+@stage("explain", config="none")
+@click.argument("name", required=False, metavar="[PAGE]")
+@click.option("--whole", is_flag=True, help="All of the page, not its worked example alone.")
+def main(name: str | None, whole: bool) -> None:
+    """Show the worked example of PAGE with the numbers of the running code; without PAGE, list the pages."""
+    from lib import book
+
+    if name is None:
+        for page in book.pages():
+            click.echo(f"{page.name:22}{page.about}")
+        return
+    page = book.find(name)
+    click.echo(f"{page.title}: {page.about}\n")
+    for block in (book.run if whole else book.example)(page):
+        click.echo(book.as_text(block), nl=False)
+    click.echo(f"\nThe whole page: {page.path}")
+
+
+if __name__ == "__main__":
+    main()
