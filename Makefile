@@ -16,7 +16,7 @@ EXTRAS  ?= dev
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder setup test lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder figures setup test lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,6 +33,7 @@ help:
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
+## figures        those of docs/, after the ladder, by the commands that stand below them
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
@@ -126,6 +127,9 @@ format: | $(READY)
 check:
 	@$(MAKE) lint
 	@$(MAKE) test
+
+figures: ladder
+	sed -n 's|^Made by `\(plot .*\)`\.$$|$(BIN)/\1|p' docs/*.md | sh -ex
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

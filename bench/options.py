@@ -1,4 +1,4 @@
-"""What each option beyond the textbook brings to the decoder on Tiny Shakespeare: parameters, best validation loss, seconds a step.
+"""What each option beyond the textbook brings to the decoder on Tiny Shakespeare: its parameters, its loss, its seconds a step.
 
 python bench/options.py [STEPS] [SEED]      after: make build-dataset CONFIG=decoder DATASET=tiny_shakespeare
 """

@@ -43,12 +43,12 @@ class Block:
 
 
 def folder() -> Path:
-    """Where the book is: in the checkout that `lib` stands in, or the wheel's own copy."""
+    """Where the book is: the wheel's own copy inside `lib`, or in the checkout that `lib` stands in."""
     lib = Path(__file__).resolve().parent
-    for path in (lib.parent / "docs", lib / "docs"):
+    for path in (lib / "docs", lib.parent / "docs"):
         if (path / CONTENTS).is_file():
             return path
-    raise MakegptError(f"the book is missing; looked for {lib.parent / 'docs'}, {lib / 'docs'}")
+    raise MakegptError(f"the book is missing; looked for {lib / 'docs'}, {lib.parent / 'docs'}")
 
 
 def pages() -> list[Page]:

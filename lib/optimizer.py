@@ -40,8 +40,9 @@ def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
     """PyTorch's fused twin of `adamw_by_hand`, in groups by what decays and how fast it learns; see `set_rate`.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
-    a row of theirs has a gradient only where its token occurs, so it gets few steps, and its best rate does not
-    shrink with the width as a matrix's does (Yang et al. 2022, Tensor Programs V, table 3).
+    a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
+    so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
+    al. 2022, Tensor Programs V, table 3).
     """
     groups: dict[str, dict[str, Any]] = {
         "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_rate_factor},

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-ORDER = ("fetch", "tokenize", "build_dataset", "train", "evaluate", "generate", "plot", "inspect")
+ORDER = ("fetch", "tokenize", "build_dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain")
 
 
 def purpose(name: str) -> str:

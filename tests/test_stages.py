@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage
 
-NAMES = ["fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "inspect"]
+NAMES = ["fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain"]
 
 
 def shell(command: str, **settings: object) -> "subprocess.CompletedProcess[bytes]":
@@ -102,7 +102,7 @@ def test_files_are_documents_apart_by_endoftext(tmp_path: Path, stage: Stage, fe
 def test_evaluate_is_one_json_object(small: Path, stage: Stage) -> None:
     result = json.loads(stage("evaluate", small / "run").stdout)
     assert {"split", "tokens", "bytes", "loss", "perplexity", "bits_per_byte", "baselines"} <= result.keys()
-    assert set(result["baselines"]) == {"uniform", "unigram", "bigram"}
+    assert set(result["baselines"]) == {"uniform", "unigram", "bigram", "add-one bigram"}
     assert result["baselines"]["uniform"]["bits_per_byte"] == pytest.approx(8.0)
     metrics = [json.loads(line) for line in (small / "run" / "metrics.jsonl").read_text().splitlines()]
     best = min(m["val_loss"] for m in metrics if m["val_loss"] is not None and m["step"])
@@ -253,6 +253,14 @@ def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> Non
         ("generate CHARRUN Grüß", 1, "'ü' (U+00FC) at position 2"),
         ("plot loss RUN -o OUT.pdf", 2, ".png and .svg are known"),
         ("plot los RUN -o OUT.png", 2, "'los' is not"),
+        ("plot loss -o OUT.png", 2, "plot loss shows a trained run; name its folder"),
+        ("plot mask RUN -o OUT.png", 2, "plot mask takes no run, but --config"),
+        ("plot attention RUN CHARRUN -o OUT.png", 2, "plot attention takes one run"),
+        ("plot attention CHARRUN --prompt Grüß -o OUT.png", 1, "'ü' (U+00FC) at position 2"),
+        ("plot architecture -o OUT.png", 2, "say it with --set model.vocab_size=50257"),
+        ("compare DATASET", 1, "holds a dataset, not a run"),
+        ("compare CHARRUN", 1, "evaluation.json"),
+        ("explain atention", 2, "did you mean 'attention'"),
         ("inspect PLAY", 1, "is not an artifact"),
         ("fetch hamlett", 2, "did you mean 'hamlet'"),
     ],

@@ -32,7 +32,7 @@ class GPT(EmbeddingModel):
         return self.final_norm(x)
 
     def first_std(self, name: str, weight: Tensor) -> float:
-        """GPT-2's: 0.02, near 1/√C for its widths; the head's as in `LanguageModel`.
+        """GPT-2's 0.02 for all but the head, tied or not, whose own is that of `LanguageModel`.
 
         The matrices that end in a shortcut are smaller by √(2·layers), since so many of them are added up
         (Radford et al. 2019, section 2.3).

@@ -1,4 +1,4 @@
-"""Where a token stands. Attention alone sees a bag of tokens; order has to be put in.
+"""Where a token stands. Attention itself compares tokens, whatever their order; the order has to be put in.
 
     learned      a table of C numbers a position, added to the embedding (GPT-2; `lib.model.layers.Embedding`)
     sinusoidal   the same table by a formula (Vaswani et al. 2017, 3.5)
@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-#: The slowest of the waves turns once in 2π·BASE positions (both papers' figure).
+#: The fastest wave turns once in 2π positions, the slowest in nearly 2π·BASE (both papers' figure).
 BASE = 10_000.0
 
 

@@ -1,0 +1,134 @@
+"""The book: its code runs, prints what stands there, and its links and figures are there."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from lib import book
+from lib.book import Page
+from lib.errors import UsageError
+from tests.conftest import PROJECT, Stage
+
+DOCS = PROJECT / "docs"
+PAGES = book.pages()
+FILES = sorted(DOCS.glob("*.md"))
+FIGURES = {
+    target: command
+    for path in FILES
+    for target, command in re.findall(r"!\[[^\]]+\]\((figures/[^)]+)\)\n\nMade by `([^`]+)`", path.read_text(encoding="utf-8"))
+}
+
+
+def page_id(page: Page) -> str:
+    return page.name
+
+
+def test_the_contents_name_every_page_once_and_in_order() -> None:
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
+    assert numbers == list(range(1, len(PAGES) + 1))
+    assert {path.stem for path in FILES} == {page.name for page in PAGES} | {"README", "bibliography"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_a_pages_code_prints_what_stands_there(
+    page: Page, fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if page.name == "tokens":
+        fetched("gpt2")
+    monkeypatch.chdir(PROJECT)
+    ran = [(block.kind, block.text) for block in book.run(page)]
+    assert ran == [(block.kind, block.text) for block in book.blocks(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_a_page_has_a_worked_example_that_prints_numbers_and_names_its_source(page: Page) -> None:
+    text = page.path.read_text(encoding="utf-8")
+    assert text.startswith(f"# {page.title}\n")
+    assert f"`explain {page.name}`" in text
+    example = [block for block in book.blocks(page) if block.section == book.EXAMPLE]
+    assert {"prose", "code", "output"} <= {block.kind for block in example}
+    assert re.search(r"\d", "".join(block.text for block in example if block.kind == "output"))
+    assert "bibliography.md" in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_every_figure_is_shown_and_tells_how_it_was_made() -> None:
+    assert {f"figures/{path.name}" for path in (DOCS / "figures").iterdir()} == set(FIGURES)
+
+
+@pytest.mark.parametrize("target", FIGURES)
+def test_a_figure_can_be_made_again(target: str, stage: Stage, small: Path, tmp_path: Path) -> None:
+    name, *words = shlex.split(FIGURES[target])
+    assert words[-2:] == ["-o", f"docs/{target}"]
+    runs = [word for word in words if word.startswith("artifacts/runs/")]
+    # the small run in the place of the one that takes minutes to train
+    words = [str(small / "run") if word in runs else word for word in words[:-1]]
+    stage(name, *words, tmp_path / "figure.svg")
+    assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
+
+
+def test_every_source_cited_stands_in_the_bibliography() -> None:
+    listed = (DOCS / "bibliography.md").read_text(encoding="utf-8")
+    sources = [*FILES, *(PROJECT / "lib").rglob("*.py")]
+    for path in sources:
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"([A-Z][\w'é-]+)(?: et al\.| and [A-Z][\w-]+)? \(?((?:19|20)\d\d)\b", text)
+        for author, year in found:
+            if author not in ("Hamlet", "The", "In", "Verdict", "Dick"):
+                assert re.search(rf"{author}.*\b{year}\b", listed), f"{path.name}: {author} {year}"
+
+
+def test_explain_lists_the_pages(stage: Stage) -> None:
+    assert [line.split()[0] for line in stage("explain").stdout.splitlines()] == [page.name for page in PAGES]
+
+
+def test_explain_shows_the_worked_example_with_the_numbers_of_the_running_code(stage: Stage) -> None:
+    told = stage("explain", "attention").stdout
+    for line in ("Multi-head attention: all heads in one matrix product", "  │ import torch", "The whole page: "):
+        assert line in told
+    page = (DOCS / "attention.md").read_text(encoding="utf-8")
+    (first, *_) = re.findall(r"## A worked example.*?```text\n(.*?)```", page, re.DOTALL)
+    for line in filter(None, first.splitlines()):
+        assert f"  = {line}" in told
+    assert "## Where it comes from" not in told
+    assert "## Where it comes from" in stage("explain", "attention", "--whole").stdout
+
+
+def test_explain_takes_names_with_hyphens_and_corrects_others(stage: Stage) -> None:
+    assert "Causal attention: " in stage("explain", "causal-attention").stdout
+    assert "did you mean 'rotary'" in stage("explain", "rotari", code=2).stderr
+
+
+def test_a_page_is_cut_into_prose_code_and_output(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(
+        "# Title\n\n```sh\nls\n```\n\n## A worked example\n\nSum:\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n\nEnd\n"
+    )
+    page = Page("page", "Title", "about", path)
+    assert [(block.kind, block.line) for block in book.blocks(page)] == [
+        ("prose", 1), ("prose", 7), ("code", 12), ("output", 16), ("prose", 18),
+    ]  # fmt: skip
+    assert [block.text for block in book.example(page) if block.kind == "output"] == ["2\n"]
+
+
+def test_an_error_in_a_page_names_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("# Title\n\n```python\nx = 1\nx / 0\n```\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(book.run(Page("page", "Title", "about", path)))
+    assert caught.traceback[-1].lineno + 1 == 5
+
+
+def test_an_unknown_page_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no page"):
+        book.find("nothing")
