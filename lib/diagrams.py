@@ -27,7 +27,7 @@ def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
     T = config.context_length
     figure = blank(plot)
     axes = figure.add_subplot()
-    axes.imshow(causal_mask(T, config.window), cmap="Greys", vmin=-0.3, vmax=1.3)
+    axes.imshow(causal_mask(T, config.window).numpy(), cmap="Greys", vmin=-0.3, vmax=1.3)
     if T <= 32:
         axes.set_xticks([t - 0.5 for t in range(1, T)], minor=True)
         axes.set_yticks([t - 0.5 for t in range(1, T)], minor=True)
@@ -45,7 +45,7 @@ def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) ->
     ticks = range(len(tokens)) if len(tokens) <= 40 else []
     for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
         for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
-            shown = axes.imshow(weights, cmap="cividis", vmin=0, vmax=1)
+            shown = axes.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
             axes.set_title(f"layer {number}, head {head}", fontsize=8)
             axes.set_xticks(ticks, [tokens[t] for t in ticks], fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
             axes.set_yticks(ticks, [tokens[t] for t in ticks], fontsize=6)
@@ -59,7 +59,7 @@ def positions_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
     """The table of sinusoidal positions: sines and cosines that turn more and more slowly."""
     figure = blank(plot)
     axes = figure.add_subplot()
-    shown = axes.imshow(Sinusoidal(config.context_length, config.emb_dim).table, cmap="cividis", aspect="auto")
+    shown = axes.imshow(Sinusoidal(config.context_length, config.emb_dim).table.numpy(), cmap="cividis", aspect="auto")
     axes.set_xlabel("number in the vector")
     axes.set_ylabel("position")
     figure.colorbar(shown, ax=axes)
@@ -73,7 +73,7 @@ def activations_figure(plot: PlotConfig) -> Figure:
     x = torch.linspace(-4, 4, 321)
     curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
     for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):
-        axes.plot(x, function(x), color=colour, linestyle=style, label=name)
+        axes.plot(x.numpy(), function(x).numpy(), color=colour, linestyle=style, label=name)
     axes.set_xlabel("x")
     axes.grid(alpha=0.25)
     axes.legend()

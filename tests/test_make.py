@@ -228,3 +228,29 @@ def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
     told = make(project(tmp_path / "project")).stdout
     for word in ("make all CONFIG=gpt_balanced", "test", "why", "clean", "gpt_real", "decoder", "moby_dick"):
         assert word in told
+
+
+def test_the_ladder_climbs_rung_by_rung_to_one_table(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    rungs = {"LADDER": "bigram single_head", "TEXT": "play.txt", "SET": "train.max_steps=4 generate.max_new_tokens=5"}
+    done = make(folder, "ladder", **rungs)
+    assert done.stderr.index("bigram:") < done.stderr.index("single_head:")
+    head, *lines = done.stdout.splitlines()
+    assert head.startswith("val split")
+    names = [line.rsplit(maxsplit=5)[0] for line in lines]
+    assert set(names) == {
+        "bigram-play", "single_head-play", "uniform", "counted add-one bigram",
+        *(f"counted {name}" for name in ("unigram", "bigram", "trigram", "4-gram", "5-gram")),
+    }  # fmt: skip
+    for name in ("bigram-play", "single_head-play"):
+        assert (folder / "artifacts" / "runs" / name / "sample.txt").is_file()
+    again = make(folder, "ladder", **rungs)
+    assert again.stdout == done.stdout, "nothing is trained again"
+    assert "validation loss" not in again.stderr
+
+
+def test_the_ladder_stands_on_tiny_shakespeare_unless_told_otherwise(built: Path) -> None:
+    for words, dataset in [([], "tiny_shakespeare"), (["DATASET=hamlet"], "hamlet")]:
+        told = make(built, "-n", "ladder", *words).stdout
+        for rung in ("bigram", "single_head", "multi_head", "single_block", "decoder"):
+            assert f"artifacts/runs/{rung}-{dataset}" in told

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import comparison
+from lib import comparison, figures, params, report
 from lib.comparison import Row
-from tests.conftest import Stage
+from lib.model.causal_attention import causal_mask
+from tests.conftest import PROJECT, Stage
 
 KINDS = ["mask", "positions", "architecture", "schedule", "activations", "gradients"]
 
@@ -57,10 +58,28 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_config_describes_is_drawn(kind: str, stage: Stage, tmp_path: Path) -> None:
-    words = ["--config", "gpt_modern", "--set", "model.vocab_size=97", "--set", "model.context_length=16"]
-    stage("plot", kind, "-o", tmp_path / "figure.svg", *words)
+@pytest.mark.parametrize("name", ["gpt_modern", "bigram", "single_block"])
+def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
+    changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
+    config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
+    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance((), config))
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
+
+
+def test_the_architecture_names_every_part_with_its_parameters(tmp_path: Path) -> None:
+    config = params.resolve(params.load(PROJECT / "params.yaml"), "gpt2_small", ["model.vocab_size=50257"])
+    (axes,) = report.figure("architecture", (), config).axes
+    told = [text.get_text() for text in axes.texts]
+    for name, holds in [("tok_emb", "38,597,376"), ("attention", "2,362,368"), ("feed_forward", "4,722,432")]:
+        assert holds in told[told.index(name) :]
+    assert {"× 12", "1024 ids", "tok_emb once more"} <= set(told)
+    assert axes.get_title() == "124,439,808 parameters"
+
+
+def test_the_mask_is_drawn_as_the_model_has_it() -> None:
+    config = params.resolve(params.load(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
+    (axes,) = report.figure("mask", (), config).axes
+    assert (axes.images[0].get_array() == causal_mask(6, 2).numpy()).all()
 
 
 def test_attention_is_drawn_for_every_layer_and_head(evaluated: Path, stage: Stage, tmp_path: Path) -> None:
