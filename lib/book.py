@@ -107,14 +107,22 @@ def run(page: Page) -> Iterator[Block]:
 
 
 def example(page: Page) -> Iterator[Block]:
-    """The page's worked example, as `run` gives it; the code before it is run as well."""
-    return (block for block in run(page) if block.section == EXAMPLE)
+    """The page's worked example, as `run` gives it. The code before it is run as well, what comes after it is not."""
+    found = False
+    for block in run(page):
+        if block.section == EXAMPLE:
+            found = True
+            yield block
+        elif found:
+            return
 
 
 _MARGIN = {"prose": "", "code": "  │ ", "output": "  = "}
+_LINK = re.compile(r"!?\[([^\]]+)\]\([^)]+\)")
 
 
 def as_text(block: Block) -> str:
-    """The block as a terminal shows it: code and output by their margins."""
-    lines = block.text.strip("\n").splitlines()
+    """The block as a terminal shows it: code and output by their margins, links by their text."""
+    text = _LINK.sub(r"\1", block.text) if block.kind == "prose" else block.text
+    lines = text.strip("\n").splitlines()
     return "".join(f"{_MARGIN[block.kind]}{line}".rstrip() + "\n" for line in lines) + ("\n" if block.kind != "code" else "")

@@ -42,7 +42,7 @@ _GPT_2: dict[str, Any] = {
 }
 
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
-KINDS: dict[str, dict[str, Any]] = {
+FIXED_BY_KIND: dict[str, dict[str, Any]] = {
     "bigram": _GPT_2,
     "single_head": _GPT_2 | {"n_layers": 1, "n_heads": 1},
     "multi_head": _GPT_2 | {"n_layers": 1},
@@ -53,7 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    kind: str = parameter("the model's design", one_of=tuple(KINDS))
+    kind: str = parameter("the model's design", one_of=tuple(FIXED_BY_KIND))
     vocab_size: int | None = parameter("distinct tokens, V (null: the tokenizer's)", at_least=1)
     context_length: int = parameter("tokens the model sees at once, T", at_least=1)
     emb_dim: int = parameter("width of the embeddings and of every block, C", at_least=1)
@@ -90,7 +90,7 @@ class ModelConfig:
             raise UsageError(
                 f"model.n_heads={self.n_heads} cannot share model.n_kv_heads={self.n_kv_heads} equally; it could {could}"
             )
-        for name, value in KINDS[self.kind].items():
+        for name, value in FIXED_BY_KIND[self.kind].items():
             if getattr(self, name) != value:
                 raise UsageError(
                     f"model.{name}={getattr(self, name)} is not for model.kind={self.kind}, where it is "

@@ -7,6 +7,8 @@ import torch
 from lib import device as devices
 from lib import model
 from lib.config import ModelConfig, TrainConfig
+from lib.model.attention import MultiHeadAttention
+from lib.model.causal_attention import CausalAttention
 
 #: A training step's share of the rate of a bare 1024² matrix product: bench/cost.py finds estimates 1.0 to 1.4 times the truth.
 EFFICIENCY = 0.5
@@ -24,17 +26,18 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
     built = model.build(model_config, "meta")
     parameters = model.count(built)
     T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
+    layers = sum(isinstance(module, (CausalAttention, MultiHeadAttention)) for module in built.modules())
     matrices = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
     if model_config.tie_weights:
         matrices += V * C  # the head's product is done all the same
     tokens = config.max_steps * config.batch_size * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
-    per_token = 6 * matrices + 12 * model_config.n_layers * C * T
+    per_token = 6 * matrices + 12 * layers * C * T
     operations = per_token * (tokens + val_tokens * validations / 3)
     rows = config.batch_size // config.grad_accum_steps * T
-    activations = rows * C * _ACTIVATIONS * model_config.n_layers
+    activations = rows * C * _ACTIVATIONS * layers
     if model_config.attention == "explicit":
-        activations += 3 * rows * T * model_config.n_heads * model_config.n_layers
+        activations += 3 * rows * T * model_config.n_heads * layers
     return {
         "parameters": parameters,
         "tokens": tokens,

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from lib import model
+from lib.config import FIXED_BY_KIND
 from lib.errors import MakegptError, UsageError
 from lib.loss import cross_entropy
 from lib.model.attention import MultiHeadAttention
@@ -124,6 +125,10 @@ def test_a_bigrams_logits_are_the_rows_of_its_table() -> None:
 def test_what_a_rung_has_not_is_refused(name: str, change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=rf"model\.{next(iter(change))}=.* is not for model\.kind={name}"):
         config_of(name, **change)
+
+
+def test_every_kind_that_can_be_asked_for_can_be_built() -> None:
+    assert list(model.KINDS) == list(FIXED_BY_KIND)
 
 
 def test_each_file_of_the_climb_imports_only_from_those_before_it() -> None:
