@@ -43,7 +43,7 @@ _GPT_2: dict[str, Any] = {
 
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
 FIXED_BY_KIND: dict[str, dict[str, Any]] = {
-    "bigram": _GPT_2,
+    "bigram": _GPT_2 | {"n_layers": 1, "n_heads": 1},
     "single_head": _GPT_2 | {"n_layers": 1, "n_heads": 1},
     "multi_head": _GPT_2 | {"n_layers": 1},
     "single_block": _GPT_2 | {"n_layers": 1},

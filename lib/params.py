@@ -1,7 +1,7 @@
 """`params.yaml`: where it is, what it says, and what a named config with `--set` changes comes to.
 
-The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them),
-`wheels` and `inputs` (the pinned files `fetch` brings; `lib.inputs` reads those two).
+The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them; `like: NAME`
+takes over another one's), `wheels` and `inputs` (the pinned files `fetch` brings; `lib.inputs` reads those two).
 """
 
 import copy
@@ -13,6 +13,7 @@ from lib import yaml_reader
 from lib.config import Config
 from lib.errors import MakegptError, UsageError, nearest
 
+_LIKE = "like"
 _PARTS = ("defaults", "configs", "wheels", "inputs")
 
 
@@ -63,13 +64,34 @@ def resolve(tree: yaml_reader.Tree, name: str | None = None, changes: Iterable[s
     Raises UsageError for anything unknown, of the wrong type, out of range or impossible together.
     """
     merged = copy.deepcopy(tree["defaults"])
-    if name is not None:
-        if name not in tree["configs"]:
-            raise UsageError(f"unknown config {name!r}; {nearest(name, tree['configs'])}")
-        _overlay(merged, tree["configs"][name] or {}, f"configs.{name}")
+    for ancestor in _lineage(tree, name):
+        _overlay(merged, _sections(tree, ancestor), f"configs.{ancestor}")
     for change in changes:
         _overlay(merged, _parse_change(change), "--set")
     return schema.build(merged, f"config {name}" if name else "defaults")
+
+
+def _lineage(tree: yaml_reader.Tree, name: str | None) -> list[str]:
+    """The configs that make up config `name`, itself last: each is like the one before it, but for what it says."""
+    names: list[str] = []
+    while name is not None:
+        if name not in tree["configs"]:
+            said = f"configs.{names[0]}: like: " if names else "unknown config "
+            raise UsageError(f"{said}{name!r}{' is unknown' if names else ''}; {nearest(name, tree['configs'])}")
+        if name in names:
+            raise UsageError(f"configs.{name} is like itself: {' is like '.join([*reversed(names), name])}")
+        names.insert(0, name)
+        config = tree["configs"][name]
+        name = config.get(_LIKE) if isinstance(config, dict) else None
+        if isinstance(name, dict):
+            raise UsageError(f"configs.{names[0]}: {_LIKE} names a config, not {name!r}")
+    return names
+
+
+def _sections(tree: yaml_reader.Tree, name: str) -> Any:
+    """What config `name` itself says."""
+    config = tree["configs"][name] or {}
+    return {key: value for key, value in config.items() if key != _LIKE} if isinstance(config, dict) else config
 
 
 def _overlay(base: dict[str, Any], over: Any, where: str) -> None:

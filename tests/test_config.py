@@ -36,9 +36,37 @@ def changed(**parts: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", params.config_names(TREE))
 def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
     made = schema.as_tree(resolved(name=name))
-    for section, values in TREE["configs"][name].items():
+    said = {section: values for section, values in TREE["configs"][name].items() if section != "like"}
+    assert said
+    for section, values in said.items():
         for key, value in values.items():
-            assert str(made[section][key]).lower() == value or made[section][key] == float(value)
+            assert str(value).lower() == str(made[section][key]).lower() or float(value) == made[section][key]
+
+
+def test_a_config_is_like_another_but_for_what_it_says() -> None:
+    configs = {
+        "plain": {"model": {"n_heads": 2, "emb_dim": 64}, "train": {"seed": 7}},
+        "wide": {"like": "plain", "model": {"emb_dim": 128}},
+        "wider": {"like": "wide", "model": {"emb_dim": 256}},
+    }
+    made = params.resolve(changed(configs=configs), "wider")
+    assert (made.model.n_heads, made.model.emb_dim, made.train.seed) == (2, 256, 7)
+    assert made.model.n_layers == resolved().model.n_layers
+
+
+@pytest.mark.parametrize(
+    ("configs", "said"),
+    [
+        ({"a": {"like": "debgu"}, "debug": {}}, "configs.a: like: 'debgu' is unknown; did you mean 'debug'?"),
+        ({"a": {"like": "b"}, "b": {"like": "a"}}, "configs.a is like itself: a is like b is like a"),
+        ({"a": {"like": "a"}}, "configs.a is like itself: a is like a"),
+        ({"a": {"like": {"model": "b"}}}, "configs.a: like names a config, not {'model': 'b'}"),
+    ],
+)
+def test_a_config_like_nothing_or_like_itself_is_refused(configs: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        params.resolve(changed(configs=configs), "a")
+    assert str(caught.value) == said
 
 
 def test_the_configs_of_the_design_are_shipped() -> None:

@@ -55,7 +55,9 @@ def test_the_table_of_stages_works(folder: Path) -> None:
         "evaluate",
         "generate",
         "plot",
+        "compare",
         "inspect",
+        "explain",
     ]
     for name, example in examples:
         assert example.startswith(name)

@@ -60,15 +60,15 @@ def test_a_rung_starts_near_guessing_and_learns_a_batch_by_heart(name: str) -> N
     seen = ids(2, 9)
     optimizer = torch.optim.AdamW(made.parameters(), lr=0.3 if name == "bigram" else 0.01)
     losses = []
-    for _ in range(100):
+    for _ in range(60):
         loss = cross_entropy(made(seen[:, :-1]).flatten(0, 1), seen[:, 1:].flatten()) / 16
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert abs(losses[0] - math.log(65)) < 0.25
-    # a bigram cannot tell two followers of one character apart, all others can
-    assert losses[-1] < (1.0 if name == "bigram" else 0.1)
+    # a bigram cannot tell two followers of one character apart; one head must mix what it sees into one vote
+    assert losses[-1] < {"bigram": 1.0, "single_head": 0.3}.get(name, 0.1)
 
 
 @pytest.mark.parametrize("name", RUNGS)
