@@ -12,7 +12,6 @@ from lib import model, params
 from lib.config import ModelConfig
 from lib.errors import MakegptError
 from lib.loss import cross_entropy, cross_entropy_by_hand
-from lib.model.attention import MultiHeadAttention
 from lib.model.causal_attention import attention_weights
 from lib.model.feed_forward import gelu
 from lib.model.norm import layer_norm
@@ -103,33 +102,6 @@ def test_cross_entropy_by_hand_is_pytorchs_for_large_logits_too() -> None:
     torch.testing.assert_close(cross_entropy_by_hand(logits, targets), cross_entropy(logits, targets))
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_fused_forms_equal_the_explicit_ones_in_logits_and_gradients(tied: bool, bias: bool) -> None:
-    results = []
-    for form in ("explicit", "fused"):
-        made = built(attention=form, layers=form, tie_weights=tied, qkv_bias=bias)
-        logits = made(ids())
-        cross_entropy(logits[:, :-1].flatten(0, 1), ids()[:, 1:].flatten()).div(62).backward()  # type: ignore[no-untyped-call]
-        results.append((logits.detach(), {name: weight.grad for name, weight in made.named_parameters()}))
-    (logits, gradients), (fused_logits, fused_gradients) = results
-    torch.testing.assert_close(logits, fused_logits, rtol=1e-5, atol=1e-5)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, fused_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-
-
-@pytest.mark.parametrize("form", ["explicit", "fused"])
-def test_no_position_sees_a_later_one(form: str) -> None:
-    made = built(attention=form, layers=form)
-    before = made(ids(1))
-    for t in (1, 15, 31):
-        changed = ids(1).clone()
-        changed[0, t] = (changed[0, t] + 1) % 256
-        after = made(changed)
-        assert torch.equal(before[:, :t], after[:, :t])
-        assert not torch.equal(before[:, t], after[:, t])
-
-
 def test_every_token_matters_for_the_last_prediction() -> None:
     made = built()
     last = made(ids(1))[0, -1]
@@ -142,12 +114,6 @@ def test_every_token_matters_for_the_last_prediction() -> None:
 def test_the_next_tokens_logits_are_those_of_the_whole_forward_pass() -> None:
     made = built()
     torch.testing.assert_close(made.next_token_logits(ids()), made(ids())[:, -1], rtol=1e-5, atol=1e-5)
-
-
-def test_the_mask_follows_the_device_and_is_not_in_the_checkpoint() -> None:
-    attention = MultiHeadAttention(32, 2, 16, drop_rate=0.0, qkv_bias=False, fused=False)
-    assert "mask" in dict(attention.named_buffers())
-    assert not [name for name in attention.state_dict() if "mask" in name]
 
 
 def test_a_tied_head_is_the_embedding() -> None:

@@ -30,6 +30,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"window": 32},
     {"window": 100},
     {"tie_weights": True},
+    {"qkv_bias": True},
     {"qkv_bias": True, "n_kv_heads": 2, "window": 7},
     {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "n_kv_heads": 2, "qk_norm": True},
     {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "n_kv_heads": 2, "qk_norm": True, "window": 5},

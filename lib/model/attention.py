@@ -6,6 +6,7 @@ B batch, T time, C embedding, H heads, G key and value heads, D = C/H head size
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.config import ModelConfig
 from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.layers import Linear
 from lib.model.norm import RMSNorm
@@ -89,3 +90,19 @@ class MultiHeadAttention(nn.Module):
         else:
             heads = self.dropout(self._weights(q, k)) @ self._shared(v)  # (B, H, T, D)
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
+
+
+def attention_of(config: ModelConfig) -> MultiHeadAttention:
+    """The attention that `config` describes."""
+    return MultiHeadAttention(
+        config.emb_dim,
+        config.n_heads,
+        config.context_length,
+        drop_rate=config.drop_rate,
+        qkv_bias=config.qkv_bias,
+        n_kv_heads=config.n_kv_heads,
+        qk_norm=config.qk_norm,
+        rotary=config.positions == "rotary",
+        window=config.window,
+        fused=config.attention == "fused",
+    )

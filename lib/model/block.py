@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lib.config import ModelConfig
-from lib.model.attention import MultiHeadAttention
+from lib.model.attention import attention_of
 from lib.model.feed_forward import FEED_FORWARDS
 from lib.model.norm import NORMS
 
@@ -19,18 +19,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         fused = config.layers == "fused"
         self.norm1 = NORMS[config.norm](config.emb_dim, fused=fused)
-        self.attention = MultiHeadAttention(
-            config.emb_dim,
-            config.n_heads,
-            config.context_length,
-            drop_rate=config.drop_rate,
-            qkv_bias=config.qkv_bias,
-            n_kv_heads=config.n_kv_heads,
-            qk_norm=config.qk_norm,
-            rotary=config.positions == "rotary",
-            window=config.window,
-            fused=config.attention == "fused",
-        )
+        self.attention = attention_of(config)
         self.norm2 = NORMS[config.norm](config.emb_dim, fused=fused)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
         self.dropout = nn.Dropout(config.drop_rate)

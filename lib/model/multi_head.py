@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lib.config import ModelConfig
-from lib.model.attention import MultiHeadAttention
+from lib.model.attention import attention_of
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
 
@@ -13,14 +13,7 @@ class MultiHead(EmbeddingModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.attention = MultiHeadAttention(
-            config.emb_dim,
-            config.n_heads,
-            config.context_length,
-            drop_rate=config.drop_rate,
-            qkv_bias=config.qkv_bias,
-            fused=config.attention == "fused",
-        )
+        self.attention = attention_of(config)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
     def features(self, ids: Tensor) -> Tensor:
