@@ -20,7 +20,7 @@ LADDER   := bigram single_head multi_head single_block decoder
 
 VENV  := .venv
 BIN   := $(VENV)/bin
-READY := $(VENV)/ready
+READY := $(VENV)/ready$(if $(filter-out dev,$(EXTRAS)),.$(EXTRAS))
 PLAN  := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) plan.py
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
@@ -30,7 +30,8 @@ help:
 
 ## all            every stage, to a trained model, its evaluation, a sample and a figure
 ## why            what `make all` would run, and why
-## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them
+## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
+##                LADDER="single_head decoder" climbs these rungs only
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
@@ -77,7 +78,7 @@ $(lastword $(VOCABULARY)): | $(READY)
 	$(BIN)/fetch gpt2
 
 $(TOKENS)/manifest.json: $(STAMP.tokenize) | $(READY) $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
-	$(BIN)/tokenize $(if $(TEXT),'$(TEXT)',$(TEXTS)) -o $(TOKENS) $(OPTIONS)
+	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(TEXTS))
 	@cp $(STAMP.tokenize) $(STAMP.tokenize).made
 
 $(WINDOWS)/manifest.json: $(TOKENS)/manifest.json $(STAMP.build-dataset) | $(READY)
@@ -110,7 +111,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.12 names one")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	@touch $@
+	@touch $(VENV)/ready $@
 
 test: | $(READY)
 	$(BIN)/python -m pytest
@@ -128,8 +129,9 @@ check:
 	@$(MAKE) lint
 	@$(MAKE) test
 
-figures: ladder
-	sed -n 's|^Made by `\(plot .*\)`\.$$|$(BIN)/\1|p' docs/*.md | sh -ex
+figures:
+	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
+	$(BIN)/python docs/figures.py
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

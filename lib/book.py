@@ -92,15 +92,20 @@ def blocks(page: Page) -> list[Block]:
 
 
 def run(page: Page) -> Iterator[Block]:
-    """The blocks of the page with the output that its code gives here and now; an error of the code's is raised as it is."""
+    """The blocks of the page with the output that its code gives here and now; an error of the code's is raised as it is.
+
+    In a checkout the code runs in the project's folder, on its params.yaml and data, wherever it is asked for.
+    """
     namespace: dict[str, object] = {"__name__": page.name}
+    project = page.path.parent.parent
+    where = project if (project / "params.yaml").is_file() and (project / "stages").is_dir() else Path.cwd()
     for block in blocks(page):
         if block.kind != "output":
             yield block
         if block.kind == "code":
             printed = io.StringIO()
             source = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's own line
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(printed), contextlib.chdir(where):
                 exec(compile(source, str(page.path), "exec"), namespace)
             if printed.getvalue():
                 yield replace(block, kind="output", text=printed.getvalue())

@@ -1,6 +1,7 @@
 """Evaluated runs beside each other and beside their baselines, as rows and as a table."""
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -9,51 +10,66 @@ from lib import run
 
 @dataclass(frozen=True)
 class Row:
-    """A run or a baseline, and how well it predicts: loss in nats a token, seconds of training."""
+    """A run or a baseline, and how well it predicts the `tokens` of a split: loss in nats a token, seconds of training."""
 
     name: str
     split: str
+    tokens: int
+    bytes: int
     loss: float
     perplexity: float | None
     bits_per_byte: float | None
     parameters: int | None = None  # None for a baseline
     seconds: float | None = None
 
+    @property
+    def scored_on(self) -> tuple[str, int, int]:
+        """What the numbers are about: rows of other tokens cannot be compared but by their bits a byte."""
+        return self.split, self.tokens, self.bytes
+
 
 def rows(folders: Iterable[Path]) -> list[Row]:
-    """The evaluated runs in `folders` and, each once, the baselines they were evaluated beside; the best first.
+    """The evaluated runs in `folders` and, each once, the baselines they were evaluated beside.
 
-    The order is by bits a byte, which do not depend on what a token is; by loss where the bytes of a text are not known.
+    Those that were scored on the same tokens stand together, in the order of `folders`, the best first.
     """
     found: dict[Row, None] = {}
     for folder in folders:
         facts = run.finished_manifest(folder)["facts"]
         evaluation = run.read_evaluation(folder)
-        split = evaluation["split"]
-        found[_row(folder.resolve().name, split, evaluation, facts["parameters"], run.seconds(folder))] = None
+        found[_row(folder.resolve().name, evaluation, evaluation, facts["parameters"], run.seconds(folder))] = None
         for name, scores in evaluation["baselines"].items():
-            found[_row(name if name == "uniform" else f"counted {name}", split, scores)] = None
-    return sorted(found, key=lambda row: row.loss if row.bits_per_byte is None else row.bits_per_byte)
+            found[_row(name if name == "uniform" else f"counted {name}", evaluation, scores)] = None
+    texts = list(dict.fromkeys(row.scored_on for row in found))
+    return sorted(found, key=lambda row: (texts.index(row.scored_on), row.loss))
 
 
-def _row(name: str, split: str, scores: dict[str, Any], parameters: int | None = None, seconds: float | None = None) -> Row:
-    return Row(name, split, scores["loss"], scores["perplexity"], scores["bits_per_byte"], parameters, seconds)
+def _row(
+    name: str, evaluation: dict[str, Any], scores: dict[str, Any], parameters: int | None = None, seconds: float | None = None
+) -> Row:
+    about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"])
+    return Row(name, *about, scores["loss"], scores["perplexity"], scores["bits_per_byte"], parameters, seconds)
 
 
 def table(rows: list[Row]) -> list[str]:
-    """The rows as lines of text under a head; a dash where there is no number."""
-    splits = {row.split for row in rows}
-    head = f"{rows[0].split} split" if len(splits) == 1 else "several splits"
-    width = max(len(name) for name in (head, *(row.name for row in rows)))
-    lines = [f"{head:<{width}}  parameters  nats a token  perplexity  bits a byte  seconds"]
-    for row in rows:
-        columns = (
-            (row.parameters, 12, ","),
-            (row.loss, 14, ".3f"),
-            (row.perplexity, 12, ",.1f"),
-            (row.bits_per_byte, 13, ".3f"),
-            (row.seconds, 9, ",.0f"),
-        )
-        cells = (f"{'-' if value is None else format(value, form):>{size}}" for value, size, form in columns)
-        lines.append(f"{row.name:<{width}}" + "".join(cells))
+    """The rows as lines of text, under a head for each text they were scored on; a dash where there is no number."""
+    blocks = [list(block) for _, block in groupby(rows, key=lambda row: row.scored_on)]
+    heads = [f"{block[0].split} split, {block[0].tokens:,} tokens" for block in blocks]
+    width = max(len(name) for name in (*heads, *(row.name for row in rows)))
+    lines: list[str] = []
+    for head, block in zip(heads, blocks, strict=True):
+        lines += [""] if lines else []
+        lines += [f"{head:<{width}}  parameters  nats a token  perplexity  bits a byte  seconds"]
+        lines += [f"{row.name:<{width}}" + _cells(row) for row in block]
     return lines
+
+
+def _cells(row: Row) -> str:
+    columns = (
+        (row.parameters, 12, ","),
+        (row.loss, 14, ".3f"),
+        (row.perplexity, 12, ",.1f"),
+        (row.bits_per_byte, 13, ".3f"),
+        (row.seconds, 9, ",.0f"),
+    )
+    return "".join(f"{'-' if value is None else format(value, form):>{size}}" for value, size, form in columns)

@@ -31,7 +31,8 @@ class BuildDatasetConfig:
     val_fraction: float = parameter("share of the tokens, at the end, kept for validation", at_least=1e-9, at_most=0.999)
 
 
-_GPT_2: dict[str, Any] = {
+#: GPT-2's choice where kind gpt has one.
+GPT_2: dict[str, Any] = {
     "tie_weights": False,
     "positions": "learned",
     "norm": "layer",
@@ -43,10 +44,10 @@ _GPT_2: dict[str, Any] = {
 
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
 FIXED_BY_KIND: dict[str, dict[str, Any]] = {
-    "bigram": _GPT_2 | {"n_layers": 1, "n_heads": 1},
-    "single_head": _GPT_2 | {"n_layers": 1, "n_heads": 1},
-    "multi_head": _GPT_2 | {"n_layers": 1},
-    "single_block": _GPT_2 | {"n_layers": 1},
+    "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},
+    "single_head": GPT_2 | {"n_layers": 1, "n_heads": 1},
+    "multi_head": GPT_2 | {"n_layers": 1},
+    "single_block": GPT_2 | {"n_layers": 1},
     "gpt": {},
 }
 
@@ -56,7 +57,7 @@ class ModelConfig:
     kind: str = parameter("the model's design", one_of=tuple(FIXED_BY_KIND))
     vocab_size: int | None = parameter("distinct tokens, V (null: the tokenizer's)", at_least=1)
     context_length: int = parameter("tokens the model sees at once, T", at_least=1)
-    emb_dim: int = parameter("width of the embeddings and of every block, C", at_least=1)
+    emb_dim: int = parameter("width of the embeddings and of every block, C (bigram: none)", at_least=1)
     n_heads: int = parameter("attention heads a block, H", at_least=1)
     n_layers: int = parameter("transformer blocks", at_least=1)
     drop_rate: float = parameter("probability of dropping an activation in training", at_least=0.0, at_most=0.999)
@@ -66,9 +67,11 @@ class ModelConfig:
     norm: str = parameter("LayerNorm, or RMSNorm", one_of=("layer", "rms"))
     feed_forward: str = parameter("GELU between two matrices, or SwiGLU between three", one_of=("gelu", "swiglu"))
     n_kv_heads: int | None = parameter("heads of keys and values, each shared by several queries (null: n_heads)", at_least=1)
-    qk_norm: bool = parameter("queries and keys brought to one length, by RMSNorm, before they meet")
+    qk_norm: bool = parameter("RMSNorm, with learned scales, on queries and keys before they meet")
     window: int | None = parameter("tokens a position looks back on, itself included (null: all)", at_least=1)
-    attention: str = parameter("attention written out, or PyTorch's fused twin", one_of=("explicit", "fused"))
+    attention: str = parameter(
+        "attention written out, or PyTorch's fused twin (single_head: always written out)", one_of=("explicit", "fused")
+    )
     layers: str = parameter("norm and activation written out, or PyTorch's fused twins", one_of=("explicit", "fused"))
 
     def __post_init__(self) -> None:

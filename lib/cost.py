@@ -7,8 +7,7 @@ import torch
 from lib import device as devices
 from lib import model
 from lib.config import ModelConfig, TrainConfig
-from lib.model.attention import MultiHeadAttention
-from lib.model.causal_attention import CausalAttention
+from lib.model.maps import attentions
 
 #: A training step's share of the rate of a bare 1024² matrix product: bench/cost.py finds estimates 1.0 to 1.4 times the truth.
 EFFICIENCY = 0.5
@@ -26,7 +25,7 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
     built = model.build(model_config, "meta")
     parameters = model.count(built)
     T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
-    layers = sum(isinstance(module, (CausalAttention, MultiHeadAttention)) for module in built.modules())
+    layers = len(attentions(built))
     matrices = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
     if model_config.tie_weights:
         matrices += V * C  # the head's product is done all the same

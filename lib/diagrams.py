@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lib import model
 from lib.config import ModelConfig, PlotConfig, TrainConfig
 from lib.errors import UsageError
-from lib.figures import STYLES, blank
+from lib.figures import STYLES, blank, plain
 from lib.model.block import TransformerBlock
 from lib.model.causal_attention import causal_mask
 from lib.model.feed_forward import gelu, silu
@@ -42,13 +42,14 @@ def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) ->
     """The attention weights (H, T, T) of each layer, a row of panels a layer, over the text of the tokens."""
     figure = blank(plot)
     grid = figure.subplots(len(maps), max(len(layer) for layer in maps), squeeze=False, sharex=True, sharey=True)
-    ticks = range(len(tokens)) if len(tokens) <= 40 else []
+    names = [plain(token) for token in tokens] if len(tokens) <= 40 else []
+    ticks = range(len(names))
     for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
         for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
             shown = axes.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
             axes.set_title(f"layer {number}, head {head}", fontsize=8)
-            axes.set_xticks(ticks, [tokens[t] for t in ticks], fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
-            axes.set_yticks(ticks, [tokens[t] for t in ticks], fontsize=6)
+            axes.set_xticks(ticks, names, fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
+            axes.set_yticks(ticks, names, fontsize=6)
     figure.supxlabel("token looked at", fontsize=9)
     figure.supylabel("token that looks", fontsize=9)
     figure.colorbar(shown, ax=grid, shrink=0.6, label="weight")
@@ -72,7 +73,7 @@ def activations_figure(plot: PlotConfig) -> Figure:
     axes = figure.add_subplot()
     x = torch.linspace(-4, 4, 321)
     curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
-    for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):
+    for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):  # markers would hide it
         axes.plot(x.numpy(), function(x).numpy(), color=colour, linestyle=style, label=name)
     axes.set_xlabel("x")
     axes.grid(alpha=0.25)
@@ -86,7 +87,7 @@ def gradients_figure(plot: PlotConfig) -> Figure:
     x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2))
     figure = blank(plot)
     axes = figure.add_subplot()
-    for shortcuts, (colour, _), marker in zip((True, False), STYLES, "os", strict=False):
+    for shortcuts, (colour, marker) in zip((True, False), STYLES, strict=False):
         network = DeepNetwork(sizes, shortcuts=shortcuts)
         network.initialise(torch.Generator().manual_seed(1))
         gradients = mean_gradients(network, x)
@@ -104,7 +105,7 @@ def schedule_figure(config: TrainConfig, plot: PlotConfig) -> Figure:
     figure = blank(plot)
     axes = figure.add_subplot()
     steps = range(config.max_steps)
-    axes.plot(steps, [learning_rate(step, config) for step in steps], color=STYLES[0][0])
+    axes.plot(steps, [learning_rate(step, config) for step in steps], color=STYLES[0][0], marker="." if len(steps) < 50 else "")
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from lib import artifact
 from lib.config import PlotConfig
@@ -17,10 +18,10 @@ from lib.errors import UsageError
 
 FORMATS = ("png", "svg")
 
-#: Okabe and Ito's colours for all kinds of sight (2008), with a line style each for grey.
-STYLES = (("#0072B2", "-"), ("#D55E00", "-"), ("#009E73", "-"), ("#CC79A7", "-"), ("#E69F00", "-"), ("#000000", "-"))
+#: Okabe and Ito's colours for all kinds of sight (2008), with a marker each for grey.
+STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"), ("#000000", "x"))
 _BASELINE = "#666666"
-_DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 5)))
+_DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 5)), (0, (10, 2, 1, 2)))
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,38 @@ def blank(config: PlotConfig) -> Figure:
     return figure
 
 
+def plain(text: str) -> str:
+    """`text` as a figure can show it: no formula between dollars, and by its code what the font has no sign for."""
+    signs = get_font(findfont(FontProperties())).get_charmap()
+    shown = (c if ord(c) in signs and c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(shown).replace("$", r"\$")
+
+
 def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
-    """Validation loss by step, the best one marked, and baselines as lines; of a single run the training loss as well."""
+    """Validation loss by step, the best one marked, and baselines as lines, unless the runs have different ones.
+
+    Of a single run the training loss is shown as well.
+    """
     figure = blank(config)
     axes = figure.add_subplot()
     alone = len(curves) == 1
-    for curve, (colour, style) in zip(curves, STYLES * (1 + len(curves) // len(STYLES)), strict=False):
+    for curve, (colour, marker) in zip(curves, STYLES * (1 + len(curves) // len(STYLES)), strict=False):
         trained = [(m["step"], m["train_loss"]) for m in curve.metrics if m["train_loss"] is not None]
         validated = [(m["step"], m["val_loss"]) for m in curve.metrics if m["val_loss"] is not None]
         best = min(validated[1:] or validated, key=lambda point: point[1])
         if alone:
             axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5, label="training, by batch")
-        label = "validation" if alone else f"{curve.name} {best[1]:.3f}"
-        axes.plot(*zip(*validated, strict=True), color=colour, linestyle=style, marker="o", markersize=4, label=label)
+        label = "validation" if alone else f"{plain(curve.name)} {best[1]:.3f}"
+        axes.plot(*zip(*validated, strict=True), color=colour, marker=marker, markersize=4, label=label)
         axes.plot(*best, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
         if alone:
             axes.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 9), ha="center", fontsize=9)
-    for number, (name, loss) in enumerate(curves[0].baselines.items()):
+    shared = curves[0].baselines if all(curve.baselines == curves[0].baselines for curve in curves) else {}
+    for number, (name, loss) in enumerate(shared.items()):
         axes.axhline(loss, color=_BASELINE, linewidth=1.0, linestyle=_DASHES[number % len(_DASHES)], label=f"{name} {loss:.3f}")
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel("loss (nats a token)" if alone else "validation loss (nats a token)")
-    axes.set_title(curves[0].name if alone else f"{len(curves)} runs")
+    axes.set_title(plain(curves[0].name) if alone else f"{len(curves)} runs")
     axes.grid(alpha=0.25)
     if alone:
         axes.legend(fontsize=8)

@@ -75,16 +75,16 @@ def _lineage(tree: yaml_reader.Tree, name: str | None) -> list[str]:
     """The configs that make up config `name`, itself last: each is like the one before it, but for what it says."""
     names: list[str] = []
     while name is not None:
+        if not isinstance(name, str):
+            raise UsageError(f"configs.{names[0]}: {_LIKE} names a config, not {name!r}")
         if name not in tree["configs"]:
-            said = f"configs.{names[0]}: like: " if names else "unknown config "
-            raise UsageError(f"{said}{name!r}{' is unknown' if names else ''}; {nearest(name, tree['configs'])}")
+            said = f"configs.{names[0]}: {_LIKE}: {name!r} is unknown" if names else f"unknown config {name!r}"
+            raise UsageError(f"{said}; {nearest(name, tree['configs'])}")
         if name in names:
             raise UsageError(f"configs.{name} is like itself: {' is like '.join([*reversed(names), name])}")
         names.insert(0, name)
         config = tree["configs"][name]
         name = config.get(_LIKE) if isinstance(config, dict) else None
-        if isinstance(name, dict):
-            raise UsageError(f"configs.{names[0]}: {_LIKE} names a config, not {name!r}")
     return names
 
 

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from lib import comparison, diagrams, figures, run
 from lib import config as schema
 from lib.config import Config
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.figures import Curve
 from lib.generation import prompt_ids
-from lib.model.maps import attention_maps
+from lib.model.maps import attention_maps, attentions
 
 
 def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
@@ -24,6 +24,13 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
         case "attention":
             return _attention(folders[0], config)
         case "mask":
+            if config.model.kind == "bigram":
+                raise UsageError("a bigram has no attention, and so no mask")
+            if config.model.context_length > _LARGEST_MASK:
+                raise UsageError(
+                    f"a mask of {config.model.context_length}² squares cannot be drawn; "
+                    f"--set model.context_length={_LARGEST_MASK} could"
+                )
             return diagrams.mask_figure(config.model, plot)
         case "positions":
             return diagrams.positions_figure(config.model, plot)
@@ -38,13 +45,16 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
     raise AssertionError(kind)
 
 
+_LARGEST_MASK = 4096  # positions
+
+
 def _attention(folder: Path, config: Config) -> Figure:
     trained = run.load(folder, torch.device("cpu"))
+    if not attentions(trained.model):
+        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
     ids = prompt_ids(trained.tokenizer, config.plot.prompt)
     maps = attention_maps(trained.model, torch.tensor([ids]))
-    if not maps:
-        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
-    tokens = [trained.tokenizer.decode([id]).replace("\n", "\\n") for id in ids]
+    tokens = [trained.tokenizer.decode([id]) for id in ids]
     return diagrams.attention_figure(maps, tokens, config.plot)
 
 
@@ -102,8 +112,12 @@ def _verdict(evaluation: dict[str, Any]) -> str:
     ahead = [name for name, baseline in evaluation["baselines"].items() if baseline["loss"] < evaluation["loss"]]
     if not ahead:
         return "The model is ahead of every count it was measured against."
-    verb = "predicts" if len(ahead) == 1 else "predict"
-    return f"Counting still wins here: the {' and the '.join(ahead)} of the training text {verb} better than this model."
+    if "uniform" in ahead:
+        return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
+    *others, last = ahead
+    subject = f"{', '.join(others)} and {last}" if others else last
+    verb = "predict" if others else "predicts"
+    return f"Counting still wins here: the {subject} of the training text {verb} better than this model."
 
 
 def _first_lines(text: str, count: int) -> list[str]:

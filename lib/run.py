@@ -11,6 +11,7 @@ Every file is replaced whole. What a kill leaves is either the state before a ch
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def load(folder: Path, device: torch.device) -> Trained:
     saved = artifact.read_json(folder / CONFIG)
     if not isinstance(saved, dict) or "model" not in saved:
         raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
-    config = schema.build_section("model", saved["model"], str(folder / CONFIG))
+    # a config.json older than an option does not name it: it meant GPT-2's choice
+    config = schema.build_section("model", schema.GPT_2 | saved["model"], str(folder / CONFIG))
     made = tokenizer.load(folder)
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
@@ -75,6 +77,10 @@ def finished_manifest(folder: Path) -> Manifest:
     manifest = artifact.read_manifest(folder, "run")
     if not (folder / MODEL).is_file() or MODEL not in manifest["outputs"]:
         raise MakegptError(f"{folder} has no finished {MODEL}; go on with `{manifest.get('command', 'train')}`")
+    if not {"parameters", "best_step", "best_val_loss"} <= manifest["facts"].keys():
+        raise MakegptError(
+            f"{folder / artifact.MANIFEST} is damaged: its facts are not those of a finished run; train it again"
+        )
     return manifest
 
 
@@ -98,21 +104,34 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def seconds(folder: Path) -> float | None:
-    """How long the training took, all sessions together, by timings.jsonl; None where that is missing or damaged."""
+    """Time spent on the training, steps done twice because of a kill included; None where timings.jsonl cannot tell."""
     try:
         lines = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
-        return sum(float(json.loads(line)["seconds"]) for line in lines)
+        spent = sum(float(json.loads(line)["seconds"]) for line in lines)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return spent if lines and math.isfinite(spent) else None
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
     """The content of evaluation.json."""
     path = folder / EVALUATION
+    if not path.is_file():
+        raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
     found = artifact.read_json(path)
-    if not isinstance(found, dict) or not {"split", "loss", "perplexity", "bits_per_byte", "baselines"} <= found.keys():
+    if not _is_evaluation(found):
         raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
     return found
+
+
+def _is_evaluation(found: Any) -> bool:
+    scores = {"loss", "perplexity", "bits_per_byte"}
+    return (
+        isinstance(found, dict)
+        and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
+        and isinstance(found["baselines"], dict)
+        and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
+    )
 
 
 class RunFolder:

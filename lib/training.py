@@ -14,7 +14,7 @@ import torch
 
 from lib import artifact, checkpoint, model, provenance
 from lib import device as devices
-from lib.config import WITHOUT_EFFECT, ModelConfig, TrainConfig
+from lib.config import GPT_2, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.run import LAST, METRICS, TIMINGS, RunFolder, State
@@ -162,9 +162,9 @@ def _session(
             record = replace(record, val_loss=val_loss)
             if best_val_loss is None or val_loss < best_val_loss:
                 best_step, best_val_loss = step, val_loss
-        if validated or _due(step, config.log_interval):
+        logged = validated or _due(step, config.log_interval)
+        if logged:
             run.append(METRICS, asdict(record))
-            run.append(TIMINGS, clock.line(step))
         yield record
         stopping = stop_asked() and not last
         if validated or stopping or _due(step, config.checkpoint_interval):
@@ -176,6 +176,8 @@ def _session(
                 device=str(trainer.device),
             )
             run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
+        if logged or stopping:
+            run.append(TIMINGS, clock.line(step))
         if stopping:
             yield Stopped(step)
             return
@@ -208,8 +210,8 @@ class _Clock:
     def line(self, step: int) -> dict[str, Any]:
         """A line of timings.jsonl after `step`, and begin the next one.
 
-        `seconds` since the line before, validations and saving included, so that they add up to the whole training;
-        tokens a second in the steps alone; the most bytes of memory held so far.
+        `seconds` since the line before, or since the session began, validations and saving included; tokens a second
+        in the steps alone; the most bytes of memory held so far.
         """
         now = time.perf_counter()
         seconds, rate = now - self._began, self._steps * self._tokens_a_step / self._stepping
@@ -221,7 +223,7 @@ class _Clock:
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
     for section, values in parameters.items():
-        before = manifest["parameters"].get(section, {})
+        before = (GPT_2 if section == "model" else {}) | manifest["parameters"].get(section, {})
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
                 return f"{section}.{key} was {before.get(key)}, now {value}"

@@ -20,7 +20,7 @@ def main(name: str | None, whole: bool) -> None:
     click.echo(f"{page.title}: {page.about}\n")
     for block in (book.run if whole else book.example)(page):
         click.echo(book.as_text(block), nl=False)
-    click.echo(f"\nThe whole page: {page.path}")
+    click.echo(f"The page: {page.path}" if whole else f"The whole page: explain {page.name} --whole, or {page.path}")
 
 
 if __name__ == "__main__":

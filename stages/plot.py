@@ -20,7 +20,7 @@ OF_CONFIGS = ("mask", "positions", "architecture", "schedule", "activations", "g
 )
 @click.option("--summary", is_flag=True, help="Also sum up the first RUN on stderr: its losses, its sample, what to try next.")
 def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, config: Config) -> None:
-    r"""Draw a figure of KIND.
+    """Draw a figure of KIND.
 
     \b
     loss RUN...     training and validation loss by step, beside the baselines
@@ -32,10 +32,12 @@ def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, conf
     activations     ReLU, GELU and SiLU
     gradients       of a deep network, with shortcuts and without
 
-    The kinds without RUN show what --config and --set describe.
-    """
+    The kinds without RUN show what --config and --set describe; the last two are the same for all.
+    """  # noqa: D301 - click's \b keeps the lines below it apart
     if kind in OF_RUNS and not folders:
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
+    if summary and not folders:
+        raise UsageError(f"--summary sums up a run, and plot {kind} shows none")
     if (kind in OF_CONFIGS and folders) or (kind == "attention" and len(folders) > 1):
         raise UsageError(f"plot {kind} takes {'one run' if kind == 'attention' else 'no run, but --config'}; not {folders[-1]}")
 

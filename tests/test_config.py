@@ -60,6 +60,7 @@ def test_a_config_is_like_another_but_for_what_it_says() -> None:
         ({"a": {"like": "debgu"}, "debug": {}}, "configs.a: like: 'debgu' is unknown; did you mean 'debug'?"),
         ({"a": {"like": "b"}, "b": {"like": "a"}}, "configs.a is like itself: a is like b is like a"),
         ({"a": {"like": "a"}}, "configs.a is like itself: a is like a"),
+        ({"a": {"like": ["b", "c"]}}, "configs.a: like names a config, not ['b', 'c']"),
         ({"a": {"like": {"model": "b"}}}, "configs.a: like names a config, not {'model': 'b'}"),
     ],
 )

@@ -11,6 +11,7 @@ from lib.errors import UsageError
 from lib.loss import cross_entropy
 from lib.model.attention import MultiHeadAttention
 from lib.model.feed_forward import FeedForward, SwiGLU, silu
+from lib.model.heads import Heads
 from lib.model.norm import rms_norm
 from lib.model.positions import Rotary, Sinusoidal
 from tests.test_model import built, config_of, ids
@@ -77,8 +78,10 @@ def test_rms_norm_is_pytorchs() -> None:
 
 
 def test_silu_is_pytorchs() -> None:
-    x = torch.linspace(-30, 30, 121)
+    x = torch.linspace(-200, 200, 801, requires_grad=True)
     torch.testing.assert_close(silu(x), F.silu(x), rtol=1e-5, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(function(x).sum(), x)[0] for function in (silu, F.silu))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_swiglu_has_nearly_the_parameters_of_the_gelu_one() -> None:
@@ -121,11 +124,14 @@ def test_rotary_keeps_lengths_and_leaves_position_0_alone() -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_as_many_groups_as_heads_is_multi_head_attention(fused: bool) -> None:
-    plain, grouped = MultiHeadAttention(12, 4, 9, fused=fused), MultiHeadAttention(12, 4, 9, n_kv_heads=4, fused=fused)
-    fill(plain)
-    grouped.load_state_dict(plain.state_dict())
+    apart, grouped = Heads(12, 3, 9, 4), MultiHeadAttention(12, 4, 9, n_kv_heads=4, fused=fused)
+    fill(apart)
+    with torch.no_grad():
+        parts = [getattr(head, name).weight for name in ("W_query", "W_key", "W_value") for head in apart.heads]
+        grouped.W_qkv.weight.copy_(torch.cat(parts))
+        grouped.out_proj.weight.copy_(torch.eye(12))
     x = numbers(2, 9, 12)
-    assert torch.equal(plain(x), grouped(x))
+    torch.testing.assert_close(grouped(x), apart(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -39,6 +39,11 @@ def run(folder: Path, command: str) -> str:
     return done.stdout
 
 
+def test_no_number_is_left_to_be_filled_in() -> None:
+    for path in (PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")):
+        assert not re.search(r"@[A-Z]+@|to be filled", path.read_text(encoding="utf-8")), path
+
+
 def test_the_shell_examples_work(folder: Path) -> None:
     (block,) = [block for block in BLOCKS if "tokenize --ids" in block]
     told = run(folder, as_debug(block).replace(". .venv/bin/activate", 'export PATH="$PWD/.venv/bin:$PATH"'))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import comparison, figures, params, report
+from lib import comparison, figures, params, report, run
 from lib.comparison import Row
-from lib.model.causal_attention import causal_mask
+from lib.model.attention import attention_of
 from tests.conftest import PROJECT, Stage
 
 KINDS = ["mask", "positions", "architecture", "schedule", "activations", "gradients"]
@@ -29,7 +29,7 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
     names = [row["name"] for row in rows]
     counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram"]
     assert sorted(names) == sorted(["one", "two", "uniform", *(f"counted {name}" for name in counted)])
-    losses = [row["bits_per_byte"] for row in rows]
+    losses = [row["loss"] for row in rows]
     assert losses == sorted(losses)
     evaluation = json.loads((evaluated / "one" / "evaluation.json").read_text())
     (one,) = [row for row in rows if row["name"] == "one"]
@@ -40,7 +40,8 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
 
 def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(evaluated: Path, stage: Stage) -> None:
     head, *lines = stage("compare", evaluated / "one").stdout.splitlines()
-    assert " ".join(head.split()) == "val split parameters nats a token perplexity bits a byte seconds"
+    tokens = json.loads((evaluated / "one" / "evaluation.json").read_text())["tokens"]
+    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats a token perplexity bits a byte seconds"
     (one,) = [line for line in lines if line.startswith("one ")]
     assert one.split()[1] == "42,688"
     (uniform,) = [line for line in lines if line.startswith("uniform")]
@@ -49,8 +50,31 @@ def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(eva
 
 
 def test_a_run_without_timings_or_bytes_has_dashes() -> None:
-    row = Row("run", "val", 1.5, None, None, 1000)
+    row = Row("run", "val", 10, 10, 1.5, None, None, 1000)
     assert comparison.table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-"]
+
+
+def test_runs_scored_on_other_tokens_stand_apart_with_their_own_baselines() -> None:
+    words = [Row("words", "val", 10, 40, 5.0, None, 1.8), Row("uniform", "val", 10, 40, 9.0, None, 3.2)]
+    letters = [Row("letters", "val", 40, 40, 1.2, None, 1.7), Row("uniform", "val", 40, 40, 4.2, None, 6.0)]
+    lines = comparison.table(words + letters)
+    assert [line.split("  ")[0].strip() for line in lines] == [
+        "val split, 10 tokens", "words", "uniform", "", "val split, 40 tokens", "letters", "uniform",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"seconds": NaN}\n', '{"seconds": 1e999}\n', "[1]\n"])
+def test_timings_that_tell_nothing_are_a_dash(tmp_path: Path, content: str) -> None:
+    (tmp_path / "timings.jsonl").write_text(content)
+    assert run.seconds(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", [{"baselines": []}, {"baselines": {"uniform": {}}}, {"baselines": {"uniform": 3}}])
+def test_a_damaged_evaluation_is_named(evaluated: Path, tmp_path: Path, damage: dict[str, object], stage: Stage) -> None:
+    shutil.copytree(evaluated / "one", tmp_path / "run")
+    path = tmp_path / "run" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert "is no evaluation" in stage("compare", tmp_path / "run", code=1).stderr
 
 
 def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> None:
@@ -58,7 +82,7 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["gpt_modern", "bigram", "single_block"])
+@pytest.mark.parametrize("name", ["gpt_modern", "single_head", "single_block"])
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
@@ -79,7 +103,8 @@ def test_the_architecture_names_every_part_with_its_parameters(tmp_path: Path) -
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:
     config = params.resolve(params.load(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
     (axes,) = report.figure("mask", (), config).axes
-    assert (axes.images[0].get_array() == causal_mask(6, 2).numpy()).all()
+    attention = attention_of(config.model)
+    assert (axes.images[0].get_array() == attention.mask.numpy()).all()
 
 
 def test_attention_is_drawn_for_every_layer_and_head(evaluated: Path, stage: Stage, tmp_path: Path) -> None:
@@ -89,6 +114,14 @@ def test_attention_is_drawn_for_every_layer_and_head(evaluated: Path, stage: Sta
         for head in (0, 1):
             assert f"<!-- layer {layer}, head {head} -->" in drawn
     assert "<!-- layer 2" not in drawn
+
+
+def test_what_the_font_or_the_formulas_would_choke_on_is_drawn(evaluated: Path, stage: Stage, tmp_path: Path) -> None:
+    shutil.copytree(evaluated / "one", tmp_path / "costs $$")
+    done = stage("plot", "attention", tmp_path / "costs $$", "--prompt", "a $$ b \\ 中\n\t", "-o", tmp_path / "figure.svg")
+    assert done.stderr == ""
+    done = stage("plot", "loss", tmp_path / "costs $$", evaluated / "two", "-o", tmp_path / "figure.svg")
+    assert done.stderr == ""
 
 
 def test_a_prompt_longer_than_the_context_is_refused(evaluated: Path, stage: Stage, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class MultiHeadAttention(nn.Module):
     """Queries, keys and values of H heads side by side in one product, an output projection behind.
 
     The options beyond GPT-2: `n_kv_heads`, G, fewer heads of keys and values than of queries, each shared by
-    H/G neighbours (Ainslie et al. 2023); `qk_norm`, queries and keys brought to one length before they meet
+    H/G neighbours (Ainslie et al. 2023); `qk_norm`, queries and keys normed before they meet
     (Henry et al. 2020, here by RMSNorm); `rotary` positions; a `window`, how many tokens, itself included, a
     position looks back on (Child et al. 2019; Beltagy et al. 2020).
     """

@@ -19,7 +19,7 @@ def gelu(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """x·σ(x), also called Swish: a smooth step as well (Elfwing et al. 2018)."""
-    return x / (1 + torch.exp(-x))
+    return x * torch.sigmoid(x)
 
 
 class FeedForward(nn.Module):

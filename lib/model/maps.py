@@ -10,6 +10,11 @@ from lib.model.causal_attention import CausalAttention
 from lib.model.language_model import LanguageModel
 
 
+def attentions(model: LanguageModel) -> list[nn.Module]:
+    """Every attention in the model, lowest first; none in a bigram."""
+    return [module for module in model.modules() if isinstance(module, (CausalAttention, MultiHeadAttention))]
+
+
 @torch.no_grad()
 def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
     """The weights (H, T, T) of every attention in the model, lowest first, as it reads `ids`, (1, T)."""
@@ -19,8 +24,7 @@ def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
         assert isinstance(module, (CausalAttention, MultiHeadAttention))
         maps.append(module.weights(inputs[0])[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu())
 
-    modules = [module for module in model.modules() if isinstance(module, (CausalAttention, MultiHeadAttention))]
-    hooks = [module.register_forward_pre_hook(note) for module in modules]
+    hooks = [module.register_forward_pre_hook(note) for module in attentions(model)]
     try:
         model(ids)
     finally:

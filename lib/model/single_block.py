@@ -10,7 +10,7 @@ from lib.model.norm import LayerNorm
 
 
 class SingleBlock(EmbeddingModel):
-    """Embeddings, one block, a final norm, an output head: GPT with one layer."""
+    """Embeddings, one block, a final norm, an output head: the parts of a GPT with one layer, begun like the other rungs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
