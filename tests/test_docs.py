@@ -12,6 +12,7 @@ from lib import book
 from lib.book import Page
 from lib.errors import UsageError
 from tests.conftest import PROJECT, Stage
+from tests.test_make import make, project
 
 DOCS = PROJECT / "docs"
 PAGES = book.pages()
@@ -57,6 +58,17 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+def test_the_pages_shell_commands_can_be_run(tmp_path: Path) -> None:
+    folder = project(tmp_path / "project")
+    blocks = [block for path in FILES for block in re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)]
+    commands = sorted({line for block in blocks for line in block.splitlines()})
+    assert len(commands) > 10
+    for command in commands:
+        name, *words = shlex.split(command)
+        assert name == "make"
+        assert "train" in make(folder, "-n", *words).stdout
 
 
 def test_every_figure_is_shown_and_tells_how_it_was_made() -> None:

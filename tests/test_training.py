@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib import checkpoint, model, params, run, training
+from lib import artifact, checkpoint, model, params, run, training
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
@@ -315,3 +315,31 @@ def test_a_signal_saves_the_state_and_is_told_by_the_exit_code(small: Path, tmp_
     assert "the same command goes on from there" in said
     step = json.loads((tmp_path / "run" / run.LAST / run.STATE).read_text())["step"]
     assert f"stopped after step {step};" in said
+
+
+def test_a_run_made_before_an_option_was_there_is_used_as_it_was_meant(copied: Path, stage: Stage) -> None:
+    folder = copied / "run"
+    saved, manifest = (json.loads((folder / name).read_text()) for name in ("config.json", "manifest.json"))
+    for section in (saved["model"], manifest["parameters"]["model"]):
+        for key in ("positions", "norm", "feed_forward", "n_kv_heads", "qk_norm", "window"):
+            del section[key]
+    (folder / "config.json").write_text(json.dumps(saved))
+    manifest["outputs"] |= artifact.files_of(folder, ["config.json"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert stage("generate", folder, "To be", "--max-new-tokens", "3").stdout
+    told = stage("train", copied / "dataset", "-o", folder, "--config", "debug", *TINY).stderr
+    assert "is finished already with these parameters" in told
+
+
+def test_timings_add_up_to_no_more_than_the_whole_command(small: Path, tmp_path: Path, stage: Stage) -> None:
+    began = time.perf_counter()
+    stage("train", small / "dataset", "-o", tmp_path / "run", "--config", "debug", *TINY, "--set", "train.log_interval=5")
+    whole = time.perf_counter() - began
+    lines = [json.loads(line) for line in (tmp_path / "run" / "timings.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 5, 8, 10, 12]
+    spent = run.seconds(tmp_path / "run")
+    assert spent is not None
+    assert 0 < spent <= whole
+    # every step is in one line or another: at its rate, its tokens took no longer than the line says
+    for line, steps in zip(lines, (4, 1, 3, 2, 2), strict=True):
+        assert steps * 4 * 32 / line["tokens_per_second"] <= line["seconds"] + 1e-3

@@ -1,4 +1,7 @@
-"""The lowest rung: the next token from the last one only. B batch, T time, V vocabulary."""
+"""The lowest rung: the next token from the last one only (Markov 1913; Shannon 1948, section 3).
+
+B batch, T time, V vocabulary
+"""
 
 from torch import Tensor
 

@@ -1,4 +1,7 @@
-"""Token and position, the two things a model is told of its input, as vectors. B batch, T time, C embedding."""
+"""Token and position, the two things a model is told of its input, as vectors (Bengio et al. 2003; Vaswani et al. 2017, 3.4).
+
+B batch, T time, C embedding
+"""
 
 import torch
 from torch import Tensor

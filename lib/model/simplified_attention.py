@@ -1,6 +1,6 @@
 """Attention in its simplest form: nothing to learn, only dot products of the embeddings with each other.
 
-T time, C embedding
+The first step of Raschka 2024, section 3.3.1. T time, C embedding
 """
 
 import torch

@@ -1,4 +1,7 @@
-"""The fourth rung: one whole transformer block, which looks back and then thinks. B batch, T time, C embedding."""
+"""The fourth rung: one whole transformer block, which looks back and then thinks (Radford et al. 2019, 2.3).
+
+B batch, T time, C embedding
+"""
 
 from torch import Tensor
 
