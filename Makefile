@@ -16,7 +16,7 @@ EXTRAS  ?= dev
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder figures setup test lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder figures setup test test-kill lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,6 +33,7 @@ help:
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
 ##                LADDER="single_head decoder" climbs these rungs only
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
+## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
@@ -115,6 +116,9 @@ $(READY): pyproject.toml constraints.txt
 
 test: | $(READY)
 	$(BIN)/python -m pytest
+
+test-kill: | $(READY)
+	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
 
 lint: | $(READY)
 	$(BIN)/ruff format --check .

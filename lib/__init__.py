@@ -18,7 +18,7 @@ LAYERS = (
     ("shards",),
     ("corpus", "dataset"),
     ("model",),
-    ("device", "loss", "schedule"),
+    ("device", "loss", "schedule", "muon"),
     ("optimizer", "checkpoint"),
     ("evaluation", "baselines"),
     ("trainer",),

@@ -10,7 +10,7 @@ from lib.config import EvaluateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluation import scores, total_nats
-from lib.run import MODEL, Trained
+from lib.run import Trained
 
 
 def assess(
@@ -50,6 +50,6 @@ def assess(
             "uniform": scores(baselines.uniform_nats(count, vocab_size), count, n_bytes),
             **{name: scores(total, count, n_bytes) for name, total in counted.items()},
         },
-        "model_sha256": trained.manifest["outputs"][MODEL]["sha256"],
+        "model_sha256": trained.sha256,
         "dataset": dataset.identity(),
     }

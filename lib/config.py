@@ -103,7 +103,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    learning_rate: float = parameter("AdamW's rate at its peak", at_least=0.0)
+    optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
+    learning_rate: float = parameter("the rate at its peak", at_least=0.0)
     embedding_rate_factor: float = parameter("the embeddings' and the head's rate, as a multiple of it", at_least=0.0)
     final_rate_fraction: float = parameter("the rate at the end, as a share of the peak", at_least=0.0, at_most=1.0)
     warmup_steps: int = parameter("steps over which the rate rises to its peak", at_least=0)

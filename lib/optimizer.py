@@ -1,4 +1,4 @@
-"""AdamW over a model's parameters (Loshchilov and Hutter 2019)."""
+"""What changes the weights: AdamW (Loshchilov and Hutter 2019), with Muon for the matrices where it is asked for."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lib.config import TrainConfig
 from lib.model import LanguageModel
+from lib.muon import Muon
 
 EPS = 1e-8  # keeps a weight that never had a gradient from dividing by zero
 
@@ -36,13 +37,14 @@ def adamw_by_hand(
     return weight - rate * weight_decay * weight - rate * m / (v.sqrt() + eps), mean, square
 
 
-def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
-    """PyTorch's fused twin of `adamw_by_hand`, in groups by what decays and how fast it learns; see `set_rate`.
+def build(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a training, each weight in one of them, in groups by what decays and how fast it learns.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
     a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
     so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
-    al. 2022, Tensor Programs V, table 3).
+    al. 2022, Tensor Programs V, table 3). Matrices may go by Muon, the others never: AdamW is PyTorch's fused twin of
+    `adamw_by_hand`.
     """
     groups: dict[str, dict[str, Any]] = {
         "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_rate_factor},
@@ -52,10 +54,15 @@ def adamw(model: LanguageModel, config: TrainConfig) -> torch.optim.AdamW:
     for name, weight in model.named_parameters():
         kind = "tables" if model.is_table(name) else "matrices" if model.decayed(name) else "vectors"
         groups[kind]["params"].append(weight)
-    return torch.optim.AdamW(list(groups.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
+    muon: list[torch.optim.Optimizer] = []
+    if config.optimizer == "muon" and groups["matrices"]["params"]:
+        muon = [Muon([groups.pop("matrices")])]
+    adamw = torch.optim.AdamW(list(groups.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
+    return [adamw, *muon]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
     """Give every group the learning rate `rate` times its own multiple."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["multiple"]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["multiple"]

@@ -5,6 +5,7 @@
     last/                                           the state to resume from; last/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
     evaluation.json  sample.txt  loss.png           made from it by the later stages
+    diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
@@ -39,25 +40,40 @@ STATE = "state.json"
 EVALUATION = "evaluation.json"
 SAMPLE = "sample.txt"
 LOSS_FIGURE = "loss.png"
+DIVERGED = "diverged.json"
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
-_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, METRICS, TIMINGS, CONFIG, tokenizer.FILE)
+_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, DIVERGED, METRICS, TIMINGS, CONFIG, tokenizer.FILE)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, loaded."""
+    """A run's model, loaded; `sha256` is that of the file its weights are from."""
 
     model: LanguageModel
     tokenizer: Tokenizer
     config: ModelConfig
-    manifest: Manifest
+    sha256: str
 
 
-def load(folder: Path, device: torch.device) -> Trained:
-    """Load the finished run in `folder`, its files verified against the manifest; the model is in evaluation mode."""
-    manifest = finished_manifest(folder)
-    artifact.verify(folder, manifest["outputs"])
+def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
+    """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
+
+    `weights`: "best", those that a finished run has published, or "last", those of the last saved state, of a run
+    that is still being trained too.
+    """
+    if weights == "best":
+        path = folder / MODEL
+        outputs = finished_manifest(folder)["outputs"]
+        artifact.verify(folder, outputs)
+        sha256 = outputs[MODEL]["sha256"]
+    else:
+        artifact.read_manifest(folder, "run")
+        state = read_state(folder)
+        if state is None:
+            raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
+        path = folder / LAST / state.weights
+        sha256 = state.files[state.weights]["sha256"]
     saved = artifact.read_json(folder / CONFIG)
     if not isinstance(saved, dict) or "model" not in saved:
         raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
@@ -67,9 +83,8 @@ def load(folder: Path, device: torch.device) -> Trained:
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
     built = model.build(config, device)
-    tensors, _ = checkpoint.load(folder / MODEL)
-    checkpoint.fill(built, tensors, folder / MODEL)
-    return Trained(built.eval(), made, config, manifest)
+    checkpoint.fill(built, checkpoint.load(path)[0], path)
+    return Trained(built.eval(), made, config, sha256)
 
 
 def finished_manifest(folder: Path) -> Manifest:
@@ -198,20 +213,15 @@ class RunFolder:
 
     def load_state(self) -> "State | None":
         """The state to resume from, its files verified and metrics.jsonl cut to it; None where there is none yet."""
-        last = self.folder / LAST
-        if not (last / STATE).is_file():
-            return None
         try:
-            state = State(**artifact.read_json(last / STATE))
-            artifact.verify(last, state.files)
-            metrics = self.folder / METRICS
-            if not metrics.is_file() or metrics.stat().st_size < state.metrics_bytes:
-                raise MakegptError(f"{metrics} is shorter than when the state was saved")
-            with open(metrics, "r+b") as file:
-                file.truncate(state.metrics_bytes)
-        except (MakegptError, TypeError, ValueError, KeyError, AttributeError) as error:
-            said = error if isinstance(error, MakegptError) else f"{last / STATE} is damaged"
-            raise MakegptError(f"{self.folder} cannot be resumed: {said}; begin anew with --resume never") from None
+            if state := read_state(self.folder):
+                metrics = self.folder / METRICS
+                if not metrics.is_file() or metrics.stat().st_size < state.metrics_bytes:
+                    raise MakegptError(f"{metrics} is shorter than when the state was saved")
+                with open(metrics, "r+b") as file:
+                    file.truncate(state.metrics_bytes)
+        except MakegptError as error:
+            raise MakegptError(f"{self.folder} cannot be resumed: {error}; begin anew with --resume never") from None
         return state
 
     def publish(self, state: "State", manifest: Manifest) -> None:
@@ -253,6 +263,19 @@ class State:
     @property
     def moments(self) -> str:
         return f"moments-{self.step:08d}.safetensors"
+
+
+def read_state(folder: Path) -> State | None:
+    """The last saved state of the run in `folder`, its files verified; None where there is none yet."""
+    last = folder / LAST
+    if not (last / STATE).is_file():
+        return None
+    try:
+        state = State(**artifact.read_json(last / STATE))
+        artifact.verify(last, state.files)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise MakegptError(f"{last / STATE} is damaged") from None
+    return state
 
 
 def weights_name(step: int) -> str:

@@ -6,7 +6,9 @@ weights and moments of step t goes on exactly as the one that computed them.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from lib.errors import MakegptError
 from lib.evaluation import total_nats
 from lib.loss import cross_entropy
 from lib.model import LanguageModel
-from lib.optimizer import adamw, set_rate
+from lib.optimizer import build, set_rate
 from lib.schedule import learning_rate
 
 
@@ -34,7 +36,11 @@ class Record:
 
 
 class Diverged(MakegptError):
-    """A loss or gradient that is no finite number, met before it could reach the weights."""
+    """A loss or gradient that is no finite number, met before it could reach the weights; `facts` tell all about it."""
+
+    def __init__(self, message: str, facts: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.facts = facts
 
 
 class Trainer:
@@ -45,7 +51,7 @@ class Trainer:
         self.dataset = dataset
         self.config = config
         self.device = device
-        self.optimizer = adamw(model, config)
+        self.optimizers = build(model, config)
         self.step = 0
 
     def train_step(self) -> Record:
@@ -65,12 +71,13 @@ class Trainer:
         weights = list(self.model.parameters())
         norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         rate = learning_rate(self.step, config)
-        self._check_finite(loss, norm, rate)
+        self._check_finite(loss, norm, rate, batch)
         if config.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
-        set_rate(self.optimizer, rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
+        set_rate(self.optimizers, rate)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
         self.step += 1
         return Record(
             step=self.step,
@@ -88,11 +95,12 @@ class Trainer:
         if not math.isfinite(nats):
             raise Diverged(
                 f"step {self.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
-                f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps"
+                f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps",
+                {"step": self.step, "validation_loss": str(nats)},
             )
         return nats / self.dataset.predicted("val")
 
-    def _check_finite(self, loss: float, norm: Tensor, rate: float) -> None:
+    def _check_finite(self, loss: float, norm: Tensor, rate: float, batch: np.ndarray) -> None:
         if torch.isfinite(norm) and math.isfinite(loss):
             return
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
@@ -100,23 +108,36 @@ class Trainer:
         raise Diverged(
             f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
-            "or a longer train.warmup_steps"
+            "or a longer train.warmup_steps",
+            {
+                "step": self.step + 1,
+                "loss": str(loss),
+                "grad_norm": str(norm.item()),
+                "not_finite": wrong,
+                "rate": rate,
+                "batch": batch.tolist(),
+            },
         )
 
     def moments(self) -> dict[str, Tensor]:
-        """The optimizer's state, by parameter name."""
-        held = {}
-        for name, weight in self.model.named_parameters():
-            for key, value in self.optimizer.state[weight].items():
-                held[f"{key}/{name}"] = value
-        return held
+        """The optimizers' state, as kind/parameter."""
+        return {
+            f"{kind}/{name}": value
+            for optimizer in self.optimizers
+            for name, weight in self.model.named_parameters()
+            for kind, value in optimizer.state.get(weight, {}).items()
+        }
 
     def restore(self, step: int, moments: dict[str, Tensor]) -> None:
         """Go on after `step`, with the moments saved then; the model's weights are the caller's to fill."""
         self.step = step
-        for name, weight in self.model.named_parameters():
-            self.optimizer.state[weight] = {
-                "step": moments[f"step/{name}"].clone(),
-                "exp_avg": torch.empty_like(weight).copy_(moments[f"exp_avg/{name}"]),
-                "exp_avg_sq": torch.empty_like(weight).copy_(moments[f"exp_avg_sq/{name}"]),
-            }
+        weights = dict(self.model.named_parameters())
+        owner = {
+            weight: optimizer for optimizer in self.optimizers for group in optimizer.param_groups for weight in group["params"]
+        }
+        for key, value in moments.items():
+            kind, _, name = key.partition("/")
+            weight = weights[name]
+            # AdamW counts its steps in a number that stays where it was; all else lies beside the weight, laid out like it
+            held = value.clone() if kind == "step" else torch.empty_like(weight).copy_(value)
+            owner[weight].state[weight][kind] = held

@@ -17,9 +17,9 @@ from lib import device as devices
 from lib.config import GPT_2, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
-from lib.run import LAST, METRICS, TIMINGS, RunFolder, State
+from lib.run import DIVERGED, LAST, METRICS, TIMINGS, RunFolder, State
 from lib.tokenizer import Tokenizer
-from lib.trainer import Record, Trainer
+from lib.trainer import Diverged, Record, Trainer
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,12 @@ def train(
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
             manifest = _manifest(folder, trainer, parameters, facts, started)
             run.begin(manifest, parameters, made)
-        yield from _session(run, state, manifest, trainer, facts, stop_asked)
+        (folder / DIVERGED).unlink(missing_ok=True)
+        try:
+            yield from _session(run, state, manifest, trainer, facts, stop_asked)
+        except Diverged as error:
+            artifact.write_json(folder / DIVERGED, error.facts)
+            raise Diverged(f"{error}; {folder / DIVERGED} tells all about it", error.facts) from None
 
 
 def _manifest(
@@ -220,10 +225,14 @@ class _Clock:
         return {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
 
 
+#: What a manifest older than a parameter meant, by section.
+_MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw"}}
+
+
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
     for section, values in parameters.items():
-        before = (GPT_2 if section == "model" else {}) | manifest["parameters"].get(section, {})
+        before = _MEANT[section] | manifest["parameters"].get(section, {})
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
                 return f"{section}.{key} was {before.get(key)}, now {value}"

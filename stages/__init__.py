@@ -271,6 +271,14 @@ device_option = click.option(
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
 
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="The best of a finished run, or those last saved, of an unfinished one too.",
+)
+
 output_file_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]"
 )

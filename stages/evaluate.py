@@ -7,15 +7,16 @@ import click
 
 from lib import artifact
 from lib.config import Config
-from stages import device_option, output_file_option, progress, stage
+from stages import device_option, output_file_option, progress, stage, weights_option
 
 
 @stage("evaluate", evaluate=("split", "ngram_order"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET]")
+@weights_option
 @output_file_option
 @device_option
-def main(folder: Path, dataset: Path | None, output: Path | None, device_name: str, config: Config) -> None:
+def main(folder: Path, dataset: Path | None, weights: str, output: Path | None, device_name: str, config: Config) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named: one JSON object.
 
     Losses are in nats a token; uniform guessing and n-grams counted on the training split stand beside the model.
@@ -25,7 +26,7 @@ def main(folder: Path, dataset: Path | None, output: Path | None, device_name: s
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
-    trained = run.load(folder, chosen)
+    trained = run.load(folder, chosen, weights)
     data = Dataset(dataset or run.dataset_folder(folder))
     with progress(data.predicted(config.evaluate.split), "tokens") as shown:
         result = assessment.assess(folder, trained, data, config.evaluate, chosen, shown.advance)

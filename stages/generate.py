@@ -8,7 +8,7 @@ import click
 
 from lib import artifact
 from lib.config import Config
-from stages import device_option, output_file_option, stage
+from stages import device_option, output_file_option, stage, weights_option
 
 
 @stage("generate", generate=("max_new_tokens", "temperature", "top_k", "seed"))
@@ -16,10 +16,18 @@ from stages import device_option, output_file_option, stage
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
 @click.option("--echo", is_flag=True, help="Put the prompt before the continuation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: prompt, text, tokens, logprobs, finish_reason, seed.")
+@weights_option
 @output_file_option
 @device_option
 def main(
-    folder: Path, prompt: str | None, echo: bool, as_json: bool, output: Path | None, device_name: str, config: Config
+    folder: Path,
+    prompt: str | None,
+    echo: bool,
+    as_json: bool,
+    weights: str,
+    output: Path | None,
+    device_name: str,
+    config: Config,
 ) -> None:
     """Continue PROMPT with the model of the run folder RUN; - reads the prompt from stdin.
 
@@ -32,7 +40,7 @@ def main(
     elif prompt is None:
         prompt = config.generate.prompt
     chosen = device.choose(device_name)
-    trained = run.load(folder, chosen)
+    trained = run.load(folder, chosen, weights)
     made = generation.Continuation(trained.model, trained.tokenizer, prompt, config.generate, chosen)
     if as_json:
         pieces = iter([json.dumps(made.finished(), ensure_ascii=False) + "\n"])

@@ -1,8 +1,10 @@
 """A dataset to a run: the model, trained."""
 
 import json
+import re
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -15,6 +17,16 @@ from lib.errors import UsageError
 from stages import device_option, progress, say, stage
 
 
+def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """The time `value`, such as 90s, 10m or 2h, in seconds; a bare number is seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no time; 90s, 10m or 2h would do")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 @stage("train", config="required", train=("max_steps", "seed"))
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
@@ -25,15 +37,26 @@ from stages import device_option, progress, say, stage
     show_default=True,
     help="Go on where a run was left, or begin anew.",
 )
+@click.option(
+    "--stop-after", callback=_seconds, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
+)
 @device_option
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
-def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan: bool, config: Config) -> None:
+def main(
+    dataset: Path,
+    output: Path | None,
+    resume: str,
+    stop_after: float | None,
+    device_name: str,
+    plan: bool,
+    config: Config,
+) -> None:
     """Train a model on the dataset folder DATASET, into the run folder RUN.
 
     The weights that did best on the validation split become RUN/model.safetensors. Interrupted, it saves its state;
     the same command goes on there and ends with the same bytes.
     """
-    started = provenance.now()
+    started, began = provenance.now(), time.monotonic()
     if output is None and not plan:
         raise UsageError("give -o RUN, the folder to train in, or --plan")
 
@@ -50,8 +73,12 @@ def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan
         return
     assert output is not None
     stop = _StopSignal()
+
+    def stop_asked() -> bool:
+        return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
+
     events = training.train(
-        output, data, config.model, config.train, chosen, resume=resume == "auto", started=started, stop_asked=stop.asked
+        output, data, config.model, config.train, chosen, resume=resume == "auto", started=started, stop_asked=stop_asked
     )
     with stop.caught(), progress(config.train.max_steps, "steps") as shown:
         for event in events:
@@ -67,7 +94,8 @@ def main(dataset: Path, output: Path | None, resume: str, device_name: str, plan
                         shown.advance(1, f"training loss {train_loss:.3f}")
                 case training.Stopped(step):
                     shown.note(f"stopped after step {step}; the same command goes on from there")
-                    sys.exit(128 + stop.number)
+                    if stop.asked():
+                        sys.exit(128 + stop.number)
 
 
 class _StopSignal:

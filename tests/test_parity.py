@@ -7,6 +7,7 @@ import torch
 
 from lib import model
 from lib.loss import cross_entropy
+from lib.muon import MOMENTUM, Muon, orthogonalised
 from lib.optimizer import adamw_by_hand
 from tests.test_model import config_of
 
@@ -27,6 +28,35 @@ def test_adamw_by_hand_is_pytorchs() -> None:
         optimizer.step()
         weight, mean, square = adamw_by_hand(weight, gradient, mean, square, step, rate=rate, **settings)
         torch.testing.assert_close(weight, theirs.data, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
+def test_orthogonalising_makes_the_singular_values_nearly_one_and_keeps_their_directions(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    u, _, v = torch.linalg.svd(gradient, full_matrices=False)
+    made = orthogonalised(gradient)
+    values = torch.linalg.svdvals(made)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    # in the basis of the singular vectors it is diagonal
+    torch.testing.assert_close(u.T @ made @ v.T, torch.diag(torch.diag(u.T @ made @ v.T)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
+def test_muon_is_pytorchs_but_for_its_bfloat16(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(*shape, generator=generator)
+    ours, theirs = torch.nn.Parameter(weight.clone()), torch.nn.Parameter(weight.clone())
+    mine = Muon([{"params": [ours], "lr": 0.02, "weight_decay": 0.1}])
+    their = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+    for _ in range(10):
+        gradient = torch.randn(*shape, generator=generator)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        their.step()
+    moved, wanted = (ours - weight).flatten(), (theirs - weight).flatten()
+    assert torch.cosine_similarity(moved, wanted, dim=0) > 0.999
+    assert abs(moved.norm() / wanted.norm() - 1) < 0.02
 
 
 @pytest.fixture(scope="module")

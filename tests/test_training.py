@@ -19,9 +19,10 @@ from lib import artifact, checkpoint, model, params, run, training
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
-from lib.optimizer import adamw
+from lib.optimizer import build
 from lib.schedule import learning_rate
 from lib.trainer import Diverged, Record, Trainer
+from stages.train import _seconds
 from tests.conftest import BIN, PROJECT, TINY, Stage
 
 CPU = torch.device("cpu")
@@ -77,20 +78,23 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(small: Path, tmp_path: Path, st
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    """KILL_ROUNDS trainings, one where the variable is not set, each killed four times; `make test-kill` has twenty."""
     words = [str(small / "dataset"), "--config", "debug", "--set", "train.checkpoint_interval=7"]
     words += ["--set", "train.max_steps=300", "--set", "train.eval_interval=100", "--quiet"]
     subprocess.run([BIN / "train", *words, "-o", tmp_path / "whole"], check=True)
     began = time.monotonic()
     subprocess.run([BIN / "train", *words, "-o", tmp_path / "timed"], check=True)
     seconds = time.monotonic() - began
-    draw = random.Random(1)
-    for _ in range(4):
-        killed = subprocess.Popen([BIN / "train", *words, "-o", str(tmp_path / "killed")])
-        time.sleep(draw.uniform(0.3, 0.95) * seconds)
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-    subprocess.run([BIN / "train", *words, "-o", tmp_path / "killed"], check=True)
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    for round in range(int(os.environ.get("KILL_ROUNDS", "1"))):
+        draw = random.Random(round)
+        folder = tmp_path / f"killed-{round}"
+        for _ in range(4):
+            killed = subprocess.Popen([BIN / "train", *words, "-o", folder])
+            time.sleep(draw.uniform(0.3, 0.95) * seconds)
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+        subprocess.run([BIN / "train", *words, "-o", folder], check=True)
+        assert outcome(folder) == outcome(tmp_path / "whole"), f"round {round}"
 
 
 def test_a_run_killed_before_its_first_state_begins_again(small: Path, tmp_path: Path) -> None:
@@ -185,6 +189,52 @@ def test_a_validation_loss_that_is_not_finite_is_never_published(small: Path, tm
     with pytest.raises(Diverged, match="step 1: the validation loss is"):
         train(tmp_path / "run", small, config(max_steps=1, learning_rate=1e30))
     assert not (tmp_path / "run" / run.MODEL).exists()
+    assert json.loads((tmp_path / "run" / run.DIVERGED).read_text())["step"] == 1
+
+
+def test_a_training_that_diverges_tells_step_tensors_and_batch_and_keeps_its_last_state(
+    small: Path, tmp_path: Path, stage: Stage
+) -> None:
+    words = ["--config", "debug", "--set", "train.max_steps=9", "--set", "train.learning_rate=1e30"]
+    words += ["--set", "train.grad_clip=0", "--set", "train.eval_interval=0", "--set", "train.checkpoint_interval=1"]
+    told = stage("train", small / "dataset", "-o", tmp_path / "run", *words, code=1).stderr
+    assert "diverged.json tells all about it" in told
+    facts = json.loads((tmp_path / "run" / run.DIVERGED).read_text())
+    assert {"step", "loss", "grad_norm", "not_finite", "rate", "batch"} == facts.keys()
+    assert facts["batch"] == Dataset(small / "dataset").batch(1, facts["step"] - 1, 8).tolist()
+    state = run.read_state(tmp_path / "run")
+    assert state is not None
+    assert state.step == facts["step"] - 1
+
+
+def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_used(
+    small: Path, tmp_path: Path, stage: Stage
+) -> None:
+    words = [small / "dataset", "-o", tmp_path / "run", "--config", "debug", "--set", "train.max_steps=100000"]
+    words += ["--set", "train.eval_interval=0"]
+    told = stage("train", *words, "--stop-after", "4s").stderr
+    assert "the same command goes on from there" in told
+    assert not (tmp_path / "run" / run.MODEL).exists()
+    state = run.read_state(tmp_path / "run")
+    assert state is not None
+    before = (tmp_path / "run" / run.METRICS).read_bytes()
+    evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last").stdout)
+    assert evaluation["model_sha256"] == state.files[state.weights]["sha256"]
+    assert evaluation["loss"] < 5.0
+    assert stage("generate", tmp_path / "run", "To", "--weights", "last", "--max-new-tokens", "3").stdout
+    assert (tmp_path / "run" / run.METRICS).read_bytes() == before, "reading changes nothing"
+    assert "has no finished model.safetensors" in stage("evaluate", tmp_path / "run", code=1).stderr
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert _seconds(None, None, text) == seconds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1 hour", "1d", "nan"])
+def test_what_is_no_time_is_refused(text: str, small: Path, stage: Stage, tmp_path: Path) -> None:
+    done = stage("train", small / "dataset", "-o", tmp_path / "run", "--config", "debug", f"--stop-after={text}", code=2)
+    assert "is no time; 90s, 10m or 2h would do" in done.stderr
 
 
 def test_a_model_that_does_not_fit_costs_no_finished_run(copied: Path, stage: Stage) -> None:
@@ -224,7 +274,8 @@ def test_the_optimizer_is_adamw_by_its_formula(small: Path) -> None:
     torch.nn.functional.cross_entropy(made.model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
     assert weight.grad is not None
     gradient = weight.grad.clone()
-    made.optimizer.zero_grad()
+    for optimizer in made.optimizers:
+        optimizer.zero_grad()
     made.train_step()
     # at the first step both moments, corrected for their start at 0, are g and g²
     expected = before * (1 - 0.01 * 0.1) - 0.01 * gradient / (gradient.abs() + 1e-8)
@@ -233,7 +284,8 @@ def test_the_optimizer_is_adamw_by_its_formula(small: Path) -> None:
 
 def test_decay_and_no_decay_groups_hold_every_parameter_once(small: Path) -> None:
     built = trainer(small).model
-    groups = adamw(built, config(embedding_rate_factor=7).train).param_groups
+    (adamw,) = build(built, config(embedding_rate_factor=7).train)
+    groups = adamw.param_groups
     assert [(group["weight_decay"], group["multiple"]) for group in groups] == [(0.1, 7.0), (0.1, 1.0), (0.0, 1.0)]
     assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
 
@@ -343,3 +395,24 @@ def test_timings_add_up_to_no_more_than_the_whole_command(small: Path, tmp_path:
     # every step is in one line or another: at its rate, its tokens took no longer than the line says
     for line, steps in zip(lines, (4, 1, 3, 2, 2), strict=True):
         assert steps * 4 * 32 / line["tokens_per_second"] <= line["seconds"] + 1e-3
+
+
+def test_muon_learns_and_goes_on_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    chosen = config(optimizer="muon", learning_rate=1e-2)
+    train(tmp_path / "whole", small, chosen)
+    train(tmp_path / "run", small, chosen, stop_after=5)
+    train(tmp_path / "run", small, chosen)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+    losses = [line["train_loss"] for line in run.read_metrics(tmp_path / "whole")]
+    assert losses[-1] < losses[1] - 0.3
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest(small: Path) -> None:
+    built = trainer(small).model
+    adamw, muon = build(built, config(optimizer="muon", embedding_rate_factor=7).train)
+    names = {weight: name for name, weight in built.named_parameters()}
+    taken = {names[weight] for group in muon.param_groups for weight in group["params"]}
+    assert taken == {name for name, weight in built.named_parameters() if weight.dim() == 2 and name.startswith("blocks.")}
+    left = {names[weight] for group in adamw.param_groups for weight in group["params"]}
+    assert left | taken == set(names.values())
+    assert not left & taken

@@ -1,0 +1,53 @@
+"""Muon: steps of a matrix in which every direction counts alike (Jordan et al. 2024).
+
+AdamW treats a matrix as so many single numbers. Its step is then mostly along the few directions in which the
+gradient is large. Muon takes the running mean of the gradient and makes all its singular values nearly 1, so that the
+rare directions are learnt as fast as the common ones.
+"""
+
+import torch
+from torch import Tensor
+
+#: The quintic aX + bXXᵀX + c(XXᵀ)²X, steep at 0 and between 0.7 and 1.2 near 1 (Jordan et al. 2024).
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+_ITERATIONS = 5
+_EPS = 1e-7  # keeps a gradient of 0 from dividing by zero
+
+MOMENTUM = 0.95
+
+
+def orthogonalised(gradient: Tensor) -> Tensor:
+    """U Vᵀ of a matrix U S Vᵀ, nearly: singular values between 0.7 and 1.2, by Newton-Schulz iteration in float32.
+
+    PyTorch's own Muon iterates in bfloat16, for which a CPU without bfloat16 units takes 2.3 s in the place of 0.06 s (one
+    matrix of 384 × 1536 on 2 cores).
+    """
+    wide = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T
+    x = wide / (wide.norm() + _EPS)  # no singular value above 1
+    for _ in range(_ITERATIONS):
+        square = x @ x.T
+        x = _A * x + torch.addmm(square, square, square, beta=_B, alpha=_C) @ x
+    return x if wide is gradient else x.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov's momentum, made orthogonal, times 0.2·√(larger side): a step as large as AdamW's at the same rate.
+
+    For matrices only (Jordan et al. 2024; the factor and the decay from Liu et al. 2025). State by weight: `momentum`.
+    """
+
+    def __init__(self, groups: list[dict[str, object]]) -> None:
+        """Each group has its `params`, its `lr` and its `weight_decay`."""
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Do one step with the gradients that are there."""
+        for group in self.param_groups:
+            rate = group["lr"]
+            for weight in group["params"]:
+                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                momentum.lerp_(weight.grad, 1 - MOMENTUM)
+                ahead = weight.grad.lerp(momentum, MOMENTUM)
+                weight.mul_(1 - rate * group["weight_decay"])
+                weight.add_(orthogonalised(ahead), alpha=-rate * 0.2 * max(weight.shape) ** 0.5)
