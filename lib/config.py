@@ -42,6 +42,9 @@ GPT_2: dict[str, Any] = {
     "window": None,
 }
 
+#: What a saved configuration meant that is older than a parameter and does not name it, by section.
+MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw"}}
+
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
 FIXED_BY_KIND: dict[str, dict[str, Any]] = {
     "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},

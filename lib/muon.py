@@ -46,7 +46,10 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             rate = group["lr"]
             for weight in group["params"]:
-                momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 ahead = weight.grad.lerp(momentum, MOMENTUM)
                 weight.mul_(1 - rate * group["weight_decay"])

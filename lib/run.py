@@ -77,8 +77,7 @@ def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
     saved = artifact.read_json(folder / CONFIG)
     if not isinstance(saved, dict) or "model" not in saved:
         raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
-    # a config.json older than an option does not name it: it meant GPT-2's choice
-    config = schema.build_section("model", schema.GPT_2 | saved["model"], str(folder / CONFIG))
+    config = schema.build_section("model", schema.MEANT["model"] | saved["model"], str(folder / CONFIG))
     made = tokenizer.load(folder)
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")

@@ -14,7 +14,7 @@ import torch
 
 from lib import artifact, checkpoint, model, provenance
 from lib import device as devices
-from lib.config import GPT_2, WITHOUT_EFFECT, ModelConfig, TrainConfig
+from lib.config import MEANT, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.run import DIVERGED, LAST, METRICS, TIMINGS, RunFolder, State
@@ -225,14 +225,10 @@ class _Clock:
         return {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
 
 
-#: What a manifest older than a parameter meant, by section.
-_MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw"}}
-
-
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
     for section, values in parameters.items():
-        before = _MEANT[section] | manifest["parameters"].get(section, {})
+        before = MEANT[section] | manifest["parameters"].get(section, {})
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
                 return f"{section}.{key} was {before.get(key)}, now {value}"
