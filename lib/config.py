@@ -43,7 +43,7 @@ GPT_2: dict[str, Any] = {
 }
 
 #: What a saved configuration meant that is older than a parameter and does not name it, by section.
-MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw"}}
+MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw", "precision": "auto", "compile": "auto"}}
 
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
 FIXED_BY_KIND: dict[str, dict[str, Any]] = {
@@ -121,6 +121,11 @@ class TrainConfig:
     eval_interval: int = parameter("steps between validations (0: only at the end)", at_least=0)
     checkpoint_interval: int = parameter("steps between saved states, besides those at validations (0: none)", at_least=0)
     log_interval: int = parameter("steps between lines of metrics.jsonl", at_least=1)
+    precision: str = parameter(
+        "type of the products' factors (auto: bfloat16 or float16 on CUDA, else float32)",
+        one_of=("auto", "float32", "bfloat16", "float16"),
+    )
+    compile: str = parameter("torch.compile for the blocks (auto: on CUDA)", one_of=("auto", "on", "off"))
     seed: int = parameter("seed of the initial weights, the batches and dropout", at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:

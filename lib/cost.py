@@ -26,13 +26,9 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
     parameters = model.count(built)
     T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
     layers = len(attentions(built))
-    matrices = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
-    if model_config.tie_weights:
-        matrices += V * C  # the head's product is done all the same
     tokens = config.max_steps * config.batch_size * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
-    per_token = 6 * matrices + 12 * layers * C * T
-    operations = per_token * (tokens + val_tokens * validations / 3)
+    operations = model.operations(built) * (tokens + val_tokens * validations / 3)
     rows = config.batch_size // config.grad_accum_steps * T
     activations = rows * C * _ACTIVATIONS * layers
     if model_config.attention == "explicit":

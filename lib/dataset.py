@@ -101,9 +101,9 @@ class Dataset:
         """A hash of the split, the windows and the tokens themselves."""
         return artifact.identity(self.manifest)
 
-    def batch(self, seed: int, step: int, size: int) -> np.ndarray:
-        """Batch `step` (from 0) of `size` training windows: ids, (B, T + 1)."""
-        numbers = np.arange(step * size, (step + 1) * size)
+    def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
+        """Batch `step` (from 0) of `size` training windows, or these `rows` of it: ids, (B, T + 1)."""
+        numbers = step * size + np.array(rows or range(size))
         epochs, places = np.divmod(numbers, self.windows)
         starts = [
             shuffled(int(place), self.windows, key=(seed, int(epoch))) * self.stride

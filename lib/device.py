@@ -56,8 +56,10 @@ def seed_from(*parts: int) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def peak_memory() -> int:
-    """Most memory the process has held so far, in bytes."""
+def peak_memory(device: torch.device) -> int:
+    """Most memory the process has held so far, in bytes: that of a CUDA device, else the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -9,12 +9,11 @@ from typing import Any, Callable
 
 import torch
 
-from lib.loss import cross_entropy
+from lib.loss import LOGITS_AT_ONCE
 from lib.model import LanguageModel
 from lib.shards import Tokens
 
-_LOGITS_AT_ONCE = 1 << 26  # 256 MB of float32; the block shape is fixed, so a number never depends on a batch size
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 64  # the block shape is fixed, so a number never depends on a batch size
 
 
 def total_nats(
@@ -30,7 +29,7 @@ def total_nats(
     The model's training mode is left as it was found. `on_tokens` is told how many were predicted.
     """
     T = model.context_length
-    rows = max(1, min(_ROWS_AT_ONCE, _LOGITS_AT_ONCE // (T * model.vocab_size)))
+    rows = max(1, min(_ROWS_AT_ONCE, LOGITS_AT_ONCE // (T * model.vocab_size)))
     was_training = model.training
     model.eval()
     total = 0.0
@@ -40,8 +39,8 @@ def total_nats(
             blocks = max(1, min(rows, (stop - 1 - at) // T))  # whole blocks; the last one may be shorter
             length = min(T, stop - 1 - at)
             ids = torch.from_numpy(tokens.read(at, at + blocks * length + 1).astype("int64")).to(device)
-            inputs, targets = ids[:-1].view(blocks, length), ids[1:]
-            total += cross_entropy(model(inputs).view(blocks * length, -1), targets).item()
+            inputs, targets = ids[:-1].view(blocks, length), ids[1:].view(blocks, length)
+            total += model.loss(inputs, targets).item()
             at += blocks * length
             if on_tokens:
                 on_tokens(blocks * length)

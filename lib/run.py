@@ -248,6 +248,8 @@ class State:
     best_val_loss: float | None
     threads: int
     device: str
+    processes: int = 1
+    loss_scale: tuple[float, int] = (1.0, 0)  # and the step since which it is that
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
     metrics_bytes: int = 0
 

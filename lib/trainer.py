@@ -8,19 +8,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lib import compiled, precision
 from lib import device as devices
 from lib.config import TrainConfig
 from lib.dataset import Dataset
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.evaluation import total_nats
-from lib.loss import cross_entropy
 from lib.model import LanguageModel
 from lib.optimizer import build, set_rate
+from lib.precision import LossScale
 from lib.schedule import learning_rate
+from lib.world import ALONE, GradientSum, World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,54 +45,107 @@ class Diverged(MakegptError):
 
 
 class Trainer:
-    """The state of a training in memory: model, optimizer, finished steps."""
+    """The state of a training in memory: model, optimizer, finished steps.
 
-    def __init__(self, model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
+    In a `world` of several processes each of them has one, and all do the same steps.
+    """
+
+    def __init__(
+        self, model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device, world: World = ALONE
+    ) -> None:
         self.model = model.train()
         self.dataset = dataset
         self.config = config
         self.device = device
+        self.world = world
+        self.precision = precision.choose(config.precision, device)
+        self.loss_scale = LossScale.first(self.precision)
         self.optimizers = build(model, config)
         self.step = 0
+        self._gradients = GradientSum(model, world)
+        self._pieces = config.grad_accum_steps * world.size
+        if self._pieces > config.batch_size:
+            raise UsageError(
+                f"train.batch_size={config.batch_size} cannot be shared by {world.size} processes with "
+                f"train.grad_accum_steps={config.grad_accum_steps}; {self._pieces} windows or more are needed"
+            )
+
+    def compile(self) -> str | None:
+        """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
+        if not compiled.wanted(self.config.compile, self.device):
+            return None
+        ids = torch.zeros(self.config.batch_size // self._pieces, self.dataset.context_length, dtype=torch.long)
+        with precision.autocast(self.precision, self.device):
+            return compiled.compile_features(self.model, ids.to(self.device))
 
     def train_step(self) -> Record:
         """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
         config = self.config
-        batch = self.dataset.batch(config.seed, self.step, config.batch_size)
-        ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (B, T + 1)
-        n_targets = ids[:, 1:].numel()
-        loss = 0.0
-        for number, piece in enumerate(ids.chunk(config.grad_accum_steps)):
-            torch.manual_seed(devices.seed_from(config.seed, self.step, number))  # for dropout alone
-            logits = self.model(piece[:, :-1])
-            # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
-            piece_loss = cross_entropy(logits.flatten(0, 1), piece[:, 1:].flatten()) / n_targets
-            piece_loss.backward()  # type: ignore[no-untyped-call]
-            loss += piece_loss.item()
-        weights = list(self.model.parameters())
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         rate = learning_rate(self.step, config)
-        self._check_finite(loss, norm, rate, batch)
+        weights = list(self.model.parameters())
+        while True:
+            loss = self._loss_and_gradients()
+            norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+            if (torch.isfinite(norm) and math.isfinite(loss)) or self.loss_scale.value == 1.0:
+                break
+            self.loss_scale = self.loss_scale.lower(self.step)  # float16's range was left: the same batch again
+            self._forget_gradients()
+        self._check_finite(loss, norm, rate)
         if config.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
         set_rate(self.optimizers, rate)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
+        self._forget_gradients()
         self.step += 1
+        self.loss_scale = self.loss_scale.after(self.step)
         return Record(
             step=self.step,
-            tokens=self.step * n_targets,
+            tokens=self.step * config.batch_size * self.dataset.context_length,
             train_loss=loss,
             val_loss=None,
             lr=rate,
             grad_norm=norm.item(),
         )
 
+    def _loss_and_gradients(self) -> float:
+        """The loss of this step's batch, and its gradients in the weights: sums over all pieces and processes.
+
+        The batch is cut into pieces, as many as processes times accumulation steps, and each process takes its own. A
+        piece is the same whoever computes it, so k processes do what k accumulation steps do.
+        """
+        config = self.config
+        mine = self.world.share(self._pieces)
+        n_targets = config.batch_size * self.dataset.context_length
+        loss = 0.0
+        for piece in mine:
+            rows = range(config.batch_size * piece // self._pieces, config.batch_size * (piece + 1) // self._pieces)
+            batch = self.dataset.batch(config.seed, self.step, config.batch_size, rows)
+            ids = torch.from_numpy(batch.astype("int64")).to(self.device, non_blocking=True)  # (b, T + 1)
+            torch.manual_seed(devices.seed_from(config.seed, self.step, piece))  # for dropout alone
+            with precision.autocast(self.precision, self.device):
+                # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
+                piece_loss = self.model.loss(ids[:, :-1], ids[:, 1:]) / n_targets
+            with self._gradients.of(last_piece=piece == mine[-1]):
+                (piece_loss * self.loss_scale.value).backward()  # type: ignore[no-untyped-call]
+            loss += piece_loss.item()
+        if self.loss_scale.value != 1.0:
+            for weight in self.model.parameters():
+                weight.grad.mul_(1 / self.loss_scale.value)  # type: ignore[union-attr]
+        return self.world.total(loss, self.device)
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
+
     def validate(self) -> float:
         """The loss on the whole validation split, in nats a token; Diverged where it is not finite."""
         start, stop = self.dataset.split("val")
-        nats = total_nats(self.model, self.dataset.tokens, start, stop, self.device)
+        blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
+        mine = self.world.share(blocks)
+        first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
+        nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
+        nats = self.world.total(nats, self.device)
         if not math.isfinite(nats):
             raise Diverged(
                 f"step {self.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
@@ -100,11 +154,12 @@ class Trainer:
             )
         return nats / self.dataset.predicted("val")
 
-    def _check_finite(self, loss: float, norm: Tensor, rate: float, batch: np.ndarray) -> None:
+    def _check_finite(self, loss: float, norm: Tensor, rate: float) -> None:
         if torch.isfinite(norm) and math.isfinite(loss):
             return
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
+        batch = self.dataset.batch(self.config.seed, self.step, self.config.batch_size)
         raise Diverged(
             f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "

@@ -4,8 +4,7 @@
 """
 
 import os
-import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -14,12 +13,15 @@ import torch
 
 from lib import artifact, checkpoint, model, provenance
 from lib import device as devices
+from lib.clock import Clock
 from lib.config import MEANT, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
+from lib.precision import LossScale
 from lib.run import DIVERGED, LAST, METRICS, TIMINGS, RunFolder, State
 from lib.tokenizer import Tokenizer
 from lib.trainer import Diverged, Record, Trainer
+from lib.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """Steps are about to be done, the first of them after `step`."""
+class Logged:
+    """A line of metrics.jsonl and one of timings.jsonl were written; `seconds_left` is a guess."""
 
-    step: int
+    record: Record
+    timing: dict[str, Any]
+    seconds_left: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Stopped:
     step: int
 
 
-Event = Notice | Begun | Record | Stopped
+Event = Notice | Record | Logged | Stopped
 
 
 def fit_vocabulary(config: ModelConfig, made: Tokenizer) -> ModelConfig:
@@ -66,11 +70,15 @@ def train(
     resume: bool,
     started: str,
     stop_asked: Callable[[], bool],
+    world: World = ALONE,
 ) -> Iterator[Event]:
     """Train in the run folder `folder` until it holds model.safetensors, or until `stop_asked`.
 
     With `resume`, a finished run is left as it is and an unfinished one goes on, where parameters and dataset
     are the same; otherwise the training begins anew. Raises Diverged on a loss that is not finite.
+
+    In a `world` of several processes all of them call this with the same arguments and see the same folder; the leading
+    one alone writes there.
     """
     made = dataset.tokens.load_tokenizer()
     model_config = fit_vocabulary(model_config, made)
@@ -78,33 +86,62 @@ def train(
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
     facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
     run = RunFolder(folder)
-    with run.locked():
-        manifest = run.begun() if resume else None
-        if manifest and (difference := _first_difference(manifest, parameters, facts)):
-            yield Notice(f"{folder} was made with other parameters ({difference}); beginning anew")
-            manifest = None
-        elif manifest and run.finished():
-            yield Notice(f"{folder} is finished already with these parameters; nothing to do")
+    with run.locked() if world.leads else nullcontext():
+        found = world.told(lambda: _look(run, parameters, facts, train_config.max_steps, resume))
+        yield from found.notices
+        if found.finished:
             return
-        state = run.load_state() if manifest else None
+        state, manifest = found.state, found.manifest
         if state:
-            yield Notice(f"going on after step {state.step} of {train_config.max_steps}")
             devices.use_threads(state.threads)  # sums depend on them in their last bits
-            if state.device != str(device):
-                yield Notice(f"the steps so far were done on {state.device}, not {device}; last bits may differ")
+            if state.device != device.type:
+                yield Notice(f"the steps so far were done on {state.device}, not {device.type}; last bits may differ")
+            if state.processes != world.size:
+                yield Notice(
+                    f"the steps so far were done by {state.processes} processes, not {world.size}; last bits may differ"
+                )
         # the trainer first: a model that does not fit into memory must not cost the run that is there
-        trainer = Trainer(_starting_model(run, state, model_config, train_config).to(device), dataset, train_config, device)
+        starting = _starting_model(run, state, model_config, train_config).to(device)
+        trainer = Trainer(starting, dataset, train_config, device, world)
+        if failure := trainer.compile():
+            yield Notice(f"torch.compile does not work here ({failure}); going on without")
         if state:
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
+            trainer.loss_scale = LossScale(*state.loss_scale)
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
             manifest = _manifest(folder, trainer, parameters, facts, started)
-            run.begin(manifest, parameters, made)
-        (folder / DIVERGED).unlink(missing_ok=True)
+            if world.leads:
+                run.begin(manifest, parameters, made)
+        if world.leads:
+            (folder / DIVERGED).unlink(missing_ok=True)
         try:
-            yield from _session(run, state, manifest, trainer, facts, stop_asked)
+            yield from _session(run if world.leads else None, state, manifest, trainer, facts, stop_asked)
         except Diverged as error:
-            artifact.write_json(folder / DIVERGED, error.facts)
+            if world.leads:
+                artifact.write_json(folder / DIVERGED, error.facts)
             raise Diverged(f"{error}; {folder / DIVERGED} tells all about it", error.facts) from None
+
+
+@dataclass
+class _Found:
+    """What a run folder holds when a training begins: nothing, a training to go on with, or a finished one."""
+
+    notices: list[Notice]
+    finished: bool = False
+    manifest: artifact.Manifest | None = None
+    state: State | None = None
+
+
+def _look(run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], max_steps: int, resume: bool) -> _Found:
+    """What is there to go on with."""
+    manifest = run.begun() if resume else None
+    if manifest and (difference := _first_difference(manifest, parameters, facts)):
+        return _Found([Notice(f"{run.folder} was made with other parameters ({difference}); beginning anew")])
+    if manifest and run.finished():
+        return _Found([Notice(f"{run.folder} is finished already with these parameters; nothing to do")], finished=True)
+    state = run.load_state() if manifest else None
+    notices = [Notice(f"going on after step {state.step} of {max_steps}")] if state else []
+    return _Found(notices, manifest=manifest, state=state)
 
 
 def _manifest(
@@ -122,8 +159,9 @@ def _manifest(
         facts=found,
         started=started,
         seed=trainer.config.seed,
-        device=str(trainer.device),
+        device=trainer.device.type,
         threads=devices.threads(),
+        processes=trainer.world.size,
     )
 
 
@@ -141,22 +179,22 @@ def _starting_model(
 
 
 def _session(
-    run: RunFolder,
+    run: RunFolder | None,
     state: State | None,
     manifest: artifact.Manifest,
     trainer: Trainer,
     facts: dict[str, Any],
     stop_asked: Callable[[], bool],
 ) -> Iterator[Event]:
-    """Steps from `state` (None: from the first) to the last one, then publish."""
+    """Steps from `state` (None: from the first) to the last one, then publish; without a `run` nothing is written."""
     config = trainer.config
-    clock = _Clock(config.batch_size * trainer.dataset.context_length)
+    clock = Clock(trainer)
     best_step, best_val_loss = (state.best_step, state.best_val_loss) if state else (None, None)
     if state is None:
         first = Record(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
-        run.append(METRICS, asdict(first))
+        if run:
+            run.append(METRICS, asdict(first))
         yield first
-    yield Begun(trainer.step)
     while trainer.step < config.max_steps:
         with clock.step():
             record = trainer.train_step()
@@ -168,61 +206,37 @@ def _session(
             if best_val_loss is None or val_loss < best_val_loss:
                 best_step, best_val_loss = step, val_loss
         logged = validated or _due(step, config.log_interval)
-        if logged:
+        if run and logged:
             run.append(METRICS, asdict(record))
         yield record
-        stopping = stop_asked() and not last
+        stopping = not last and trainer.world.any(stop_asked(), trainer.device)
         if validated or stopping or _due(step, config.checkpoint_interval):
             state = State(
                 step=step,
                 best_step=best_step,
                 best_val_loss=best_val_loss,
                 threads=devices.threads(),
-                device=str(trainer.device),
+                device=trainer.device.type,
+                processes=trainer.world.size,
+                loss_scale=(trainer.loss_scale.value, trainer.loss_scale.since),
             )
-            run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
-        if logged or stopping:
-            run.append(TIMINGS, clock.line(step))
+            if run:
+                run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
+        if run and (logged or stopping):
+            timing = clock.line(step)
+            run.append(TIMINGS, timing)
+            if logged:
+                yield Logged(record, timing, clock.seconds_left(step))
         if stopping:
             yield Stopped(step)
             return
     assert state is not None  # the last step is always validated and saved
-    run.publish(state, manifest)
+    if run:
+        run.publish(state, manifest)
 
 
 def _due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
-
-
-class _Clock:
-    """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
-
-    def __init__(self, tokens_a_step: int) -> None:
-        self._tokens_a_step = tokens_a_step
-        self._restart(time.perf_counter())
-
-    def _restart(self, now: float) -> None:
-        self._began, self._steps, self._stepping = now, 0, 0.0
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Count the block as one step."""
-        began = time.perf_counter()
-        yield
-        self._steps += 1
-        self._stepping += time.perf_counter() - began
-
-    def line(self, step: int) -> dict[str, Any]:
-        """A line of timings.jsonl after `step`, and begin the next one.
-
-        `seconds` since the line before, or since the session began, validations and saving included; tokens a second
-        in the steps alone; the most bytes of memory held so far.
-        """
-        now = time.perf_counter()
-        seconds, rate = now - self._began, self._steps * self._tokens_a_step / self._stepping
-        self._restart(now)
-        memory = devices.peak_memory()
-        return {"step": step, "seconds": round(seconds, 4), "tokens_per_second": round(rate, 1), "memory": memory}
 
 
 def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:

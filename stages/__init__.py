@@ -25,6 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
+_BAR = 16  # characters
 
 
 class Terminated(BaseException):
@@ -39,9 +40,10 @@ class Stage(click.Command):
         words = list(sys.argv[1:] if args is None else args)
         code = 0
         _open_what_is_closed()
-        # OpenMP's threads wait asleep, not spinning: where one of 2 cores is busy elsewhere a step of gpt_balanced takes 3.5 s
-        # instead of 4.7 s, at rest it takes no longer (bench/threads.py). The variable is read when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # OpenMP's threads spin a moment between two operations and then sleep: a small model's step takes three quarters of the
+        # time it takes with threads that sleep at once, and where a core is busy elsewhere a step of gpt_balanced takes four
+        # fifths of what it takes with threads that spin for long (bench/threads.py). Read when torch is imported.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
             with self.make_context(self.name, words, **extra) as context:
@@ -78,7 +80,8 @@ class Stage(click.Command):
 
     def _complain(self, message: str) -> None:
         line = " ".join(message.split("\n")).strip()
-        click.echo(f"{self.name}: error: {line}", err=True)
+        process = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        click.echo(f"{self.name}{process}: error: {line}", err=True)
 
 
 def _open_what_is_closed() -> None:
@@ -195,48 +198,47 @@ def say(text: str) -> None:
         click.echo(text, err=True)
 
 
+def be_quiet() -> None:
+    """Say nothing from here on, as with --quiet."""
+    click.get_current_context().meta["quiet"] = True
+
+
 class Progress:
     """What `progress` yields: how far the work has come, said on stderr now and then."""
 
     def __init__(self, total: int, unit: str) -> None:
         self.total, self.unit = total, unit
-        self.begin(0)
-
-    def begin(self, done: int) -> None:
-        """Begin, or go on, with `done` units behind us; the time left is reckoned from here."""
-        self.done = self.start = done
+        self.done = 0
         self._began = self._said = time.monotonic()
 
-    def advance(self, count: int, info: str = "") -> None:
-        """Note `count` more units, and `info` on the way things are."""
+    def advance(self, count: int) -> None:
+        """Note `count` more units."""
         self.done += count
-        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
-            say(self.line(info))
-
-    def line(self, info: str) -> str:
-        """Units done, share, time left, info."""
-        spent = time.monotonic() - self._began
-        left = spent * (self.total - self.done) / max(1, self.done - self.start)
+        left = (time.monotonic() - self._began) * (self.total - self.done) / max(1, self.done)
         share = 100 * self.done / max(1, self.total)
-        return f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left" + (
-            f", {info}" if info else ""
-        )
+        self.show(f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left")
+
+    def show(self, line: str) -> None:
+        """Say `line`, which tells how things are now, if the last one is some time ago."""
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self.note(line)
 
     def note(self, text: str) -> None:
         """Say `text` on a line of its own."""
+        self._said = time.monotonic()
         say(text)
 
 
 class _TerminalProgress(Progress):
-    """The same as one line that is written over."""
+    """The same as one line that is written over, behind a bar."""
 
-    def advance(self, count: int, info: str = "") -> None:
-        self.done += count
+    def show(self, line: str) -> None:
         if time.monotonic() - self._said >= 0.1 or self.done >= self.total:
             self._said = time.monotonic()
+            filled = _BAR * self.done // max(1, self.total)
+            bar = "█" * filled + "░" * (_BAR - filled)
             width = os.get_terminal_size(sys.stderr.fileno()).columns
-            click.echo(f"\r\033[K{self.line(info)[: width - 1]}", err=True, nl=False)
+            click.echo(f"\r\033[K{f'{bar} {line}'[: width - 1]}", err=True, nl=False)
 
     def note(self, text: str) -> None:
         click.echo("\r\033[K", err=True, nl=False)

@@ -7,14 +7,17 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 import click
 
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import device_option, progress, say, stage
+from stages import be_quiet, device_option, duration, progress, say, stage
+
+if TYPE_CHECKING:
+    from lib.trainer import Record
 
 
 def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
@@ -54,13 +57,14 @@ def main(
     """Train a model on the dataset folder DATASET, into the run folder RUN.
 
     The weights that did best on the validation split become RUN/model.safetensors. Interrupted, it saves its state;
-    the same command goes on there and ends with the same bytes.
+    the same command goes on there and ends with the same bytes. `torchrun --nproc-per-node N -m stages.train …` trains
+    with N processes, each with its share of every batch.
     """
     started, began = provenance.now(), time.monotonic()
     if output is None and not plan:
         raise UsageError("give -o RUN, the folder to train in, or --plan")
 
-    from lib import cost, device, training
+    from lib import cost, device, training, world
     from lib.dataset import Dataset
     from lib.trainer import Record
 
@@ -77,25 +81,44 @@ def main(
     def stop_asked() -> bool:
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
 
-    events = training.train(
-        output, data, config.model, config.train, chosen, resume=resume == "auto", started=started, stop_asked=stop_asked
-    )
-    with stop.caught(), progress(config.train.max_steps, "steps") as shown:
+    with world.joined(chosen) as all_processes, stop.caught(), progress(config.train.max_steps, "steps") as shown:
+        if not all_processes.leads:
+            be_quiet()
+        events = training.train(
+            output,
+            data,
+            config.model,
+            config.train,
+            chosen,
+            resume=resume == "auto",
+            started=started,
+            stop_asked=stop_asked,
+            world=all_processes,
+        )
         for event in events:
             match event:
                 case training.Notice(text):
                     shown.note(text)
-                case training.Begun(step):
-                    shown.begin(step)
-                case Record(step=step, train_loss=train_loss, val_loss=val_loss):
-                    if val_loss is not None:
-                        shown.note(f"step {step}: validation loss {val_loss:.4f}")
-                    if train_loss is not None:
-                        shown.advance(1, f"training loss {train_loss:.3f}")
+                case Record(step=0, val_loss=val_loss):
+                    shown.note(f"step 0: validation loss {val_loss:.4f}")
+                case training.Logged(record, timing, seconds_left):
+                    shown.done = record.step
+                    tell = shown.show if record.val_loss is None else shown.note
+                    tell(_line(record, timing, config.train.max_steps, seconds_left))
                 case training.Stopped(step):
                     shown.note(f"stopped after step {step}; the same command goes on from there")
                     if stop.asked():
                         sys.exit(128 + stop.number)
+
+
+def _line(record: "Record", timing: dict[str, Any], max_steps: int, seconds_left: float) -> str:
+    """All that is known after a step, in one line."""
+    validation = "" if record.val_loss is None else f"validation loss {record.val_loss:.4f}, "
+    return (
+        f"step {record.step:,}/{max_steps:,}, {record.tokens:,} tokens: loss {record.train_loss:.4f}, {validation}"
+        f"rate {record.lr:.2g}, gradient {record.grad_norm:.2f}; {timing['tokens_per_second']:,.0f} tokens/s, "
+        f"{timing['share_of_ceiling']:.0%} of the ceiling, {timing['memory'] / 1e9:.2f} GB; {duration(seconds_left)} left"
+    )
 
 
 class _StopSignal:

@@ -167,7 +167,7 @@ def test_pieces_of_a_batch_equal_the_whole_batch(small: Path) -> None:
 
 def test_it_learns_a_batch_by_heart(small: Path) -> None:
     made = trainer(small, learning_rate=1e-2, warmup_steps=0, max_steps=1000)
-    made.dataset.batch = lambda seed, step, size: Dataset.batch(made.dataset, seed, 0, size)  # type: ignore[method-assign]
+    made.dataset.batch = lambda seed, step, *rest: Dataset.batch(made.dataset, seed, 0, *rest)  # type: ignore[method-assign]
     for _ in range(150):
         record = made.train_step()
     assert record.train_loss is not None
@@ -313,7 +313,7 @@ def test_metrics_hold_what_follows_from_the_inputs(small: Path) -> None:
     assert [line["step"] for line in lines if line["val_loss"] is not None] == [0, 4, 8, 12]
     assert lines[-1]["tokens"] == 12 * 4 * 32
     timings = [json.loads(line) for line in (small / "run" / run.TIMINGS).read_text().splitlines()]
-    assert {tuple(line) for line in timings} == {("step", "seconds", "tokens_per_second", "memory")}
+    assert {tuple(line) for line in timings} == {("step", "seconds", "tokens_per_second", "share_of_ceiling", "memory")}
 
 
 def test_an_evaluation_only_at_the_end(small: Path, tmp_path: Path) -> None:

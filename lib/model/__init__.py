@@ -4,20 +4,24 @@
 
 build(config)          the model of a configuration, its weights not yet filled
 count(model)           its trainable parameters
+operations(model)      the arithmetic of training it on one token
 """
 
 import torch
 from torch import nn
 
 from lib.config import ModelConfig
+from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
+from lib.model.layers import Linear
+from lib.model.maps import attentions
 from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
-__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count"]
+__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count", "operations"]
 
 CLIMB = (
     "layers",
@@ -59,3 +63,17 @@ def build(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageMo
 def count(model: nn.Module) -> int:
     """Trainable parameters; a tied matrix counts once."""
     return sum(weight.numel() for weight in model.parameters())
+
+
+def operations(model: LanguageModel) -> int:
+    """Floating-point operations of training on one token, forward and backward; the optimizer's are not counted.
+
+    6 for each weight in a matrix product (Kaplan et al. 2020, 2.1), and 12·C·T for each attention: all of its T × T
+    scores, though half of them are masked.
+    """
+    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
+    width = sum(
+        module.n_heads * module.head_size if isinstance(module, MultiHeadAttention) else module.W_value.weight.shape[0]
+        for module in attentions(model)
+    )
+    return 6 * weights + 12 * width * model.context_length

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.errors import MakegptError
+from lib.loss import cross_entropy, cross_entropy_by_hand, linear_cross_entropy
+from lib.model.layers import Linear
 
 #: The first logits' standard deviation: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
 START_LOGITS = 0.3
@@ -27,6 +29,7 @@ class LanguageModel(nn.Module):
         assert config.vocab_size is not None
         self.vocab_size: int = config.vocab_size
         self.context_length = config.context_length
+        self.fused = config.layers == "fused"
 
     def features(self, ids: Tensor) -> Tensor:
         """ids: (B, T) -> what the head reads at each position, (B, T, C)."""
@@ -35,6 +38,14 @@ class LanguageModel(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
         return self.out_head(self.features(self._checked(ids)))
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """How wrong the logits for `ids` are about `targets`, both (B, T): nats, summed over all positions."""
+        x, targets = self.features(self._checked(ids)).flatten(0, 1), targets.flatten()
+        in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
+        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose range its sums may leave
+            return linear_cross_entropy(x, self.out_head.weight, targets)
+        return (cross_entropy if self.fused else cross_entropy_by_hand)(self.out_head(x).float(), targets)
 
     def next_token_logits(self, ids: Tensor) -> Tensor:
         """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only."""

@@ -10,7 +10,7 @@ from lib.model.causal_attention import CausalAttention
 from lib.model.language_model import LanguageModel
 
 
-def attentions(model: LanguageModel) -> list[nn.Module]:
+def attentions(model: LanguageModel) -> list[CausalAttention | MultiHeadAttention]:
     """Every attention in the model, lowest first; none in a bigram."""
     return [module for module in model.modules() if isinstance(module, (CausalAttention, MultiHeadAttention))]
 

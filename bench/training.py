@@ -1,0 +1,126 @@
+"""A training step of ours beside those of transformers and the textbook, alternating: a table, bench/results/training.json.
+
+python bench/training.py [ROUNDS]      make bench installs the two packages first
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib import params, provenance
+
+HERE = Path(__file__).parent
+DROPOUT = ("model.drop_rate=0.1",)
+
+
+@dataclass
+class Contender:
+    """A process that does a step at a time, and what it told."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        self.told.append(json.loads(self.process.stdout.readline()))
+
+    def column(self, key: str) -> list[float]:
+        return [line[key] for line in self.told]
+
+
+def contender(name: str, config: str, changes: tuple[str, ...]) -> Contender:
+    kind = name.split(",")[0]
+    command = [sys.executable, str(HERE / "contender.py"), kind, config, *changes]
+    return Contender(name, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+
+
+#: Config -> its contenders: name -> what differs from the config. The recipe of all is AdamW's, but for "ours, as shipped".
+ADAMW = ("train.optimizer=adamw", "model.drop_rate=0")
+FIELD = {"ours": ADAMW, "ours, as shipped": (), "ours, dropout 0.1": (*ADAMW, *DROPOUT), "transformers": ADAMW}
+SHAPES = {
+    "gpt_balanced": FIELD | {"transformers, dropout 0.1": DROPOUT, "textbook": ADAMW, "ceiling": ADAMW},
+    "gpt_real": FIELD | {"textbook": ADAMW, "ceiling": ADAMW},
+    "decoder": FIELD | {"textbook": ADAMW, "ceiling": ADAMW},
+}
+
+
+def compete(config: str, rounds: int) -> list[dict[str, Any]]:
+    """The rows of one shape: medians over the rounds; each ratio is the median of the ratios within a round."""
+    made = params.resolve(params.load(), config, ADAMW)
+    tokens = made.train.batch_size * made.model.context_length
+    field = [contender(name, config, changes) for name, changes in SHAPES[config].items()]
+    for _ in range(rounds):
+        for each in field:
+            each.step()
+    for each in field:
+        each.process.communicate()
+    theirs = next(each for each in field if each.name == "transformers").column("seconds")
+    limit = next(each for each in field if each.name == "ceiling").column("seconds")
+    rows = []
+    for each in field:
+        seconds = each.column("seconds")
+        row = {
+            "contender": each.name,
+            "tokens_per_second": tokens / statistics.median(seconds),
+            "against_transformers": statistics.median(a / b for a, b in zip(theirs, seconds, strict=True)),
+            "share_of_ceiling": statistics.median(a / b for a, b in zip(limit, seconds, strict=True)),
+            "memory": max(each.column("memory")),
+        }
+        if "planned_seconds" in each.told[0]:
+            row["planned_seconds"] = statistics.median(
+                a / b for a, b in zip(each.column("planned_seconds"), seconds, strict=True)
+            )
+            row["planned_memory"] = each.told[0]["planned_memory"] / row["memory"]
+        rows.append(row)
+    return rows
+
+
+def show(config: str, rows: list[dict[str, Any]]) -> None:
+    head = ("tokens/s", "× transformers", "of ceiling", "MB", "plan: time", "memory")
+    print(f"\n{config:28}" + "".join(f"{word:>16}" for word in head))
+    for row in rows:
+        memory = "" if row["contender"] == "ceiling" else f"{row['memory'] / 1e6:.0f}"
+        plan = [f"{row[key]:.2f}" if key in row else "" for key in ("planned_seconds", "planned_memory")]
+        cells = [f"{row['tokens_per_second']:,.0f}", f"{row['against_transformers']:.2f}", f"{row['share_of_ceiling']:.0%}"]
+        print(f"{row['contender']:28}" + "".join(f"{cell:>16}" for cell in [*cells, memory, *plan]), flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main(rounds: int) -> None:
+    results = {}
+    for config in SHAPES:
+        results[config] = compete(config, rounds)
+        show(config, results[config])
+    print("\nplan: what `train --plan` says, as a multiple of the truth")
+    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
+    target = HERE / "results" / "training.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(facts | {"shapes": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)

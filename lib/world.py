@@ -1,0 +1,129 @@
+"""The processes that train one model together: one alone, or as many as `torchrun` has started.
+
+Each takes its share of every batch; the gradients are summed over all of them, and all take the same step, so that their
+weights stay the same bit for bit. The process of rank 0 leads: it alone writes and speaks.
+"""
+
+import os
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Callable, Iterator, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lib.errors import MakegptError
+
+Answer = TypeVar("Answer")
+
+_PATIENCE = timedelta(minutes=30)  # rank 0 may be reading or writing for long while the others wait
+
+
+class World:
+    """The processes of a training, seen from the one of `rank`; made by `joined`, or alone."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of `count` things this process takes: neighbours, as many as the others take, or one more or less."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def total(self, number: float, device: torch.device) -> float:
+        """The sum of every process's `number`."""
+        if self.size == 1:
+            return number
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        held = torch.tensor(number, dtype=kind, device=device)
+        with _together():
+            dist.all_reduce(held)
+        return held.item()
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` is true in any process."""
+        return self.total(float(flag), device) > 0
+
+    def told(self, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` answers, or raises, in the leading process; the others do not ask."""
+        if self.size == 1:
+            return ask()
+        said: list[Any] = [None, None]
+        if self.leads:
+            try:
+                said = [ask(), None]
+            except (MakegptError, OSError) as problem:
+                said = [None, problem]
+        with _together():
+            dist.broadcast_object_list(said)
+        answer, error = said
+        if error is not None:
+            raise error
+        return answer
+
+
+ALONE = World()
+
+
+class GradientSum:
+    """Sums each gradient over all processes as soon as it is complete, while those of earlier layers are still computed."""
+
+    def __init__(self, model: nn.Module, world: World) -> None:
+        self._on_the_way: list[Any] = []
+        self._last_piece = False
+        if world.size > 1:
+            for weight in model.parameters():
+                weight.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def of(self, *, last_piece: bool) -> Iterator[None]:
+        """Around a backward pass: after the `last_piece` of a batch the gradients are sums over all processes."""
+        self._last_piece = last_piece
+        with _together():
+            yield
+            for work in self._on_the_way:
+                work.wait()
+        self._on_the_way.clear()
+
+    def _send(self, weight: Tensor) -> None:
+        if self._last_piece:
+            self._on_the_way.append(dist.all_reduce(weight.grad, async_op=True))
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all processes do together: MakegptError where one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not dist.is_initialized() or not any(word in str(error).lower() for word in _GONE):
+            raise
+        raise MakegptError(
+            "another process of this training has ended, so this one cannot go on; "
+            "the same command goes on after the last saved state"
+        ) from error
+
+
+_GONE = ("connection closed", "connection reset", "broken pipe", "gloo", "nccl", "timed out")
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that `torchrun` has told this process of; alone where it was started by itself."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    with _together():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield World(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()

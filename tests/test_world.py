@@ -1,0 +1,94 @@
+"""Training with several processes, started by torchrun as a user would."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import checkpoint, run
+from tests.conftest import BIN, PROJECT, Stage
+
+STEPS = ["--set", "train.max_steps=150", "--set", "train.eval_interval=25", "--set", "train.batch_size=5"]
+
+
+def torchrun(size: int, dataset: Path, folder: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", str(size), "-m", "stages.train", str(dataset)]
+    command += ["-o", str(folder), "--config", "debug", *STEPS, *words]
+    return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def workers(folder: Path) -> dict[int, int]:
+    """Process ids of a training's workers by rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_text().split("\0")
+                variables = (entry / "environ").read_text().split("\0")
+            except OSError:  # it has just ended, or is not ours
+                continue
+            ranks = [variable[5:] for variable in variables if variable.startswith("RANK=")]
+            if str(folder) in words and ranks:
+                found[int(ranks[0])] = int(entry.name)
+    return found
+
+
+def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
+    while not (folder / run.LAST / run.STATE).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers in /proc")
+def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Path, tmp_path: Path, stage: Stage) -> None:
+    stage("train", small / "dataset", "-o", tmp_path / "alone", "--config", "debug", *STEPS)
+    folder = tmp_path / "together"
+
+    three = torchrun(3, small / "dataset", folder)
+    wait_for_state(three, folder)
+    os.kill(workers(folder)[1], signal.SIGKILL)
+    said = three.communicate(timeout=120)[1]
+    assert three.returncode != 0
+    assert "error: another process of this training has ended" in said
+    assert not (folder / run.MODEL).exists()
+
+    two = torchrun(2, small / "dataset", folder)
+    said = two.communicate(timeout=120)[1]
+    assert two.returncode == 0, said
+    assert said.count("going on after step") == 1, "the leading process alone speaks"
+    assert "done by 3 processes, not 2" in said
+
+    alone, together = (checkpoint.load(each / run.MODEL) for each in (tmp_path / "alone", folder))
+    assert alone[0].keys() == together[0].keys()
+    assert alone[1].keys() == together[1].keys()
+    curves = [
+        [line["train_loss"] or line["val_loss"] for line in run.read_metrics(each)] for each in (tmp_path / "alone", folder)
+    ]
+    assert curves[0][:40] == pytest.approx(curves[1][:40], rel=1e-3)
+    assert curves[0][-1] == pytest.approx(curves[1][-1], rel=0.05)
+    assert len(curves[0]) == len(curves[1]) == 151
+    assert json.loads((folder / run.LAST / run.STATE).read_text())["processes"] == 2
+
+
+def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["--set", "train.max_steps=100000", "--stop-after", "3s"]
+    two = torchrun(2, small / "dataset", folder, *words)
+    said = two.communicate(timeout=120)[1]
+    assert two.returncode == 0, said
+    assert said.count("the same command goes on from there") == 1
+    state = run.read_state(folder)
+    assert state is not None
+    assert f"stopped after step {state.step};" in said
+
+
+def test_an_error_of_the_leading_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
+    with run.RunFolder(tmp_path / "run").locked():
+        two = torchrun(2, small / "dataset", tmp_path / "run")
+        said = two.communicate(timeout=120)[1]
+    assert two.returncode != 0
+    assert "is being trained by another `train`" in said
