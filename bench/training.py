@@ -22,16 +22,16 @@ DROPOUT = ("model.drop_rate=0.1",)
 
 @dataclass
 class Contender:
-    """A process that does a step at a time, and what it told."""
+    """A process that does steps when it is told to, and what it told."""
 
     name: str
     process: "subprocess.Popen[str]"
     told: list[dict[str, Any]] = field(default_factory=list)
 
-    def step(self) -> None:
+    def turn(self, steps: int) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("step\n")
+        self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         self.told.append(json.loads(self.process.stdout.readline()))
 
@@ -45,24 +45,43 @@ def contender(name: str, config: str, changes: tuple[str, ...]) -> Contender:
     return Contender(name, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
 
 
-#: Config -> its contenders: name -> what differs from the config. The recipe of all is AdamW's, but for "ours, as shipped".
+@dataclass(frozen=True)
+class Shape:
+    """A shape to compete on: a config, what is changed in it for all, and the contenders: name -> what is changed for it."""
+
+    config: str
+    changes: tuple[str, ...]
+    steps: int  # in a row; short ones need some, or the threads of the one before are still spinning
+    contenders: dict[str, tuple[str, ...]]
+
+
+#: The recipe of all is AdamW without dropout, but where the name says otherwise.
 ADAMW = ("train.optimizer=adamw", "model.drop_rate=0")
-FIELD = {"ours": ADAMW, "ours, as shipped": (), "ours, dropout 0.1": (*ADAMW, *DROPOUT), "transformers": ADAMW}
+MUON = ("train.optimizer=muon",)
+OURS: dict[str, tuple[str, ...]] = {
+    "ours": (),
+    "ours, Muon": MUON,
+    "ours, dropout 0.1": DROPOUT,
+    "ours, bfloat16": ("train.precision=bfloat16",),
+}
+COMPILED = {"ours, compiled": ("train.compile=on",)}
+PEERS: dict[str, tuple[str, ...]] = {"transformers": (), "textbook": (), "ceiling": ()}
 SHAPES = {
-    "gpt_balanced": FIELD | {"transformers, dropout 0.1": DROPOUT, "textbook": ADAMW, "ceiling": ADAMW},
-    "gpt_real": FIELD | {"textbook": ADAMW, "ceiling": ADAMW},
-    "decoder": FIELD | {"textbook": ADAMW, "ceiling": ADAMW},
+    "gpt_balanced": Shape("gpt_balanced", ADAMW, 1, OURS | {"transformers, dropout 0.1": DROPOUT} | PEERS),
+    "gpt_real": Shape("gpt_real", ADAMW, 1, OURS | PEERS),
+    "decoder": Shape("decoder", ADAMW, 12, OURS | COMPILED | PEERS),
+    "decoder, batches of 12": Shape("decoder", (*ADAMW, "train.batch_size=12"), 24, OURS | COMPILED | PEERS),
 }
 
 
-def compete(config: str, rounds: int) -> list[dict[str, Any]]:
+def compete(shape: Shape, rounds: int) -> list[dict[str, Any]]:
     """The rows of one shape: medians over the rounds; each ratio is the median of the ratios within a round."""
-    made = params.resolve(params.load(), config, ADAMW)
+    made = params.resolve(params.load(), shape.config, list(shape.changes))
     tokens = made.train.batch_size * made.model.context_length
-    field = [contender(name, config, changes) for name, changes in SHAPES[config].items()]
+    field = [contender(name, shape.config, (*shape.changes, *changes)) for name, changes in shape.contenders.items()]
     for _ in range(rounds):
         for each in field:
-            each.step()
+            each.turn(shape.steps)
     for each in field:
         each.process.communicate()
     theirs = next(each for each in field if each.name == "transformers").column("seconds")
@@ -86,9 +105,9 @@ def compete(config: str, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def show(config: str, rows: list[dict[str, Any]]) -> None:
+def show(name: str, rows: list[dict[str, Any]]) -> None:
     head = ("tokens/s", "× transformers", "of ceiling", "MB", "plan: time", "memory")
-    print(f"\n{config:28}" + "".join(f"{word:>16}" for word in head))
+    print(f"\n{name:28}" + "".join(f"{word:>16}" for word in head))
     for row in rows:
         memory = "" if row["contender"] == "ceiling" else f"{row['memory'] / 1e6:.0f}"
         plan = [f"{row[key]:.2f}" if key in row else "" for key in ("planned_seconds", "planned_memory")]
@@ -112,9 +131,9 @@ def machine() -> dict[str, Any]:
 
 def main(rounds: int) -> None:
     results = {}
-    for config in SHAPES:
-        results[config] = compete(config, rounds)
-        show(config, results[config])
+    for name, shape in SHAPES.items():
+        results[name] = compete(shape, rounds)
+        show(name, results[name])
     print("\nplan: what `train --plan` says, as a multiple of the truth")
     facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
     target = HERE / "results" / "training.json"

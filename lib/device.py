@@ -5,6 +5,7 @@ import hashlib
 import resource
 import sys
 import time
+from typing import Callable
 
 import torch
 
@@ -64,12 +65,24 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def matmul_rate(device: torch.device, size: int = 1024, repeats: int = 5) -> float:
-    """Floating-point operations a second in a square matrix product on `device`, the best of some tries."""
-    a = torch.randn(size, size, device=device)
+def matmul_rate(device: torch.device, shape: tuple[int, int, int] = (1024, 1024, 1024), repeats: int = 5) -> float:
+    """Floating-point operations a second in a product of (n, k) and (k, m) on `device`, the best of some tries."""
+    n, k, m = shape
+    a, b = torch.randn(n, k, device=device), torch.randn(k, m, device=device)
+    return 2 * n * k * m / _shortest(lambda: torch.mm(a, b)[0, 0].item(), repeats)
+
+
+def pass_rate(device: torch.device, repeats: int = 5) -> float:
+    """Numbers a second that are read, changed and written back, many more of them than a cache holds."""
+    numbers = torch.zeros(1 << 24, device=device)
+    return numbers.numel() / _shortest(lambda: numbers.add_(1.0)[0].item(), repeats)
+
+
+def _shortest(work: Callable[[], object], repeats: int) -> float:
+    """Seconds that `work` takes, the best of some tries; it must end with reading a number, which waits for the device."""
     best = float("inf")
     for _ in range(repeats):
         begin = time.perf_counter()
-        torch.mm(a, a)[0, 0].item()  # reading a number waits for the device
+        work()
         best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best
+    return best

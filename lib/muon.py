@@ -10,7 +10,7 @@ from torch import Tensor
 
 #: The quintic aX + bXXᵀX + c(XXᵀ)²X, steep at 0 and between 0.7 and 1.2 near 1 (Jordan et al. 2024).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_ITERATIONS = 5
+ITERATIONS = 5
 _EPS = 1e-7  # keeps a gradient of 0 from dividing by zero
 
 MOMENTUM = 0.95
@@ -27,7 +27,7 @@ def orthogonalised(gradient: Tensor) -> Tensor:
     wide = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T
     x = wide / (wide.norm() + _EPS)  # no singular value above 1
     square, factor = x @ x.T, None
-    for left in reversed(range(_ITERATIONS)):
+    for left in reversed(range(ITERATIONS)):
         polynomial = torch.addmm(square, square, square, beta=_B, alpha=_C)
         polynomial.diagonal().add_(_A)
         factor = polynomial if factor is None else polynomial @ factor

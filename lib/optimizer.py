@@ -37,27 +37,35 @@ def adamw_by_hand(
     return weight - rate * weight_decay * weight - rate * m / (v.sqrt() + eps), mean, square
 
 
-def build(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a training, each weight in one of them, in groups by what decays and how fast it learns.
+def groups(model: LanguageModel, config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """The weights by what decays and how fast it learns: tables, matrices, vectors.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
     a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
     so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
-    al. 2022, Tensor Programs V, table 3). Matrices may go by Muon, the others never: AdamW is PyTorch's fused twin of
-    `adamw_by_hand`.
+    al. 2022, Tensor Programs V, table 3).
     """
-    groups: dict[str, dict[str, Any]] = {
+    found: dict[str, dict[str, Any]] = {
         "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_rate_factor},
         "matrices": {"params": [], "weight_decay": config.weight_decay, "multiple": 1.0},
         "vectors": {"params": [], "weight_decay": 0.0, "multiple": 1.0},
     }
     for name, weight in model.named_parameters():
         kind = "tables" if model.is_table(name) else "matrices" if model.decayed(name) else "vectors"
-        groups[kind]["params"].append(weight)
+        found[kind]["params"].append(weight)
+    return found
+
+
+def build(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a training, each weight in one of them.
+
+    Matrices may go by Muon, the others never: AdamW is PyTorch's fused twin of `adamw_by_hand`.
+    """
+    by_kind = groups(model, config)
     muon: list[torch.optim.Optimizer] = []
-    if config.optimizer == "muon" and groups["matrices"]["params"]:
-        muon = [Muon([groups.pop("matrices")])]
-    adamw = torch.optim.AdamW(list(groups.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
+    if config.optimizer == "muon" and by_kind["matrices"]["params"]:
+        muon = [Muon([by_kind.pop("matrices")])]
+    adamw = torch.optim.AdamW(list(by_kind.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
     return [adamw, *muon]
 
 

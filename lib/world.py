@@ -71,14 +71,18 @@ ALONE = World()
 
 
 class GradientSum:
-    """Sums each gradient over all processes as soon as it is complete, while those of earlier layers are still computed."""
+    """Sums each gradient over all processes while those of earlier layers are still computed.
+
+    Small ones travel together: a sum of a few numbers takes as long as one of many thousands.
+    """
 
     def __init__(self, model: nn.Module, world: World) -> None:
-        self._on_the_way: list[Any] = []
         self._last_piece = False
+        self._waiting: list[Tensor] = []  # gradients that are complete, too few to be sent yet
+        self._sent: list[tuple[Any, Tensor, list[Tensor]]] = []  # the sum under way, its numbers, whose they are
         if world.size > 1:
             for weight in model.parameters():
-                weight.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
+                weight.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def of(self, *, last_piece: bool) -> Iterator[None]:
@@ -86,13 +90,30 @@ class GradientSum:
         self._last_piece = last_piece
         with _together():
             yield
-            for work in self._on_the_way:
+            self._send()
+            for work, numbers, gradients in self._sent:
                 work.wait()
-        self._on_the_way.clear()
+                for gradient, part in zip(gradients, torch.split(numbers, [each.numel() for each in gradients]), strict=True):
+                    if gradient.data_ptr() != part.data_ptr():
+                        gradient.copy_(part.view_as(gradient))
+        self._sent.clear()
 
-    def _send(self, weight: Tensor) -> None:
+    def _complete(self, weight: Tensor) -> None:
         if self._last_piece:
-            self._on_the_way.append(dist.all_reduce(weight.grad, async_op=True))
+            assert weight.grad is not None
+            self._waiting.append(weight.grad)
+            if sum(gradient.numel() for gradient in self._waiting) >= _ENOUGH:
+                self._send()
+
+    def _send(self) -> None:
+        if self._waiting:
+            flat = [gradient.flatten() for gradient in self._waiting]
+            numbers = flat[0] if len(flat) == 1 else torch.cat(flat)
+            self._sent.append((dist.all_reduce(numbers, async_op=True), numbers, self._waiting))
+            self._waiting = []
+
+
+_ENOUGH = 1 << 20  # numbers that are worth a sum of their own
 
 
 @contextmanager

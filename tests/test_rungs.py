@@ -13,8 +13,8 @@ from lib.errors import MakegptError, UsageError
 from lib.loss import cross_entropy
 from lib.model.attention import MultiHeadAttention
 from lib.model.causal_attention import CausalAttention, attention_weights, causal_mask
+from lib.model.dropout import Dropout, dropout, dropout_by_the_bit
 from lib.model.heads import Heads
-from lib.model.layers import dropout
 from lib.model.maps import attention_maps
 from lib.model.self_attention import BareSelfAttention, SelfAttention
 from lib.model.shortcut import DeepNetwork, mean_gradients
@@ -244,6 +244,31 @@ def test_dropout_by_hand_is_pytorchs() -> None:
         results.append(drop())
     torch.testing.assert_close(*results, rtol=1e-6, atol=0)
     assert abs((results[0] == 0).float().mean().item() - 0.3) < 0.05
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(401, 1003), (3,)])
+def test_dropout_by_the_bit_drops_as_many_and_keeps_the_mean(rate: float, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    x = torch.ones(shape)
+    dropped = dropout_by_the_bit(x, rate)
+    values = dropped.unique().tolist()
+    assert values == pytest.approx([0.0, 1 / (1 - rate)][-len(values) :], rel=1e-4) or values == [0.0]
+    if x.numel() > 100:
+        assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.005)
+        # neighbours fall on their own, those of one draw too
+        for apart in (1, 2, 4):
+            pairs = (dropped[:, apart:] == 0) & (dropped[:, :-apart] == 0)
+            assert pairs.float().mean().item() == pytest.approx(rate**2, abs=0.005)
+
+
+def test_dropout_has_one_gradient_in_both_forms() -> None:
+    for fused in (False, True):
+        x = torch.ones(1000, requires_grad=True)
+        y = Dropout(0.3, fused=fused).train()(x)
+        y.sum().backward()
+        assert x.grad is not None
+        torch.testing.assert_close(x.grad, y.detach())
 
 
 def test_shortcuts_keep_the_gradient_of_the_first_layer() -> None:

@@ -25,6 +25,7 @@ __all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count", "operations"]
 
 CLIMB = (
     "layers",
+    "dropout",
     "language_model",
     "bigram",
     "positions",

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lib.config import ModelConfig
 from lib.model.causal_attention import attention_weights, causal_mask
+from lib.model.dropout import Dropout
 from lib.model.layers import Linear
 from lib.model.norm import RMSNorm
 from lib.model.positions import Rotary
@@ -48,7 +49,7 @@ class MultiHeadAttention(nn.Module):
         self.q_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
         self.rotate = Rotary(context_length, self.head_size) if rotary else nn.Identity()
-        self.dropout = nn.Dropout(drop_rate)
+        self.dropout = Dropout(drop_rate, fused=fused)
         self.out_proj = Linear(emb_dim, emb_dim)
         self.register_buffer("mask", causal_mask(context_length, window), persistent=False)
 
@@ -77,14 +78,15 @@ class MultiHeadAttention(nn.Module):
         """x: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         q, k, v = self.queries_keys_values(x)
-        if self.fused:
+        drops = self.training and self.dropout.rate > 0
+        if self.fused and not (drops and x.device.type == "cpu"):  # there, fused attention that drops is slower than this
             heads = F.scaled_dot_product_attention(
                 q,
                 k,
                 v,
                 attn_mask=None if self.window is None else ~self.mask[:T, :T],
                 is_causal=self.window is None,
-                dropout_p=self.dropout.p if self.training else 0.0,
+                dropout_p=self.dropout.rate if drops else 0.0,
                 enable_gqa=self.n_kv_heads < self.n_heads,
             )
         else:

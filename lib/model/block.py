@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.model.attention import attention_of
+from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS
 from lib.model.norm import NORMS
 
@@ -22,7 +23,7 @@ class TransformerBlock(nn.Module):
         self.attention = attention_of(config)
         self.norm2 = NORMS[config.norm](config.emb_dim, fused=fused)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
-        self.dropout = nn.Dropout(config.drop_rate)
+        self.dropout = Dropout(config.drop_rate, fused=fused)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, C) -> (B, T, C)."""

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lib.model.dropout import Dropout
 from lib.model.layers import Linear
 
 
@@ -53,7 +54,7 @@ class CausalAttention(nn.Module):
         self.W_query = Linear(emb_dim, head_size, bias=qkv_bias)
         self.W_key = Linear(emb_dim, head_size, bias=qkv_bias)
         self.W_value = Linear(emb_dim, head_size, bias=qkv_bias)
-        self.dropout = nn.Dropout(drop_rate)
+        self.dropout = Dropout(drop_rate)
         self.dropout_on = dropout_on
         self.register_buffer("mask", causal_mask(context_length), persistent=False)  # follows the device, is not saved
 

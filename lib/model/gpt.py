@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.model.block import TransformerBlock
+from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
 from lib.model.norm import NORMS
@@ -17,7 +18,7 @@ class GPT(EmbeddingModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.dropout = nn.Dropout(config.drop_rate)
+        self.dropout = Dropout(config.drop_rate, fused=self.fused)
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.final_norm = NORMS[config.norm](config.emb_dim, fused=config.layers == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)

@@ -1,4 +1,4 @@
-"""The two layers that hold nearly all of a GPT's numbers, and the one that holds none, written out from tensors.
+"""The two layers that hold nearly all of a GPT's numbers, written out from tensors.
 
 B batch, T time, C embedding, V vocabulary
 """
@@ -30,12 +30,3 @@ class Embedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, self.weight)  # weight[ids], with a gradient that does not sort the ids
-
-
-def dropout(x: Tensor, rate: float) -> Tensor:
-    """Each number to zero with probability `rate`, the others larger by 1/(1 - rate), so that the mean stays.
-
-    Draws from the default generator, as `nn.Dropout` does, its twin (Srivastava et al. 2014).
-    """
-    kept = torch.empty_like(x).bernoulli_(1 - rate)
-    return x * kept / (1 - rate)

@@ -1,0 +1,104 @@
+"""Learning for the time: `decoder_fast` beside a plain loop of the published small recipe, on Tiny Shakespeare's characters.
+
+python bench/quality.py      after: make build-dataset CONFIG=decoder_fast DATASET=tiny_shakespeare
+
+The recipe: 4 layers, 4 heads, 128 wide, context 64, batches of 12, 2,000 steps of AdamW, rate 1e-3 with warm-up and cosine
+(nanoGPT's for a CPU, which reports a validation loss of 1.88). Both count the seconds of their training steps; validations, on
+the whole split, are not counted. The curves go to bench/results/quality.json.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Callable
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the stages have it
+
+import torch
+
+from bench.training import machine
+from lib import device, model, params, provenance, training
+from lib.config import Config
+from lib.dataset import Dataset
+from lib.evaluation import total_nats
+from lib.loss import cross_entropy
+from lib.model import LanguageModel
+from lib.schedule import learning_rate
+from lib.trainer import Trainer
+
+CPU = torch.device("cpu")
+GOAL = 1.88
+EVERY = 50  # steps between validations
+RECIPE = ["model.n_layers=4", "train.batch_size=12", "train.learning_rate=1e-3", "train.max_steps=2000", "train.beta2=0.95"]
+
+Curve = list[tuple[int, float, float]]  # step, seconds, validation loss
+
+
+def watched(step: Callable[[], object], net: LanguageModel, data: Dataset, steps: int) -> Curve:
+    """Do `steps` steps, validating in between."""
+    seconds, curve = 0.0, []
+    for number in range(1, steps + 1):
+        began = time.perf_counter()
+        step()
+        seconds += time.perf_counter() - began
+        if number % EVERY == 0:
+            nats = total_nats(net, data.tokens, *data.split("val"), CPU)
+            curve.append((number, seconds, nats / data.predicted("val")))
+    return curve
+
+
+def built(config: Config, data: Dataset) -> LanguageModel:
+    net = model.build(training.fit_vocabulary(config.model, data.tokens.load_tokenizer()))
+    net.initialise(torch.Generator().manual_seed(config.train.seed))
+    return net
+
+
+def plain(data: Dataset) -> Curve:
+    """The loop that everybody writes, around the same model: fused attention, all logits, AdamW as it comes."""
+    config = params.resolve(params.load(), "decoder", RECIPE)
+    net = built(config, data).train()
+    optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        ids = torch.from_numpy(data.batch(1, done, config.train.batch_size).astype("int64"))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(done, config.train)
+        loss = cross_entropy(net(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()) / ids[:, 1:].numel()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        done += 1
+
+    return watched(step, net, data, config.train.max_steps)
+
+
+def fast(data: Dataset) -> Curve:
+    device.keep_freed_memory()
+    config = params.resolve(params.load(), "decoder_fast")
+    trainer = Trainer(built(config, data), data, config.train, CPU)
+    return watched(trainer.train_step, trainer.model, data, config.train.max_steps)
+
+
+def reached(curve: Curve) -> float:
+    return next((seconds for _, seconds, loss in curve if loss <= GOAL), float("inf"))
+
+
+def main() -> None:
+    data = Dataset(Path("artifacts/datasets/tiny_shakespeare.char.64"))
+    curves = {"plain": plain(data), "decoder_fast": fast(data)}
+    for name, curve in curves.items():
+        step, seconds, loss = curve[-1]
+        print(f"{name:14}{step:6} steps in {seconds:5.0f} s: {loss:.4f}; {GOAL} reached after {reached(curve):.0f} s")
+    end = curves["plain"][-1][1]
+    same = min((loss, seconds) for _, seconds, loss in curves["decoder_fast"] if seconds <= end)
+    print(f"decoder_fast within the plain loop's {end:.0f} s: {same[0]:.4f}, after {same[1]:.0f} s")
+    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "goal": GOAL}
+    (Path(__file__).parent / "results" / "quality.json").write_text(json.dumps(facts | {"curves": curves}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
