@@ -16,7 +16,7 @@ EXTRAS  ?= dev
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder figures setup test test-kill lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -36,6 +36,8 @@ help:
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
+## bench          a training step beside transformers and the textbook, and learning beside a plain loop; takes 20 minutes;
+##                results to bench/results/
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
@@ -136,6 +138,13 @@ check:
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
 	$(BIN)/python docs/figures.py
+
+bench:
+	@$(MAKE) --no-print-directory setup EXTRAS=dev,parity
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt llms-from-scratch
+	@$(MAKE) --no-print-directory build-dataset CONFIG=decoder_fast DATASET=tiny_shakespeare TEXT= SET=
+	PYTHONPATH=. $(BIN)/python bench/quality.py
+	PYTHONPATH=. $(BIN)/python bench/training.py
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

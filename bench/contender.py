@@ -52,7 +52,8 @@ def ours(config: Config, world: World = ALONE) -> Step:
     built = model.build(model_config)
     built.initialise(torch.Generator().manual_seed(1))
     trainer = Trainer(built, data, config.train, CPU, world)
-    trainer.compile()
+    if failure := trainer.compile():
+        raise RuntimeError(failure)
     return trainer.train_step
 
 

@@ -49,7 +49,8 @@ def main(config_name: str, steps: int) -> None:
     found = {}
     print(f"{config_name:14}{'tokens/s':>12}{'said':>10}{'MB each':>10}{'sum of gradients':>20}")
     for size in (1, 2, 3):
-        command = ["torchrun", "--standalone", "--nproc-per-node", str(size), __file__, "work", config_name, str(steps)]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+        command = [*launch, __file__, "work", config_name, str(steps)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         found[size] = row = json.loads(done.stdout)

@@ -17,7 +17,7 @@ class Clock:
         self._tokens_a_step = config.batch_size * trainer.dataset.context_length
         self._device = trainer.device
         self._operations_a_token = model.operations(built)
-        self._ceiling = devices.matmul_rate(trainer.device) * trainer.world.size
+        self._ceiling = devices.matmul_rate(trainer.device, dtype=trainer.precision) * trainer.world.size
         self._steps_left_from = (trainer.step, config.max_steps)
         self._began_all = time.perf_counter()
         self._restart(self._began_all)

@@ -125,7 +125,7 @@ class TrainConfig:
         "type of the products' factors (auto: bfloat16 or float16 on CUDA, else float32)",
         one_of=("auto", "float32", "bfloat16", "float16"),
     )
-    compile: str = parameter("torch.compile for the blocks (auto: on CUDA)", one_of=("auto", "on", "off"))
+    compile: str = parameter("torch.compile for all but the head (auto: on CUDA)", one_of=("auto", "on", "off"))
     seed: int = parameter("seed of the initial weights, the batches and dropout", at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from lib import device as devices
-from lib import model
+from lib import model, precision
 from lib.config import ModelConfig, TrainConfig
 from lib.loss import LOGITS_AT_ONCE
+from lib.model.attention import written_out
 from lib.model.layers import Linear
 from lib.model.maps import attentions
 from lib.muon import ITERATIONS
@@ -40,14 +41,15 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
     rows = config.batch_size // config.grad_accum_steps * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
 
-    rate, passes = devices.matmul_rate(device, (min(rows, 2048), C, 4 * C)), devices.pass_rate(device)
+    rate = devices.matmul_rate(device, (min(rows, 2048), C, 4 * C), precision.choose(config.precision, device))
+    passes = devices.pass_rate(device)
     products = 6 * sum(module.weight.numel() for module in built.modules() if isinstance(module, Linear))
     a_token = products / rate + (model.operations(built) - products) / (rate * _ATTENTION)
     a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
-    a_step = _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / (rate * _ATTENTION)
+    a_step = _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
-    if model_config.attention == "explicit":
+    if written_out(model_config.attention == "fused", model_config.drop_rate, device):
         kept += 3 * rows * T * model_config.n_heads * layers
     return {
         "parameters": parameters,

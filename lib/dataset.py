@@ -103,7 +103,7 @@ class Dataset:
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or these `rows` of it: ids, (B, T + 1)."""
-        numbers = step * size + np.array(rows or range(size))
+        numbers = step * size + np.array(range(size) if rows is None else rows)
         epochs, places = np.divmod(numbers, self.windows)
         starts = [
             shuffled(int(place), self.windows, key=(seed, int(epoch))) * self.stride

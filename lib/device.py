@@ -65,10 +65,18 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def matmul_rate(device: torch.device, shape: tuple[int, int, int] = (1024, 1024, 1024), repeats: int = 5) -> float:
-    """Floating-point operations a second in a product of (n, k) and (k, m) on `device`, the best of some tries."""
-    n, k, m = shape
-    a, b = torch.randn(n, k, device=device), torch.randn(k, m, device=device)
+def matmul_rate(
+    device: torch.device,
+    shape: tuple[int, int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = 5,
+) -> float:
+    """Floating-point operations a second in a product of (n, k) and (k, m) on `device`, the best of some tries.
+
+    Without a `shape`, in one of squares that keep the device busy.
+    """
+    n, k, m = shape or (((1024 if device.type == "cpu" else 8192),) * 3)
+    a, b = torch.randn(n, k, device=device, dtype=dtype), torch.randn(k, m, device=device, dtype=dtype)
     return 2 * n * k * m / _shortest(lambda: torch.mm(a, b)[0, 0].item(), repeats)
 
 

@@ -61,12 +61,12 @@ def _nats(x: Tensor, weight: Tensor, targets: Tensor, gradients: bool = False) -
     factor = weight.to(low)
     stride = -(-len(weight) // _CACHE_LINE) * _CACHE_LINE
     rows = max(1, LOGITS_AT_ONCE // stride)
-    memory = x.new_empty(min(rows, len(x)), stride)[:, : len(weight)]
-    nats, dx, dweight = x.new_zeros(()), torch.empty_like(x), None
+    memory = x.new_empty((min(rows, len(x)), stride), dtype=torch.float32)[:, : len(weight)]
+    nats, dx, dweight = memory.new_zeros(()), torch.empty_like(x), None
     for start in range(0, len(x), rows):
         part, wanted = x[start : start + rows].to(low), targets[start : start + rows, None]
         table = memory[: len(part)]  # the logits, (R, V)
-        if low == x.dtype:
+        if low == table.dtype:
             torch.mm(part, factor.T, out=table)
         else:
             table.copy_(part @ factor.T)

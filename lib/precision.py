@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-_FIRST_SCALE = 65536.0
 _STEPS_BEFORE_DOUBLING = 1000
 
 
@@ -29,26 +28,19 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 
 @dataclass(frozen=True)
 class LossScale:
-    """By what the loss is multiplied before the backward pass, and since which step.
+    """By what the loss of float16 is multiplied before the backward pass, and since which step.
 
     float16 has no numbers between 0 and 6e-8; gradients, which are that small, are lifted into its range and set down
     again before they are used (Micikevicius et al. 2018, 3.2). Where that was too high, the gradients are not finite.
     """
 
-    value: float = 1.0
+    value: float = 65536.0
     since: int = 0
 
-    @classmethod
-    def first(cls, dtype: torch.dtype) -> "LossScale":
-        """Where a training begins: 1, which changes nothing, but for float16."""
-        return cls(_FIRST_SCALE if dtype == torch.float16 else 1.0)
-
     def lower(self, step: int) -> "LossScale":
-        """Half of it, after gradients that were not finite."""
+        """Half of it, but no less than 1, after gradients that were not finite."""
         return LossScale(max(1.0, self.value / 2), step)
 
     def after(self, step: int) -> "LossScale":
-        """Twice as much after a thousand good steps in a row; 1 stays 1."""
-        if self.value == 1.0 or step - self.since < _STEPS_BEFORE_DOUBLING:
-            return self
-        return LossScale(self.value * 2, step)
+        """Twice as much after a thousand good steps in a row."""
+        return LossScale(self.value * 2, step) if step - self.since >= _STEPS_BEFORE_DOUBLING else self

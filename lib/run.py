@@ -249,7 +249,8 @@ class State:
     threads: int
     device: str
     processes: int = 1
-    loss_scale: tuple[float, int] = (1.0, 0)  # and the step since which it is that
+    precision: str = "torch.float32"
+    loss_scale: tuple[float, int] | None = None  # and the step since which it is that
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
     metrics_bytes: int = 0
 

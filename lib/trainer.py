@@ -59,7 +59,7 @@ class Trainer:
         self.device = device
         self.world = world
         self.precision = precision.choose(config.precision, device)
-        self.loss_scale = LossScale.first(self.precision)
+        self.loss_scale = LossScale() if self.precision == torch.float16 else None
         self.optimizers = build(model, config)
         self.step = 0
         self._gradients = GradientSum(model, world)
@@ -74,9 +74,14 @@ class Trainer:
         """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
         if not compiled.wanted(self.config.compile, self.device):
             return None
-        ids = torch.zeros(self.config.batch_size // self._pieces, self.dataset.context_length, dtype=torch.long)
+        sizes = {self.config.batch_size // self._pieces, -(-self.config.batch_size // self._pieces)}  # of the pieces
+        shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
         with precision.autocast(self.precision, self.device):
-            return compiled.compile_features(self.model, ids.to(self.device))
+            failure = compiled.compile_features(self.model, shapes, self.device)
+        if self.world.any(failure is not None, self.device):  # all or none: their gradients must come in one order
+            compiled.undo(self.model)
+            return failure or "it failed in another process"
+        return None
 
     def train_step(self) -> Record:
         """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
@@ -86,7 +91,7 @@ class Trainer:
         while True:
             loss = self._loss_and_gradients()
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-            if (torch.isfinite(norm) and math.isfinite(loss)) or self.loss_scale.value == 1.0:
+            if (torch.isfinite(norm) and math.isfinite(loss)) or self.loss_scale is None or self.loss_scale.value == 1.0:
                 break
             self.loss_scale = self.loss_scale.lower(self.step)  # float16's range was left: the same batch again
             self._forget_gradients()
@@ -98,7 +103,8 @@ class Trainer:
             optimizer.step()
         self._forget_gradients()
         self.step += 1
-        self.loss_scale = self.loss_scale.after(self.step)
+        if self.loss_scale:
+            self.loss_scale = self.loss_scale.after(self.step)
         return Record(
             step=self.step,
             tokens=self.step * config.batch_size * self.dataset.context_length,
@@ -117,21 +123,23 @@ class Trainer:
         config = self.config
         mine = self.world.share(self._pieces)
         n_targets = config.batch_size * self.dataset.context_length
+        scale = self.loss_scale.value if self.loss_scale else 1.0
         loss = 0.0
         for piece in mine:
             rows = range(config.batch_size * piece // self._pieces, config.batch_size * (piece + 1) // self._pieces)
             batch = self.dataset.batch(config.seed, self.step, config.batch_size, rows)
-            ids = torch.from_numpy(batch.astype("int64")).to(self.device, non_blocking=True)  # (b, T + 1)
+            ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (b, T + 1)
             torch.manual_seed(devices.seed_from(config.seed, self.step, piece))  # for dropout alone
             with precision.autocast(self.precision, self.device):
                 # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
                 piece_loss = self.model.loss(ids[:, :-1], ids[:, 1:]) / n_targets
             with self._gradients.of(last_piece=piece == mine[-1]):
-                (piece_loss * self.loss_scale.value).backward()  # type: ignore[no-untyped-call]
+                (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
-        if self.loss_scale.value != 1.0:
+        if scale != 1.0:
             for weight in self.model.parameters():
-                weight.grad.mul_(1 / self.loss_scale.value)  # type: ignore[union-attr]
+                if weight.grad is not None:
+                    weight.grad.mul_(1 / scale)
         return self.world.total(loss, self.device)
 
     def _forget_gradients(self) -> None:
@@ -193,6 +201,6 @@ class Trainer:
         for key, value in moments.items():
             kind, _, name = key.partition("/")
             weight = weights[name]
-            # AdamW counts its steps in a number that stays where it was; all else lies beside the weight, laid out like it
-            held = value.clone() if kind == "step" else torch.empty_like(weight).copy_(value)
+            # AdamW counts its steps in a number of its own; all else is laid out like the weight
+            held = value.to(weight.device, copy=True) if kind == "step" else torch.empty_like(weight).copy_(value)
             owner[weight].state[weight][kind] = held

@@ -4,7 +4,7 @@
 """
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -86,14 +86,20 @@ def train(
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
     facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
     run = RunFolder(folder)
-    with run.locked() if world.leads else nullcontext():
-        found = world.told(lambda: _look(run, parameters, facts, train_config.max_steps, resume))
+    with ExitStack() as stack:
+
+        def look() -> _Found:
+            stack.enter_context(run.locked())
+            return _look(run, parameters, facts, train_config.max_steps, resume)
+
+        found = world.told(look)
         yield from found.notices
         if found.finished:
             return
         state, manifest = found.state, found.manifest
         if state:
-            devices.use_threads(state.threads)  # sums depend on them in their last bits
+            if state.processes == world.size:
+                devices.use_threads(state.threads)  # sums depend on them in their last bits
             if state.device != device.type:
                 yield Notice(f"the steps so far were done on {state.device}, not {device.type}; last bits may differ")
             if state.processes != world.size:
@@ -107,11 +113,14 @@ def train(
             yield Notice(f"torch.compile does not work here ({failure}); going on without")
         if state:
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
-            trainer.loss_scale = LossScale(*state.loss_scale)
+            if trainer.loss_scale and state.loss_scale:
+                trainer.loss_scale = LossScale(*state.loss_scale)
+            if state.precision != str(trainer.precision):
+                yield Notice(f"the steps so far were done in {state.precision}, not {trainer.precision}")
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
             manifest = _manifest(folder, trainer, parameters, facts, started)
-            if world.leads:
-                run.begin(manifest, parameters, made)
+            beginning = manifest
+            world.told(lambda: run.begin(beginning, parameters, made))
         if world.leads:
             (folder / DIVERGED).unlink(missing_ok=True)
         try:
@@ -218,7 +227,8 @@ def _session(
                 threads=devices.threads(),
                 device=trainer.device.type,
                 processes=trainer.world.size,
-                loss_scale=(trainer.loss_scale.value, trainer.loss_scale.since),
+                precision=str(trainer.precision),
+                loss_scale=(trainer.loss_scale.value, trainer.loss_scale.since) if trainer.loss_scale else None,
             )
             if run:
                 run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
@@ -228,6 +238,7 @@ def _session(
             if logged:
                 yield Logged(record, timing, clock.seconds_left(step))
         if stopping:
+            trainer.world.meet()  # who left before the state is saved would have torchrun end the process that saves it
             yield Stopped(step)
             return
     assert state is not None  # the last step is always validated and saved

@@ -39,8 +39,7 @@ class World:
         """The sum of every process's `number`."""
         if self.size == 1:
             return number
-        kind = torch.float32 if device.type == "mps" else torch.float64
-        held = torch.tensor(number, dtype=kind, device=device)
+        held = torch.tensor(number, dtype=torch.float64, device=device)
         with _together():
             dist.all_reduce(held)
         return held.item()
@@ -48,6 +47,12 @@ class World:
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether `flag` is true in any process."""
         return self.total(float(flag), device) > 0
+
+    def meet(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            with _together():
+                dist.barrier()
 
     def told(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` answers, or raises, in the leading process; the others do not ask."""
@@ -122,15 +127,15 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not dist.is_initialized() or not any(word in str(error).lower() for word in _GONE):
+        if not any(words in str(error).lower() for words in _GONE):
             raise
         raise MakegptError(
-            "another process of this training has ended, so this one cannot go on; "
+            f"another process of this training has ended ({str(error).splitlines()[0]}), so this one cannot go on; "
             "the same command goes on after the last saved state"
         ) from error
 
 
-_GONE = ("connection closed", "connection reset", "broken pipe", "gloo", "nccl", "timed out")
+_GONE = ("connection closed", "connection reset", "broken pipe", "timed out", "remote process exited")
 
 
 @contextmanager
@@ -140,10 +145,17 @@ def joined(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield ALONE
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    with _together():
+    if device.type == "mps":
+        raise MakegptError("several processes cannot train on mps, which PyTorch has no sums for; --device cpu can")
+    try:
+        if device.type == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise MakegptError(
+            f"the {size} processes did not find each other ({str(error).splitlines()[0]}); start them with torchrun, "
+            "no more on a machine than it has devices"
+        ) from error
     try:
         yield World(dist.get_rank(), size)
     finally:

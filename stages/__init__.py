@@ -80,7 +80,7 @@ class Stage(click.Command):
 
     def _complain(self, message: str) -> None:
         line = " ".join(message.split("\n")).strip()
-        process = f" (process {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         click.echo(f"{self.name}{process}: error: {line}", err=True)
 
 

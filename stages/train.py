@@ -1,11 +1,12 @@
 """A dataset to a run: the model, trained."""
 
 import json
+import os
 import re
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
@@ -81,9 +82,10 @@ def main(
     def stop_asked() -> bool:
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
 
-    with world.joined(chosen) as all_processes, stop.caught(), progress(config.train.max_steps, "steps") as shown:
+    with world.joined(chosen) as all_processes, stop.caught(), ExitStack() as stack:
         if not all_processes.leads:
             be_quiet()
+        shown = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = training.train(
             output,
             data,
@@ -141,7 +143,8 @@ class _StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self.number = number
-        signal.signal(number, signal.SIG_DFL)
+        if "WORLD_SIZE" not in os.environ:  # torchrun may tell twice, and ends itself what does not end
+            signal.signal(number, signal.SIG_DFL)
         say("stopping after this step; once more to stop at once")
 
 

@@ -69,6 +69,7 @@ def test_head_and_loss_in_bfloat16_are_near_those_in_float32() -> None:
     for context in (precision.autocast(torch.float32, CPU), precision.autocast(torch.bfloat16, CPU)):
         a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
         with context:
+            assert loss.linear_cross_entropy(a.bfloat16(), w, targets).dtype == torch.float32
             nats = loss.linear_cross_entropy(a, w, targets)
         assert nats.dtype == torch.float32
         gradients.append((nats, *torch.autograd.grad(nats, (a, w))))
@@ -102,15 +103,15 @@ def test_a_loss_scale_that_is_too_high_is_halved_and_the_batch_done_again(small:
     made, same = (trainer(small, precision="float16") for _ in range(2))
     made.loss_scale = LossScale(2.0**40)
     one, other = made.train_step(), same.train_step()
+    assert made.loss_scale is not None
     assert 2.0**10 < made.loss_scale.value < 2.0**40
     assert one.train_loss == other.train_loss
     assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
 
 
-def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_one_stays_one() -> None:
+def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_falls_to_one_at_least() -> None:
     assert LossScale(8.0, since=5).after(1004) == LossScale(8.0, since=5)
     assert LossScale(8.0, since=5).after(1005) == LossScale(16.0, since=1005)
-    assert LossScale.first(torch.float32).after(10**6).value == 1.0
     assert LossScale(1.5).lower(7) == LossScale(1.0, since=7)
 
 
@@ -120,6 +121,7 @@ def test_float16_goes_on_with_its_scale_to_the_same_bytes(small: Path, tmp_path:
     train(tmp_path / "run", small, chosen, stop_after=5)
     state = run.read_state(tmp_path / "run")
     assert state is not None
+    assert state.loss_scale is not None
     assert state.loss_scale[0] > 1
     train(tmp_path / "run", small, chosen)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
@@ -214,4 +216,4 @@ def test_operations_are_six_a_weight_and_twelve_a_width_and_token(small: Path) -
     built = trainer(small).model
     products = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
     assert model.operations(built) == 6 * products + 12 * 2 * 32 * 32
-    assert device.matmul_rate(CPU, (8, 64, 16), 2) > 1e6
+    assert device.matmul_rate(CPU, (8, 64, 16), repeats=2) > 1e6

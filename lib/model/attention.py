@@ -3,6 +3,7 @@
 B batch, T time, C embedding, H heads, G key and value heads, D = C/H head size
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,20 +79,25 @@ class MultiHeadAttention(nn.Module):
         """x: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         q, k, v = self.queries_keys_values(x)
-        drops = self.training and self.dropout.rate > 0
-        if self.fused and not (drops and x.device.type == "cpu"):  # there, fused attention that drops is slower than this
+        drop_rate = self.dropout.rate if self.training else 0.0
+        if not written_out(self.fused, drop_rate, x.device):
             heads = F.scaled_dot_product_attention(
                 q,
                 k,
                 v,
                 attn_mask=None if self.window is None else ~self.mask[:T, :T],
                 is_causal=self.window is None,
-                dropout_p=self.dropout.rate if drops else 0.0,
+                dropout_p=drop_rate,
                 enable_gqa=self.n_kv_heads < self.n_heads,
             )
         else:
             heads = self.dropout(self._weights(q, k)) @ self._shared(v)  # (B, H, T, D)
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
+
+
+def written_out(fused: bool, drop_rate: float, device: torch.device) -> bool:
+    """Whether attention makes its weights, T × T numbers a head: also on a CPU where it drops, for fused it is slower there."""
+    return not fused or (drop_rate > 0 and device.type == "cpu")
 
 
 def attention_of(config: ModelConfig) -> MultiHeadAttention:

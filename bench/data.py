@@ -1,0 +1,61 @@
+"""What batches of a large corpus cost: seconds a batch at near and far steps, and memory, over shards of zeros.
+
+python bench/data.py [GIGABYTES] [FOLDER]      the shards are sparse files and take no space on most file systems
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lib import artifact, corpus, device, params
+from lib.dataset import Dataset, build
+from lib.text import open_document
+
+import torch  # isort: skip
+
+SHARD = 1 << 29  # tokens a shard, 1 GB of uint16
+CPU = torch.device("cpu")
+
+
+def grow(folder: Path, gigabytes: int) -> None:
+    """Put so many shards of zeros behind those of a tokens folder."""
+    manifest = artifact.read_manifest(folder, "tokens")
+    for number in range(1, gigabytes + 1):
+        path = folder / f"shard-{number:05d}.npy"
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (SHARD,)})
+            file.truncate(file.tell() + 2 * SHARD)
+        manifest["outputs"] |= artifact.files_of(folder, [path.name])
+    artifact.write_json(folder / artifact.MANIFEST, manifest)
+
+
+def main(gigabytes: int, scratch: Path) -> None:
+    config = params.resolve(params.load(), "gpt_balanced")
+    text, tokens, folder = (scratch / part for part in ("text.txt", "tokens", "dataset"))
+    text.write_text("to be or not to be " * 1000)
+    corpus.write(tokens, [open_document(text)], "gpt2", config.tokenize, started="", on_bytes=lambda _: None)
+    grow(tokens, gigabytes)
+    build(tokens, folder, context_length=256, stride=None, val_fraction=0.1, started="")
+    before = device.peak_memory(CPU)
+    began = time.perf_counter()
+    data = Dataset(folder)
+    print(f"{len(data.tokens):,} tokens, {data.windows:,} windows; opened and verified in {time.perf_counter() - began:.1f} s")
+    for step in (0, 1_000, 1_000_000, 1_000_000_000):
+        began = time.perf_counter()
+        for number in range(100):
+            data.batch(1, step + number, 4)
+        print(f"a batch at step {step:>13,}: {(time.perf_counter() - began) * 10:.2f} ms")
+    print(json.dumps({"peak_megabytes": round(device.peak_memory(CPU) / 1e6), "before": round(before / 1e6)}))
+
+
+if __name__ == "__main__":
+    folder = Path(tempfile.mkdtemp(dir=sys.argv[2] if len(sys.argv) > 2 else None))
+    try:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10, folder)
+    finally:
+        shutil.rmtree(folder)
