@@ -68,7 +68,7 @@ COMPILED = {"ours, compiled": ("train.compile=on",)}
 PEERS: dict[str, tuple[str, ...]] = {"transformers": (), "textbook": (), "ceiling": ()}
 SHAPES = {
     "gpt_balanced": Shape("gpt_balanced", ADAMW, 1, OURS | {"transformers, dropout 0.1": DROPOUT} | PEERS),
-    "gpt_real": Shape("gpt_real", ADAMW, 1, OURS | PEERS),
+    "gpt_real": Shape("gpt_real", ADAMW, 1, {"ours": (), "ours, dropout 0.1": DROPOUT} | PEERS),  # 24 GB hold no more
     "decoder": Shape("decoder", ADAMW, 12, OURS | COMPILED | PEERS),
     "decoder, batches of 12": Shape("decoder", (*ADAMW, "train.batch_size=12"), 24, OURS | COMPILED | PEERS),
 }

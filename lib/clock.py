@@ -8,6 +8,8 @@ from lib import device as devices
 from lib import model
 from lib.trainer import Trainer
 
+_SECONDS_BETWEEN_LOOKS = 30.0
+
 
 class Clock:
     """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
@@ -15,12 +17,18 @@ class Clock:
     def __init__(self, trainer: Trainer) -> None:
         config, built = trainer.config, trainer.model
         self._tokens_a_step = config.batch_size * trainer.dataset.context_length
-        self._device = trainer.device
+        self._device, self._precision, self._processes = trainer.device, trainer.precision, trainer.world.size
         self._operations_a_token = model.operations(built)
-        self._ceiling = devices.matmul_rate(trainer.device, dtype=trainer.precision) * trainer.world.size
+        self._ceiling = 0.0
+        self._find_ceiling()
         self._steps_left_from = (trainer.step, config.max_steps)
         self._began_all = time.perf_counter()
         self._restart(self._began_all)
+
+    def _find_ceiling(self) -> None:
+        """What all processes' products come to, in operations a second: the best of several looks, some may be disturbed."""
+        rate = devices.matmul_rate(self._device, dtype=self._precision) * self._processes
+        self._ceiling, self._looked = max(self._ceiling, rate), time.perf_counter()
 
     def _restart(self, now: float) -> None:
         self._began, self._steps, self._stepping = now, 0, 0.0
@@ -40,6 +48,8 @@ class Clock:
         in the steps alone, and as a share of what bare matrix products would do; the most bytes of memory held so far.
         """
         now = time.perf_counter()
+        if now - self._looked > _SECONDS_BETWEEN_LOOKS:
+            self._find_ceiling()
         seconds, rate = now - self._began, self._steps * self._tokens_a_step / self._stepping
         self._restart(now)
         return {

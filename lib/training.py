@@ -97,15 +97,8 @@ def train(
         if found.finished:
             return
         state, manifest = found.state, found.manifest
-        if state:
-            if state.processes == world.size:
-                devices.use_threads(state.threads)  # sums depend on them in their last bits
-            if state.device != device.type:
-                yield Notice(f"the steps so far were done on {state.device}, not {device.type}; last bits may differ")
-            if state.processes != world.size:
-                yield Notice(
-                    f"the steps so far were done by {state.processes} processes, not {world.size}; last bits may differ"
-                )
+        if state and state.processes == world.size:
+            devices.use_threads(state.threads)  # sums depend on them in their last bits
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         starting = _starting_model(run, state, model_config, train_config).to(device)
         trainer = Trainer(starting, dataset, train_config, device, world)
@@ -115,8 +108,10 @@ def train(
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
             if trainer.loss_scale and state.loss_scale:
                 trainer.loss_scale = LossScale(*state.loss_scale)
-            if state.precision != str(trainer.precision):
-                yield Notice(f"the steps so far were done in {state.precision}, not {trainer.precision}")
+            means = _means(device.type, world.size, str(trainer.precision))
+            for before, now in zip(_means(state.device, state.processes, state.precision), means, strict=True):
+                if before != now:
+                    yield Notice(f"the steps so far were done {before}, not {now}; last bits may differ")
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
             manifest = _manifest(folder, trainer, parameters, facts, started)
             beginning = manifest
@@ -129,6 +124,11 @@ def train(
             if world.leads:
                 artifact.write_json(folder / DIVERGED, error.facts)
             raise Diverged(f"{error}; {folder / DIVERGED} tells all about it", error.facts) from None
+
+
+def _means(device: str, processes: int, precision: str) -> tuple[str, str, str]:
+    """In words, what the last bits of a step depend on besides the inputs."""
+    return f"on {device}", f"by {processes} process{'es' if processes > 1 else ''}", f"in {precision.removeprefix('torch.')}"
 
 
 @dataclass

@@ -60,7 +60,7 @@ def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Pat
     said = two.communicate(timeout=120)[1]
     assert two.returncode == 0, said
     assert said.count("going on after step") == 1, "the leading process alone speaks"
-    assert "done by 3 processes, not 2" in said
+    assert "done by 3 processes, not by 2 processes" in said
 
     alone, together = (checkpoint.load(each / run.MODEL) for each in (tmp_path / "alone", folder))
     assert alone[0].keys() == together[0].keys()
