@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the stages have it
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the stages have it
 
 import torch
 

@@ -1,6 +1,6 @@
 """A training step of ours beside those of transformers and the textbook, alternating: a table, bench/results/training.json.
 
-python bench/training.py [ROUNDS]      make bench installs the two packages first
+python bench/training.py [ROUNDS [SHAPE...]]      make bench installs the two packages first
 """
 
 import json
@@ -129,17 +129,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(rounds: int) -> None:
-    results = {}
-    for name, shape in SHAPES.items():
-        results[name] = compete(shape, rounds)
-        show(name, results[name])
-    print("\nplan: what `train --plan` says, as a multiple of the truth")
-    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
+def main(rounds: int, names: list[str]) -> None:
     target = HERE / "results" / "training.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(facts | {"shapes": results}, indent=1) + "\n")
+    results = json.loads(target.read_text()) if target.is_file() else {}
+    for name in names or SHAPES:
+        rows = compete(SHAPES[name], rounds)
+        show(name, rows)
+        facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
+        results[name] = facts | {"rows": rows}
+        target.write_text(json.dumps(results, indent=1) + "\n")
+    print("\nplan: what `train --plan` says, as a multiple of the truth")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5, sys.argv[2:])

@@ -19,6 +19,7 @@ from lib.optimizer import groups
 _BLOCK_PASSES = 60  # a step's work besides products, for each of the T·C numbers that a block passes on
 _LOGIT_PASSES = 3  # softmax and its gradient, for each logit
 _WEIGHT_PASSES = 4  # gradient, its norm, AdamW, for each weight
+_BLOCK_SECONDS = 0.007  # what a block's operations take however few numbers they have, forward and backward, on a CPU
 _ATTENTION = 0.5  # attention's share of the rate of plain products
 
 _FLOAT = 4  # bytes of a float32
@@ -46,7 +47,8 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
     products = 6 * sum(module.weight.numel() for module in built.modules() if isinstance(module, Linear))
     a_token = products / rate + (model.operations(built) - products) / (rate * _ATTENTION)
     a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
-    a_step = _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
+    a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
+    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
     if written_out(model_config.attention == "fused", model_config.drop_rate, device):

@@ -43,7 +43,7 @@ class Stage(click.Command):
         # OpenMP's threads spin a moment between two operations and then sleep: a small model's step takes three quarters of the
         # time it takes with threads that sleep at once, and where a core is busy elsewhere a step of gpt_balanced takes four
         # fifths of what it takes with threads that spin for long (bench/threads.py). Read when torch is imported.
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
             with self.make_context(self.name, words, **extra) as context:
