@@ -143,9 +143,11 @@ class _StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self.number = number
-        if "WORLD_SIZE" not in os.environ:  # torchrun may tell twice, and ends itself what does not end
+        if "WORLD_SIZE" in os.environ:  # torchrun may tell twice, and ends itself what does not end
+            say("stopping after this step")
+        else:
             signal.signal(number, signal.SIG_DFL)
-        say("stopping after this step; once more to stop at once")
+            say("stopping after this step; once more to stop at once")
 
 
 if __name__ == "__main__":
