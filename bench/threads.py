@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 BUSY = "while True: pass"
-SPINS = ("0", "1000", "10000", "300000")  # GOMP_SPINCOUNT: sleep at once, ours, GNU OpenMP's own default
+SPINS = ("0", "1000", "10000", "300000")  # GOMP_SPINCOUNT: sleep at once, …, ours, GNU OpenMP's own default
 STEPS = 5
 
 

@@ -9,7 +9,6 @@ from lib import model, precision
 from lib.config import ModelConfig, TrainConfig
 from lib.loss import LOGITS_AT_ONCE
 from lib.model.attention import written_out
-from lib.model.layers import Linear
 from lib.model.maps import attentions
 from lib.muon import ITERATIONS
 from lib.optimizer import groups
@@ -44,7 +43,7 @@ def plan(model_config: ModelConfig, config: TrainConfig, device: torch.device, v
 
     rate = devices.matmul_rate(device, (min(rows, 2048), C, 4 * C), precision.choose(config.precision, device))
     passes = devices.pass_rate(device)
-    products = 6 * sum(module.weight.numel() for module in built.modules() if isinstance(module, Linear))
+    products = model.products(built)
     a_token = products / rate + (model.operations(built) - products) / (rate * _ATTENTION)
     a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
     a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0

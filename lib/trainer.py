@@ -21,7 +21,7 @@ from lib.model import LanguageModel
 from lib.optimizer import build, set_rate
 from lib.precision import LossScale
 from lib.schedule import learning_rate
-from lib.world import ALONE, GradientSum, World
+from lib.world import ALONE, GradientSum, World, portion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Trainer:
         """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
         if not compiled.wanted(self.config.compile, self.device):
             return None
-        sizes = {self.config.batch_size // self._pieces, -(-self.config.batch_size // self._pieces)}  # of the pieces
+        sizes = {len(portion(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
         shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
         with precision.autocast(self.precision, self.device):
             failure = compiled.compile_features(self.model, shapes, self.device)
@@ -91,11 +91,13 @@ class Trainer:
         while True:
             loss = self._loss_and_gradients()
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-            if (torch.isfinite(norm) and math.isfinite(loss)) or self.loss_scale is None or self.loss_scale.value == 1.0:
+            finite = bool(torch.isfinite(norm)) and math.isfinite(loss)
+            if finite or self.loss_scale is None or self.loss_scale.value == 1.0:
                 break
             self.loss_scale = self.loss_scale.lower(self.step)  # float16's range was left: the same batch again
             self._forget_gradients()
-        self._check_finite(loss, norm, rate)
+        if not finite:
+            raise self._diverged(loss, norm, rate)
         if config.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
         set_rate(self.optimizers, rate)
@@ -126,7 +128,7 @@ class Trainer:
         scale = self.loss_scale.value if self.loss_scale else 1.0
         loss = 0.0
         for piece in mine:
-            rows = range(config.batch_size * piece // self._pieces, config.batch_size * (piece + 1) // self._pieces)
+            rows = portion(config.batch_size, piece, self._pieces)
             batch = self.dataset.batch(config.seed, self.step, config.batch_size, rows)
             ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (b, T + 1)
             torch.manual_seed(devices.seed_from(config.seed, self.step, piece))  # for dropout alone
@@ -162,13 +164,12 @@ class Trainer:
             )
         return nats / self.dataset.predicted("val")
 
-    def _check_finite(self, loss: float, norm: Tensor, rate: float) -> None:
-        if torch.isfinite(norm) and math.isfinite(loss):
-            return
+    def _diverged(self, loss: float, norm: Tensor, rate: float) -> Diverged:
+        """What there is to tell of a loss or gradient that is not finite."""
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
         batch = self.dataset.batch(self.config.seed, self.step, self.config.batch_size)
-        raise Diverged(
+        return Diverged(
             f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
             "or a longer train.warmup_steps",

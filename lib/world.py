@@ -20,6 +20,11 @@ Answer = TypeVar("Answer")
 _PATIENCE = timedelta(minutes=30)  # rank 0 may be reading or writing for long while the others wait
 
 
+def portion(count: int, number: int, of: int) -> range:
+    """Which of `count` things are in part `number` of so many: neighbours, as many as in the others, or one more or less."""
+    return range(count * number // of, count * (number + 1) // of)
+
+
 class World:
     """The processes of a training, seen from the one of `rank`; made by `joined`, or alone."""
 
@@ -33,7 +38,7 @@ class World:
 
     def share(self, count: int) -> range:
         """Which of `count` things this process takes: neighbours, as many as the others take, or one more or less."""
-        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        return portion(count, self.rank, self.size)
 
     def total(self, number: float, device: torch.device) -> float:
         """The sum of every process's `number`."""

@@ -21,7 +21,7 @@ from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
-__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count", "operations"]
+__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count", "operations", "products"]
 
 CLIMB = (
     "layers",
@@ -66,15 +66,19 @@ def count(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
+def products(model: nn.Module) -> int:
+    """The part of `operations` that is products with weights."""
+    return 6 * sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
+
+
 def operations(model: LanguageModel) -> int:
     """Floating-point operations of training on one token, forward and backward; the optimizer's are not counted.
 
     6 for each weight in a matrix product (Kaplan et al. 2020, 2.1), and 12·C·T for each attention: all of its T × T
     scores, though half of them are masked.
     """
-    weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
     width = sum(
         module.n_heads * module.head_size if isinstance(module, MultiHeadAttention) else module.W_value.weight.shape[0]
         for module in attentions(model)
     )
-    return 6 * weights + 12 * width * model.context_length
+    return products(model) + 12 * width * model.context_length
