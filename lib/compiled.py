@@ -1,8 +1,10 @@
 """torch.compile for the part of a training step that is the model's own."""
 
 import torch
+from torch import Tensor
 
 from lib.model import LanguageModel
+from lib.model.cache import Past
 
 
 def wanted(choice: str, device: torch.device) -> bool:
@@ -27,8 +29,12 @@ def compile_features(model: LanguageModel, shapes: list[tuple[int, int]], device
         return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     finally:
         model.zero_grad(set_to_none=True)
+
     # validations see other shapes, each of which would be compiled anew
-    model.features = lambda ids: fast(ids) if model.training else plain(ids)  # type: ignore[method-assign]
+    def features(ids: Tensor, past: Past | None = None) -> Tensor:
+        return fast(ids) if model.training else plain(ids, past)
+
+    model.features = features  # type: ignore[method-assign]
     return None
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from lib.config import ModelConfig
 from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
+from lib.model.cache import Cache
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
@@ -21,11 +22,12 @@ from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
-__all__ = ["CLIMB", "KINDS", "LanguageModel", "build", "count", "operations", "products"]
+__all__ = ["CLIMB", "KINDS", "Cache", "LanguageModel", "build", "count", "operations", "products"]
 
 CLIMB = (
     "layers",
     "dropout",
+    "cache",
     "language_model",
     "bigram",
     "positions",

@@ -1,6 +1,6 @@
 """Multi-head causal self-attention: all heads in one matrix product, and what was made of it since GPT-2.
 
-B batch, T time, C embedding, H heads, G key and value heads, D = C/H head size
+B batch, T time, N ≥ T with what a cache holds, C embedding, H heads, G key and value heads, D = C/H head size
 """
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.config import ModelConfig
+from lib.model.cache import LayerPast
 from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.dropout import Dropout
 from lib.model.layers import Linear
@@ -49,18 +50,19 @@ class MultiHeadAttention(nn.Module):
         self.W_qkv = Linear(emb_dim, (n_heads + 2 * self.n_kv_heads) * self.head_size, bias=qkv_bias)
         self.q_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
-        self.rotate = Rotary(context_length, self.head_size) if rotary else nn.Identity()
+        self.rotate = Rotary(context_length, self.head_size) if rotary else None
         self.dropout = Dropout(drop_rate, fused=fused)
         self.out_proj = Linear(emb_dim, emb_dim)
         self.register_buffer("mask", causal_mask(context_length, window), persistent=False)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> (B, H, T, D), (B, G, T, D), (B, G, T, D)."""
         B, T, _ = x.shape
         # the head is cut off the last dimension, where it is contiguous, and only then moved before time
         heads = self.W_qkv(x).view(B, T, -1, self.head_size).transpose(1, 2)  # (B, H + 2G, T, D)
         q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
-        return self.rotate(self.q_norm(q)), self.rotate(self.k_norm(k)), v
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if self.rotate is None else (self.rotate(q, positions), self.rotate(k, positions), v)
 
     def weights(self, x: Tensor) -> Tensor:
         """How much each position takes from each: (B, T, C) -> (B, H, T, T), without dropout."""
@@ -68,31 +70,44 @@ class MultiHeadAttention(nn.Module):
         return self._weights(q, k)
 
     def _weights(self, q: Tensor, k: Tensor) -> Tensor:
-        T = q.shape[-2]
-        return attention_weights(q, self._shared(k), self.mask[:T, :T])
+        return attention_weights(q, self._shared(k), self._mask(q, k))
+
+    def _mask(self, q: Tensor, k: Tensor) -> Tensor:
+        """(T, N), true where a query must not look; the T queries are the last of N positions."""
+        T, N = q.shape[-2], k.shape[-2]
+        return self.mask[N - T : N, :N]
 
     def _shared(self, kv: Tensor) -> Tensor:
         """Each of G heads H/G times: (B, G, T, D) -> (B, H, T, D)."""
         return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, past: LayerPast | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C); with a `past`, x follows it, and its own keys and values are added there."""
         B, T, C = x.shape
-        q, k, v = self.queries_keys_values(x)
-        drop_rate = self.dropout.rate if self.training else 0.0
-        if not written_out(self.fused, drop_rate, x.device):
-            heads = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=None if self.window is None else ~self.mask[:T, :T],
-                is_causal=self.window is None,
-                dropout_p=drop_rate,
-                enable_gqa=self.n_kv_heads < self.n_heads,
-            )
+        if past is None:
+            heads = self._heads(*self.queries_keys_values(x))
         else:
-            heads = self.dropout(self._weights(q, k)) @ self._shared(v)  # (B, H, T, D)
+            q, k, v = self.queries_keys_values(x, past.positions)
+            heads = torch.cat([self._heads(q[b : b + 1], *kept) for b, kept in enumerate(past.add(k, v))])
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
+
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What each head gathers: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
+        drop_rate = self.dropout.rate if self.training else 0.0
+        if written_out(self.fused, drop_rate, q.device):
+            return self.dropout(self._weights(q, k)) @ self._shared(v)
+        T, N = q.shape[-2], k.shape[-2]
+        everything = self.window is None and T == 1  # what a single new token may see
+        causal = self.window is None and T == N
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if everything or causal else ~self._mask(q, k),
+            is_causal=causal and not everything,
+            dropout_p=drop_rate,
+            enable_gqa=self.n_kv_heads < self.n_heads,
+        )
 
 
 def written_out(fused: bool, drop_rate: float, device: torch.device) -> bool:

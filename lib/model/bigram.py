@@ -6,6 +6,7 @@ B batch, T time, V vocabulary
 from torch import Tensor
 
 from lib.config import ModelConfig
+from lib.model.cache import Past
 from lib.model.language_model import START_LOGITS, LanguageModel
 from lib.model.layers import Embedding
 
@@ -17,7 +18,7 @@ class Bigram(LanguageModel):
         super().__init__(config)
         self.out_head = Embedding(self.vocab_size, self.vocab_size)
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
         """ids: (B, T) -> (B, T): all it knows of the past is the token itself."""
         return ids
 

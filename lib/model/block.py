@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.model.attention import attention_of
+from lib.model.cache import LayerPast
 from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS
 from lib.model.norm import NORMS
@@ -25,7 +26,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
         self.dropout = Dropout(config.drop_rate, fused=fused)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, C) -> (B, T, C)."""
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, past: LayerPast | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C), behind the `past`."""
+        x = x + self.dropout(self.attention(self.norm1(x), past))
         return x + self.dropout(self.feed_forward(self.norm2(x)))

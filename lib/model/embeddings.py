@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.config import ModelConfig
+from lib.model.cache import Past
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Embedding
 from lib.model.positions import Sinusoidal
@@ -24,9 +25,9 @@ class EmbeddingModel(LanguageModel):
         elif config.positions == "sinusoidal":
             self.waves = Sinusoidal(config.context_length, config.emb_dim)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, C). Rotary positions are not added here: attention is told of them instead."""
+    def embed(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), behind the `past`. Rotary positions are not added here: attention is told of them."""
         x = self.tok_emb(ids)
         if self.positions == "learned":
-            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device))
-        return self.waves(x) if self.positions == "sinusoidal" else x
+            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if past is None else past.positions)
+        return self.waves(x, past and past.positions) if self.positions == "sinusoidal" else x

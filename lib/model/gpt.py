@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.model.block import TransformerBlock
+from lib.model.cache import Past
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
@@ -15,6 +16,8 @@ from lib.model.norm import NORMS
 
 class GPT(EmbeddingModel):
     """A decoder-only transformer, GPT-2's by default; `config` may choose later designs part by part."""
+
+    remembers = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -25,11 +28,11 @@ class GPT(EmbeddingModel):
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight
 
-    def features(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, C)."""
-        x = self.dropout(self.embed(ids))
-        for block in self.blocks:
-            x = block(x)
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), behind the `past`."""
+        x = self.dropout(self.embed(ids, past))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, past and past.of(layer))
         return self.final_norm(x)
 
     def first_std(self, name: str, weight: Tensor) -> float:

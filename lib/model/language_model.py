@@ -3,12 +3,15 @@
 B batch, T time, C embedding, V vocabulary
 """
 
+from typing import ClassVar, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from lib.config import ModelConfig
 from lib.errors import MakegptError
 from lib.loss import cross_entropy, cross_entropy_by_hand, linear_cross_entropy
+from lib.model.cache import Cache, Past
 from lib.model.layers import Linear
 
 #: The first logits' standard deviation: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
@@ -18,10 +21,12 @@ START_LOGITS = 0.3
 class LanguageModel(nn.Module):
     """`features` reads the past of each position, `out_head` turns what it found into logits.
 
-    A model sets `out_head`; weights are undefined until `initialise` or a checkpoint fills them.
+    A model sets `out_head`; weights are undefined until `initialise` or a checkpoint fills them. One that `remembers` can
+    keep the past of a text in a `Cache`; others read it anew for each token.
     """
 
     out_head: nn.Module
+    remembers: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig) -> None:
         """`config.vocab_size` must be known."""
@@ -30,10 +35,19 @@ class LanguageModel(nn.Module):
         self.vocab_size: int = config.vocab_size
         self.context_length = config.context_length
         self.fused = config.layers == "fused"
+        self.config = config
 
-    def features(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> what the head reads at each position, (B, T, C)."""
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """ids: (B, T), behind the `past` -> what the head reads at each position, (B, T, C)."""
         raise NotImplementedError
+
+    def cache(self, capacity: int) -> Cache | None:
+        """An empty cache for a text of up to `capacity` tokens; None from a model that does not remember."""
+        if not self.remembers:
+            return None
+        config = self.config
+        device = next(self.parameters()).device
+        return Cache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
@@ -47,13 +61,22 @@ class LanguageModel(nn.Module):
             return linear_cross_entropy(x, self.out_head.weight, targets)
         return (cross_entropy if self.fused else cross_entropy_by_hand)(self.out_head(x).float(), targets)
 
-    def next_token_logits(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only."""
-        return self.out_head(self.features(self._checked(ids))[:, -1])
+    def next_token_logits(self, ids: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
+        """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only.
 
-    def _checked(self, ids: Tensor) -> Tensor:
-        if ids.shape[1] > self.context_length:
-            raise MakegptError(f"{ids.shape[1]} tokens are more than the model's context of {self.context_length}; give fewer")
+        With `caches`, one a text, the ids are those after what each has read, and are added to it.
+        """
+        read = max((cache.length for cache in caches), default=0)
+        past = Past(caches, ids.shape[1], ids.device) if caches else None
+        logits = self.out_head(self.features(self._checked(ids, read), past)[:, -1])
+        for cache in caches:
+            cache.length += ids.shape[1]
+        return logits
+
+    def _checked(self, ids: Tensor, read: int = 0) -> Tensor:
+        """`ids`, if they are in the vocabulary and within the context behind `read` tokens."""
+        if (length := read + ids.shape[1]) > self.context_length:
+            raise MakegptError(f"{length} tokens are more than the model's context of {self.context_length}; give fewer")
         if not ids.is_meta and ids.numel():
             lowest, highest = (int(end) for end in ids.aminmax())
             if lowest < 0 or highest >= self.vocab_size:

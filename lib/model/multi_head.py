@@ -4,6 +4,7 @@ from torch import Tensor
 
 from lib.config import ModelConfig
 from lib.model.attention import attention_of
+from lib.model.cache import Past
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
 
@@ -11,11 +12,13 @@ from lib.model.layers import Linear
 class MultiHead(EmbeddingModel):
     """Embeddings, H narrower heads and their output projection, an output head."""
 
+    remembers = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.attention = attention_of(config)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, C)."""
-        return self.attention(self.embed(ids))
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), behind the `past`."""
+        return self.attention(self.embed(ids, past), past and past.of(0))

@@ -34,9 +34,9 @@ class Sinusoidal(nn.Module):
         self.register_buffer("table", table, persistent=False)
         self.scale = math.sqrt(emb_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, C) -> (B, T, C)."""
-        return self.scale * x + self.table[: x.shape[1]]
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C); `positions`, (B, T), where they are not the first T."""
+        return self.scale * x + (self.table[: x.shape[1]] if positions is None else self.table[positions])
 
 
 class Rotary(nn.Module):
@@ -55,9 +55,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos", turns.cos(), persistent=False)
         self.register_buffer("sin", turns.sin(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, H, T, D) -> (B, H, T, D)."""
-        T = x.shape[-2]
-        cos, sin = self.cos[:T], self.sin[:T]
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        """x: (B, H, T, D) -> (B, H, T, D); `positions`, (B, T), where they are not the first T."""
+        at = slice(x.shape[-2]) if positions is None else positions[:, None]
+        cos, sin = self.cos[at], self.sin[at]
         first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lib.config import ModelConfig
 from lib.model.block import TransformerBlock
+from lib.model.cache import Past
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
@@ -15,12 +16,14 @@ from lib.model.norm import LayerNorm
 class SingleBlock(EmbeddingModel):
     """Embeddings, one block, a final norm, an output head: the parts of a GPT with one layer, begun like the other rungs."""
 
+    remembers = True
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.block = TransformerBlock(config)
         self.final_norm = LayerNorm(config.emb_dim, fused=config.layers == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor) -> Tensor:
-        """ids: (B, T) -> (B, T, C)."""
-        return self.final_norm(self.block(self.embed(ids)))
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), behind the `past`."""
+        return self.final_norm(self.block(self.embed(ids, past), past and past.of(0)))

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from lib.config import ModelConfig
+from lib.model.cache import Past
 from lib.model.causal_attention import CausalAttention
 from lib.model.embeddings import EmbeddingModel
 from lib.model.layers import Linear
@@ -18,6 +19,6 @@ class SingleHead(EmbeddingModel):
         )
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor) -> Tensor:
+    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C)."""
         return self.attention(self.embed(ids))

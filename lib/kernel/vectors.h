@@ -1,0 +1,111 @@
+// Vectors of L float32 numbers or L sums of whole numbers, by the instructions the processor has.
+//
+// `load` widens weights on their way in: bfloat16, whose bits are the upper half of a float32's, to Floats; int8 to the 2·L
+// numbers of 16 bits that one `add_product` multiplies, and adds by twos to L sums of 32 bits.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BW__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+template <class Number>
+inline Number read(const void* from) {
+    Number number;
+    memcpy(&number, from, sizeof number);
+    return number;
+}
+
+inline float with_bits(const uint32_t bits) { return read<float>(&bits); }
+
+#if defined(__AVX512BW__)
+
+constexpr int L = 16;
+typedef __m512 Floats;
+typedef __m512i Ints;
+
+inline Floats load(const float* p) { return _mm512_loadu_ps(p); }
+inline Floats load(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(read<__m256i>(p)), 16));
+}
+inline Ints load(const int16_t* p) { return read<__m512i>(p); }
+inline Ints load(const int8_t* p) { return _mm512_cvtepi8_epi16(read<__m256i>(p)); }
+inline Floats add_product(const Floats sum, const Floats a, const Floats b) { return _mm512_fmadd_ps(a, b, sum); }
+#if defined(__AVX512VNNI__)
+inline Ints add_product(const Ints sum, const Ints a, const Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
+#else
+inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+}
+#endif
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+constexpr int L = 8;
+typedef __m256 Floats;
+typedef __m256i Ints;
+
+inline Floats load(const float* p) { return _mm256_loadu_ps(p); }
+inline Floats load(const uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(read<__m128i>(p)), 16));
+}
+inline Ints load(const int16_t* p) { return read<__m256i>(p); }
+inline Ints load(const int8_t* p) { return _mm256_cvtepi8_epi16(read<__m128i>(p)); }
+inline Floats add_product(const Floats sum, const Floats a, const Floats b) { return _mm256_fmadd_ps(a, b, sum); }
+inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+
+#else  // any other: the compiler finds its instructions
+
+constexpr int L = 8;
+struct Floats { float at[L]; };
+struct Ints { int32_t at[L]; };
+struct Shorts { int16_t at[2 * L]; };
+
+inline Floats load(const float* p) { return read<Floats>(p); }
+inline Floats load(const uint16_t* p) {
+    Floats wide;
+    for (int i = 0; i < L; i++) wide.at[i] = with_bits(uint32_t(p[i]) << 16);
+    return wide;
+}
+inline Shorts load(const int16_t* p) { return read<Shorts>(p); }
+inline Shorts load(const int8_t* p) {
+    Shorts wide;
+    for (int i = 0; i < 2 * L; i++) wide.at[i] = p[i];
+    return wide;
+}
+inline Floats add_product(Floats sum, const Floats& a, const Floats& b) {
+    for (int i = 0; i < L; i++)
+#ifdef __FP_FAST_FMAF
+        sum.at[i] = __builtin_fmaf(a.at[i], b.at[i], sum.at[i]);
+#else
+        sum.at[i] += a.at[i] * b.at[i];
+#endif
+    return sum;
+}
+inline Ints add_product(Ints sum, const Shorts& a, const Shorts& b) {
+    for (int i = 0; i < L; i++) sum.at[i] += a.at[2 * i] * b.at[2 * i] + a.at[2 * i + 1] * b.at[2 * i + 1];
+    return sum;
+}
+
+#endif
+
+// The sum of all numbers of a vector.
+inline float total(const Floats& vector) {
+    float numbers[L];
+    memcpy(numbers, &vector, sizeof numbers);
+    for (int half = L / 2; half; half /= 2)  // halves are added until one number is left
+        for (int i = 0; i < half; i++) numbers[i] += numbers[i + half];
+    return numbers[0];
+}
+inline float total(const Ints& vector) {
+    int32_t numbers[L];
+    memcpy(numbers, &vector, sizeof numbers);
+    int64_t sum = 0;  // each of the L fits into 32 bits, all together may not
+    for (const int32_t number : numbers) sum += number;
+    return float(sum);
+}

@@ -1,0 +1,161 @@
+"""A model made ready to generate: its matrices in the numbers they are read fastest in, its blocks as one step of the kernel.
+
+    float32    as trained
+    bfloat16   half the memory: the first 16 of a number's 32 bits, rounded
+    int8       a quarter: each row of a matrix as whole numbers from -127 to 127, times one scale of its own
+
+Each new token reads all matrices once, so their size is what its time is made of. Only they are smaller: what flows between
+them stays float32, and so do the embedding tables, of which a token reads a row. (The kernel multiplies int8 weights with
+inputs as whole numbers of 16 bits, each row with a scale of its own.)
+"""
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from lib import kernel
+from lib.model import LanguageModel
+from lib.model.block import TransformerBlock
+from lib.model.cache import Past
+from lib.model.feed_forward import SwiGLU
+from lib.model.gpt import GPT
+from lib.model.layers import Linear
+from lib.model.norm import LayerNorm, RMSNorm
+from lib.model.single_block import SingleBlock
+
+#: What a user calls them, in the order of `Format` in product.h.
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
+def pack(model: LanguageModel, format: str) -> None:
+    """Make `model` ready to generate, its matrices in `format`; it can be trained no more.
+
+    A model with its parts written out (`model.layers`, `model.attention` explicit) goes on computing as it is written.
+    """
+    dtype = FORMATS[format]
+    config = model.config
+    written_out = "explicit" in (config.layers, config.attention)
+    fast = kernel.library() if next(model.parameters()).device.type == "cpu" and not written_out else None
+    if fast is None and dtype == torch.float32:
+        return
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Linear):
+                setattr(module, name, PackedLinear(child, dtype, fast))
+    if fast and isinstance(model, (GPT, SingleBlock)):
+        plain, step = model.features, _Step(model, fast)
+
+        def features(ids: Tensor, past: Past | None = None) -> Tensor:
+            return plain(ids, past) if past is None or ids.shape[1] > 1 else step(model.embed(ids, past), past)
+
+        model.features = features  # type: ignore[method-assign]
+
+
+def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K) as whole numbers of -127 to 127, int8, and a scale for each row, (N,): weight ≈ numbers · scale.
+
+    The largest number of a row becomes ±127, so no number is off by more than half of its row's scale.
+    """
+    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
+class PackedLinear(nn.Module):
+    """A `Linear` for use and not for training, its weight of type `dtype`, one of `FORMATS`; `fast` is the kernel."""
+
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, linear: Linear, dtype: torch.dtype, fast: ctypes.CDLL | None) -> None:
+        super().__init__()
+        weight = linear.weight.detach()
+        packed, scale = rounded_rows(weight) if dtype == torch.int8 else (weight.to(dtype), None)
+        self.register_buffer("weight", packed.contiguous())
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.fast = fast
+        self.described = kernel.Matrix(
+            _address(self.weight), _address(self.scale), _address(self.bias), list(FORMATS.values()).index(dtype), *weight.shape
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (…, in) -> (…, out)."""
+        if self.fast is not None:
+            x = x.contiguous()
+            y = x.new_empty(*x.shape[:-1], self.weight.shape[0])
+            self.fast.product(ctypes.byref(self.described), x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1])
+            return y
+        y = x @ self.weight.to(x.dtype).T
+        if self.scale is not None:
+            y = y * self.scale
+        return y if self.bias is None else y + self.bias
+
+
+class _Step:
+    """The kernel's `step` for one model: one new token for each text of a batch, through all blocks."""
+
+    def __init__(self, model: GPT | SingleBlock, fast: ctypes.CDLL) -> None:
+        blocks = [module for module in model.modules() if isinstance(module, TransformerBlock)]
+        attention = blocks[0].attention
+        rotate = attention.rotate
+        self._blocks = (kernel.Block * len(blocks))(*map(_block, blocks))
+        self._decoder = kernel.Decoder(
+            blocks=self._blocks,
+            final_norm=_norm(model.final_norm),
+            cos=_address(None if rotate is None else rotate.cos),
+            sin=_address(None if rotate is None else rotate.sin),
+            layers=len(blocks),
+            C=model.config.emb_dim,
+            H=attention.n_heads,
+            G=attention.n_kv_heads,
+            D=attention.head_size,
+            window=attention.window or 0,
+        )
+        self._fast = fast
+
+    def __call__(self, x: Tensor, past: Past) -> Tensor:
+        """x: the embeddings of a new token for each text, (B, 1, C), used up -> what the head reads, (B, 1, C).
+
+        The tokens' keys and values are added to the caches.
+        """
+        x = x.contiguous()
+        layers, texts = len(self._blocks), len(past.caches)
+        bases = [cache.kept.data_ptr() for cache in past.caches]
+        strides = [cache.kept.stride(0) * cache.kept.element_size() for cache in past.caches]
+        kept = (kernel.Pointer * (layers * texts))(
+            *(base + layer * stride for layer in range(layers) for base, stride in zip(bases, strides, strict=True))
+        )
+        capacities = (kernel.Long * texts)(*(cache.kept.shape[3] for cache in past.caches))
+        self._fast.step(ctypes.byref(self._decoder), x.data_ptr(), texts, past.positions.data_ptr(), kept, capacities)
+        return x
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _norm(norm: nn.Module) -> kernel.Norm:
+    """A norm as the kernel has it; nn.Identity is none."""
+    if isinstance(norm, LayerNorm):
+        return kernel.Norm(_address(norm.scale), _address(norm.shift), norm.eps)
+    if isinstance(norm, RMSNorm):
+        return kernel.Norm(_address(norm.scale), None, norm.eps)
+    return kernel.Norm()
+
+
+def _block(block: TransformerBlock) -> kernel.Block:
+    """A block as the kernel has it."""
+    attention, feed_forward = block.attention, block.feed_forward
+    return kernel.Block(
+        norm1=_norm(block.norm1),
+        q_norm=_norm(attention.q_norm),
+        k_norm=_norm(attention.k_norm),
+        norm2=_norm(block.norm2),
+        qkv=attention.W_qkv.described,
+        out_proj=attention.out_proj.described,
+        gate=feed_forward.gate.described if isinstance(feed_forward, SwiGLU) else kernel.Matrix(),
+        expand=feed_forward.expand.described,
+        contract=feed_forward.contract.described,
+    )
