@@ -13,9 +13,16 @@ from typing import Any
 from lib.errors import UsageError, nearest
 
 
-def parameter(help: str, *, at_least: float | None = None, at_most: float | None = None, one_of: tuple[str, ...] = ()) -> Any:
+def parameter(
+    help: str,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    one_of: tuple[str, ...] = (),
+) -> Any:
     """A field that must be given, with its help text and its range beside it."""
-    return field(metadata={"help": help, "at_least": at_least, "at_most": at_most, "one_of": one_of})
+    return field(metadata={"help": help, "at_least": at_least, "above": above, "at_most": at_most, "one_of": one_of})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +155,17 @@ class GenerateConfig:
     max_new_tokens: int = parameter("tokens to make", at_least=1)
     temperature: float = parameter("below 1 safer, above 1 wilder; 0 takes the likeliest token", at_least=0.0, at_most=1e6)
     top_k: int | None = parameter("choose among the k likeliest tokens (null: among all)", at_least=1)
+    top_p: float | None = parameter(
+        "choose among the fewest likeliest tokens that have this probability together (null: all)", above=0.0, at_most=1.0
+    )
+    min_p: float | None = parameter(
+        "choose among tokens with at least this share of the likeliest one's probability (null: all)", at_least=0.0, at_most=1.0
+    )
+    repetition_penalty: float = parameter(
+        "logits of tokens that are in the text already are divided by it where positive, else multiplied (1: off)",
+        above=0.0,
+        at_most=1e3,
+    )
     seed: int = parameter("seed of the choices", at_least=0, at_most=2**63 - 1)
 
 
@@ -213,9 +231,10 @@ def coerce(spec: Any, value: Any, where: str) -> Any:
     rule = spec.metadata
     if rule["one_of"] and result not in rule["one_of"]:
         raise UsageError(f"{where}={value} is unknown; {nearest(str(result), rule['one_of'])}")
-    low, high = rule["at_least"], rule["at_most"]
-    if (low is not None and result < low) or (high is not None and result > high):
-        span = f"{low} to {high}" if high is not None and low is not None else f"at least {low}"
+    low, above, high = rule["at_least"], rule["above"], rule["at_most"]
+    if (low is not None and result < low) or (above is not None and result <= above) or (high is not None and result > high):
+        least = f"more than {above}" if above is not None else f"at least {low}"
+        span = f"{low} to {high}" if None not in (low, high) else f"{least} and at most {high}" if high is not None else least
         raise UsageError(f"{where}={value} is out of range; {span} would do")
     return result
 

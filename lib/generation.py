@@ -1,113 +1,131 @@
-"""Making text: crop to the context, forward, choose, append; and again."""
+"""Making text: look at the past, choose the next token, append; and again.
 
-import codecs
+`plain` is the loop that explains. `write` is the one that is used: it continues many texts side by side, each as if it were
+alone, and remembers what the model has read. Tests hold both to the same tokens.
+"""
+
+from collections import defaultdict, deque
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Iterable, Iterator
+from itertools import islice
+from typing import Iterable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from lib.config import GenerateConfig
-from lib.errors import MakegptError, UsageError
-from lib.model import LanguageModel
-from lib.sampling import choose
-from lib.tokenizer import Tokenizer
+from lib.continuation import Continuation
+from lib.model import Cache, LanguageModel
+from lib.sampling import Choices
 
 
-@dataclass(frozen=True)
-class Token:
-    """One generated token: its id and the log-probability the model itself gave it, in nats."""
-
-    id: int
-    logprob: float
-
-
-def prompt_ids(made: Tokenizer, prompt: str | None) -> list[int]:
-    """The ids of `prompt`, or where it is None or gives none, of a line break; UsageError for broken characters."""
-    if prompt is None:
-        return made.opening()
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the prompt's character {error.start} is not valid UTF-8; check the terminal's encoding") from None
-    return made.encode(prompt) or made.opening()
-
-
-def read_prompt(file: BinaryIO) -> str:
-    """The whole of `file` as a prompt, less one line break at its end, as the shell's `$(...)` would have it."""
-    try:
-        return file.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise MakegptError(f"the prompt on stdin: byte {error.start} is not valid UTF-8") from None
-
-
-def generate(
-    model: LanguageModel, ids: list[int], config: GenerateConfig, device: torch.device, end: int | None = None
-) -> Iterator[Token]:
+def plain(
+    model: LanguageModel, ids: Sequence[int], config: GenerateConfig, device: torch.device, end: int | None = None
+) -> Iterator[int]:
     """Continue `ids` by up to `config.max_new_tokens` tokens, each as it is made; stop after the token `end`.
 
     Only the last `context_length` tokens are looked at; beyond that edge the text slides past the model.
     """
-    generator = torch.Generator().manual_seed(config.seed)
+    choices = Choices(config)
     ids = list(ids)
-    with torch.inference_mode():
-        for _ in range(config.max_new_tokens):
-            window = torch.tensor([ids[-model.context_length :]], device=device)  # (1, T)
+    for _ in range(config.max_new_tokens):
+        window = torch.tensor([ids[-model.context_length :]], device=device)  # (1, T)
+        with torch.inference_mode():
             logits = model.next_token_logits(window)[0].float().cpu()  # (V,)
-            id = choose(logits, temperature=config.temperature, top_k=config.top_k, generator=generator)
-            yield Token(id, torch.log_softmax(logits, dim=-1)[id].item())
-            ids.append(id)
-            if id == end:
-                return
+        id = choices.next(logits, ids)
+        yield id
+        ids.append(id)
+        if id == end:
+            return
 
 
-class Continuation:
-    """A prompt and what the model makes of it, once."""
+@dataclass
+class _Reading:
+    """A text, and what the model remembers of it: nothing where it does not, or where the text has outgrown its context."""
 
-    def __init__(
-        self, model: LanguageModel, made: Tokenizer, prompt: str | None, config: GenerateConfig, device: torch.device
-    ) -> None:
-        self.tokenizer = made
-        self.prompt = prompt or ""
-        self.config = config
-        self.finish_reason = "length"
-        self._tokens = generate(model, prompt_ids(made, prompt), config, device, made.endoftext)
-
-    def tokens(self) -> Iterator[Token]:
-        """The new tokens as they are made, less the one that ends the text."""
-        for token in self._tokens:
-            if token.id == self.tokenizer.endoftext:
-                self.finish_reason = "end_of_text"
-                return
-            yield token
-
-    def text(self, echo: bool = False) -> Iterator[str]:
-        """The new text as it is made, the prompt before it with `echo`, a line break behind it."""
-        if echo:
-            yield self.prompt
-        yield from text_of(self.tokenizer, (token.id for token in self.tokens()))
-        yield "\n"
-
-    def finished(self) -> dict[str, Any]:
-        """All of it, as plain data."""
-        tokens = list(self.tokens())
-        return {
-            "prompt": self.prompt,
-            "text": self.tokenizer.decode(token.id for token in tokens),
-            "tokens": [token.id for token in tokens],
-            "logprobs": [token.logprob for token in tokens],
-            "finish_reason": self.finish_reason,
-            "seed": self.config.seed,
-        }
+    text: Continuation
+    cache: Cache | None
 
 
-def text_of(made: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """The text of a stream of ids, in pieces that hold whole characters only."""
-    if not made.lossless:  # spaces depend on neighbours: no piece is final before the last
-        yield made.decode(ids)
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for id in ids:
-        if piece := decoder.decode(made.token_bytes(id)):
-            yield piece
-    if rest := decoder.decode(b"", final=True):
-        yield rest
+def write(
+    model: LanguageModel,
+    texts: Iterable[Continuation],
+    device: torch.device,
+    *,
+    batch_size: int = 8,
+    cached: bool = True,
+) -> Iterator[tuple[Continuation, str]]:
+    """Continue all `texts`, up to `batch_size` side by side; yield each text with each piece of it, as it is made.
+
+    A text gets the tokens it would get alone: it has a cache and random numbers of its own. Where a text outgrows the
+    context, each of its tokens moves one position down at every step; nothing remembered is true any more, and the
+    last `context_length` tokens are read anew for each token.
+    """
+    waiting = iter(texts)
+    reading: list[_Reading] = []
+    reader = _Reader(model, device)
+    while True:
+        for text in islice(waiting, batch_size - len(reading)):
+            room = min(model.context_length, len(text.prompt_ids) + text.config.max_new_tokens)
+            reading.append(_Reading(text, model.cache(room) if cached else None))
+        if not reading:
+            return
+        for one, logits in zip(reading, reader.next_logits(reading), strict=True):
+            yield one.text, one.text.add(logits)
+        reading = [one for one in reading if one.text.finish_reason is None]
+
+
+class _Reader:
+    """How the texts come before the model: one new token of each together, all else one by one."""
+
+    def __init__(self, model: LanguageModel, device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._latest: tuple[list[int], Cache, Tensor] | None = None  # the prompt that was read last, with what came of it
+
+    @torch.inference_mode()
+    def next_logits(self, reading: Sequence[_Reading]) -> list[Tensor]:
+        """The logits, (V,) float32 on the CPU, for the next token of each text."""
+        found: dict[int, Tensor] = {}
+        together: list[tuple[int, int, Cache]] = []
+        for place, one in enumerate(reading):
+            ids = one.text.ids
+            if one.cache is not None and len(ids) > self._model.context_length:
+                one.cache = None
+            if one.cache is None:
+                found[place] = self._logits([ids[-self._model.context_length :]])[0]
+            elif one.cache.length == 0:
+                found[place] = self._read_prompt(one, ids)
+            else:
+                together.append((place, ids[-1], one.cache))
+        if together:
+            places, last, caches = zip(*together, strict=True)
+            found |= zip(places, self._logits([[id] for id in last], caches), strict=True)
+        return [found[place] for place in range(len(reading))]
+
+    def _read_prompt(self, one: _Reading, ids: list[int]) -> Tensor:
+        """The logits after a prompt; the same prompt again, for another sample, is not read again."""
+        assert one.cache is not None
+        if self._latest is not None and self._latest[0] == ids:
+            one.cache.take(self._latest[1], len(ids))
+            return self._latest[2]
+        logits = self._logits([ids], [one.cache])[0]
+        self._latest = (list(ids), one.cache, logits)
+        return logits
+
+    def _logits(self, ids: list[list[int]], caches: Sequence[Cache] = ()) -> Tensor:
+        return self._model.next_token_logits(torch.tensor(ids, device=self._device), caches).float().cpu()
+
+
+def in_order(texts: Sequence[Continuation], written: Iterable[tuple[Continuation, str]]) -> Iterator[tuple[Continuation, str]]:
+    """The pieces of `written`, each as soon as all texts before its own are finished."""
+    held: dict[Continuation, list[str]] = defaultdict(list)
+    queue = deque(texts)
+    for text, piece in written:
+        held[text].append(piece)
+        while queue and held[queue[0]]:
+            first = queue[0]
+            finished = first.finish_reason is not None
+            yield from ((first, piece) for piece in held.pop(first))
+            if not finished:
+                break
+            queue.popleft()

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from lib import comparison, diagrams, figures, run
 from lib import config as schema
 from lib.config import Config
+from lib.continuation import prompt_ids
 from lib.errors import MakegptError, UsageError
 from lib.figures import Curve
-from lib.generation import prompt_ids
 from lib.model.maps import attention_maps, attentions
 
 

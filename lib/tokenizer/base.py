@@ -41,6 +41,10 @@ class Tokenizer(ABC):
     def token_bytes(self, id: int) -> bytes:
         """The UTF-8 bytes that token `id` stands for (not always whole characters); a special token's own name."""
 
+    def bytes_after(self, previous: int | None, id: int) -> bytes:
+        """The bytes that `id` adds to a text whose last token is `previous`, None where it is the first."""
+        return self.token_bytes(self.check_id(id))
+
     @abstractmethod
     def to_saved(self) -> dict[str, Any]:
         """What `from_saved` needs, as plain data."""

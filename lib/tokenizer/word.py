@@ -48,6 +48,11 @@ class WordTokenizer(Tokenizer):
     def token_bytes(self, id: int) -> bytes:
         return self.words[id].encode("utf-8")
 
+    def bytes_after(self, previous: int | None, id: int) -> bytes:
+        if previous is None:
+            return super().bytes_after(None, id)
+        return self.decode_bytes([previous, id]).removeprefix(self.token_bytes(previous))
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         spaced = b" ".join(self.token_bytes(self.check_id(id)) for id in ids).decode("utf-8")
         return _NO_SPACE_BEFORE.sub(r"\1", spaced).encode("utf-8")
