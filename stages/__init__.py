@@ -9,10 +9,8 @@ import errno
 import os
 import signal
 import sys
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, NoReturn, Sequence, TypeVar
+from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, TypeVar
 
 import click
 
@@ -24,8 +22,6 @@ from lib.errors import MakegptError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_SECONDS_BETWEEN_LINES = 10.0  # of progress, where stderr is no terminal
-_BAR = 16  # characters
 
 
 class Terminated(BaseException):
@@ -203,67 +199,6 @@ def be_quiet() -> None:
     click.get_current_context().meta["quiet"] = True
 
 
-class Progress:
-    """What `progress` yields: how far the work has come, said on stderr now and then."""
-
-    def __init__(self, total: int, unit: str) -> None:
-        self.total, self.unit = total, unit
-        self.done = 0
-        self._began = self._said = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        """Note `count` more units."""
-        self.done += count
-        left = (time.monotonic() - self._began) * (self.total - self.done) / max(1, self.done)
-        share = 100 * self.done / max(1, self.total)
-        self.show(f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left")
-
-    def show(self, line: str) -> None:
-        """Say `line`, which tells how things are now, if the last one is some time ago."""
-        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self.note(line)
-
-    def note(self, text: str) -> None:
-        """Say `text` on a line of its own."""
-        self._said = time.monotonic()
-        say(text)
-
-
-class _TerminalProgress(Progress):
-    """The same as one line that is written over, behind a bar."""
-
-    def show(self, line: str) -> None:
-        if time.monotonic() - self._said >= 0.1 or self.done >= self.total:
-            self._said = time.monotonic()
-            filled = _BAR * self.done // max(1, self.total)
-            bar = "█" * filled + "░" * (_BAR - filled)
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            click.echo(f"\r\033[K{f'{bar} {line}'[: width - 1]}", err=True, nl=False)
-
-    def note(self, text: str) -> None:
-        click.echo("\r\033[K", err=True, nl=False)
-        say(text)
-
-
-@contextmanager
-def progress(total: int, unit: str) -> Iterator[Progress]:
-    """Show how far a work of `total` units has come: one living line on a terminal, else a line every 10 seconds."""
-    on_terminal = sys.stderr.isatty() and not click.get_current_context().meta["quiet"]
-    shown = (_TerminalProgress if on_terminal else Progress)(total, unit)
-    try:
-        yield shown
-    finally:
-        if on_terminal:
-            click.echo("\r\033[K", err=True, nl=False)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 device_option = click.option(
     "--device",
     "device_name",
@@ -273,12 +208,38 @@ device_option = click.option(
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
 
+
+class Weights(NamedTuple):
+    """Which weights of a run to take, and in which numbers."""
+
+    saved: str = "best"
+    format: str = "float32"
+
+
+class _WeightsType(click.ParamType[Weights]):
+    name = "weights"
+    _words: ClassVar[dict[str, tuple[str, ...]]] = {"saved": ("best", "last"), "format": ("float32", "bfloat16", "int8")}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Weights:
+        if isinstance(value, Weights):
+            return value
+        chosen: dict[str, str] = {}
+        for word in str(value).split(","):
+            kind = next((kind for kind, words in self._words.items() if word in words), None)
+            if kind is None or kind in chosen:
+                known = " and ".join(" or ".join(words) for words in self._words.values())
+                self.fail(f"{value!r} is not right; {known}, with a comma between, would do", param, ctx)
+            chosen[kind] = word
+        return Weights(**chosen)
+
+
 weights_option = click.option(
     "--weights",
-    type=click.Choice(["best", "last"]),
-    default="best",
+    type=_WeightsType(),
+    default="best,float32",
     show_default=True,
-    help="The best of a finished run, or those last saved, of an unfinished one too.",
+    metavar="WORDS",
+    help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
 )
 
 output_file_option = click.option(

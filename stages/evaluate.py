@@ -7,7 +7,8 @@ import click
 
 from lib import artifact
 from lib.config import Config
-from stages import device_option, output_file_option, progress, stage, weights_option
+from stages import Weights, device_option, output_file_option, stage, weights_option
+from stages.shared.progress import progress
 
 
 @stage("evaluate", evaluate=("split", "ngram_order"))
@@ -16,17 +17,19 @@ from stages import device_option, output_file_option, progress, stage, weights_o
 @weights_option
 @output_file_option
 @device_option
-def main(folder: Path, dataset: Path | None, weights: str, output: Path | None, device_name: str, config: Config) -> None:
+def main(folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device_name: str, config: Config) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named: one JSON object.
 
     Losses are in nats a token; uniform guessing and n-grams counted on the training split stand beside the model.
     """
-    from lib import assessment, device, run
+    from lib import assessment, device, packed, run
     from lib.dataset import Dataset
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
-    trained = run.load(folder, chosen, weights)
+    trained = run.load(folder, chosen, weights.saved)
+    if weights.format != "float32":
+        packed.pack(trained.model, weights.format)
     data = Dataset(dataset or run.dataset_folder(folder))
     with progress(data.predicted(config.evaluate.split), "tokens") as shown:
         result = assessment.assess(folder, trained, data, config.evaluate, chosen, shown.advance)

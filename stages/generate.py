@@ -3,55 +3,181 @@
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 import click
 
 from lib import artifact
 from lib.config import Config
-from stages import device_option, output_file_option, stage, weights_option
+from lib.errors import MakegptError, UsageError
+from stages import Weights, device_option, output_file_option, say, stage, weights_option
+from stages.shared import tokens
+
+if TYPE_CHECKING:
+    from lib.continuation import Continuation
 
 
-@stage("generate", generate=("max_new_tokens", "temperature", "top_k", "seed"))
+@stage(
+    "generate",
+    generate=("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
+)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
+@click.option(
+    "--prompts", metavar="FILE|-", help='A line of JSON a prompt: "…", or {"prompt": "…"} with more, which is handed on.'
+)
+@click.option("--interactive", is_flag=True, help="Ask for one prompt after another.")
+@click.option(
+    "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Texts a prompt, each with the next seed."
+)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Texts side by side; what they say stays the same.",
+)
+@click.option("--strict", is_flag=True, help="Refuse a prompt longer than the model's context, instead of taking its end.")
+@click.option("--cache/--no-cache", default=True, show_default=True, help="Remember what was read, or read it anew each time.")
 @click.option("--echo", is_flag=True, help="Put the prompt before the continuation.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: prompt, text, tokens, logprobs, finish_reason, seed.")
+@click.option("--explain", is_flag=True, help="Show each token's probability and rank, and the likeliest tokens.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="A line of JSON a text: prompt, text, tokens, logprobs, finish_reason, seed."
+)
 @weights_option
 @output_file_option
 @device_option
 def main(
     folder: Path,
     prompt: str | None,
+    prompts: str | None,
+    interactive: bool,
+    num_samples: int,
+    stop: tuple[str, ...],
+    batch_size: int,
+    strict: bool,
+    cache: bool,
     echo: bool,
+    explain: bool,
     as_json: bool,
-    weights: str,
+    weights: Weights,
     output: Path | None,
     device_name: str,
     config: Config,
 ) -> None:
     """Continue PROMPT with the model of the run folder RUN; - reads the prompt from stdin.
 
-    Without a PROMPT the text begins after a line break. stdout is the continuation only, as it is made.
+    Without a PROMPT the text begins after a line break. stdout is the continuation only, as it is made; of several, each is
+    followed by a line of ---.
     """
-    from lib import device, generation, run
+    if (prompt is not None) + (prompts is not None) + interactive > 1:
+        raise UsageError("give one of PROMPT, --prompts and --interactive")
+    if "" in stop:
+        raise UsageError("--stop '' would end every text at once; give at least one character")
 
-    if prompt == "-":
-        prompt = generation.read_prompt(sys.stdin.buffer)
-    elif prompt is None:
-        prompt = config.generate.prompt
-    chosen = device.choose(device_name)
-    trained = run.load(folder, chosen, weights)
-    made = generation.Continuation(trained.model, trained.tokenizer, prompt, config.generate, chosen)
-    if as_json:
-        pieces = iter([json.dumps(made.finished(), ensure_ascii=False) + "\n"])
+    from lib import continuation, device, generation, packed, run
+
+    asked: list[dict[str, Any]]
+    if prompts is not None:
+        with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as lines:
+            asked = list(continuation.read_prompts(lines, "stdin" if prompts == "-" else prompts))
+    elif prompt == "-":
+        asked = [{"prompt": continuation.read_prompt(sys.stdin.buffer)}]
     else:
-        pieces = made.text(echo)
-    if output is not None and str(output) != "-":
-        artifact.write_text(output, "".join(pieces))
-        return
+        asked = [{"prompt": config.generate.prompt if prompt is None else prompt}]
+
+    file = None if str(output) == "-" else output
+    coloured = file is None and tokens.coloured(sys.stdout)
+    chosen = device.choose(device_name)
+    trained = run.load(folder, chosen, weights.saved)
+    packed.pack(trained.model, weights.format)
+
+    def continued(asked: list[dict[str, Any]]) -> Iterator[str]:
+        """The text that answers, piece by piece."""
+        texts = [
+            text
+            for extra in asked
+            for text in continuation.samples(
+                trained.tokenizer, extra["prompt"], config.generate, num_samples, stop=stop, explained=explain, extra=extra
+            )
+        ]
+        for text in texts[::num_samples]:
+            _check_length(text, trained.model.context_length, strict)
+        written = generation.write(trained.model, texts, chosen, batch_size=batch_size, cached=cache)
+        pieces = generation.in_order(texts, written)
+        end = "\n---\n" if len(texts) > 1 else "\n"
+        if as_json:
+            return _as_json(pieces)
+        return _explained(pieces, echo, end, coloured) if explain else _as_text(pieces, echo, end)
+
+    if interactive:
+        _converse(continued)
+    elif file is not None:
+        artifact.write_text(file, "".join(continued(asked)))
+    else:
+        _print(continued(asked))
+
+
+def _print(pieces: Iterator[str]) -> None:
     for piece in pieces:
         sys.stdout.buffer.write(piece.encode("utf-8"))
         sys.stdout.buffer.flush()
+
+
+def _converse(continued: Callable[[list[dict[str, Any]]], Iterator[str]]) -> None:
+    """A line of stdin a prompt, to its end; Ctrl-C ends a text, and between two texts the conversation."""
+    while True:
+        if sys.stdin.isatty():
+            click.echo("> ", err=True, nl=False)
+        if not (line := sys.stdin.readline()):
+            return
+        try:
+            _print(continued([{"prompt": line.removesuffix("\n")}]))
+        except KeyboardInterrupt:
+            _print(iter(["\n"]))
+        except MakegptError as error:  # a prompt that cannot be read ends nothing
+            click.echo(str(error), err=True)
+
+
+def _check_length(text: "Continuation", context: int, strict: bool) -> None:
+    """Say that a prompt is longer than what the model sees; MakegptError where that is not wanted."""
+    length = len(text.prompt_ids)
+    if length <= context:
+        return
+    if strict:
+        raise MakegptError(f"the prompt has {length:,} tokens, the model sees {context:,}; shorten it, or leave --strict")
+    say(f"the prompt has {length:,} tokens; the model sees the last {context:,} of them")
+
+
+Pieces = Iterator[tuple["Continuation", str]]
+
+
+def _as_json(pieces: Pieces) -> Iterator[str]:
+    for text, _ in pieces:
+        if text.finish_reason:
+            yield json.dumps(text.finished(), ensure_ascii=False) + "\n"
+
+
+def _as_text(pieces: Pieces, echo: bool, end: str) -> Iterator[str]:
+    begins = True
+    for text, piece in pieces:
+        yield (text.prompt if echo and begins else "") + piece
+        if begins := text.finish_reason is not None:
+            yield end
+
+
+def _explained(pieces: Pieces, echo: bool, end: str, coloured: bool) -> Iterator[str]:
+    begins = True
+    for text, _ in pieces:
+        if begins:
+            yield f"{tokens.HEAD}\n"
+            shown = 0
+        for token in text.analysed[shown:]:
+            yield f"{tokens.line(vars(token), coloured)}\n"
+        shown = len(text.analysed)
+        if begins := text.finish_reason is not None:
+            yield f"\n{text.prompt if echo else ''}{text.text}{end}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import click
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import progress, say, stage
+from stages import say, stage
+from stages.shared.progress import progress
 
 
 @stage("tokenize", tokenize=("errors", "shard_tokens"))

@@ -15,7 +15,8 @@ import click
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import be_quiet, device_option, duration, progress, say, stage
+from stages import be_quiet, device_option, say, stage
+from stages.shared.progress import duration, progress
 
 if TYPE_CHECKING:
     from lib.trainer import Record

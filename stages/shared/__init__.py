@@ -1,0 +1,1 @@
+"""What several stages show on a terminal."""
