@@ -232,7 +232,7 @@ def test_a_download_that_ends_early_says_so_and_leaves_nothing(
     data: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "_from_address", FROM_ADDRESS)
-    with pytest.raises(MakegptError, match="IncompleteRead.* 1000 more expected"):
+    with pytest.raises(MakegptError, match=r"IncompleteRead.* 1000 more expected"):
         fetched(tree(entry(LARGE, url=f"{server}/cut")), data)
     assert list(data.iterdir()) == []
 

@@ -13,7 +13,10 @@ import pytest
 
 from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage
 
-NAMES = ["fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain"]
+NAMES = [
+    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain",
+    "import-weights", "export-weights",
+]  # fmt: skip
 
 
 def shell(command: str, **settings: object) -> "subprocess.CompletedProcess[bytes]":
