@@ -24,7 +24,7 @@ LAYERS = (
     ("evaluation", "baselines", "pretrained", "certificate"),
     ("trainer",),
     ("run", "clock"),
-    ("exchange",),
+    ("beginning", "exchange"),
     ("training",),
     ("sampling",),
     ("generation",),
