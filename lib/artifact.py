@@ -222,6 +222,8 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     if not _is_manifest(found):
         raise MakegptError(f"{folder / MANIFEST} is damaged: it names no artifact; make the folder again")
     if kind is not None and found["artifact"] != kind:
+        if (found["artifact"], kind) == ("export", "run"):
+            again = f"make one of it with `import-weights {folder} -o RUN`"
         raise MakegptError(f"{folder} holds {_article(found['artifact'])}, not {needed}: {again}")
     return found
 

@@ -322,8 +322,8 @@ def test_a_file_that_is_none_is_refused_by_what_it_is(folder: Path, tmp_path: Pa
         (("pre_tokenizer", "type"), "Whitespace", "its pre_tokenizer is"),
         (("normalizer",), {"type": "NFC"}, "its normalizer"),
         (("model", "type"), "WordPiece", "its model is WordPiece"),
-        (("model", "vocab"), {"a": 0}, "its ids are in another order"),
-        (("model", "merges"), [], "its ids are in another order"),
+        (("model", "vocab"), {"a": 0}, "its ids are not bytes, joins"),
+        (("model", "merges"), [], "its ids are not bytes, joins"),
         (("model",), None, "NoneType"),
     ],
 )
@@ -337,6 +337,13 @@ def test_a_tokenizer_that_would_give_other_ids_is_refused(
     inner[path[-1]] = value
     (folder / "tokenizer.json").write_text(json.dumps(saved))
     with pytest.raises(MakegptError, match=f"none that this program can follow .*{says}"):
+        exchange.import_weights(folder, tmp_path / "run", started="now")
+
+
+def test_older_files_with_ids_in_another_order_are_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "vocab.json").write_text(json.dumps({token: (id + 1) % V for token, id in VOCAB.items()}))
+    (folder / "merges.txt").write_text("\n".join(map(" ".join, JOINS)))
+    with pytest.raises(MakegptError, match=r"vocab.json is none that this program can follow \(its ids are not bytes, joins"):
         exchange.import_weights(folder, tmp_path / "run", started="now")
 
 
@@ -469,6 +476,13 @@ def test_what_is_something_else_is_not_exported_over(copied: Path) -> None:
     for name in ("dataset", "run"):
         with pytest.raises(UsageError, match="choose another folder for an export"):
             exchange.export_weights(copied / "run", copied / name, started="now")
+
+
+def test_an_export_in_the_place_of_a_run_is_told_how_to_become_one(tmp_path: Path) -> None:
+    a_run(tmp_path / "run", BytesTokenizer())
+    exchange.export_weights(tmp_path / "run", tmp_path / "out", started="now")
+    with pytest.raises(MakegptError, match=r"holds an export, not a run: make one of it with `import-weights .*/out -o RUN`"):
+        run.load(tmp_path / "out", CPU)
 
 
 # The certificate.

@@ -127,7 +127,7 @@ def joined(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
     ValueError where the `ids` are others: these tokens, one after the other, and `<|endoftext|>`.
     """
     written = [*BYTE_OF, *("".join(join) for join in joins)]
-    if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])}:
+    if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])} or not set("".join(written)) <= BYTE_OF.keys():
         raise ValueError("the ids are not those of the joins")
     return [bytes(BYTE_OF[character] for character in token) for token in written]
 

@@ -12,7 +12,7 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, joined, joins_of, read_released, written
+from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, joined, joins_of, written
 
 FILE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -68,24 +68,29 @@ def load(folder: Path) -> Tokenizer | None:
 
     Raises MakegptError where it is none that this program has.
     """
-    if (folder / _VOCAB).is_file() and (folder / _MERGES).is_file():
-        return GPT2Tokenizer(read_released(folder / _MERGES, folder / _VOCAB))
-    path = folder / FILE
-    if not path.is_file():
+    if not (names := files(folder)):
         return None
+    path = folder / names[0]
     try:
-        return as_ours(artifact.read_json(path))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        saved = artifact.read_json(path)
+        if names == [_VOCAB, _MERGES]:
+            lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
+            joins = list(filter(None, lines[lines[0].startswith("#version") :]))
+            saved = {"pre_tokenizer": _WORDS, "model": {"type": "BPE", "vocab": saved, "merges": joins}}
+        return as_ours(saved)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise MakegptError(
-            f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, its vocabulary "
-            f"in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
+            f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
+            f"with ids in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
         ) from None
 
 
 def files(folder: Path) -> list[str]:
-    """The names of the files that `load` would read."""
-    both = [_VOCAB, _MERGES]
-    return both if all((folder / name).is_file() for name in both) else [FILE] * (folder / FILE).is_file()
+    """The names of the files that `load` reads."""
+    for names in ([_VOCAB, _MERGES], [FILE]):
+        if all((folder / name).is_file() for name in names):
+            return names
+    return []
 
 
 def as_ours(saved: dict[str, Any]) -> Tokenizer:
@@ -112,4 +117,4 @@ def as_ours(saved: dict[str, Any]) -> Tokenizer:
     try:
         return GPT2Tokenizer(joined(joins, ids))
     except ValueError:
-        raise ValueError("its ids are in another order") from None
+        raise ValueError("its ids are not bytes, joins and the end of a text, in this order") from None
