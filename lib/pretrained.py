@@ -71,6 +71,7 @@ RELEASED = {
 }
 RELEASED_TOKENS, _RELEASED_CONTEXT = 50257, 1024
 
+_HEAD, _TABLE = NAMES["out_head.weight"], NAMES["tok_emb.weight"]
 _PREFIX = "transformer."  # before all names but the head's; the files as first released have none
 _MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers that older files hold
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -229,9 +230,6 @@ def read(held: dict[str, Held], config: ModelConfig, source: Path) -> dict[str, 
         tensor = held[place.theirs].read()
         tensors[place.ours] = tensor.T.contiguous() if place.turned else tensor
     return tensors
-
-
-_HEAD, _TABLE = NAMES["out_head.weight"], NAMES["tok_emb.weight"]
 
 
 def check_expressible(config: ModelConfig, folder: Path) -> None:

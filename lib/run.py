@@ -7,6 +7,7 @@
     evaluation.json  sample.txt  loss.png           made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
+An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.json and model.safetensors at once.
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 

@@ -307,6 +307,8 @@ def test_a_file_that_is_none_is_refused_by_what_it_is(folder: Path, tmp_path: Pa
     (folder / "pytorch_model.bin").unlink()
     says("holds no model.safetensors")
     says("does not exist", tmp_path / "nothing")
+    a_run(tmp_path / "ours", BytesTokenizer())
+    says("is a run folder of this program already", tmp_path / "ours")
     weights.write_bytes(whole)
     (folder / "tokenizer.json").unlink()
     says(f"holds no tokenizer, and its model has {V} tokens, not the 50257")
@@ -470,6 +472,10 @@ def test_words_are_exported_without_their_tokenizer_and_it_is_said(tmp_path: Pat
         "config.json", "model.safetensors", "certificate.json", "manifest.json",
     }  # fmt: skip
     assert str(tmp_path / "run") in here("inspect", tmp_path / "out", "--verify").err
+    assert "holds no tokenizer" in here("import-weights", tmp_path / "out", "-o", tmp_path / "again", code=1).err
+    shutil.copy(tmp_path / "run" / "tokenizer.json", tmp_path / "out")
+    here("import-weights", tmp_path / "out", "-o", tmp_path / "again")
+    assert (tmp_path / "again" / run.MODEL).read_bytes() == (tmp_path / "run" / run.MODEL).read_bytes()
 
 
 def test_what_is_something_else_is_not_exported_over(copied: Path) -> None:

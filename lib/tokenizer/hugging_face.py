@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib import artifact
+from lib import artifact, tokenizer
 from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
@@ -64,7 +64,7 @@ def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) ->
 
 
 def load(folder: Path) -> Tokenizer | None:
-    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json; None where there is none of these.
+    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None where there is none.
 
     Raises MakegptError where it is none that this program has.
     """
@@ -77,7 +77,7 @@ def load(folder: Path) -> Tokenizer | None:
             lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
             joins = list(filter(None, lines[lines[0].startswith("#version") :]))
             saved = {"pre_tokenizer": _WORDS, "model": {"type": "BPE", "vocab": saved, "merges": joins}}
-        return as_ours(saved)
+        return tokenizer.load(path) if "kind" in saved else as_ours(saved)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise MakegptError(
             f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
