@@ -20,7 +20,12 @@ Manifest = dict[str, Any]
 MANIFEST = "manifest.json"
 
 #: What makes an artifact of each kind, for errors that say what to run.
-MAKERS = {"tokens": "tokenize FILE -o", "dataset": "build-dataset TOKENS -o", "run": "train DATASET -o"}
+MAKERS = {
+    "tokens": "tokenize FILE -o",
+    "dataset": "build-dataset TOKENS -o",
+    "run": "train DATASET -o",
+    "export": "export-weights RUN -o",
+}
 
 
 def sha256(path: Path) -> str:
@@ -138,7 +143,7 @@ _LEFT_BY_US = re.compile(rf"\.lock|\..+{_PART}")
 
 
 def _article(kind: str) -> str:
-    return {"tokens": "tokens", "dataset": "a dataset", "run": "a run"}.get(kind, f"a {kind!r}")
+    return {"tokens": "tokens", "dataset": "a dataset", "run": "a run", "export": "an export"}.get(kind, f"a {kind!r}")
 
 
 def _beside(path: Path) -> Path:
@@ -217,6 +222,8 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     if not _is_manifest(found):
         raise MakegptError(f"{folder / MANIFEST} is damaged: it names no artifact; make the folder again")
     if kind is not None and found["artifact"] != kind:
+        if (found["artifact"], kind) == ("export", "run"):
+            again = f"make one of it with `import-weights {folder} -o RUN`"
         raise MakegptError(f"{folder} holds {_article(found['artifact'])}, not {needed}: {again}")
     return found
 

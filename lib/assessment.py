@@ -5,7 +5,7 @@ from typing import Any, Callable
 
 import torch
 
-from lib import baselines
+from lib import artifact, baselines, run
 from lib.config import EvaluateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
@@ -53,3 +53,24 @@ def assess(
         "model_sha256": trained.sha256,
         "dataset": dataset.identity(),
     }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The evaluation of the run in `folder`: the content of its evaluation.json."""
+    path = folder / run.EVALUATION
+    if not path.is_file():
+        raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
+    found = artifact.read_json(path)
+    if not _is_evaluation(found):
+        raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
+    return found
+
+
+def _is_evaluation(found: Any) -> bool:
+    scores = {"loss", "perplexity", "bits_per_byte"}
+    return (
+        isinstance(found, dict)
+        and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
+        and isinstance(found["baselines"], dict)
+        and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
+    )

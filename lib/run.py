@@ -7,6 +7,7 @@
     evaluation.json  sample.txt  loss.png           made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
+An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.json and model.safetensors at once.
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 
@@ -27,7 +28,7 @@ from lib import artifact, checkpoint, model, provenance, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.model import LanguageModel
 from lib.tokenizer import Tokenizer
 
@@ -41,6 +42,11 @@ EVALUATION = "evaluation.json"
 SAMPLE = "sample.txt"
 LOSS_FIGURE = "loss.png"
 DIVERGED = "diverged.json"
+
+#: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
+IMPORT = "import-weights"
+_IMPORTED_FACTS = {"parameters", "tokenizer"}
+_TRAINED_FACTS = {"parameters", "best_step", "best_val_loss"}
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
 _MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, DIVERGED, METRICS, TIMINGS, CONFIG, tokenizer.FILE)
@@ -74,10 +80,7 @@ def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
             raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights]["sha256"]
-    saved = artifact.read_json(folder / CONFIG)
-    if not isinstance(saved, dict) or "model" not in saved:
-        raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
-    config = schema.build_section("model", schema.MEANT["model"] | saved["model"], str(folder / CONFIG))
+    config = read_config(folder)
     made = tokenizer.load(folder)
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
@@ -86,12 +89,26 @@ def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
     return Trained(built.eval(), made, config, sha256)
 
 
+def read_config(folder: Path) -> ModelConfig:
+    """The model of the run in `folder`."""
+    saved = artifact.read_json(folder / CONFIG)
+    if not isinstance(saved, dict) or "model" not in saved:
+        raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
+    config: ModelConfig = schema.build_section("model", schema.MEANT["model"] | saved["model"], str(folder / CONFIG))
+    return config
+
+
+def imported(manifest: Manifest) -> bool:
+    """Whether a run's weights come from elsewhere: it was never trained here, and has no dataset and no losses."""
+    return manifest.get("stage") == IMPORT
+
+
 def finished_manifest(folder: Path) -> Manifest:
     """The manifest of the run in `folder`; MakegptError where its training is not finished."""
     manifest = artifact.read_manifest(folder, "run")
     if not (folder / MODEL).is_file() or MODEL not in manifest["outputs"]:
         raise MakegptError(f"{folder} has no finished {MODEL}; go on with `{manifest.get('command', 'train')}`")
-    if not {"parameters", "best_step", "best_val_loss"} <= manifest["facts"].keys():
+    if not (_IMPORTED_FACTS if imported(manifest) else _TRAINED_FACTS) <= manifest["facts"].keys():
         raise MakegptError(
             f"{folder / artifact.MANIFEST} is damaged: its facts are not those of a finished run; train it again"
         )
@@ -100,7 +117,10 @@ def finished_manifest(folder: Path) -> Manifest:
 
 def dataset_folder(folder: Path) -> Path:
     """Where the dataset lay that the run in `folder` was trained on."""
-    return folder / next(iter(artifact.read_manifest(folder, "run")["inputs"]))
+    manifest = artifact.read_manifest(folder, "run")
+    if imported(manifest):
+        raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
+    return folder / next(iter(manifest["inputs"]))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -112,7 +132,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             raise ValueError
         return lines
     except FileNotFoundError:
-        raise MakegptError(f"{path} is missing; train the run first") from None
+        advice = "it was imported, and has no losses to show" if imported(finished_manifest(folder)) else "train the run first"
+        raise MakegptError(f"{path} is missing; {advice}") from None
     except (ValueError, AttributeError):
         raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
 
@@ -127,33 +148,14 @@ def seconds(folder: Path) -> float | None:
     return spent if lines and math.isfinite(spent) else None
 
 
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The content of evaluation.json."""
-    path = folder / EVALUATION
-    if not path.is_file():
-        raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
-    found = artifact.read_json(path)
-    if not _is_evaluation(found):
-        raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
-    return found
-
-
-def _is_evaluation(found: Any) -> bool:
-    scores = {"loss", "perplexity", "bits_per_byte"}
-    return (
-        isinstance(found, dict)
-        and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
-        and isinstance(found["baselines"], dict)
-        and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
-    )
-
-
 class RunFolder:
     """A run folder open for training; hold it in `with RunFolder(path).locked():`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         artifact.check_replaceable(self.folder, "run")
+        if (begun := self.begun()) and imported(begun):
+            raise UsageError(f"{folder} holds imported weights; choose another -o, and begin with them by --init-from {folder}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -11,8 +11,9 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from lib import artifact, checkpoint, model, provenance
+from lib import artifact, beginning, checkpoint, model, provenance
 from lib import device as devices
+from lib.beginning import Origin
 from lib.clock import Clock
 from lib.config import MEANT, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
@@ -70,12 +71,14 @@ def train(
     resume: bool,
     started: str,
     stop_asked: Callable[[], bool],
+    init_from: Path | None = None,
     world: World = ALONE,
 ) -> Iterator[Event]:
     """Train in the run folder `folder` until it holds model.safetensors, or until `stop_asked`.
 
     With `resume`, a finished run is left as it is and an unfinished one goes on, where parameters and dataset
-    are the same; otherwise the training begins anew. Raises Diverged on a loss that is not finite.
+    are the same; otherwise the training begins anew: with the weights of the finished run `init_from`, where one is named,
+    in place of random ones. Raises Diverged on a loss that is not finite.
 
     In a `world` of several processes all of them call this with the same arguments and see the same folder; the leading
     one alone writes there.
@@ -85,6 +88,12 @@ def train(
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
     facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
+    origin = None
+    if init_from is not None:
+        if init_from.resolve() == folder.resolve():
+            raise UsageError(f"--init-from {init_from} is the run to be trained itself; choose another -o")
+        origin = beginning.origin(init_from, dataset, model_config)
+        facts["init_from"] = origin.sha256
     run = RunFolder(folder)
     with ExitStack() as stack:
 
@@ -100,7 +109,7 @@ def train(
         if state and state.processes == world.size:
             devices.use_threads(state.threads)  # sums depend on them in their last bits
         # the trainer first: a model that does not fit into memory must not cost the run that is there
-        starting = _starting_model(run, state, model_config, train_config).to(device)
+        starting = beginning.starting_model(run, state, origin, model_config, train_config).to(device)
         trainer = Trainer(starting, dataset, train_config, device, world)
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); going on without")
@@ -113,9 +122,9 @@ def train(
                 if before != now:
                     yield Notice(f"the steps so far were done {before}, not {now}; last bits may differ")
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
-            manifest = _manifest(folder, trainer, parameters, facts, started)
-            beginning = manifest
-            world.told(lambda: run.begin(beginning, parameters, made))
+            manifest = _manifest(folder, trainer, parameters, facts, origin, started)
+            first = manifest
+            world.told(lambda: run.begin(first, parameters, made))
         if world.leads:
             (folder / DIVERGED).unlink(missing_ok=True)
         try:
@@ -154,16 +163,16 @@ def _look(run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], max
 
 
 def _manifest(
-    folder: Path, trainer: Trainer, parameters: dict[str, Any], facts: dict[str, Any], started: str
+    folder: Path, trainer: Trainer, parameters: dict[str, Any], facts: dict[str, Any], origin: Origin | None, started: str
 ) -> artifact.Manifest:
-    """The manifest of a training that begins; its outputs are filled in when it ends."""
-    found = {"dataset": facts["dataset"], "tokenizer": facts["tokenizer"], "parameters": model.count(trainer.model)}
-    dataset = trainer.dataset
+    """The manifest of a training that begins; its outputs are filled in when it ends. The first input is the dataset."""
+    found = {name: value for name, value in facts.items() if name != "model"} | {"parameters": model.count(trainer.model)}
+    used = [(trainer.dataset.folder, trainer.dataset.identity()), *([(origin.folder, origin.identity)] if origin else [])]
     return provenance.manifest(
         "run",
         "train",
         parameters=parameters,
-        inputs={os.path.relpath(dataset.folder.resolve(), folder.resolve()): {"identity": dataset.identity()}},
+        inputs={os.path.relpath(each.resolve(), folder.resolve()): {"identity": identity} for each, identity in used},
         outputs={},
         facts=found,
         started=started,
@@ -172,19 +181,6 @@ def _manifest(
         threads=devices.threads(),
         processes=trainer.world.size,
     )
-
-
-def _starting_model(
-    run: RunFolder, state: State | None, model_config: ModelConfig, train_config: TrainConfig
-) -> model.LanguageModel:
-    """The model with fresh weights, or with those of `state`; drawn on the CPU, so that every device starts alike."""
-    built = model.build(model_config)
-    if state is None:
-        built.initialise(torch.Generator().manual_seed(train_config.seed))
-    else:
-        path = run.folder / LAST / state.weights
-        checkpoint.fill(built, checkpoint.load(path)[0], path)
-    return built
 
 
 def _session(
@@ -257,7 +253,14 @@ def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], f
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
                 return f"{section}.{key} was {before.get(key)}, now {value}"
-    for key in ("dataset", "tokenizer"):
-        if manifest["facts"].get(key) != facts[key]:
-            return f"the {key} is another"
+    for key, difference in _DIFFERENCES.items():
+        if manifest["facts"].get(key) != facts.get(key):
+            return difference
     return None
+
+
+_DIFFERENCES = {
+    "dataset": "the dataset is another",
+    "tokenizer": "the tokenizer is another",
+    "init_from": "the weights it began with are others",
+}

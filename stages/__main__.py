@@ -3,7 +3,20 @@
 import ast
 from pathlib import Path
 
-ORDER = ("fetch", "tokenize", "build_dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain")
+ORDER = (
+    "fetch",
+    "tokenize",
+    "build_dataset",
+    "train",
+    "evaluate",
+    "generate",
+    "plot",
+    "compare",
+    "inspect",
+    "explain",
+    "import_weights",
+    "export_weights",
+)
 
 
 def purpose(name: str) -> str:
@@ -14,4 +27,4 @@ def purpose(name: str) -> str:
 
 if __name__ == "__main__":
     for name in ORDER:
-        print(f"{name.replace('_', '-'):14} {purpose(name)}")
+        print(f"{name.replace('_', '-'):15} {purpose(name)}")

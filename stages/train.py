@@ -36,6 +36,12 @@ def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
 @click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the weights of this finished or imported run  [default: random ones].",
+)
+@click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
     default="auto",
@@ -50,6 +56,7 @@ def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> 
 def main(
     dataset: Path,
     output: Path | None,
+    init_from: Path | None,
     resume: str,
     stop_after: float | None,
     device_name: str,
@@ -96,6 +103,7 @@ def main(
             resume=resume == "auto",
             started=started,
             stop_asked=stop_asked,
+            init_from=init_from,
             world=all_processes,
         )
         for event in events:

@@ -1,12 +1,15 @@
 """Pinned inputs: every source in its order, none believed without its SHA-256. Nothing here touches the network."""
 
 import http.client
+import http.server
 import os
+import threading
+import tracemalloc
 import urllib.error
 import zipfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 
@@ -77,11 +80,12 @@ class Net:
             raise self.package
         return self.package
 
-    def from_address(self, address: str) -> bytes:
+    def from_address(self, address: str) -> Iterator[bytes]:
         self.asked.append(address)
         if isinstance(self.address, Exception):
+            yield b"half"
             raise self.address
-        return self.address
+        yield from (self.address[at : at + 7] for at in range(0, len(self.address), 7))
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +183,64 @@ def test_several_mirrors_are_tried_in_their_order(data: Path, tmp_path: Path, mo
     folders = [tmp_path / name for name in ("missing", "first", "second", "third")]
     monkeypatch.setenv("DATA_MIRROR", os.pathsep.join(map(str, folders)))
     assert fetched(tree(entry()), data) == [(data / "play.txt", str(tmp_path / "second" / "play.txt"))]
+
+
+# Large files.
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of a server that gives 5 MB at /whole, and at /cut ends in the middle of them."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the library's name
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(LARGE)))
+            self.end_headers()
+            self.wfile.write(LARGE if self.path == "/whole" else LARGE[:-1000])
+
+        def log_message(self, format: str, *words: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+
+
+LARGE = bytes(range(256)) * 20_000
+FROM_ADDRESS = inputs._from_address
+
+
+@pytest.mark.parametrize("source", ["address", "mirror"])
+def test_a_large_file_is_never_in_memory_whole(
+    data: Path, mirror: Path, server: str, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(inputs, "_from_address", FROM_ADDRESS)
+    monkeypatch.setattr(inputs, "_PIECE", 1 << 16)
+    if source == "mirror":
+        (mirror / "play.txt").write_bytes(LARGE)
+    tracemalloc.start()
+    fetched(tree(entry(LARGE, url=f"{server}/whole")), data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (data / "play.txt").read_bytes() == LARGE
+    assert peak < len(LARGE) / 4
+
+
+def test_a_download_that_ends_early_says_so_and_leaves_nothing(
+    data: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_from_address", FROM_ADDRESS)
+    with pytest.raises(MakegptError, match=r"IncompleteRead.* 1000 more expected"):
+        fetched(tree(entry(LARGE, url=f"{server}/cut")), data)
+    assert list(data.iterdir()) == []
+
+
+def test_weights_that_cannot_be_fetched_may_lie_anywhere(data: Path) -> None:
+    wanted = inputs.find(params.load(PROJECT / "params.yaml"), "gpt2_small")
+    with pytest.raises(MakegptError, match=r"set DATA_MIRROR .*; `import-weights FILE -o RUN` takes one that lies anywhere"):
+        list(inputs.fetch(wanted, data))
 
 
 # What is refused.

@@ -13,7 +13,10 @@ import pytest
 
 from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage
 
-NAMES = ["fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain"]
+NAMES = [
+    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain",
+    "import-weights", "export-weights",
+]  # fmt: skip
 
 
 def shell(command: str, **settings: object) -> "subprocess.CompletedProcess[bytes]":
@@ -265,6 +268,9 @@ def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> Non
         ("plot mask --set model.context_length=100000 -o OUT.png", 2, "--set model.context_length=4096 could"),
         ("explain atention", 2, "did you mean 'attention'"),
         ("inspect PLAY", 1, "is not an artifact"),
+        ("import-weights nowhere -o OUT", 1, "nowhere does not exist; a folder with config.json and model.safetensors"),
+        ("import-weights RUN", 2, "Missing option '-o'"),
+        ("export-weights DATASET -o OUT", 1, "holds a dataset, not a run"),
         ("fetch hamlett", 2, "did you mean 'hamlet'"),
     ],
 )

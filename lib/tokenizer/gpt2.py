@@ -9,8 +9,9 @@ import base64
 import json
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Self
+from typing import Any, Iterable, Iterator, Self, Sequence
 
 import numpy as np
 import tiktoken
@@ -94,11 +95,18 @@ _BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # U
 _LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
 
 
-def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
-    """The byte sequences of ids 0 to 50,255, read off GPT-2's list of joins and checked against its list of ids.
+#: How the released files write bytes: the printable ones as themselves, the others as characters from U+0100 on. Ids 0 to 255
+#: are the single bytes, in this order.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTE_OF = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + n): byte for n, byte in enumerate(_OTHERS)}
+_WRITTEN = {byte: character for character, byte in BYTE_OF.items()}
 
-    In both files a byte is written as one printable character: itself where it is printable, else one
-    of the characters from U+0100 on. Ids 0 to 255 are the single bytes, in that order.
+
+def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
+    """The byte sequences of all ids but the last, read off a list of joins and checked against a list of ids.
+
+    The two files as released with GPT-2, or others of their format.
     """
     try:
         joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
@@ -107,10 +115,40 @@ def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
         raise MakegptError(f"{vocab_bpe} or {encoder_json} is damaged; fetch both again") from None
     except FileNotFoundError as error:
         raise MakegptError(f"{error.filename} is missing; bring GPT-2's vocabulary with `fetch gpt2`") from None
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    byte_of = {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-    written = list(byte_of) + ["".join(join.split()) for join in joins if join]
-    if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])}:
-        raise MakegptError(f"{vocab_bpe} and {encoder_json} do not belong together; fetch both again")
-    return [bytes(byte_of[character] for character in token) for token in written]
+    try:
+        return joined([tuple(join.split()) for join in joins if join], ids)
+    except ValueError:
+        raise MakegptError(f"{vocab_bpe} and {encoder_json} do not belong together; fetch both again") from None
+
+
+def joined(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
+    """The byte sequences that the `joins`, in the order of their ranks, make of single bytes; ids 0 to 255 are those.
+
+    ValueError where the `ids` are others: these tokens, one after the other, and `<|endoftext|>`.
+    """
+    written = [*BYTE_OF, *("".join(join) for join in joins)]
+    if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])} or not set("".join(written)) <= BYTE_OF.keys():
+        raise ValueError("the ids are not those of the joins")
+    return [bytes(BYTE_OF[character] for character in token) for token in written]
+
+
+def joins_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """The two parts that each token after the single bytes was joined of, as `joined` wants them.
+
+    They are what is left of its bytes when all joins of lower rank have been made.
+    """
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    found = []
+    for token in tokens[len(BYTE_OF) :]:
+        parts = [token[at : at + 1] for at in range(len(token))]
+        while len(parts) > 2:
+            pairs = [ranks.get(left + right, len(tokens)) for left, right in pairwise(parts)]
+            first = pairs.index(min(pairs))
+            parts[first : first + 2] = [parts[first] + parts[first + 1]]
+        found.append((parts[0], parts[1]))
+    return found
+
+
+def written(token: bytes) -> str:
+    """A byte sequence as the released files write it."""
+    return "".join(_WRITTEN[byte] for byte in token)

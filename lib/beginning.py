@@ -1,0 +1,87 @@
+"""The weights a training begins with: drawn at random, those of a finished run, or its own from before."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from lib import artifact, checkpoint, model, run
+from lib.artifact import Manifest
+from lib.config import ModelConfig, TrainConfig
+from lib.dataset import Dataset
+from lib.errors import MakegptError, UsageError
+from lib.model import LanguageModel
+from lib.run import RunFolder, State
+
+#: Parameters of a model that its weights do not depend on.
+_FREE = ("drop_rate", "attention", "layers", "context_length")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A finished run whose weights another training begins with."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights' file."""
+        return str(self.manifest["outputs"][run.MODEL]["sha256"])
+
+    @property
+    def identity(self) -> str:
+        """The identity of the whole run."""
+        return artifact.identity(self.manifest)
+
+
+def origin(folder: Path, dataset: Dataset, config: ModelConfig) -> Origin:
+    """The finished run in `folder`, to begin a training of `config` on `dataset` with.
+
+    Raises MakegptError where the dataset was made with another tokenizer, UsageError where the design is another.
+    """
+    found = Origin(folder, run.finished_manifest(folder))
+    if found.manifest["facts"].get("tokenizer") != dataset.tokenizer_identity:
+        raise MakegptError(
+            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
+            f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
+        )
+    theirs, ours = asdict(run.read_config(folder)), asdict(config)
+    differing = [name for name in ours if ours[name] != theirs[name] and name not in _FREE]
+    if differing:
+        words = [f"model.{name} is {_written(theirs[name])} in {folder}, {_written(ours[name])} here" for name in differing]
+        changes = " ".join(f"--set model.{name}={_written(theirs[name])}" for name in differing)
+        raise UsageError(f"a training begins with the weights of its own design alone: {', '.join(words)}; give {changes}")
+    if config.positions == "learned" and config.context_length > theirs["context_length"]:
+        raise UsageError(
+            f"model.context_length is {config.context_length}, but {folder} has learnt {theirs['context_length']} positions; "
+            f"that many or fewer can be gone on with: --set model.context_length={theirs['context_length']}"
+        )
+    return found
+
+
+def _written(value: object) -> str:
+    """A parameter's value as --set takes it."""
+    return "null" if value is None else str(value).lower()
+
+
+def starting_model(
+    folder: RunFolder, state: State | None, origin: Origin | None, config: ModelConfig, train_config: TrainConfig
+) -> LanguageModel:
+    """The model with the weights of `state`, else of `origin`, else fresh ones, drawn on the CPU, so that every device starts
+    alike. Of a longer table of learned positions the first rows are taken.
+    """
+    built = model.build(config)
+    if state:
+        path = folder.folder / run.LAST / state.weights
+        checkpoint.fill(built, checkpoint.load(path)[0], path)
+    elif origin:
+        artifact.verify(origin.folder, {run.MODEL: origin.manifest["outputs"][run.MODEL]})
+        path = origin.folder / run.MODEL
+        tensors = checkpoint.load(path)[0]
+        if "pos_emb.weight" in tensors:
+            tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
+        checkpoint.fill(built, tensors, path)
+    else:
+        built.initialise(torch.Generator().manual_seed(train_config.seed))
+    return built

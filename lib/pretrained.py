@@ -1,0 +1,268 @@
+"""GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, beside ours.
+
+Theirs keep the matrix of a linear layer as (in, out), ours as (out, in); all else is a matter of names. What is read
+is safetensors alone: other formats can run code when they are opened.
+"""
+
+import re
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Iterator
+
+import torch
+from torch import Tensor
+
+from lib import artifact, checkpoint, model
+from lib import config as schema
+from lib.config import GPT_2, ModelConfig
+from lib.errors import MakegptError, UsageError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+_INDEX = WEIGHTS + ".index.json"
+
+#: Our names -> theirs; {n} is the number of a block.
+NAMES = {
+    "tok_emb.weight": "wte.weight",
+    "pos_emb.weight": "wpe.weight",
+    "blocks.{n}.norm1.scale": "h.{n}.ln_1.weight",
+    "blocks.{n}.norm1.shift": "h.{n}.ln_1.bias",
+    "blocks.{n}.attention.W_qkv.weight": "h.{n}.attn.c_attn.weight",
+    "blocks.{n}.attention.W_qkv.bias": "h.{n}.attn.c_attn.bias",
+    "blocks.{n}.attention.out_proj.weight": "h.{n}.attn.c_proj.weight",
+    "blocks.{n}.attention.out_proj.bias": "h.{n}.attn.c_proj.bias",
+    "blocks.{n}.norm2.scale": "h.{n}.ln_2.weight",
+    "blocks.{n}.norm2.shift": "h.{n}.ln_2.bias",
+    "blocks.{n}.feed_forward.expand.weight": "h.{n}.mlp.c_fc.weight",
+    "blocks.{n}.feed_forward.expand.bias": "h.{n}.mlp.c_fc.bias",
+    "blocks.{n}.feed_forward.contract.weight": "h.{n}.mlp.c_proj.weight",
+    "blocks.{n}.feed_forward.contract.bias": "h.{n}.mlp.c_proj.bias",
+    "final_norm.scale": "ln_f.weight",
+    "final_norm.shift": "ln_f.bias",
+    "out_head.weight": "lm_head.weight",
+}
+
+#: The parameters of ours that config.json tells under another name.
+SHAPE = {
+    "vocab_size": "vocab_size",
+    "context_length": "n_positions",
+    "emb_dim": "n_embd",
+    "n_heads": "n_head",
+    "n_layers": "n_layer",
+}
+
+#: What else config.json may say that changes the result, and what GPT-2's design here can follow; the first is their default.
+FOLLOWED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+#: The sizes that were released (Radford et al. 2019, table 2): blocks, width, heads.
+RELEASED = {
+    "gpt2_small": (12, 768, 12),
+    "gpt2_medium": (24, 1024, 16),
+    "gpt2_large": (36, 1280, 20),
+    "gpt2_xl": (48, 1600, 25),
+}
+RELEASED_TOKENS, _RELEASED_CONTEXT = 50257, 1024
+
+_HEAD, _TABLE = NAMES["out_head.weight"], NAMES["tok_emb.weight"]
+_PREFIX = "transformer."  # before all names but the head's; the files as first released have none
+_MASKS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers that older files hold
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands on both sides: its names, its shape on theirs, and whether it is turned over on the way."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+    turned: bool
+
+
+def places(config: ModelConfig) -> list[Place]:
+    """Every tensor of a GPT-2 of this size; the biases of queries, keys and values are always among theirs."""
+    found = []
+    for ours, weight in model.build(replace(config, qkv_bias=True), "meta").named_parameters():
+        number = re.search(r"\d+", ours)
+        template = re.sub(r"\.\d+\.", ".{n}.", ours)
+        turned = template.startswith("blocks.") and weight.dim() == 2
+        shape = tuple(weight.T.shape if turned else weight.shape)
+        found.append(Place(ours, NAMES[template].format(n=number and number[0]), shape, turned))
+    return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor in an open file, not read yet."""
+
+    file: Any
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.file.get_slice(self.name).get_shape())
+
+    @property
+    def dtype(self) -> str:
+        return str(self.file.get_slice(self.name).get_dtype())
+
+    def read(self) -> Tensor:
+        """The tensor as float32."""
+        tensor: Tensor = self.file.get_tensor(self.name)
+        return tensor.float()
+
+
+def weight_files(source: Path) -> list[Path]:
+    """The safetensors files of `source`, a folder or one of them; MakegptError where there are none."""
+    if not source.exists():
+        raise MakegptError(f"{source} does not exist; a folder with {CONFIG} and {WEIGHTS}, or a {WEIGHTS}, is expected")
+    if source.is_file():
+        if source.suffix in _PICKLED:
+            raise _pickled(source)
+        return [source]
+    if (source / WEIGHTS).is_file():
+        return [source / WEIGHTS]
+    if (source / _INDEX).is_file():
+        index = artifact.read_json(source / _INDEX)
+        try:
+            return [source / Path(name).name for name in sorted(set(index["weight_map"].values()))]
+        except (KeyError, TypeError, AttributeError):
+            raise MakegptError(f"{source / _INDEX} is damaged: it tells of no files") from None
+    if pickled := [path for path in sorted(source.iterdir()) if path.suffix in _PICKLED]:
+        raise _pickled(pickled[0])
+    raise MakegptError(f"{source} holds no {WEIGHTS}; a model in Hugging Face's layout is expected there")
+
+
+def _pickled(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is a pickle, which can run code when it is opened, and is not read; make a {WEIGHTS} of it with "
+        "transformers: GPT2LMHeadModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+    )
+
+
+@contextmanager
+def opened(files: list[Path]) -> Iterator[dict[str, Held]]:
+    """The tensors in `files` by their names without prefix, none read yet; masks are left out."""
+    with ExitStack() as stack:
+        held: dict[str, Held] = {}
+        for path in files:
+            file = stack.enter_context(checkpoint.opened(path))
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                short = name.removeprefix(_PREFIX)
+                if short in held:
+                    raise MakegptError(f"{path}: the tensor {short} is there twice, as {held[short].name} and as {name}")
+                if not _MASKS.fullmatch(short):
+                    held[short] = Held(file, name)
+        yield held
+
+
+def from_theirs(path: Path) -> ModelConfig:
+    """The model that their config.json at `path` describes; MakegptError names what GPT-2's design here cannot follow."""
+    saved = artifact.read_json(path)
+    if not isinstance(saved, dict):
+        raise MakegptError(f"{path} describes no model; Hugging Face's {CONFIG} of a GPT-2 is expected")
+    if "model_type" not in saved and "model" in saved:
+        raise UsageError(f"{path.parent} is a run folder of this program already; use it as it is")
+    width = saved.get("n_embd")
+    for name, allowed in [*FOLLOWED.items(), ("n_inner", (None, 4 * width if isinstance(width, int) else None))]:
+        if (value := saved.get(name, allowed[0])) not in allowed:
+            could = " or ".join(str(each) for each in allowed if each is not None)
+            raise MakegptError(f"{path}: {name}={value} is not GPT-2's as it is written here; {could} would be")
+    if missing := [theirs for theirs in SHAPE.values() if saved.get(theirs) is None]:
+        raise MakegptError(f"{path} does not say {', '.join(missing)}")
+    sizes = {ours: saved[theirs] for ours, theirs in SHAPE.items()}
+    return _gpt2(str(path), tie_weights=saved.get("tie_word_embeddings", True), **sizes)
+
+
+def _gpt2(where: str, **sizes: Any) -> ModelConfig:
+    choices = {"kind": "gpt", "drop_rate": 0.0, "qkv_bias": True, "attention": "fused", "layers": "fused"}
+    config: ModelConfig = schema.build_section("model", GPT_2 | choices | sizes, where)
+    return config
+
+
+def released(held: dict[str, Held], path: Path) -> ModelConfig:
+    """The released size whose shapes the tensors have; MakegptError where they have those of none."""
+    blocks = {match[1] for name in held if (match := re.match(r"h\.(\d+)\.", name))}
+    tables = [held[name].shape for name in ("wte.weight", "wpe.weight") if name in held]
+    for layers, width, heads in RELEASED.values():
+        if len(blocks) == layers and tables == [(RELEASED_TOKENS, width), (_RELEASED_CONTEXT, width)]:
+            sizes = {"emb_dim": width, "n_layers": layers, "n_heads": heads, "context_length": _RELEASED_CONTEXT}
+            return _gpt2(str(path), vocab_size=RELEASED_TOKENS, tie_weights=_tied(held), **sizes)
+    known = ", ".join(f"{name} {layers} × {width}" for name, (layers, width, _) in RELEASED.items())
+    seen = f"{len(blocks)} blocks, tables of {' and '.join(map(str, tables))}" if tables else "no tables of embeddings"
+    raise MakegptError(
+        f"{path} has the shapes of no released size ({seen}); a bare file can be {known}, with {RELEASED_TOKENS} tokens and "
+        f"{_RELEASED_CONTEXT} positions; of another size name a folder that holds it and its {CONFIG}"
+    )
+
+
+def _tied(held: dict[str, Held]) -> bool:
+    """Whether the head is the table of the tokens: it is not there, or has the same numbers."""
+    head, table = held.get(_HEAD), held.get(_TABLE)
+    return head is None or (table is not None and head.shape == table.shape and torch.equal(head.read(), table.read()))
+
+
+def read(held: dict[str, Held], config: ModelConfig, source: Path) -> dict[str, Tensor]:
+    """Our tensors of a model of `config`, float32; MakegptError names what is missing, spare or of another shape or type."""
+    wanted = {place.theirs: place.shape for place in places(config)}
+    if config.tie_weights and _HEAD in held and held[_HEAD].shape == wanted[_TABLE]:
+        if not _tied(held):
+            raise MakegptError(
+                f"{source}: {_HEAD} is not {_TABLE}, though {CONFIG} says tie_word_embeddings=true; false would be right"
+            )
+        held = {name: each for name, each in held.items() if name != _HEAD}
+    checkpoint.check(
+        wanted, {name: each.shape for name, each in held.items()}, f"{source} does not hold the GPT-2 that is expected"
+    )
+    if odd := [f"{name} ({each.dtype})" for name, each in held.items() if each.dtype not in _FLOATS]:
+        raise MakegptError(f"{source}: {odd[0]} is not of a type that can be read; {', '.join(_FLOATS)} could")
+    tensors = {}
+    for place in places(config):
+        tensor = held[place.theirs].read()
+        tensors[place.ours] = tensor.T.contiguous() if place.turned else tensor
+    return tensors
+
+
+def check_expressible(config: ModelConfig, folder: Path) -> None:
+    """UsageError names the first choice of the run in `folder` that their GPT-2 has not."""
+    theirs = {name: value for name, value in ({"kind": "gpt"} | GPT_2).items() if name != "tie_weights"}
+    if config.n_kv_heads == config.n_heads:
+        theirs["n_kv_heads"] = config.n_heads
+    for name, value in theirs.items():
+        if (ours := getattr(config, name)) != value:
+            raise UsageError(
+                f"{folder} has model.{name}={ours}, which Hugging Face's GPT-2 has not; "
+                f"it can be exported with {'null' if value is None else value} alone"
+            )
+
+
+def as_theirs(config: ModelConfig, endoftext: int | None) -> dict[str, Any]:
+    """Their config.json of a model of `config` whose texts end with the token `endoftext`."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        **{name: allowed[0] for name, allowed in FOLLOWED.items()},
+        **{theirs: asdict(config)[ours] for ours, theirs in SHAPE.items()},
+        "n_inner": None,
+        "tie_word_embeddings": config.tie_weights,
+        **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.drop_rate),
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), endoftext),
+    }
+
+
+def write(path: Path, weights: dict[str, Tensor], config: ModelConfig) -> None:
+    """Write our `weights` as their model.safetensors; biases that ours have not are zeros there."""
+    tensors = {}
+    for place in places(config):
+        tensor = weights[place.ours].detach() if place.ours in weights else torch.zeros(place.shape)
+        name = place.theirs if place.theirs == _HEAD else _PREFIX + place.theirs
+        tensors[name] = tensor.T.contiguous() if place.turned else tensor
+    checkpoint.write(path, tensors, {"format": "pt"})

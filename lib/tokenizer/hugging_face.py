@@ -1,0 +1,120 @@
+"""Tokenizers as Hugging Face keeps them: one tokenizer.json, byte-pair encoding with its rules beside it.
+
+`gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings that join nothing. `word` has no such form.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lib import artifact, tokenizer
+from lib.errors import MakegptError
+from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, joined, joins_of, written
+
+FILE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+_VOCAB, _MERGES = "vocab.json", "merges.txt"
+
+#: What a text is cut into before anything is joined: GPT-2's words, or nothing at all; either way in bytes.
+_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_WHOLE = _WORDS | {"use_regex": False}
+
+
+def as_theirs(made: Tokenizer) -> dict[str, Any] | None:
+    """The contents of their files, by name; None where `made` has no such form."""
+    match made:
+        case GPT2Tokenizer():
+            joins = [[written(left), written(right)] for left, right in joins_of(made.tokens)]
+            saved = _saved([written(token) for token in made.tokens], joins, _WORDS, _WORDS)
+            special = {"id": made.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
+            sides = {"single_word": False, "lstrip": False, "rstrip": False}
+            saved["added_tokens"] = [special | sides]
+            saved["model"]["vocab"][ENDOFTEXT] = made.endoftext
+        case BytesTokenizer():
+            saved = _saved([written(bytes([byte])) for byte in range(256)], [], _WHOLE, _WHOLE)
+        case CharTokenizer():
+            saved = _saved(list(made.characters), [], None, {"type": "Fuse"})
+        case _:
+            return None
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if made.endoftext is not None:
+        settings |= {"bos_token": ENDOFTEXT, "eos_token": ENDOFTEXT, "unk_token": ENDOFTEXT}
+    return {FILE: saved, SETTINGS: settings}
+
+
+def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) -> dict[str, Any]:
+    """Their tokenizer.json: `tokens` in the order of their ids, `joins` in that of their ranks."""
+    affixes = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    choices = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
+    vocab = {token: id for id, token in enumerate(tokens)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": cut,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": {"type": "BPE", **affixes, **choices, "vocab": vocab, "merges": joins},
+    }
+
+
+def load(folder: Path) -> Tokenizer | None:
+    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None where there is none.
+
+    Raises MakegptError where it is none that this program has.
+    """
+    if not (names := files(folder)):
+        return None
+    path = folder / names[0]
+    try:
+        saved = artifact.read_json(path)
+        if names == [_VOCAB, _MERGES]:
+            lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
+            joins = list(filter(None, lines[lines[0].startswith("#version") :]))
+            saved = {"pre_tokenizer": _WORDS, "model": {"type": "BPE", "vocab": saved, "merges": joins}}
+        return tokenizer.load(path) if "kind" in saved else as_ours(saved)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise MakegptError(
+            f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
+            f"with ids in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
+        ) from None
+
+
+def files(folder: Path) -> list[str]:
+    """The names of the files that `load` reads."""
+    for names in ([_VOCAB, _MERGES], [FILE]):
+        if all((folder / name).is_file() for name in names):
+            return names
+    return []
+
+
+def as_ours(saved: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like where it is another."""
+    model, cut = saved["model"], saved.get("pre_tokenizer")
+    if model["type"] != "BPE" or saved.get("normalizer"):
+        raise ValueError(f"its model is {model['type']}, its normalizer {saved.get('normalizer')}")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback", "ignore_merges"):
+        if model.get(name):
+            raise ValueError(f"its model has {name}")
+    ids = model["vocab"] | {token["content"]: token["id"] for token in saved.get("added_tokens", [])}
+    joins = [join.split(" ") if isinstance(join, str) else join for join in model["merges"]]
+    if cut is None and not joins:
+        characters = sorted(ids, key=ids.__getitem__)
+        if [ids[character] for character in characters] != list(range(len(ids))) or any(len(each) != 1 for each in ids):
+            raise ValueError("its vocabulary is not one of single characters")
+        return CharTokenizer("".join(characters))
+    if cut is None or cut["type"] != "ByteLevel" or cut.get("add_prefix_space"):
+        raise ValueError(f"its pre_tokenizer is {json.dumps(cut)}")
+    if not cut.get("use_regex", True):
+        if joins or ids != BYTE_OF:
+            raise ValueError("it does not cut text into words")
+        return BytesTokenizer()
+    try:
+        return GPT2Tokenizer(joined(joins, ids))
+    except ValueError:
+        raise ValueError("its ids are not bytes, joins and the end of a text, in this order") from None

@@ -1,0 +1,30 @@
+"""A run to the layout of Hugging Face's GPT-2, with a certificate."""
+
+from pathlib import Path
+
+import click
+
+from lib import provenance
+from stages import say, stage
+
+
+@stage("export-weights", config="none")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder to make.")
+def main(folder: Path, output: Path) -> None:
+    """Write the model of the run folder RUN as others read it: AutoModelForCausalLM.from_pretrained("DIR").
+
+    Its logits are compared with those of an independent reading of the files that were written; certificate.json
+    in DIR tells how well they agree. Models of a later design than GPT-2's are refused.
+    """
+    from lib import artifact, certificate, exchange
+    from lib.tokenizer import hugging_face
+
+    made = exchange.export_weights(folder, output, started=provenance.now())
+    if hugging_face.FILE not in made["outputs"]:
+        say(f"{output}: without a tokenizer, for that of {folder} has no form in Hugging Face's layout")
+    say(f"{output}: {certificate.summary(artifact.read_json(output / certificate.FILE))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A GPT-2 from elsewhere, in Hugging Face's layout, to a run."""
+
+from pathlib import Path
+
+import click
+
+from lib import provenance
+from stages import say, stage
+
+
+@stage("import-weights", config="none")
+@click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make.")
+def main(source: Path, output: Path) -> None:
+    """Make a run folder of the GPT-2 in SOURCE, to generate from, to evaluate or to begin a training with.
+
+    SOURCE is a folder with config.json and model.safetensors, as Hugging Face lays them out, of any size; or a
+    model.safetensors alone, of one of the released sizes. The folder's own tokenizer is taken, else GPT-2's.
+    """
+    from lib import exchange
+
+    made = exchange.import_weights(source, output, started=provenance.now())
+    say(f"{output}: {made['facts']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")
+
+
+if __name__ == "__main__":
+    main()
