@@ -11,12 +11,13 @@ TEXT    ?=
 SET     ?=
 PYTHON  ?= python3
 EXTRAS  ?= dev
+GPT2    := artifacts/runs/gpt2_small
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder demo figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -32,11 +33,13 @@ help:
 ## why            what `make all` would run, and why
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
 ##                LADDER="single_head decoder" climbs these rungs only
+## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
+##                PROMPT="The verdict was"
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
-## bench          a training step beside transformers and the textbook, and learning beside a plain loop; takes 20 minutes;
+## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
@@ -51,6 +54,15 @@ ladder:
 	    $(MAKE) --silent --no-print-directory evaluate generate CONFIG=$$rung DATASET='$(DATASET)' || exit; \
 	done
 	@$(BIN)/compare $$($(PLAN) runs '$(LADDER)' '$(DATASET)' '$(TEXT)' '$(SET)')
+
+demo: PROMPT ?= The verdict was
+demo: | $(READY)
+	@if test -f $(GPT2)/model.safetensors || { \
+	    $(BIN)/fetch gpt2 gpt2_small && $(BIN)/import-weights data/gpt2_small/model.safetensors -o $(GPT2); }; \
+	then run=$(GPT2); \
+	else run=$$($(PLAN) runs $(INPUT)) && echo "GPT-2's weights cannot be had here; this is $$run" >&2; \
+	fi; \
+	$(BIN)/generate "$$run" '$(PROMPT)' --temperature 0 --max-new-tokens 30 --explain --echo
 
 # ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
@@ -145,6 +157,7 @@ bench:
 	@$(MAKE) --no-print-directory build-dataset CONFIG=decoder_fast DATASET=tiny_shakespeare TEXT= SET=
 	PYTHONPATH=. $(BIN)/python bench/quality.py
 	PYTHONPATH=. $(BIN)/python bench/training.py
+	PYTHONPATH=. $(BIN)/python bench/generation.py
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

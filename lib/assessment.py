@@ -1,58 +1,113 @@
-"""A run's evaluation: the model on a split of a dataset, beside what it is measured against."""
+"""A run's evaluation: the model on a split of a dataset, beside what it is measured against, or on any text."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 
 from lib import artifact, baselines, run
+from lib.analysis import analyse
 from lib.config import EvaluateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
-from lib.evaluation import scores, total_nats
+from lib.evaluation import Readable, each_prediction, scores, total_nats
 from lib.run import Trained
+from lib.tokenizer import Tokenizer
+
+_BLOCK = 1 << 22  # ids read at once
 
 
-def assess(
-    folder: Path,
-    trained: Trained,
-    dataset: Dataset,
-    config: EvaluateConfig,
-    device: torch.device,
-    on_tokens: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Loss, perplexity and bits a byte of the run in `folder` on a split, with uniform and counted baselines nested.
+@dataclass(frozen=True)
+class Stretch:
+    """What a model is to predict: the ids `start` + 1 to `stop`, each from those before it; of a dataset, or of any text."""
 
-    The n-grams are counted on the training split and scored on the same tokens as the model.
-    Raises MakegptError where the dataset was made with another tokenizer than the model's.
-    """
+    tokens: Readable
+    start: int
+    stop: int
+    dataset: Dataset | None = None
+
+    @property
+    def predicted(self) -> int:
+        """How many tokens that are."""
+        return self.stop - self.start - 1
+
+    def bytes(self, lengths: np.ndarray) -> int:
+        """How many bytes they stand for, with `lengths` of each id."""
+        blocks = (range(self.start + 1, self.stop)[at : at + _BLOCK] for at in range(0, self.predicted, _BLOCK))
+        return sum(int(lengths[self.tokens.read(block.start, block.stop)].sum()) for block in blocks)
+
+
+def of_dataset(folder: Path, trained: Trained, dataset: Dataset, split: str) -> Stretch:
+    """A split of `dataset`; MakegptError where that was made with another tokenizer than the model of the run in `folder`."""
     if dataset.tokenizer_identity != trained.tokenizer.identity():
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `--tokenizer {folder}`"
         )
-    start, stop = dataset.split(config.split)
-    count = dataset.predicted(config.split)
-    lengths = trained.tokenizer.byte_lengths()
-    n_bytes = sum(int(lengths[block].sum()) for block in dataset.tokens.blocks(start + 1, stop))
-    nats = total_nats(trained.model, dataset.tokens, start, stop, device, on_tokens)
-    vocab_size = trained.tokenizer.vocab_size
-    ngrams = baselines.NGrams(dataset.tokens, 0, dataset.train_tokens, config.ngram_order, vocab_size)
-    counted = {baselines.NAMES[n]: total for n, total in enumerate(ngrams.nats(start + 1, stop), 1)}
-    if config.ngram_order >= 2:
-        counted[baselines.ADD_ONE] = ngrams.add_one_bigram_nats(start + 1, stop)
+    return Stretch(dataset.tokens, *dataset.split(split), dataset)
+
+
+def of_text(pieces: Iterable[str], made: Tokenizer, name: str) -> Stretch:
+    """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
+    ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
+    if len(ids) < 2:
+        raise MakegptError(f"{name} has {len(ids)} tokens; the first has nothing to go by, so two are needed at least")
+    return Stretch(_Held(ids), 0, len(ids))
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Ids in memory."""
+
+    ids: np.ndarray
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self.ids[start:stop]
+
+
+def assess(
+    trained: Trained,
+    stretch: Stretch,
+    config: EvaluateConfig,
+    device: torch.device,
+    on_tokens: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Loss, perplexity and bits a byte of the model on a stretch, with uniform guessing and, for a dataset, counts nested.
+
+    The n-grams are counted on the training split and scored on the same tokens as the model.
+    """
+    count, vocab_size = stretch.predicted, trained.tokenizer.vocab_size
+    n_bytes = stretch.bytes(trained.tokenizer.byte_lengths())
+    nats = total_nats(trained.model, stretch.tokens, stretch.start, stretch.stop, device, on_tokens)
+    compared = {"uniform": baselines.uniform_nats(count, vocab_size)}
+    if stretch.dataset is not None:
+        compared |= _counted(stretch, stretch.dataset, config.ngram_order, vocab_size)
     return {
-        "split": config.split,
+        **({} if stretch.dataset is None else {"split": config.split}),
         "tokens": count,
         "bytes": n_bytes,
         **scores(nats, count, n_bytes),
-        "baselines": {
-            "uniform": scores(baselines.uniform_nats(count, vocab_size), count, n_bytes),
-            **{name: scores(total, count, n_bytes) for name, total in counted.items()},
-        },
+        "baselines": {name: scores(total, count, n_bytes) for name, total in compared.items()},
         "model_sha256": trained.sha256,
-        "dataset": dataset.identity(),
+        **({} if stretch.dataset is None else {"dataset": stretch.dataset.identity()}),
     }
+
+
+def _counted(stretch: Stretch, dataset: Dataset, order: int, vocab_size: int) -> dict[str, float]:
+    """The nats of n-grams counted on the training split, by name."""
+    ngrams = baselines.NGrams(dataset.tokens, 0, dataset.train_tokens, order, vocab_size)
+    counted = {baselines.NAMES[n]: total for n, total in enumerate(ngrams.nats(stretch.start + 1, stretch.stop), 1)}
+    if order >= 2:
+        counted[baselines.ADD_ONE] = ngrams.add_one_bigram_nats(stretch.start + 1, stretch.stop)
+    return counted
+
+
+def each_token(trained: Trained, stretch: Stretch, device: torch.device) -> Iterator[dict[str, Any]]:
+    """What the model thought of each token of a stretch: its position, and its analysis."""
+    for position, id, logits in each_prediction(trained.model, stretch.tokens, stretch.start, stretch.stop, device):
+        yield {"position": position} | vars(analyse(logits, id, trained.tokenizer))
 
 
 def read(folder: Path) -> dict[str, Any]:

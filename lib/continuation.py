@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from typing import Any, BinaryIO, Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from lib.analysis import Analysed, analyse
@@ -30,10 +31,11 @@ class Continuation:
         config: GenerateConfig,
         *,
         stop: Sequence[str] = (),
+        scored: bool = True,
         explained: bool = False,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """`explained`: keep an analysis of each token; `extra`: facts handed on to `finished`."""
+        """`scored`: keep the log-probability of each token; `explained`: an analysis; `extra`: facts for `finished`."""
         self.tokenizer = made
         self.prompt = prompt or ""
         self.config = config
@@ -43,6 +45,7 @@ class Continuation:
         self.finish_reason: str | None = None
         self.analysed: list[Analysed] = []
         self.logprobs: list[float] = []
+        self._scored = scored
         self._explained = explained
         self._extra = extra or {}
         self._choices = Choices(config)
@@ -59,7 +62,8 @@ class Continuation:
         if id == self.tokenizer.endoftext:
             return self._finish("end_of_text", self._pieces.rest())
         self.ids.append(id)
-        self.logprobs.append((logits[id] - logits.logsumexp(dim=-1)).item())
+        if self._scored:
+            self.logprobs.append(torch.log_softmax(logits, dim=-1)[id].item())
         if self._explained:
             self.analysed.append(analyse(logits, id, self.tokenizer))
         piece = self._pieces.take(id)

@@ -5,20 +5,29 @@ the first prediction has one token to go by and the last has all of the block.
 """
 
 import math
-from typing import Any, Callable
+from typing import Any, Callable, Iterator, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from lib.loss import LOGITS_AT_ONCE
 from lib.model import LanguageModel
-from lib.shards import Tokens
 
 _ROWS_AT_ONCE = 64  # the block shape is fixed, so a number never depends on a batch size
 
 
+class Readable(Protocol):
+    """A sequence of ids, of which a part can be read: `shards.Tokens`, or a text's own."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The ids `start` to `stop`."""
+        ...
+
+
 def total_nats(
     model: LanguageModel,
-    tokens: Tokens,
+    tokens: Readable,
     start: int,
     stop: int,
     device: torch.device,
@@ -46,6 +55,20 @@ def total_nats(
                 on_tokens(blocks * length)
     model.train(was_training)
     return total
+
+
+@torch.inference_mode()
+def each_prediction(
+    model: LanguageModel, tokens: Readable, start: int, stop: int, device: torch.device
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The ids `start` + 1 to `stop` one by one: where each stands, the id, and the logits (V,) it was predicted by.
+
+    In the same blocks as `total_nats`, so the losses sum to its result.
+    """
+    for at in range(start, stop - 1, model.context_length):
+        ids = torch.from_numpy(tokens.read(at, min(at + model.context_length + 1, stop)).astype("int64"))
+        for n, logits in enumerate(model(ids[None, :-1].to(device))[0], 1):
+            yield at + n, int(ids[n]), logits.float().cpu()
 
 
 def scores(nats: float, tokens: int, n_bytes: int) -> dict[str, Any]:

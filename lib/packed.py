@@ -10,14 +10,14 @@ inputs as whole numbers of 16 bits, each row with a scale of its own.)
 """
 
 import ctypes
+from typing import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lib import kernel
-from lib.model import LanguageModel
+from lib.model import Cache, LanguageModel
 from lib.model.block import TransformerBlock
-from lib.model.cache import Past
 from lib.model.feed_forward import SwiGLU
 from lib.model.gpt import GPT
 from lib.model.layers import Linear
@@ -44,12 +44,18 @@ def pack(model: LanguageModel, format: str) -> None:
             if isinstance(child, Linear):
                 setattr(module, name, PackedLinear(child, dtype, fast))
     if fast and isinstance(model, (GPT, SingleBlock)):
-        plain, step = model.features, _Step(model, fast)
+        plain, step = model.next_token_logits, _Step(model, fast)
 
-        def features(ids: Tensor, past: Past | None = None) -> Tensor:
-            return plain(ids, past) if past is None or ids.shape[1] > 1 else step(model.embed(ids, past), past)
+        def next_token_logits(ids: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
+            if not caches or ids.shape[1] > 1:
+                return plain(ids, caches)
+            new = ids.flatten().tolist()
+            possible = (
+                0 <= min(new) and max(new) < model.vocab_size and max(cache.length for cache in caches) < model.context_length
+            )
+            return step(new, caches) if possible else plain(ids, caches)  # which tells what is wrong
 
-        model.features = features  # type: ignore[method-assign]
+        model.next_token_logits = next_token_logits  # type: ignore[method-assign]
 
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,18 +100,28 @@ class PackedLinear(nn.Module):
 
 
 class _Step:
-    """The kernel's `step` for one model: one new token for each text of a batch, through all blocks."""
+    """The kernel's `step` for one model: one new token for each text of a batch, to the logits of the next."""
 
     def __init__(self, model: GPT | SingleBlock, fast: ctypes.CDLL) -> None:
         blocks = [module for module in model.modules() if isinstance(module, TransformerBlock)]
         attention = blocks[0].attention
+        table: Tensor | None = None
+        if model.positions == "learned":
+            table = model.pos_emb.weight
+        elif model.positions == "sinusoidal":
+            table = model.waves.table
         rotate = attention.rotate
-        self._blocks = (kernel.Block * len(blocks))(*map(_block, blocks))
+        self._fast = fast
+        self._vocab_size = model.vocab_size
         self._decoder = kernel.Decoder(
-            blocks=self._blocks,
-            final_norm=_norm(model.final_norm),
+            tok_emb=_address(model.tok_emb.weight),
+            pos_emb=_address(table),
+            tok_scale=model.waves.scale if model.positions == "sinusoidal" else 1.0,
             cos=_address(None if rotate is None else rotate.cos),
             sin=_address(None if rotate is None else rotate.sin),
+            blocks=(kernel.Block * len(blocks))(*map(_block, blocks)),
+            final_norm=_norm(model.final_norm),
+            out_head=model.out_head.described,
             layers=len(blocks),
             C=model.config.emb_dim,
             H=attention.n_heads,
@@ -113,23 +129,23 @@ class _Step:
             D=attention.head_size,
             window=attention.window or 0,
         )
-        self._fast = fast
 
-    def __call__(self, x: Tensor, past: Past) -> Tensor:
-        """x: the embeddings of a new token for each text, (B, 1, C), used up -> what the head reads, (B, 1, C).
-
-        The tokens' keys and values are added to the caches.
-        """
-        x = x.contiguous()
-        layers, texts = len(self._blocks), len(past.caches)
-        bases = [cache.kept.data_ptr() for cache in past.caches]
-        strides = [cache.kept.stride(0) * cache.kept.element_size() for cache in past.caches]
-        kept = (kernel.Pointer * (layers * texts))(
-            *(base + layer * stride for layer in range(layers) for base, stride in zip(bases, strides, strict=True))
+    def __call__(self, ids: Sequence[int], caches: Sequence[Cache]) -> Tensor:
+        """The new token of each text -> logits (B, V); its keys and values are added to the text's cache."""
+        B = len(caches)
+        logits = torch.empty(B, self._vocab_size)
+        self._fast.step(
+            ctypes.byref(self._decoder),
+            B,
+            (kernel.Long * B)(*ids),
+            (kernel.Long * B)(*[cache.length for cache in caches]),
+            (kernel.Pointer * B)(*[cache.address for cache in caches]),
+            (kernel.Long * B)(*[cache.capacity for cache in caches]),
+            logits.data_ptr(),
         )
-        capacities = (kernel.Long * texts)(*(cache.kept.shape[3] for cache in past.caches))
-        self._fast.step(ctypes.byref(self._decoder), x.data_ptr(), texts, past.positions.data_ptr(), kept, capacities)
-        return x
+        for cache in caches:
+            cache.length += 1
+        return logits
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -72,6 +72,12 @@ def check_file(path: Path) -> None:
         raise MakegptError(f"{path} does not exist")
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open the file `path` for reading; MakegptError where there is none."""
+    check_file(path)
+    return open(path, "rb")
+
+
 def decode(file: BinaryIO, name: str, errors: str = "strict", length: int | None = None, offset: int = 0) -> Iterator[str]:
     """Decode UTF-8 from `file` piece by piece: `length` bytes of it, or all; `offset` is where in `name` they begin.
 

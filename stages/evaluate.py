@@ -1,42 +1,93 @@
 """A run to its loss, perplexity and bits a byte, beside counted baselines."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any, Iterator
 
 import click
 
 from lib import artifact
 from lib.config import Config
+from lib.errors import UsageError
 from stages import Weights, device_option, output_file_option, stage, weights_option
+from stages.shared import tokens
 from stages.shared.progress import progress
 
 
 @stage("evaluate", evaluate=("split", "ngram_order"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET]")
+@click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
+@click.option("--text", "text_file", metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
+@click.option(
+    "--per-token",
+    is_flag=True,
+    help="A line of JSON for each token: logprob (nats), rank, the likeliest; on a terminal a table.",
+)
 @weights_option
 @output_file_option
 @device_option
-def main(folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device_name: str, config: Config) -> None:
-    """Evaluate the run folder RUN on a split of DATASET, its own where none is named: one JSON object.
+def main(
+    folder: Path,
+    dataset: Path | None,
+    text_file: str | None,
+    per_token: bool,
+    weights: Weights,
+    output: Path | None,
+    device_name: str,
+    config: Config,
+) -> None:
+    """Evaluate the run folder RUN on a split of DATASET, its own where none is named, or on a text: one JSON object.
 
-    Losses are in nats a token; uniform guessing and n-grams counted on the training split stand beside the model.
+    Losses are in nats a token; uniform guessing and n-grams counted on the training split stand beside the model. A - is a
+    text on stdin.
     """
+    if dataset is not None and text_file is not None:
+        raise UsageError("give DATASET or --text, not both")
+    if str(dataset) == "-":
+        dataset, text_file = None, "-"
+
     from lib import assessment, device, packed, run
     from lib.dataset import Dataset
+    from lib.text import decode, open_file
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
     trained = run.load(folder, chosen, weights.saved)
     if weights.format != "float32":
         packed.pack(trained.model, weights.format)
-    data = Dataset(dataset or run.dataset_folder(folder))
-    with progress(data.predicted(config.evaluate.split), "tokens") as shown:
-        result = assessment.assess(folder, trained, data, config.evaluate, chosen, shown.advance)
-    if output is None or str(output) == "-":
+    if text_file is not None:
+        name = "stdin" if text_file == "-" else text_file
+        with sys.stdin.buffer if text_file == "-" else open_file(Path(text_file)) as opened:
+            stretch = assessment.of_text(decode(opened, name), trained.tokenizer, name)
+    else:
+        data = Dataset(dataset or run.dataset_folder(folder))
+        stretch = assessment.of_dataset(folder, trained, data, config.evaluate.split)
+    file = None if str(output) == "-" else output
+    if per_token:
+        _list(assessment.each_token(trained, stretch, chosen), file)
+        return
+    with progress(stretch.predicted, "tokens") as shown:
+        result = assessment.assess(trained, stretch, config.evaluate, chosen, shown.advance)
+    if file is None:
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
-        artifact.write_json(output, result)
+        artifact.write_json(file, result)
+
+
+def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
+    """A line a token: JSON, or on a terminal a table."""
+    if file is None and sys.stdout.isatty():
+        click.echo(tokens.HEAD)
+        for token in found:
+            click.echo(tokens.line(token, tokens.coloured(sys.stdout)))
+        return
+    lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
+    if file is not None:
+        artifact.write_text(file, "".join(lines))
+        return
+    for line in lines:
+        sys.stdout.buffer.write(line.encode("utf-8"))
 
 
 if __name__ == "__main__":

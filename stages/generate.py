@@ -1,6 +1,7 @@
 """A run and a prompt to new text."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator
@@ -76,6 +77,8 @@ def main(
     if "" in stop:
         raise UsageError("--stop '' would end every text at once; give at least one character")
 
+    # the weights in large pages, which are read faster; torch looks for it at its first allocation
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from lib import continuation, device, generation, packed, run
 
     asked: list[dict[str, Any]]
@@ -99,7 +102,14 @@ def main(
             text
             for extra in asked
             for text in continuation.samples(
-                trained.tokenizer, extra["prompt"], config.generate, num_samples, stop=stop, explained=explain, extra=extra
+                trained.tokenizer,
+                extra["prompt"],
+                config.generate,
+                num_samples,
+                stop=stop,
+                scored=as_json,
+                explained=explain,
+                extra=extra,
             )
         ]
         for text in texts[::num_samples]:

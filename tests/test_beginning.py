@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib import artifact, checkpoint, dataset, run, training
-from lib.assessment import assess
+from lib.assessment import assess, of_dataset
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
@@ -58,7 +58,7 @@ def tuned(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Path) -> None:
     events = train(tmp_path / "run", small / "dataset", config(seed=2), small / "run", stop_after=1)
     source = run.load(small / "run", CPU)
-    evaluated = assess(small / "run", source, Dataset(small / "dataset"), config().evaluate, CPU)
+    evaluated = assess(source, of_dataset(small / "run", source, Dataset(small / "dataset"), "val"), config().evaluate, CPU)
     assert begun_with(events) == evaluated["loss"]
     random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
     assert begun_with(random) > evaluated["loss"] + 0.1

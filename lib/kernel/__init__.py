@@ -49,10 +49,14 @@ class Decoder(ctypes.Structure):
     """As in step.cpp."""
 
     _fields_ = (
-        ("blocks", ctypes.POINTER(Block)),
-        ("final_norm", Norm),
+        ("tok_emb", Pointer),
+        ("pos_emb", Pointer),
+        ("tok_scale", ctypes.c_float),
         ("cos", Pointer),
         ("sin", Pointer),
+        ("blocks", ctypes.POINTER(Block)),
+        ("final_norm", Norm),
+        ("out_head", Matrix),
         *((name, Long) for name in ("layers", "C", "H", "G", "D", "window")),
     )
 
@@ -67,7 +71,7 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     loaded.product.argtypes = [Pointer, Pointer, Pointer, Long]
-    loaded.step.argtypes = [Pointer, Pointer, Long, Pointer, Pointer, Pointer]
+    loaded.step.argtypes = [Pointer, Long, Pointer, Pointer, Pointer, Pointer, Pointer]
     loaded.product.restype = loaded.step.restype = None
     return loaded
 

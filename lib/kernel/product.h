@@ -16,7 +16,17 @@ struct Matrix {  // y = x Wᵀ·scale + bias, W (N, K), scale and bias (N,) or n
     long format, N, K;
 };
 
-constexpr long WORTH_A_THREAD = 50'000;  // multiplications
+// Do `work(0)` to `work(count - 1)`, by all threads where that many multiplications are worth it. (Not by OpenMP's `if`: GNU's
+// dismisses the threads at each region without them, and makes new ones for the next.)
+template <class Work>
+void shared_out(const long count, const long multiplications, const Work& work) {
+    if (multiplications < 550'000) {
+        for (long i = 0; i < count; i++) work(i);
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < count; i++) work(i);
+}
 
 // Rows of x, (M, K), times rows of W, (N, K). X are float for float32 and bfloat16 weights; with int8 they are whole numbers of
 // 16 bits, each row with a scale of its own, and the sums are exact.
@@ -58,6 +68,7 @@ struct Product {
         decltype(load(xs)) values[XS];
         for (int i = 0; i < XS; i++) values[i] = load(xs + i * x_row);
         for (int j = 0; j < WS; j++) {
+            __builtin_prefetch(ws + (j + WS) * w_row);
             const auto weight = load(ws + j * w_row);
             for (int i = 0; i < XS; i++) sums[j][i] = add_product(sums[j][i], weight, values[i]);
         }
@@ -76,8 +87,7 @@ struct Product {
     void all() const {
         constexpr int WS = L == 16 ? 6 : 2;
         const long stripes = w.N / WS;
-#pragma omp parallel for schedule(static) if (M * w.N * w.K > WORTH_A_THREAD)
-        for (long i = 0; i < stripes; i++) stripe<WS>(i * WS);
+        shared_out(stripes, M * w.N * w.K, [&](const long i) { stripe<WS>(i * WS); });
         for (long n = stripes * WS; n < w.N; n++) stripe<1>(n);
     }
 };
@@ -90,6 +100,7 @@ inline void multiply_whole(const float* x, const Matrix& w, float* y, const long
     for (long m = 0; m < M; m++) {
         const float* row = x + m * w.K;
         float largest = 0;
+#pragma omp simd reduction(max : largest)
         for (long k = 0; k < w.K; k++) largest = std::max(largest, std::abs(row[k]));
         scales[m] = largest / most;
         const float inverse = largest > 0 ? most / largest : 0;

@@ -1,12 +1,12 @@
-// One step of a decoder: a token for each of B texts through all its blocks.
+// One step of a decoder: a new token for each of B texts, from its id to the logits of the next one.
 //
-// The fast twin of `GPT.features` and of `Linear` (lib/model/), for a CPU; tests hold both to the same numbers. All is float32
+// The fast twin of `GPT` and of `Linear` (lib/model/), for a CPU; tests hold both to the same numbers. All is float32
 // but the weights of the matrices, which may be bfloat16 or int8. What comes out for a row depends on that row alone, to the
 // last bit: not on the other rows, nor on the number of threads.
 
 #include "product.h"
 
-// ── what Python describes (lib/kernel.py has the same structures) ──
+// ── what Python describes (lib/kernel/__init__.py has the same structures) ──
 
 struct Norm {  // scale null: none; shift null: RMSNorm, else LayerNorm
     const float *scale, *shift;
@@ -19,9 +19,12 @@ struct Block {
 };
 
 struct Decoder {
+    const float *tok_emb, *pos_emb;  // (V, C), and (context, C) or null: they are added
+    float tok_scale;                 // times this much of the first
+    const float *cos, *sin;          // of rotary positions, (context, D/2), or null
     const Block* blocks;
     Norm final_norm;
-    const float *cos, *sin;  // of rotary positions, (context, D/2), or null
+    Matrix out_head;
     long layers, C, H, G, D, window;  // heads of queries, of keys and values, their size; window 0: none
 };
 
@@ -92,28 +95,31 @@ void gather(const float* q, const float* keys, const float* values, const long f
     }
 }
 
-// The attention of B new tokens: qkv (B, (H + 2G)·D) -> y (B, H·D). Their keys and values are added to kept[b], (2, G, capacity, D).
-void attend(const Decoder& model, const Block& block, const long B, float* qkv, const long* positions, float* const* kept,
+// The attention of B new tokens in a layer: qkv (B, (H + 2G)·D) -> y (B, H·D). Their keys and values are added to kept[b],
+// (layers, 2, G, capacity, D).
+void attend(const Decoder& model, const long layer, const long B, float* qkv, const long* positions, float* const* kept,
             const long* capacities, float* y) {
     const long H = model.H, G = model.G, D = model.D;
-#pragma omp parallel for schedule(static) collapse(2) if (B * H * D * positions[0] > WORTH_A_THREAD)
-    for (long b = 0; b < B; b++)
-        for (long g = 0; g < G; g++) {
-            const long position = positions[b], capacity = capacities[b];
-            float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + g * capacity * D, *values = keys + G * capacity * D;
-            float *k = row + (H + g) * D, *v = k + G * D;
-            normalise(block.k_norm, k, k, D);
-            if (model.cos) rotate(model, k, position);
-            memcpy(keys + position * D, k, D * sizeof(float));
-            memcpy(values + position * D, v, D * sizeof(float));
-            const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
-            for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
-                float* q = row + h * D;
-                normalise(block.q_norm, q, q, D);
-                if (model.cos) rotate(model, q, position);
-                gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
-            }
+    const Block& block = model.blocks[layer];
+    long looked_at = 0;
+    for (long b = 0; b < B; b++) looked_at += positions[b] + 1;
+    shared_out(B * G, 2 * H * D * looked_at, [&](const long i) {
+        const long b = i / G, g = i % G, position = positions[b], capacity = capacities[b];
+        float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + (2 * layer * G + g) * capacity * D;
+        float* values = keys + G * capacity * D;
+        float *k = row + (H + g) * D, *v = k + G * D;
+        normalise(block.k_norm, k, k, D);
+        if (model.cos) rotate(model, k, position);
+        memcpy(keys + position * D, k, D * sizeof(float));
+        memcpy(values + position * D, v, D * sizeof(float));
+        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
+        for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
+            float* q = row + h * D;
+            normalise(block.q_norm, q, q, D);
+            if (model.cos) rotate(model, q, position);
+            gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
         }
+    });
 }
 
 }  // namespace
@@ -123,37 +129,43 @@ void attend(const Decoder& model, const Block& block, const long B, float* qkv, 
 // x (M, K) -> y (M, N).
 extern "C" void product(const Matrix* w, const float* x, float* y, const long M) { multiply(x, *w, y, M); }
 
-// The embeddings x of B new tokens, (B, C), become what the head reads, in place. positions (B,): where each stands. kept:
-// layers·B pointers, those of a layer side by side; capacities (B,).
-extern "C" void step(const Decoder* model, float* x, const long B, const long* positions, float* const* kept,
-                     const long* capacities) {
+// For each of B texts: a new token, its position, the text's cache, and for how many tokens that has room -> logits (B, V).
+extern "C" void step(const Decoder* model, const long B, const long* ids, const long* positions, float* const* kept,
+                     const long* capacities, float* logits) {
     const long C = model->C, H = model->H, G = model->G, D = model->D;
-    std::vector<float> normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
-    const auto norm = [&](const Norm& with, float* y) {
-        for (long b = 0; b < B; b++) normalise(with, x + b * C, y + b * C, C);
+    std::vector<float> x(B * C), normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
+    const auto norm = [&](const Norm& with) {
+        for (long b = 0; b < B; b++) normalise(with, x.data() + b * C, normed.data() + b * C, C);
     };
     const auto add = [&] {
         for (long i = 0; i < B * C; i++) x[i] += change[i];
     };
+    for (long b = 0; b < B; b++)
+        for (long i = 0; i < C; i++)
+            x[b * C + i] = model->tok_scale * model->tok_emb[ids[b] * C + i] +
+                           (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0);
     for (long layer = 0; layer < model->layers; layer++) {
         const Block& block = model->blocks[layer];
-        norm(block.norm1, normed.data());
+        norm(block.norm1);
         multiply(normed.data(), block.qkv, qkv.data(), B);
-        attend(*model, block, B, qkv.data(), positions, kept + layer * B, capacities, heads.data());
+        attend(*model, layer, B, qkv.data(), positions, kept, capacities, heads.data());
         multiply(heads.data(), block.out_proj, change.data(), B);
         add();
-        norm(block.norm2, normed.data());
+        norm(block.norm2);
         wide.resize(B * block.expand.N);
         multiply(normed.data(), block.expand, wide.data(), B);
         if (block.gate.weight) {
             gate.resize(wide.size());
             multiply(normed.data(), block.gate, gate.data(), B);
+#pragma omp simd
             for (size_t i = 0; i < wide.size(); i++) wide[i] *= silu(gate[i]);
         } else {
-            for (float& number : wide) number = gelu(number);
+#pragma omp simd
+            for (size_t i = 0; i < wide.size(); i++) wide[i] = gelu(wide[i]);
         }
         multiply(wide.data(), block.contract, change.data(), B);
         add();
     }
-    norm(model->final_norm, x);
+    norm(model->final_norm);
+    multiply(normed.data(), model->out_head, logits, B);
 }

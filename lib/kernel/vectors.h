@@ -41,6 +41,8 @@ inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 }
 #endif
+inline float total(const Floats vector) { return _mm512_reduce_add_ps(vector); }
+inline float total(const Ints vector) { return total(_mm512_cvtepi32_ps(vector)); }
 
 #elif defined(__AVX2__) && defined(__FMA__)
 
@@ -58,6 +60,12 @@ inline Floats add_product(const Floats sum, const Floats a, const Floats b) { re
 inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }
+inline float total(const Floats vector) {
+    __m128 sums = _mm_add_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps(vector, 1));
+    sums = _mm_add_ps(sums, _mm_movehl_ps(sums, sums));
+    return _mm_cvtss_f32(_mm_add_ss(sums, _mm_movehdup_ps(sums)));
+}
+inline float total(const Ints vector) { return total(_mm256_cvtepi32_ps(vector)); }
 
 #else  // any other: the compiler finds its instructions
 
@@ -91,21 +99,15 @@ inline Ints add_product(Ints sum, const Shorts& a, const Shorts& b) {
     for (int i = 0; i < L; i++) sum.at[i] += a.at[2 * i] * b.at[2 * i] + a.at[2 * i + 1] * b.at[2 * i + 1];
     return sum;
 }
+inline float total(const Floats& vector) {
+    float sum = 0;
+    for (const float number : vector.at) sum += number;
+    return sum;
+}
+inline float total(const Ints& vector) {  // each of the L fits into 32 bits, all together may not
+    float sum = 0;
+    for (const int32_t number : vector.at) sum += number;
+    return sum;
+}
 
 #endif
-
-// The sum of all numbers of a vector.
-inline float total(const Floats& vector) {
-    float numbers[L];
-    memcpy(numbers, &vector, sizeof numbers);
-    for (int half = L / 2; half; half /= 2)  // halves are added until one number is left
-        for (int i = 0; i < half; i++) numbers[i] += numbers[i + half];
-    return numbers[0];
-}
-inline float total(const Ints& vector) {
-    int32_t numbers[L];
-    memcpy(numbers, &vector, sizeof numbers);
-    int64_t sum = 0;  // each of the L fits into 32 bits, all together may not
-    for (const int32_t number : numbers) sum += number;
-    return float(sum);
-}

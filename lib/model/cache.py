@@ -20,6 +20,8 @@ class Cache:
 
     def __init__(self, layers: int, n_kv_heads: int, capacity: int, head_size: int, device: torch.device) -> None:
         self.kept = torch.empty(layers, 2, n_kv_heads, capacity, head_size, device=device)
+        self.address = self.kept.data_ptr()
+        self.capacity = capacity
         self.length = 0
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
