@@ -51,7 +51,7 @@ def pack(model: LanguageModel, format: str) -> None:
                 return plain(ids, caches)
             new = ids.flatten().tolist()
             possible = (
-                0 <= min(new) and max(new) < model.vocab_size and max(cache.length for cache in caches) < model.context_length
+                min(new) >= 0 and max(new) < model.vocab_size and max(cache.length for cache in caches) < model.context_length
             )
             return step(new, caches) if possible else plain(ids, caches)  # which tells what is wrong
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -468,3 +469,31 @@ def test_a_conversation_answers_line_by_line(small: Path, stage: Stage) -> None:
         stage("generate", small / "run", line, "--max-new-tokens", 4, "--temperature", 0).stdout for line in ("To be", "or not")
     ]
     assert done.stdout == "".join(alone)
+
+
+def test_each_token_of_a_text_is_told_of_and_they_sum_to_its_loss(small: Path, stage: Stage, tmp_path: Path) -> None:
+    text = "To be — or not to be?" * 3  # longer than the context of 32
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    whole = json.loads(stage("evaluate", small / "run", "--text", tmp_path / "text.txt").stdout)
+    count = len(text.encode()) - 1
+    assert (whole["tokens"], whole["bytes"]) == (count, count)
+    assert set(whole["baselines"]) == {"uniform"}
+    each = lines(stage("evaluate", small / "run", "-", "--per-token", input=text))
+    assert [token["position"] for token in each] == list(range(1, count + 1))
+    assert bytes(token["id"] for token in each) == text.encode()[1:]
+    assert -sum(token["logprob"] for token in each) / count == pytest.approx(whole["loss"], abs=1e-5)
+    assert all((token["rank"] == 1) == (token["alternatives"][0]["id"] == token["id"]) for token in each)
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(b"", "0 tokens"), (b"a", "1 tokens"), (b"a\xff", "byte 1 (0xff)")])
+def test_a_text_too_short_or_broken_is_refused(small: Path, stage: Stage, tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    assert complaint in stage("evaluate", small / "run", "--text", tmp_path / "text.txt", code=1).stderr
+
+
+def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage) -> None:
+    words = ["generate", small / "run", "To be", "--max-new-tokens", 20, "--temperature", 0]
+    nowhere = {"PATH": "/nonexistent", "CXX": "/nonexistent/c++", "XDG_CACHE_HOME": "/proc/nothing"}
+    alone = stage(*words, env=os.environ | nowhere).stdout
+    assert alone == stage(*words).stdout
+    assert stage(*words, "--weights", "int8", env=os.environ | nowhere).stdout

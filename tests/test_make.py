@@ -254,3 +254,10 @@ def test_the_ladder_stands_on_tiny_shakespeare_unless_told_otherwise(built: Path
         told = make(built, "-n", "ladder", *words).stdout
         for rung in ("bigram", "single_head", "multi_head", "single_block", "decoder"):
             assert f"artifacts/runs/{rung}-{dataset}" in told
+
+
+def test_the_demo_takes_the_run_at_hand_where_gpt2_cannot_be_had(built: Path) -> None:
+    done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL, https_proxy="http://127.0.0.1:9")
+    assert "GPT-2's weights cannot be had here" in done.stderr
+    assert done.stdout.startswith("token")
+    assert "\n\nThe verdict was" in done.stdout

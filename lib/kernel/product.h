@@ -68,7 +68,7 @@ struct Product {
         decltype(load(xs)) values[XS];
         for (int i = 0; i < XS; i++) values[i] = load(xs + i * x_row);
         for (int j = 0; j < WS; j++) {
-            __builtin_prefetch(ws + (j + WS) * w_row);
+            if (WS > 1) __builtin_prefetch(ws + (j + WS) * w_row);  // the next stripe, which lies behind this one
             const auto weight = load(ws + j * w_row);
             for (int i = 0; i < XS; i++) sums[j][i] = add_product(sums[j][i], weight, values[i]);
         }
@@ -84,8 +84,16 @@ struct Product {
         if (M - m == 1) tile<1, WS>(m, n);
     }
 
+    // A row alone reads W as it lies, row after row, at the memory's speed; more rows use what they have read several times.
     void all() const {
-        constexpr int WS = L == 16 ? 6 : 2;
+        if (M == 1)
+            in_stripes<1>();
+        else
+            in_stripes<L == 16 ? 4 : 2>();
+    }
+
+    template <int WS>
+    void in_stripes() const {
         const long stripes = w.N / WS;
         shared_out(stripes, M * w.N * w.K, [&](const long i) { stripe<WS>(i * WS); });
         for (long n = stripes * WS; n < w.N; n++) stripe<1>(n);
