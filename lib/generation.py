@@ -4,7 +4,6 @@
 alone, and remembers what the model has read. Tests hold both to the same tokens.
 """
 
-from collections import defaultdict, deque
 from dataclasses import dataclass
 from itertools import islice
 from typing import Iterable, Iterator, Sequence
@@ -116,16 +115,15 @@ class _Reader:
         return self._model.next_token_logits(torch.tensor(ids, device=self._device), caches).float().cpu()
 
 
-def in_order(texts: Sequence[Continuation], written: Iterable[tuple[Continuation, str]]) -> Iterator[tuple[Continuation, str]]:
-    """The pieces of `written`, each as soon as all texts before its own are finished."""
-    held: dict[Continuation, list[str]] = defaultdict(list)
-    queue = deque(texts)
+def in_order(written: Iterable[tuple[Continuation, str]]) -> Iterator[tuple[Continuation, str]]:
+    """The pieces of `written`, text after text, in the order in which they were begun; each piece as soon as that allows."""
+    held: dict[Continuation, list[str]] = {}
     for text, piece in written:
-        held[text].append(piece)
-        while queue and held[queue[0]]:
-            first = queue[0]
-            finished = first.finish_reason is not None
-            yield from ((first, piece) for piece in held.pop(first))
-            if not finished:
+        held.setdefault(text, []).append(piece)
+        while held:
+            first = next(iter(held))
+            pieces, held[first] = held[first], []
+            yield from ((first, piece) for piece in pieces)
+            if first.finish_reason is None:
                 break
-            queue.popleft()
+            del held[first]

@@ -98,25 +98,21 @@ def main(
 
     def continued(asked: list[dict[str, Any]]) -> Iterator[str]:
         """The text that answers, piece by piece."""
-        texts = [
-            text
-            for extra in asked
-            for text in continuation.samples(
-                trained.tokenizer,
-                extra["prompt"],
-                config.generate,
-                num_samples,
-                stop=stop,
-                scored=as_json,
-                explained=explain,
-                extra=extra,
-            )
-        ]
-        for text in texts[::num_samples]:
-            _check_length(text, trained.model.context_length, strict)
-        written = generation.write(trained.model, texts, chosen, batch_size=batch_size, cached=cache)
-        pieces = generation.in_order(texts, written)
-        end = "\n---\n" if len(texts) > 1 else "\n"
+        settings = {"stop": stop, "scored": as_json, "explained": explain}
+
+        def texts() -> Iterator["Continuation"]:
+            for extra in asked:
+                made = continuation.samples(
+                    trained.tokenizer, extra["prompt"], config.generate, num_samples, extra=extra, **settings
+                )
+                for n, text in enumerate(made):
+                    if n == 0:
+                        _check_length(text, trained.model.context_length, strict)
+                    yield text
+
+        written = generation.write(trained.model, texts(), chosen, batch_size=batch_size, cached=cache)
+        pieces = generation.in_order(written)
+        end = "\n---\n" if len(asked) * num_samples > 1 else "\n"
         if as_json:
             return _as_json(pieces)
         return _explained(pieces, echo, end, coloured) if explain else _as_text(pieces, echo, end)

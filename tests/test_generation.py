@@ -369,7 +369,7 @@ def test_texts_come_out_in_the_order_they_were_asked_for() -> None:
     texts = [
         Continuation(BYTES, prompt, replace(WARM, max_new_tokens=n)) for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
     ]
-    order = [text for text, _ in in_order(texts, write(built, texts, CPU, batch_size=2))]
+    order = [text for text, _ in in_order(write(built, texts, CPU, batch_size=2))]
     assert [text for text, _ in itertools.groupby(order)] == texts
     assert [len(list(of)) for _, of in itertools.groupby(order)] == [9, 2, 5, 1]
 
