@@ -6,7 +6,6 @@ Each race has a shape, a prompt, and so many texts side by side. A step reads al
 its speed is told as a share of that of the memory, measured in the same round.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -17,8 +16,8 @@ from typing import Any
 
 import torch
 
-from bench.training import Contender, machine
-from lib import packed, provenance
+from bench.training import Contender, keep
+from lib import packed
 
 HERE = Path(__file__).parent
 OURS = ("ours", "ours, bfloat16", "ours, int8", "ours, without the kernel")
@@ -106,14 +105,10 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def main(rounds: int, names: list[str]) -> None:
-    target = HERE / "results" / "generation.json"
-    results = json.loads(target.read_text()) if target.is_file() else {}
     for name in names or RACES:
         rows = compete(RACES[name], rounds)
         show(name, rows)
-        facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
-        results[name] = facts | {"rows": rows}
-        target.write_text(json.dumps(results, indent=1) + "\n")
+        keep("generation.json", name, rows, rounds)
     print("\nfirst token: the time to it, as a multiple of one forward pass over the prompt")
 
 

@@ -129,16 +129,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(rounds: int, names: list[str]) -> None:
-    target = HERE / "results" / "training.json"
+def keep(file: str, name: str, rows: list[dict[str, Any]], rounds: int) -> None:
+    """Put the rows called `name` among the results in `file`, with what they were measured on."""
+    target = HERE / "results" / file
     target.parent.mkdir(exist_ok=True)
     results = json.loads(target.read_text()) if target.is_file() else {}
+    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
+    target.write_text(json.dumps(results | {name: facts | {"rows": rows}}, indent=1) + "\n")
+
+
+def main(rounds: int, names: list[str]) -> None:
     for name in names or SHAPES:
         rows = compete(SHAPES[name], rounds)
         show(name, rows)
-        facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
-        results[name] = facts | {"rows": rows}
-        target.write_text(json.dumps(results, indent=1) + "\n")
+        keep("training.json", name, rows, rounds)
     print("\nplan: what `train --plan` says, as a multiple of the truth")
 
 

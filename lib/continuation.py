@@ -69,7 +69,7 @@ class Continuation:
         piece = self._pieces.take(id)
         if self._pieces.stopped:
             return self._finish("stop", piece)
-        if len(self.tokens) == self.config.max_new_tokens:
+        if len(self.ids) - len(self.prompt_ids) == self.config.max_new_tokens:
             return self._finish("length", piece + self._pieces.rest())
         self.text += piece
         return piece
@@ -92,10 +92,20 @@ class Continuation:
         return found | ({"explained": [vars(token) for token in self.analysed]} if self._explained else {})
 
 
-def samples(made: Tokenizer, prompt: str | None, config: GenerateConfig, count: int, **settings: Any) -> Iterator[Continuation]:
-    """`count` continuations of one prompt; the seed of the first is the configuration's, each other has the next one."""
-    for sample in range(count):
-        yield Continuation(made, prompt, replace(config, seed=(config.seed + sample) % _SEEDS), **settings)
+def samples(
+    made: Tokenizer, asked: Sequence[dict[str, Any]], config: GenerateConfig, count: int, **settings: Any
+) -> Iterator[Continuation]:
+    """`count` continuations of each prompt of `asked`, what else stands there handed on.
+
+    The seed of the first is the configuration's, each other has the next one. MakegptError names the prompt that is wrong.
+    """
+    for number, extra in enumerate(asked, 1):
+        for sample in range(count):
+            seeded = replace(config, seed=(config.seed + sample) % _SEEDS)
+            try:
+                yield Continuation(made, extra["prompt"], seeded, extra=extra, **settings)
+            except MakegptError as error:
+                raise type(error)(f"prompt {number}: {error}" if len(asked) > 1 else str(error)) from None
 
 
 def prompt_ids(made: Tokenizer, prompt: str | None) -> list[int]:

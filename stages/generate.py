@@ -98,19 +98,11 @@ def main(
 
     def continued(asked: list[dict[str, Any]]) -> Iterator[str]:
         """The text that answers, piece by piece."""
-        settings = {"stop": stop, "scored": as_json, "explained": explain}
-
-        def texts() -> Iterator["Continuation"]:
-            for extra in asked:
-                made = continuation.samples(
-                    trained.tokenizer, extra["prompt"], config.generate, num_samples, extra=extra, **settings
-                )
-                for n, text in enumerate(made):
-                    if n == 0:
-                        _check_length(text, trained.model.context_length, strict)
-                    yield text
-
-        written = generation.write(trained.model, texts(), chosen, batch_size=batch_size, cached=cache)
+        texts = continuation.samples(
+            trained.tokenizer, asked, config.generate, num_samples, stop=stop, scored=as_json, explained=explain
+        )
+        fitting = (_checked(text, trained.model.context_length, strict) for text in texts)
+        written = generation.write(trained.model, fitting, chosen, batch_size=batch_size, cached=cache)
         pieces = generation.in_order(written)
         end = "\n---\n" if len(asked) * num_samples > 1 else "\n"
         if as_json:
@@ -146,14 +138,13 @@ def _converse(continued: Callable[[list[dict[str, Any]]], Iterator[str]]) -> Non
             click.echo(str(error), err=True)
 
 
-def _check_length(text: "Continuation", context: int, strict: bool) -> None:
-    """Say that a prompt is longer than what the model sees; MakegptError where that is not wanted."""
-    length = len(text.prompt_ids)
-    if length <= context:
-        return
-    if strict:
-        raise MakegptError(f"the prompt has {length:,} tokens, the model sees {context:,}; shorten it, or leave --strict")
-    say(f"the prompt has {length:,} tokens; the model sees the last {context:,} of them")
+def _checked(text: "Continuation", context: int, strict: bool) -> "Continuation":
+    """`text`; MakegptError where its prompt is longer than what the model sees and that is not wanted, else a notice."""
+    if (length := len(text.prompt_ids)) > context:
+        if strict:
+            raise MakegptError(f"the prompt has {length:,} tokens, the model sees {context:,}; shorten it, or leave --strict")
+        say(f"the prompt has {length:,} tokens; the model sees the last {context:,} of them")
+    return text
 
 
 Pieces = Iterator[tuple["Continuation", str]]

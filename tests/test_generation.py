@@ -286,7 +286,7 @@ def test_more_tokens_than_the_context_behind_a_cache_are_refused() -> None:
 
 def test_samples_have_seeds_of_their_own_and_the_first_is_the_one_alone() -> None:
     built = filled(config_of())
-    texts = list(samples(BYTES, "to be", WARM, 3))
+    texts = list(samples(BYTES, [{"prompt": "to be"}], WARM, 3))
     for _ in write(built, texts, CPU):
         pass
     assert [text.config.seed for text in texts] == [1, 2, 3]
@@ -486,7 +486,9 @@ def test_each_token_of_a_text_is_told_of_and_they_sum_to_its_loss(small: Path, s
 
 
 @pytest.mark.parametrize(("content", "complaint"), [(b"", "0 tokens"), (b"a", "1 tokens"), (b"a\xff", "byte 1 (0xff)")])
-def test_a_text_too_short_or_broken_is_refused(small: Path, stage: Stage, tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_a_text_too_short_or_broken_is_refused(
+    small: Path, stage: Stage, tmp_path: Path, content: bytes, complaint: str
+) -> None:
     (tmp_path / "text.txt").write_bytes(content)
     assert complaint in stage("evaluate", small / "run", "--text", tmp_path / "text.txt", code=1).stderr
 

@@ -29,7 +29,7 @@ void shared_out(const long count, const long multiplications, const Work& work) 
 }
 
 // Rows of x, (M, K), times rows of W, (N, K). X are float for float32 and bfloat16 weights; with int8 they are whole numbers of
-// 16 bits, each row with a scale of its own, and the sums are exact.
+// 16 bits, each row with a scale of its own, and what is summed up side by side is exact.
 template <class X, class Weight, class Sum, int STEP>
 struct Product {
     const X* x;
