@@ -55,14 +55,14 @@ ladder:
 	done
 	@$(BIN)/compare $$($(PLAN) runs '$(LADDER)' '$(DATASET)' '$(TEXT)' '$(SET)')
 
-demo: PROMPT ?= The verdict was
+demo: export PROMPT ?= The verdict was
 demo: | $(READY)
 	@if test -f $(GPT2)/model.safetensors || { \
 	    $(BIN)/fetch gpt2 gpt2_small && $(BIN)/import-weights data/gpt2_small/model.safetensors -o $(GPT2); }; \
 	then run=$(GPT2); \
 	else run=$$($(PLAN) runs $(INPUT)) && echo "GPT-2's weights cannot be had here; this is $$run" >&2; \
 	fi; \
-	$(BIN)/generate "$$run" '$(PROMPT)' --temperature 0 --max-new-tokens 30 --explain --echo
+	$(BIN)/generate "$$run" "$$PROMPT" --temperature 0 --max-new-tokens 30 --explain --echo
 
 # ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))

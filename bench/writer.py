@@ -26,7 +26,7 @@ import torch
 
 from lib import device, model, packed, params, pretrained
 from lib.config import GenerateConfig, ModelConfig
-from lib.continuation import Continuation
+from lib.continuation import Continuation, encode
 from lib.generation import plain, write
 from lib.model import LanguageModel
 from lib.tokenizer.base import Tokenizer
@@ -73,7 +73,7 @@ def ours(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Write
     numbers = Numbers(made.vocab_size)
 
     def continued(count: int) -> tuple[list[list[int]], float]:
-        texts = [Continuation(numbers, "".join(map(chr, prompt)), asked, scored=False) for _ in range(count)]
+        texts = [Continuation(numbers, encode(numbers, "".join(map(chr, prompt))), asked, scored=False) for _ in range(count)]
         began, first = time.perf_counter(), 0.0
         for n, _ in enumerate(write(made, texts, CPU, batch_size=count)):
             if n == 0:

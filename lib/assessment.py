@@ -14,7 +14,7 @@ from lib.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluation import Readable, each_prediction, scores, total_nats
 from lib.run import Trained
-from lib.tokenizer import Tokenizer
+from lib.tokenizer import Tokenizer, UnknownText
 
 _BLOCK = 1 << 22  # ids read at once
 
@@ -51,7 +51,10 @@ def of_dataset(folder: Path, trained: Trained, dataset: Dataset, split: str) -> 
 
 def of_text(pieces: Iterable[str], made: Tokenizer, name: str) -> Stretch:
     """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
-    ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
+    try:
+        ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
+    except UnknownText as error:
+        raise UnknownText(f"{name}: {error}") from None
     if len(ids) < 2:
         raise MakegptError(f"{name} has {len(ids)} tokens; the first has nothing to go by, so two are needed at least")
     return Stretch(_Held(ids), 0, len(ids))

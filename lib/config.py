@@ -163,8 +163,8 @@ class GenerateConfig:
     )
     repetition_penalty: float = parameter(
         "logits of tokens that are in the text already are divided by it where positive, else multiplied (1: off)",
-        above=0.0,
-        at_most=1e3,
+        at_least=0.01,
+        at_most=100.0,
     )
     seed: int = parameter("seed of the choices", at_least=0, at_most=2**63 - 1)
 

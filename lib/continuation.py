@@ -2,8 +2,8 @@
 
 import codecs
 import json
-from dataclasses import replace
-from typing import Any, BinaryIO, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,9 +12,30 @@ from lib.analysis import Analysed, analyse
 from lib.config import GenerateConfig
 from lib.errors import MakegptError, UsageError
 from lib.sampling import Choices
-from lib.tokenizer import Tokenizer
+from lib.tokenizer import Tokenizer, UnknownText
 
 _SEEDS = 2**63
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued: a text, its tokens, and what else its line of JSON said."""
+
+    text: str
+    ids: list[int]
+    line: dict[str, Any]
+
+
+def encode(made: Tokenizer, text: str | None, line: dict[str, Any] | None = None, name: str = "the prompt") -> Prompt:
+    """The prompt `text`; where it is None or has no tokens, a line break. MakegptError names it where it cannot be encoded."""
+    try:
+        (text or "").encode("utf-8")
+        ids = made.encode(text) if text else []
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: character {error.start} is not valid UTF-8; check the terminal's encoding") from None
+    except UnknownText as error:
+        raise UnknownText(f"{name}: {error}") from None
+    return Prompt(text or "", ids or made.opening(), line or {})
 
 
 class Continuation:
@@ -27,34 +48,31 @@ class Continuation:
     def __init__(
         self,
         made: Tokenizer,
-        prompt: str | None,
+        prompt: Prompt,
         config: GenerateConfig,
         *,
         stop: Sequence[str] = (),
         scored: bool = True,
         explained: bool = False,
-        extra: dict[str, Any] | None = None,
     ) -> None:
-        """`scored`: keep the log-probability of each token; `explained`: an analysis; `extra`: facts for `finished`."""
+        """`scored`: keep the log-probability of each token; `explained`: an analysis of it."""
         self.tokenizer = made
-        self.prompt = prompt or ""
+        self.prompt = prompt
         self.config = config
-        self.prompt_ids = prompt_ids(made, prompt)
-        self.ids = list(self.prompt_ids)
+        self.ids = list(prompt.ids)
         self.text = ""
         self.finish_reason: str | None = None
         self.analysed: list[Analysed] = []
         self.logprobs: list[float] = []
         self._scored = scored
         self._explained = explained
-        self._extra = extra or {}
         self._choices = Choices(config)
-        self._pieces = Pieces(made, self.prompt_ids[-1] if self.prompt else None, stop)
+        self._pieces = Pieces(made, prompt.ids[-1] if prompt.text else None, stop)
 
     @property
     def tokens(self) -> list[int]:
         """The new tokens."""
-        return self.ids[len(self.prompt_ids) :]
+        return self.ids[len(self.prompt.ids) :]
 
     def add(self, logits: Tensor) -> str:
         """Choose the next token by (V,) logits; return what can be shown of the text by now and was not before."""
@@ -69,7 +87,7 @@ class Continuation:
         piece = self._pieces.take(id)
         if self._pieces.stopped:
             return self._finish("stop", piece)
-        if len(self.ids) - len(self.prompt_ids) == self.config.max_new_tokens:
+        if len(self.ids) - len(self.prompt.ids) == self.config.max_new_tokens:
             return self._finish("length", piece + self._pieces.rest())
         self.text += piece
         return piece
@@ -81,8 +99,8 @@ class Continuation:
 
     def finished(self) -> dict[str, Any]:
         """All of it, as plain data."""
-        found = self._extra | {
-            "prompt": self.prompt,
+        found = self.prompt.line | {
+            "prompt": self.prompt.text,
             "text": self.text,
             "tokens": self.tokens,
             "logprobs": self.logprobs,
@@ -90,33 +108,6 @@ class Continuation:
             "seed": self.config.seed,
         }
         return found | ({"explained": [vars(token) for token in self.analysed]} if self._explained else {})
-
-
-def samples(
-    made: Tokenizer, asked: Sequence[dict[str, Any]], config: GenerateConfig, count: int, **settings: Any
-) -> Iterator[Continuation]:
-    """`count` continuations of each prompt of `asked`, what else stands there handed on.
-
-    The seed of the first is the configuration's, each other has the next one. MakegptError names the prompt that is wrong.
-    """
-    for number, extra in enumerate(asked, 1):
-        for sample in range(count):
-            seeded = replace(config, seed=(config.seed + sample) % _SEEDS)
-            try:
-                yield Continuation(made, extra["prompt"], seeded, extra=extra, **settings)
-            except MakegptError as error:
-                raise type(error)(f"prompt {number}: {error}" if len(asked) > 1 else str(error)) from None
-
-
-def prompt_ids(made: Tokenizer, prompt: str | None) -> list[int]:
-    """The ids of `prompt`, or where it is None or gives none, of a line break; UsageError for broken characters."""
-    if prompt is None:
-        return made.opening()
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the prompt's character {error.start} is not valid UTF-8; check the terminal's encoding") from None
-    return made.encode(prompt) or made.opening()
 
 
 def read_prompt(file: BinaryIO) -> str:
@@ -127,26 +118,39 @@ def read_prompt(file: BinaryIO) -> str:
         raise MakegptError(f"the prompt on stdin: byte {error.start} is not valid UTF-8") from None
 
 
-def read_prompts(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+def read_prompts(file: BinaryIO, made: Tokenizer, name: str) -> Iterator[Prompt]:
     """The prompts of a file of JSON lines, each a text, or an object with a text called prompt; empty lines are none.
 
-    Yields objects. MakegptError names the line that is neither.
+    MakegptError names the line that is neither, or that cannot be encoded.
     """
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
+        place = f"{name}, line {number}"
         try:
-            found = json.loads(line.decode("utf-8"))
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise MakegptError(
-                f'{name}, line {number}: {error}; a line is a JSON text, or an object {{"prompt": "…"}}'
-            ) from None
-        found = {"prompt": found} if isinstance(found, str) else found
-        if not isinstance(found, dict) or not isinstance(found.get("prompt"), str):
-            raise MakegptError(
-                f'{name}, line {number}: there is no prompt; a line is a JSON text, or an object {{"prompt": "…"}}'
-            )
-        yield found
+            found = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_constant)
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
+            found = {"prompt": found} if isinstance(found, str) else found
+            text = found["prompt"]
+            if not isinstance(text, str):
+                raise ValueError("the prompt is no text")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # a UnicodeError is a ValueError too
+            reason = "there is no prompt" if isinstance(error, (KeyError, TypeError)) else error
+            raise MakegptError(f'{place}: {reason}; a line is a JSON text, or an object {{"prompt": "…"}}') from None
+        yield encode(made, text, found, place)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def samples(
+    made: Tokenizer, prompts: Iterable[Prompt], config: GenerateConfig, count: int, **settings: Any
+) -> Iterator[Continuation]:
+    """`count` continuations of each prompt; the seed of the first is the configuration's, each other has the next one."""
+    for prompt in prompts:
+        for sample in range(count):
+            yield Continuation(made, prompt, replace(config, seed=(config.seed + sample) % _SEEDS), **settings)
 
 
 class Pieces:

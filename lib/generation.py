@@ -64,7 +64,7 @@ def write(
     reader = _Reader(model, device)
     while True:
         for text in islice(waiting, batch_size - len(reading)):
-            room = min(model.context_length, len(text.prompt_ids) + text.config.max_new_tokens)
+            room = min(model.context_length, len(text.prompt.ids) + text.config.max_new_tokens)
             reading.append(_Reading(text, model.cache(room) if cached else None))
         if not reading:
             return

@@ -14,6 +14,7 @@ from typing import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lib import kernel
 from lib.model import Cache, LanguageModel
@@ -27,9 +28,11 @@ from lib.model.single_block import SingleBlock
 #: What a user calls them, in the order of `Format` in product.h.
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
+_LONG = 64  # tokens
 
-def pack(model: LanguageModel, format: str) -> None:
-    """Make `model` ready to generate, its matrices in `format`; it can be trained no more.
+
+def pack(model: LanguageModel, format: str) -> bool:
+    """Make `model` ready to generate, its matrices in `format`; it can be trained no more. Whether the kernel computes it.
 
     A model with its parts written out (`model.layers`, `model.attention` explicit) goes on computing as it is written.
     """
@@ -38,7 +41,7 @@ def pack(model: LanguageModel, format: str) -> None:
     written_out = "explicit" in (config.layers, config.attention)
     fast = kernel.library() if next(model.parameters()).device.type == "cpu" and not written_out else None
     if fast is None and dtype == torch.float32:
-        return
+        return False
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, Linear):
@@ -50,12 +53,12 @@ def pack(model: LanguageModel, format: str) -> None:
             if not caches or ids.shape[1] > 1:
                 return plain(ids, caches)
             new = ids.flatten().tolist()
-            possible = (
-                min(new) >= 0 and max(new) < model.vocab_size and max(cache.length for cache in caches) < model.context_length
-            )
-            return step(new, caches) if possible else plain(ids, caches)  # which tells what is wrong
+            known = min(new) >= 0 and max(new) < model.vocab_size
+            room = all(cache.length < min(cache.capacity, model.context_length) for cache in caches)
+            return step(new, caches) if known and room else plain(ids, caches)  # which tells what is wrong
 
         model.next_token_logits = next_token_logits  # type: ignore[method-assign]
+    return fast is not None
 
 
 def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,15 +91,23 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, in) -> (…, out)."""
-        if self.fast is not None:
+        if self.fast is not None and not self._long(x):
             x = x.contiguous()
             y = x.new_empty(*x.shape[:-1], self.weight.shape[0])
             self.fast.product(ctypes.byref(self.described), x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1])
             return y
+        if self.weight.dtype == torch.float32:
+            return F.linear(x, self.weight, self.bias)
         y = x @ self.weight.to(x.dtype).T
         if self.scale is not None:
             y = y * self.scale
         return y if self.bias is None else y + self.bias
+
+    def _long(self, x: Tensor) -> bool:
+        """Whether PyTorch is faster: with float32 and many tokens of one text. How many texts there are does not matter,
+        so that each gets the numbers it would get alone.
+        """
+        return self.weight.dtype == torch.float32 and x.dim() == 3 and x.shape[1] > _LONG
 
 
 class _Step:

@@ -228,6 +228,10 @@ def read(held: dict[str, Held], config: ModelConfig, source: Path) -> dict[str, 
     tensors = {}
     for place in places(config):
         tensor = held[place.theirs].read()
+        if not torch.isfinite(tensor).all():
+            raise MakegptError(
+                f"{source}: {place.theirs} holds numbers that are not finite; it is damaged, or of a training that diverged"
+            )
         tensors[place.ours] = tensor.T.contiguous() if place.turned else tensor
     return tensors
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lib import assessment, comparison, diagrams, figures, run
 from lib import config as schema
 from lib.config import Config
-from lib.continuation import prompt_ids
+from lib.continuation import encode
 from lib.errors import MakegptError, UsageError
 from lib.figures import Curve
 from lib.model.maps import attention_maps, attentions
@@ -52,7 +52,7 @@ def _attention(folder: Path, config: Config) -> Figure:
     trained = run.load(folder, torch.device("cpu"))
     if not attentions(trained.model):
         raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
-    ids = prompt_ids(trained.tokenizer, config.plot.prompt)
+    ids = encode(trained.tokenizer, config.plot.prompt).ids
     maps = attention_maps(trained.model, torch.tensor([ids]))
     tokens = [trained.tokenizer.decode([id]) for id in ids]
     return diagrams.attention_figure(maps, tokens, config.plot)

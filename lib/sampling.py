@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.config import GenerateConfig
+from lib.errors import MakegptError
 
 
 def penalise(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
@@ -59,12 +60,15 @@ def choose(
 ) -> int:
     """One token of (V,) logits: the likeliest at temperature 0, else drawn from the softmax of what the filters leave.
 
-    `seen`: the tokens of the text so far, which the penalty is for.
+    `seen`: the tokens of the text so far, which the penalty is for. MakegptError where the best logit is not finite.
     """
     if repetition_penalty != 1.0 and seen:
         logits = penalise(logits, seen, repetition_penalty)
+    best = int(logits.argmax())  # that of nan, where there is one
+    if not torch.isfinite(logits[best]):
+        raise MakegptError("the model's scores are not finite numbers; its weights are damaged, or of a training that diverged")
     if temperature == 0:
-        return int(logits.argmax())
+        return best
     logits = soften(logits, temperature)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)

@@ -72,12 +72,6 @@ def check_file(path: Path) -> None:
         raise MakegptError(f"{path} does not exist")
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open the file `path` for reading; MakegptError where there is none."""
-    check_file(path)
-    return open(path, "rb")
-
-
 def decode(file: BinaryIO, name: str, errors: str = "strict", length: int | None = None, offset: int = 0) -> Iterator[str]:
     """Decode UTF-8 from `file` piece by piece: `length` bytes of it, or all; `offset` is where in `name` they begin.
 
@@ -106,7 +100,7 @@ def _not_utf8(name: str, offset: int, byte: int, beginning: bytes) -> MakegptErr
     if offset == 0 and beginning[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         advice = "it looks like UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`"
     else:
-        advice = "convert the file to UTF-8, or give --errors replace"
+        advice = "convert the file to UTF-8, or give --set tokenize.errors=replace"
     return MakegptError(f"{name}: byte {offset} (0x{byte:02x}) is not valid UTF-8; {advice}")
 
 

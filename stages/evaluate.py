@@ -49,7 +49,7 @@ def main(
 
     from lib import assessment, device, packed, run
     from lib.dataset import Dataset
-    from lib.text import decode, open_file
+    from lib.text import decode, open_document
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
@@ -57,9 +57,11 @@ def main(
     if weights.format != "float32":
         packed.pack(trained.model, weights.format)
     if text_file is not None:
-        name = "stdin" if text_file == "-" else text_file
-        with sys.stdin.buffer if text_file == "-" else open_file(Path(text_file)) as opened:
-            stretch = assessment.of_text(decode(opened, name), trained.tokenizer, name)
+        errors = config.tokenize.errors
+        if text_file == "-":
+            stretch = assessment.of_text(decode(sys.stdin.buffer, "stdin", errors), trained.tokenizer, "stdin")
+        else:
+            stretch = assessment.of_text(open_document(Path(text_file)).pieces(errors), trained.tokenizer, text_file)
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         stretch = assessment.of_dataset(folder, trained, data, config.evaluate.split)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import click
 
@@ -15,7 +15,7 @@ from stages import Weights, device_option, output_file_option, say, stage, weigh
 from stages.shared import tokens
 
 if TYPE_CHECKING:
-    from lib.continuation import Continuation
+    from lib.continuation import Continuation, Prompt
 
 
 @stage(
@@ -74,6 +74,8 @@ def main(
     """
     if (prompt is not None) + (prompts is not None) + interactive > 1:
         raise UsageError("give one of PROMPT, --prompts and --interactive")
+    if interactive and output is not None:
+        raise UsageError("--interactive answers on stdout; leave -o")
     if "" in stop:
         raise UsageError("--stop '' would end every text at once; give at least one character")
 
@@ -81,37 +83,36 @@ def main(
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from lib import continuation, device, generation, packed, run
 
-    asked: list[dict[str, Any]]
-    if prompts is not None:
-        with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as lines:
-            asked = list(continuation.read_prompts(lines, "stdin" if prompts == "-" else prompts))
-    elif prompt == "-":
-        asked = [{"prompt": continuation.read_prompt(sys.stdin.buffer)}]
-    else:
-        asked = [{"prompt": config.generate.prompt if prompt is None else prompt}]
-
     file = None if str(output) == "-" else output
     coloured = file is None and tokens.coloured(sys.stdout)
     chosen = device.choose(device_name)
     trained = run.load(folder, chosen, weights.saved)
-    packed.pack(trained.model, weights.format)
+    made, context = trained.tokenizer, trained.model.context_length
+    if not packed.pack(trained.model, weights.format) and weights.format != "float32":
+        say(f"without a C++ compiler, or off the CPU, {weights.format} weights take less memory, but not less time")
 
-    def continued(asked: list[dict[str, Any]]) -> Iterator[str]:
+    def continued(prompts: Sequence["Prompt"]) -> Iterator[str]:
         """The text that answers, piece by piece."""
-        texts = continuation.samples(
-            trained.tokenizer, asked, config.generate, num_samples, stop=stop, scored=as_json, explained=explain
-        )
-        fitting = (_checked(text, trained.model.context_length, strict) for text in texts)
-        written = generation.write(trained.model, fitting, chosen, batch_size=batch_size, cached=cache)
-        pieces = generation.in_order(written)
-        end = "\n---\n" if len(asked) * num_samples > 1 else "\n"
+        for prompt in prompts:
+            _check_length(prompt, context, strict)
+        texts = continuation.samples(made, prompts, config.generate, num_samples, stop=stop, scored=as_json, explained=explain)
+        pieces = generation.in_order(generation.write(trained.model, texts, chosen, batch_size=batch_size, cached=cache))
+        end = "\n---\n" if len(prompts) * num_samples > 1 else "\n"
         if as_json:
             return _as_json(pieces)
         return _explained(pieces, echo, end, coloured) if explain else _as_text(pieces, echo, end)
 
     if interactive:
-        _converse(continued)
-    elif file is not None:
+        _converse(lambda line: continued([continuation.encode(made, line)]))
+        return
+    if prompts is not None:
+        with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as lines:
+            asked = list(continuation.read_prompts(lines, made, "stdin" if prompts == "-" else prompts))
+    elif prompt == "-":
+        asked = [continuation.encode(made, continuation.read_prompt(sys.stdin.buffer))]
+    else:
+        asked = [continuation.encode(made, config.generate.prompt if prompt is None else prompt)]
+    if file is not None:
         artifact.write_text(file, "".join(continued(asked)))
     else:
         _print(continued(asked))
@@ -123,7 +124,7 @@ def _print(pieces: Iterator[str]) -> None:
         sys.stdout.buffer.flush()
 
 
-def _converse(continued: Callable[[list[dict[str, Any]]], Iterator[str]]) -> None:
+def _converse(continued: Callable[[str], Iterator[str]]) -> None:
     """A line of stdin a prompt, to its end; Ctrl-C ends a text, and between two texts the conversation."""
     while True:
         if sys.stdin.isatty():
@@ -131,20 +132,21 @@ def _converse(continued: Callable[[list[dict[str, Any]]], Iterator[str]]) -> Non
         if not (line := sys.stdin.readline()):
             return
         try:
-            _print(continued([{"prompt": line.removesuffix("\n")}]))
+            _print(continued(line.removesuffix("\n")))
         except KeyboardInterrupt:
             _print(iter(["\n"]))
         except MakegptError as error:  # a prompt that cannot be read ends nothing
             click.echo(str(error), err=True)
 
 
-def _checked(text: "Continuation", context: int, strict: bool) -> "Continuation":
-    """`text`; MakegptError where its prompt is longer than what the model sees and that is not wanted, else a notice."""
-    if (length := len(text.prompt_ids)) > context:
-        if strict:
-            raise MakegptError(f"the prompt has {length:,} tokens, the model sees {context:,}; shorten it, or leave --strict")
-        say(f"the prompt has {length:,} tokens; the model sees the last {context:,} of them")
-    return text
+def _check_length(prompt: "Prompt", context: int, strict: bool) -> None:
+    """Say that a prompt is longer than what the model sees; MakegptError where that is not wanted."""
+    if (length := len(prompt.ids)) <= context:
+        return
+    which = f"the prompt {prompt.text[:20]!r}…"
+    if strict:
+        raise MakegptError(f"{which} has {length:,} tokens, the model sees {context:,}; shorten it, or leave --strict")
+    say(f"{which} has {length:,} tokens; the model sees the last {context:,} of them")
 
 
 Pieces = Iterator[tuple["Continuation", str]]
@@ -159,7 +161,7 @@ def _as_json(pieces: Pieces) -> Iterator[str]:
 def _as_text(pieces: Pieces, echo: bool, end: str) -> Iterator[str]:
     begins = True
     for text, piece in pieces:
-        yield (text.prompt if echo and begins else "") + piece
+        yield (text.prompt.text if echo and begins else "") + piece
         if begins := text.finish_reason is not None:
             yield end
 
@@ -174,7 +176,7 @@ def _explained(pieces: Pieces, echo: bool, end: str, coloured: bool) -> Iterator
             yield f"{tokens.line(vars(token), coloured)}\n"
         shown = len(text.analysed)
         if begins := text.finish_reason is not None:
-            yield f"\n{text.prompt if echo else ''}{text.text}{end}"
+            yield f"\n{text.prompt.text if echo else ''}{text.text}{end}"
 
 
 if __name__ == "__main__":

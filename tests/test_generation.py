@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ import torch
 
 from lib import kernel, model, packed, params
 from lib.config import GenerateConfig, ModelConfig
-from lib.continuation import Continuation, Pieces, samples
+from lib.continuation import Continuation, Pieces, encode, samples
 from lib.errors import MakegptError
 from lib.generation import in_order, plain, write
 from lib.model import LanguageModel
 from lib.sampling import choose, keep_min_p, keep_top_k, keep_top_p, penalise, soften
 from lib.tokenizer import Tokenizer, make
-from tests.conftest import Stage
+from tests.conftest import PROJECT, Stage
 
 CPU = torch.device("cpu")
 TREE = params.load()
@@ -59,7 +61,7 @@ def filled(config: ModelConfig) -> LanguageModel:
 
 
 def continued(built: LanguageModel, prompts: list[str], config: GenerateConfig, **settings: Any) -> list[list[int]]:
-    texts = [Continuation(BYTES, prompt, config) for prompt in prompts]
+    texts = [Continuation(BYTES, encode(BYTES, prompt), config) for prompt in prompts]
     for _ in write(built, texts, CPU, **settings):
         pass
     return [text.tokens for text in texts]
@@ -286,7 +288,7 @@ def test_more_tokens_than_the_context_behind_a_cache_are_refused() -> None:
 
 def test_samples_have_seeds_of_their_own_and_the_first_is_the_one_alone() -> None:
     built = filled(config_of())
-    texts = list(samples(BYTES, [{"prompt": "to be"}], WARM, 3))
+    texts = list(samples(BYTES, [encode(BYTES, "to be")], WARM, 3))
     for _ in write(built, texts, CPU):
         pass
     assert [text.config.seed for text in texts] == [1, 2, 3]
@@ -308,7 +310,7 @@ class Scripted(LanguageModel):
 
 
 def said(made: Tokenizer, ids: list[int], **settings: Any) -> tuple[Continuation, list[str]]:
-    text = Continuation(made, settings.pop("prompt", "x"), replace(GREEDY, max_new_tokens=len(ids)), **settings)
+    text = Continuation(made, encode(made, settings.pop("prompt", "x")), replace(GREEDY, max_new_tokens=len(ids)), **settings)
     return text, [piece for _, piece in write(Scripted(ids, made.vocab_size), [text], CPU)]
 
 
@@ -367,7 +369,8 @@ def test_words_stream_with_their_spaces() -> None:
 def test_texts_come_out_in_the_order_they_were_asked_for() -> None:
     built = filled(config_of())
     texts = [
-        Continuation(BYTES, prompt, replace(WARM, max_new_tokens=n)) for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
+        Continuation(BYTES, encode(BYTES, prompt), replace(WARM, max_new_tokens=n))
+        for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
     ]
     order = [text for text, _ in in_order(write(built, texts, CPU, batch_size=2))]
     assert [text for text, _ in itertools.groupby(order)] == texts
@@ -401,8 +404,11 @@ def test_prompts_come_as_lines_of_json_and_go_on_as_such(small: Path, stage: Sta
     [
         (b'{"prompt": "a"}\n{"prompt": \n', "line 2"),
         (b'{"prompt": "a"}\n\n[1, 2]\n', "line 3: there is no prompt"),
-        (b'{"prompt": 7}\n', "line 1: there is no prompt"),
+        (b'{"prompt": 7}\n', "line 1: the prompt is no text"),
         (b'"a"\n"\xff"\n', "line 2"),
+        (b'{"prompt": "a", "x": NaN}\n', "line 1: NaN is not JSON"),
+        (b'{"prompt": "a", "x": "\\ud800"}\n', "line 1: "),
+        (b'{"prompt": "a", "x": ' + b"[" * 100_000, "line 1: "),
     ],
 )
 def test_a_line_that_is_no_prompt_is_named(small: Path, stage: Stage, tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -445,7 +451,7 @@ def test_a_prompt_beyond_the_context_is_cropped_with_a_notice_or_refused(small: 
         ("--top-k -1", "at least 1"),
         ("--min-p 2", "0.0 to 1.0"),
         ("--temperature -0.5", "0.0 to"),
-        ("--repetition-penalty 0", "more than 0.0"),
+        ("--repetition-penalty 0", "0.01 to 100.0"),
         ("--num-samples 0", "0 is not in the range"),
         ("--weights int4", "best or last and float32 or bfloat16 or int8"),
         ("--weights int8,bfloat16", "best or last and"),
@@ -485,7 +491,7 @@ def test_each_token_of_a_text_is_told_of_and_they_sum_to_its_loss(small: Path, s
     assert all((token["rank"] == 1) == (token["alternatives"][0]["id"] == token["id"]) for token in each)
 
 
-@pytest.mark.parametrize(("content", "complaint"), [(b"", "0 tokens"), (b"a", "1 tokens"), (b"a\xff", "byte 1 (0xff)")])
+@pytest.mark.parametrize(("content", "complaint"), [(b"", "is empty"), (b"a", "1 tokens"), (b"a\xff", "byte 1 (0xff)")])
 def test_a_text_too_short_or_broken_is_refused(
     small: Path, stage: Stage, tmp_path: Path, content: bytes, complaint: str
 ) -> None:
@@ -499,3 +505,55 @@ def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage) -> Non
     alone = stage(*words, env=os.environ | nowhere).stdout
     assert alone == stage(*words).stdout
     assert stage(*words, "--weights", "int8", env=os.environ | nowhere).stdout
+
+
+def test_a_kept_kernel_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    look = "import lib.kernel as k; print(k.library() is not None)"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+
+    def there() -> bool:
+        done = subprocess.run([sys.executable, "-c", look], cwd=PROJECT, env=environment, capture_output=True, text=True)
+        return done.stdout.strip() == "True"
+
+    assert there()
+    (kept,) = (tmp_path / "makegpt").iterdir()
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[:20_000], whole[:-1] + b"x"):
+        kept.write_bytes(damaged)
+        assert there()
+        assert kept.read_bytes() == whole
+
+
+def test_a_step_beyond_the_room_of_a_cache_is_refused() -> None:
+    built = filled(config_of())
+    packed.pack(built, "float32")
+    cache = built.cache(2)
+    assert cache is not None
+    token = torch.tensor([[1]])
+    with torch.inference_mode():
+        built.next_token_logits(token, [cache])
+        built.next_token_logits(token, [cache])
+        with pytest.raises(MakegptError, match="3 tokens are more than this cache has room for, 2"):
+            built.next_token_logits(token, [cache])
+
+
+@pytest.mark.parametrize("format", packed.FORMATS)
+@pytest.mark.parametrize(
+    "name", ["out_head.weight", "blocks.0.attention.W_qkv.weight", "blocks.1.feed_forward.contract.weight"]
+)
+def test_weights_that_are_no_numbers_are_found_out(format: str, name: str) -> None:
+    built = filled(config_of())
+    with torch.no_grad():
+        built.get_parameter(name)[3, 1] = torch.inf if format != "int8" else torch.nan
+    packed.pack(built, format)
+    for config in (GREEDY, WARM):
+        with pytest.raises(MakegptError, match="not finite"):
+            continued(built, ["to be"], config)
+
+
+def test_long_texts_are_read_by_torch_and_all_agree() -> None:
+    built, ready = (filled(config_of("model.context_length=200")) for _ in range(2))
+    packed.pack(ready, "float32")
+    ids = torch.randint(256, (1, 150), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(ready.next_token_logits(ids), built.next_token_logits(ids), atol=1e-4, rtol=1e-5)

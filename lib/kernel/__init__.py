@@ -10,10 +10,14 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from lib import artifact
 
 _HERE = Path(__file__).parent
 _SOURCES = ("step.cpp", "product.h", "vectors.h")
@@ -67,42 +71,56 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("MAKEGPT_KERNEL") == "off":
         return None
     try:
-        loaded = _loaded()
-    except (OSError, subprocess.SubprocessError):
+        return _kept() or _made()
+    except (OSError, RuntimeError, ValueError, AttributeError, subprocess.SubprocessError):  # no compiler, or no place for it
         return None
-    loaded.product.argtypes = [Pointer, Pointer, Pointer, Long]
-    loaded.step.argtypes = [Pointer, Long, Pointer, Pointer, Pointer, Pointer, Pointer]
-    loaded.product.restype = loaded.step.restype = None
-    return loaded
 
 
-def _loaded() -> ctypes.CDLL:
-    """The kernel, compiled at an earlier time or now; OSError or SubprocessError where that does not work."""
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or "c++"
-    sources = [(_HERE / name).read_text(encoding="utf-8") for name in _SOURCES]
-    made_of = (sources, compiler, _FLAGS, platform.platform(), _processor())
-    name = f"kernel-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
-    try:
-        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "makegpt"
-        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (kept / name).exists():
-            _compile(compiler, kept / name)
-        return ctypes.CDLL(str(kept / name))
-    except (OSError, RuntimeError):  # no home, or none that can be written to or run from: for this process alone
-        with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
-            _compile(compiler, Path(scratch) / name)
-            return ctypes.CDLL(str(Path(scratch) / name))  # it stays when its file goes
+def _kept() -> ctypes.CDLL | None:
+    """The kernel as it was compiled at an earlier time; None where there is none, or where its file is damaged."""
+    for path in sorted(_folder().glob(f"kernel-{_key()}-*.so")):
+        if artifact.sha256(path)[:16] == path.stem.rpartition("-")[2]:
+            return _declared(path)
+    return None
 
 
-def _compile(compiler: str, path: Path) -> None:
-    """Compile the kernel to `path`, which appears whole; two processes may do so at once."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    command = [compiler, *_FLAGS, str(_HERE / _SOURCES[0]), "-o", str(beside)]
-    try:
+def _made() -> ctypes.CDLL:
+    """The kernel, compiled now and kept under the hash of its bytes, where there is a place for it."""
+    with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
+        path = Path(scratch) / "kernel.so"
+        command = [*_compiler(), *_FLAGS, str(_HERE / _SOURCES[0]), "-o", str(path)]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        library = _declared(path)  # it stays when its file goes
+        name = f"kernel-{_key()}-{artifact.sha256(path)[:16]}.so"
+        with suppress(OSError, RuntimeError), artifact.replacing(_folder() / name) as beside:  # where there is a home
+            shutil.copyfile(path, beside)
+        return library
+
+
+def _declared(path: Path) -> ctypes.CDLL:
+    """The library at `path`, its two functions declared; AttributeError where it has not got them."""
+    library = ctypes.CDLL(str(path))
+    library.product.argtypes = [Pointer, Pointer, Pointer, Long]
+    library.step.argtypes = [Pointer, Long, Pointer, Pointer, Pointer, Pointer, Pointer]
+    library.product.restype = library.step.restype = None
+    return library
+
+
+def _folder() -> Path:
+    """Where compiled kernels are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "makegpt"
+
+
+def _compiler() -> list[str]:
+    """The compiler's command: $CXX, which may hold options, or c++."""
+    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+
+
+def _key() -> str:
+    """A hash of all that a compiled kernel depends on."""
+    sources = [(_HERE / name).read_text(encoding="utf-8") for name in _SOURCES]
+    made_of = (sources, _compiler(), _FLAGS, platform.platform(), _processor())
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:

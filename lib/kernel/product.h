@@ -107,10 +107,13 @@ inline void multiply_whole(const float* x, const Matrix& w, float* y, const long
     std::vector<float> scales(M);
     for (long m = 0; m < M; m++) {
         const float* row = x + m * w.K;
-        float largest = 0;
-#pragma omp simd reduction(max : largest)
-        for (long k = 0; k < w.K; k++) largest = std::max(largest, std::abs(row[k]));
-        scales[m] = largest / most;
+        float largest = 0, odd = 0;  // odd: nan where a number is not finite, and so is the row's result
+#pragma omp simd reduction(max : largest) reduction(+ : odd)
+        for (long k = 0; k < w.K; k++) {
+            largest = std::max(largest, std::abs(row[k]));
+            odd += row[k] * 0.0f;
+        }
+        scales[m] = largest / most + odd;
         const float inverse = largest > 0 ? most / largest : 0;
         for (long k = 0; k < w.K; k++) {
             const float number = row[k] * inverse;

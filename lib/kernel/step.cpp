@@ -32,7 +32,7 @@ namespace {
 
 // eˣ within 2 units of the last place: 2ⁿ times a polynomial on ±ln 2/2. Without a branch, so that it is done L at once.
 inline float exponential(float x) {
-    x = std::min(88.0f, std::max(-87.0f, x));
+    x = std::min(std::max(x, -87.0f), 88.0f);  // in this order nan stays nan
     const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // the nearest whole number
     const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     const float polynomial =

@@ -14,6 +14,8 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+from lib.errors import MakegptError
+
 
 class Cache:
     """The keys and values of one text's tokens in each attention of a model, with room for `capacity` of them."""
@@ -25,8 +27,12 @@ class Cache:
         self.length = 0
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each."""
-        end = self.length + k.shape[1]
+        """Keep those of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
+
+        MakegptError where there is no room for them.
+        """
+        if (end := self.length + k.shape[1]) > self.capacity:
+            raise MakegptError(f"{end} tokens are more than this cache has room for, {self.capacity}; make a larger one")
         kept = self.kept[layer]
         kept[0, :, self.length : end] = k
         kept[1, :, self.length : end] = v

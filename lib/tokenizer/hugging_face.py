@@ -75,7 +75,7 @@ def load(folder: Path) -> Tokenizer | None:
         saved = artifact.read_json(path)
         if names == [_VOCAB, _MERGES]:
             lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
-            joins = list(filter(None, lines[lines[0].startswith("#version") :]))
+            joins = [line for line in lines if line and not line.startswith("#version")]
             saved = {"pre_tokenizer": _WORDS, "model": {"type": "BPE", "vocab": saved, "merges": joins}}
         return tokenizer.load(path) if "kind" in saved else as_ours(saved)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
