@@ -12,11 +12,10 @@ from lib.analysis import analyse
 from lib.config import EvaluateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
-from lib.evaluation import Readable, each_prediction, scores, total_nats
+from lib.evaluation import each_prediction, scores, total_nats
 from lib.run import Trained
+from lib.shards import Held, Readable
 from lib.tokenizer import Tokenizer, UnknownText
-
-_BLOCK = 1 << 22  # ids read at once
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class Stretch:
 
     def bytes(self, lengths: np.ndarray) -> int:
         """How many bytes they stand for, with `lengths` of each id."""
-        blocks = (range(self.start + 1, self.stop)[at : at + _BLOCK] for at in range(0, self.predicted, _BLOCK))
-        return sum(int(lengths[self.tokens.read(block.start, block.stop)].sum()) for block in blocks)
+        return sum(int(lengths[block].sum()) for block in self.tokens.blocks(self.start + 1, self.stop))
 
 
 def of_dataset(folder: Path, trained: Trained, dataset: Dataset, split: str) -> Stretch:
@@ -57,17 +55,7 @@ def of_text(pieces: Iterable[str], made: Tokenizer, name: str) -> Stretch:
         raise UnknownText(f"{name}: {error}") from None
     if len(ids) < 2:
         raise MakegptError(f"{name} has {len(ids)} tokens; the first has nothing to go by, so two are needed at least")
-    return Stretch(_Held(ids), 0, len(ids))
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Ids in memory."""
-
-    ids: np.ndarray
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        return self.ids[start:stop]
+    return Stretch(Held(ids), 0, len(ids))
 
 
 def assess(

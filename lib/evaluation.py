@@ -5,24 +5,16 @@ the first prediction has one token to go by and the last has all of the block.
 """
 
 import math
-from typing import Any, Callable, Iterator, Protocol
+from typing import Any, Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lib.loss import LOGITS_AT_ONCE
 from lib.model import LanguageModel
+from lib.shards import Readable
 
 _ROWS_AT_ONCE = 64  # the block shape is fixed, so a number never depends on a batch size
-
-
-class Readable(Protocol):
-    """A sequence of ids, of which a part can be read: `shards.Tokens`, or a text's own."""
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """The ids `start` to `stop`."""
-        ...
 
 
 def total_nats(

@@ -4,6 +4,7 @@
 Nothing here keeps more than one shard in memory, so a corpus may have any size.
 """
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -45,7 +46,30 @@ def write_shards(folder: Path, ids: Iterable[np.ndarray], dtype: np.dtype[Any], 
     return names
 
 
-class Tokens:
+class Readable(ABC):
+    """A sequence of ids, of which a part can be read."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The ids `start` to `stop`."""
+
+    def blocks(self, start: int, stop: int, size: int = 1 << 22) -> Iterator[np.ndarray]:
+        """The ids `start` to `stop`, in order, in arrays of at most `size`."""
+        for at in range(start, stop, size):
+            yield self.read(at, min(at + size, stop))
+
+
+class Held(Readable):
+    """Ids in memory."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self._ids = ids
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return self._ids[start:stop]
+
+
+class Tokens(Readable):
     """The ids of a tokens folder as one sequence, read from memory-mapped shards: len(tokens), tokens.read(a, b)."""
 
     def __init__(self, folder: Path) -> None:
@@ -77,11 +101,6 @@ class Tokens:
             filled += len(part)
             number += 1
         return out
-
-    def blocks(self, start: int, stop: int, size: int = 1 << 22) -> Iterator[np.ndarray]:
-        """The ids `start` to `stop`, in order, in arrays of at most `size`."""
-        for at in range(start, stop, size):
-            yield self.read(at, min(at + size, stop))
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer that made these ids."""
