@@ -115,7 +115,7 @@ def _steps(config: Config, config_name: str, dataset: str, hashes: list[str]) ->
         Step("tokenize", tokens, of("tokenize") | {"text": hashes}),
         Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
-        Step("evaluate", folder / "evaluation.json", of("evaluate"), ("train",)),
+        Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
         Step("generate", folder / "sample.txt", of("generate"), ("train",)),
         Step("plot", folder / "loss.png", of("plot"), ("evaluate",)),
     ]

@@ -1,98 +1,204 @@
-"""A run's evaluation: the model on a split of a dataset, beside what it is measured against, or on any text."""
+"""A run's evaluation: the model on a split of a dataset or on any text, beside what it is measured against."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Iterator
 
 import numpy as np
 import torch
 
-from lib import artifact, baselines, run
+from lib import artifact, baselines, compressors, memorisation, run
 from lib.analysis import analyse
-from lib.config import EvaluateConfig
+from lib.config import EvaluateConfig, GenerateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
-from lib.evaluation import each_prediction, scores, total_nats
+from lib.evaluation import OnTokens, each_prediction, predictions
 from lib.run import Trained
-from lib.shards import Held, Readable
-from lib.tokenizer import Tokenizer, UnknownText
+from lib.scores import Sums, difference, is_tie, ratio, scores, scores_with_errors
+from lib.shards import Readable
+from lib.stretch import Stretch
+from lib.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """What a model is to predict: the ids `start` + 1 to `stop`, each from those before it; of a dataset, or of any text."""
+class _Read:
+    """A model's way through a stretch, in sums by blocks."""
 
-    tokens: Readable
-    start: int
-    stop: int
-    dataset: Dataset | None = None
-
-    @property
-    def predicted(self) -> int:
-        """How many tokens that are."""
-        return self.stop - self.start - 1
-
-    def bytes(self, lengths: np.ndarray) -> int:
-        """How many bytes they stand for, with `lengths` of each id."""
-        return sum(int(lengths[block].sum()) for block in self.tokens.blocks(self.start + 1, self.stop))
+    nats: Sums
+    best: Sums  # 1 for each token that the model found likeliest
+    best_5: Sums  # or among the five likeliest
+    by_position: np.ndarray  # (2, T): the nats at each position of a window, and how many tokens had it
 
 
-def of_dataset(folder: Path, trained: Trained, dataset: Dataset, split: str) -> Stretch:
-    """A split of `dataset`; MakegptError where that was made with another tokenizer than the model of the run in `folder`."""
-    if dataset.tokenizer_identity != trained.tokenizer.identity():
-        raise MakegptError(
-            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
-            f"tokenize its text with `--tokenizer {folder}`"
-        )
-    return Stretch(dataset.tokens, *dataset.split(split), dataset)
+def _read(
+    trained: Trained, stretch: Stretch, device: torch.device, on_tokens: OnTokens | None, stride: int | None = None
+) -> _Read:
+    T = trained.config.context_length
+    found = _Read(Sums(), Sums(), Sums(), np.zeros((2, T)))
+    for nats, ranks in predictions(trained.model, stretch.tokens, stretch.start, stretch.stop, device, stride):
+        positions = (found.nats.count + np.arange(len(nats))) % T
+        found.by_position[0] += np.bincount(positions, weights=nats, minlength=T)
+        found.by_position[1] += np.bincount(positions, minlength=T)
+        found.nats.add(nats.astype(np.float64))
+        found.best.add(ranks <= 1)
+        found.best_5.add(ranks <= 5)
+        if on_tokens:
+            on_tokens(len(nats))
+    return found
 
 
-def of_text(pieces: Iterable[str], made: Tokenizer, name: str) -> Stretch:
-    """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
-    try:
-        ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
-    except UnknownText as error:
-        raise UnknownText(f"{name}: {error}") from None
-    if len(ids) < 2:
-        raise MakegptError(f"{name} has {len(ids)} tokens; the first has nothing to go by, so two are needed at least")
-    return Stretch(Held(ids), 0, len(ids))
+def passes(config: EvaluateConfig) -> int:
+    """How often `assess` goes through a stretch."""
+    return 2 if config.overlap else 1
 
 
 def assess(
+    folder: Path,
     trained: Trained,
     stretch: Stretch,
     config: EvaluateConfig,
+    generate: GenerateConfig,
     device: torch.device,
-    on_tokens: Callable[[int], None] | None = None,
+    on_tokens: OnTokens | None = None,
 ) -> dict[str, Any]:
-    """Loss, perplexity and bits a byte of the model on a stretch, with uniform guessing and, for a dataset, counts nested.
+    """All that is said of the model of the run in `folder` on a stretch: see docs/evaluation.md for what each number is.
 
-    The n-grams are counted on the training split and scored on the same tokens as the model.
+    What it is measured against is nested under `baselines`; n-grams are counted on the training split, and scored on the
+    same tokens as the model. What it has copied from its training text is told of a run's own dataset alone.
     """
-    count, vocab_size = stretch.predicted, trained.tokenizer.vocab_size
-    n_bytes = stretch.bytes(trained.tokenizer.byte_lengths())
-    nats = total_nats(trained.model, stretch.tokens, stretch.start, stretch.stop, device, on_tokens)
-    compared = {"uniform": baselines.uniform_nats(count, vocab_size)}
-    if stretch.dataset is not None:
-        compared |= _counted(stretch, stretch.dataset, config.ngram_order, vocab_size)
+    made = trained.tokenizer
+    read = _read(trained, stretch, device, on_tokens)
+    n_bytes = _bytes(stretch, made)
+    found = _scores(read, n_bytes)
+    if config.overlap:
+        stride = max(1, round(trained.config.context_length * (1 - config.overlap)))
+        found["sliding"] = {"stride": stride} | scores_with_errors(
+            _read(trained, stretch, device, on_tokens, stride).nats, n_bytes
+        )
+    found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
+    found["verdict"] = verdict(found)
+    training = stretch.training
+    if stretch.split and training and config.passages and _trained_on(folder, training):
+        splits = (training.split("train"), training.split("val"))
+        found["memorisation"] = memorisation.recall(trained, training.tokens, *splits, config, generate, device)
     return {
-        **({} if stretch.dataset is None else {"split": config.split}),
-        "tokens": count,
-        "bytes": n_bytes,
-        **scores(nats, count, n_bytes),
-        "baselines": {name: scores(total, count, n_bytes) for name, total in compared.items()},
+        **({"split": stretch.split} if stretch.split else {}),
+        "tokens": read.nats.count,
+        "bytes": round(n_bytes.total),
+        **found,
         "model_sha256": trained.sha256,
-        **({} if stretch.dataset is None else {"dataset": stretch.dataset.identity()}),
+        **({"dataset": training.identity()} if stretch.split and training else {}),
     }
 
 
-def _counted(stretch: Stretch, dataset: Dataset, order: int, vocab_size: int) -> dict[str, float]:
-    """The nats of n-grams counted on the training split, by name."""
-    ngrams = baselines.NGrams(dataset.tokens, 0, dataset.train_tokens, order, vocab_size)
-    counted = {baselines.NAMES[n]: total for n, total in enumerate(ngrams.nats(stretch.start + 1, stretch.stop), 1)}
-    if order >= 2:
-        counted[baselines.ADD_ONE] = ngrams.add_one_bigram_nats(stretch.start + 1, stretch.stop)
-    return counted
+def _scores(read: _Read, n_bytes: Sums) -> dict[str, Any]:
+    found = scores_with_errors(read.nats, n_bytes)
+    for name, right in (("top_1", read.best), ("top_5", read.best_5)):
+        found[name], found["standard_error"][name] = ratio(right.blocks, right.sizes)
+    return found | {"loss_by_position": _by_position(read.by_position)}
+
+
+def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
+    """The mean loss at positions 1, 2, 3 to 4, 5 to 8 and so on of a window; so far as there are any."""
+    nats, counts = sums
+    found = []
+    first = 1
+    while first <= len(counts):
+        last = min(max(1, 2 * (first - 1)), len(counts))
+        if count := counts[first - 1 : last].sum():
+            found.append({"from": first, "to": last, "loss": float(nats[first - 1 : last].sum() / count)})
+        first = last + 1
+    return found
+
+
+def _bytes(stretch: Stretch, made: Tokenizer) -> Sums:
+    lengths, n_bytes = made.byte_lengths(), Sums()
+    for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
+        n_bytes.add(lengths[block])
+    return n_bytes
+
+
+def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums) -> dict[str, Any]:
+    """Guessing, counting and compressing on the same tokens; of the counts also by how much each is ahead of the model."""
+    total = round(n_bytes.total)
+    found = {"uniform": scores(baselines.uniform_nats(stretch.predicted, made.vocab_size), stretch.predicted, total)}
+    counted: dict[str, Sums] = {}
+    if training := stretch.training:
+        ngrams = baselines.NGrams(training.tokens, *training.split("train"), order, made.vocab_size)
+        for part in ngrams.nats(stretch.tokens, stretch.start + 1, stretch.stop):
+            for name, nats in part.items():
+                counted.setdefault(name, Sums()).add(nats)
+    for name, sums in counted.items():
+        found[name] = scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)}
+    before = _text(training.tokens, *_end(training), made) if training else iter(())
+    given = b"".join(before)[-compressors.LOOK_BACK :]
+    for name in compressors.COMPRESSORS:
+        bits = 8 * compressors.added_bytes(name, given, lambda: _text(stretch.tokens, stretch.start + 1, stretch.stop, made))
+        found[name] = scores(bits * float(np.log(2)), stretch.predicted, total)
+    return found
+
+
+def _end(training: Dataset) -> tuple[int, int]:
+    """As much of the training split, from its end, as a compressor can look back on: a token is a byte at least."""
+    start, stop = training.split("train")
+    return max(start, stop - compressors.LOOK_BACK), stop
+
+
+def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[bytes]:
+    """The bytes that the ids `start` to `stop` stand for, in pieces."""
+    special = list(made.special_ids())
+    for block in tokens.blocks(start, stop):
+        yield made.decode_bytes(block[~np.isin(block, special)].tolist())
+
+
+def _trained_on(folder: Path, dataset: Dataset) -> bool:
+    return bool(artifact.read_manifest(folder, "run")["facts"].get("dataset") == dataset.identity())
+
+
+def verdict(evaluation: dict[str, Any]) -> str:
+    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie."""
+    ahead, tied = [], []
+    for name, found in evaluation["baselines"].items():
+        lead = found.get("ahead_of_model")
+        if lead and lead["standard_error"] is not None and is_tie(lead):
+            tied.append(name)
+        elif found["loss"] < evaluation["loss"]:
+            ahead.append(name)
+    if "uniform" in ahead:
+        return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
+    ties = f" It ties with the {_and(tied)}." if tied else ""
+    if not ahead:
+        return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
+    verb = "predict" if len(ahead) > 1 else "predicts"
+    return f"Counting still wins here: the {_and(ahead)} of the training text {verb} better than this model.{ties}"
+
+
+def _and(names: list[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def against(
+    trained: Trained, other: Trained, stretch: Stretch, device: torch.device, on_tokens: OnTokens | None = None
+) -> dict[str, Any]:
+    """Two models on the same tokens: the scores of both and their paired difference; MakegptError for two tokenizers."""
+    if trained.tokenizer.identity() != other.tokenizer.identity():
+        raise MakegptError(
+            "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits a byte"
+        )
+    n_bytes = _bytes(stretch, trained.tokenizer)
+    mine, theirs = (_read(each, stretch, device, on_tokens).nats for each in (trained, other))
+    found = difference(mine, theirs)
+    return {
+        "tokens": mine.count,
+        "bytes": round(n_bytes.total),
+        "runs": [
+            scores_with_errors(nats, n_bytes) | {"model_sha256": each.sha256}
+            for nats, each in ((mine, trained), (theirs, other))
+        ],
+        "difference": found,
+        "verdict": "a tie" if is_tie(found) else f"the {'second' if found['loss'] > 0 else 'first'} is better",
+    }
 
 
 def each_token(trained: Trained, stretch: Stretch, device: torch.device) -> Iterator[dict[str, Any]]:

@@ -12,13 +12,15 @@ characters it is as good; over 50,257 tokens it wastes nearly everything on pair
 
 import math
 from dataclasses import dataclass
+from typing import Iterator
 
 import numpy as np
 
-from lib.shards import Tokens
+from lib.shards import Readable
 
 NAMES = {1: "unigram", 2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
 ADD_ONE = "add-one bigram"
+COUNTED = (*NAMES.values(), ADD_ONE)
 _BLOCK = 1 << 20
 
 
@@ -45,43 +47,36 @@ class Counts:
 class NGrams:
     """Counts of the orders 1 to `order` over the ids `start` to `stop` of `tokens`."""
 
-    def __init__(self, tokens: Tokens, start: int, stop: int, order: int, vocab_size: int) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: Readable, start: int, stop: int, order: int, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.orders: list[Counts] = []
         for n in range(1, order + 1):
             keys, times = np.empty(0, np.int64), np.empty(0, np.int64)
             for at in range(start + n - 1, stop, _BLOCK):
-                new = self._keys(at, min(at + _BLOCK, stop), n)
+                new = self._keys(tokens, at, min(at + _BLOCK, stop), n)
                 keys, times = _merge(keys, times, *np.unique(new, return_counts=True))
             contexts = keys // vocab_size
             size = len(self.orders[-1].keys) if self.orders else 1
             seen = np.bincount(contexts, weights=times, minlength=size)
             self.orders.append(Counts(keys, times, seen, np.bincount(contexts, minlength=size)))
 
-    def nats(self, start: int, stop: int) -> list[float]:
-        """The summed loss of the ids `start` to `stop`, one sum for each order."""
-        totals = [0.0] * len(self.orders)
+    def nats(self, tokens: Readable, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """The loss of each id from `start` to `stop` of `tokens`, by the name of the count; in parts, in order, (n,) arrays."""
         for at in range(start, stop, _BLOCK):
             p = np.full(min(at + _BLOCK, stop) - at, 1 / self.vocab_size)
+            found = {}
             for n in range(1, len(self.orders) + 1):
-                c, N, T = self._found(at, at + len(p), n)
+                c, N, T = self._found(tokens, at, at + len(p), n)
                 p = np.where(N > 0, (c + T * p) / np.maximum(N + T, 1), p)
-                totals[n - 1] -= float(np.log(p).sum())
-        return totals
+                found[NAMES[n]] = -np.log(p)
+                if n == 2:
+                    found[ADD_ONE] = -np.log((c + 1) / (N + self.vocab_size))
+            yield found
 
-    def add_one_bigram_nats(self, start: int, stop: int) -> float:
-        """The summed loss of the ids `start` to `stop` by p = (c + 1)/(N + V); the order must be 2 at least."""
-        total = 0.0
-        for at in range(start, stop, _BLOCK):
-            c, N, _ = self._found(at, min(at + _BLOCK, stop), 2)
-            total -= float(np.log((c + 1) / (N + self.vocab_size)).sum())
-        return total
-
-    def _found(self, start: int, stop: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _found(self, tokens: Readable, start: int, stop: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each id from `start` to `stop` behind its n - 1 before: c, N and T; zeros where they were never seen."""
         counts = self.orders[n - 1]
-        keys = self._keys(start, stop, n)
+        keys = self._keys(tokens, start, stop, n)
         number = _find(counts.keys, keys)
         context = keys // self.vocab_size  # -1 where the context itself was never seen
         return (
@@ -90,10 +85,10 @@ class NGrams:
             np.where(keys >= 0, counts.followers[context], 0),
         )
 
-    def _keys(self, start: int, stop: int, n: int) -> np.ndarray:
+    def _keys(self, tokens: Readable, start: int, stop: int, n: int) -> np.ndarray:
         """The key of the n-gram that ends at each id from `start` to `stop`; -1 where its context was never seen."""
         first = max(0, start - n + 1)
-        ids = self.tokens.read(first, stop).astype(np.int64)
+        ids = tokens.read(first, stop).astype(np.int64)
         lead = start - first  # ids before `start`; n - 1 of them but at the very beginning
         ids = np.concatenate([np.full(n - 1 - lead, -1, np.int64), ids])
         context = np.zeros(stop - start, np.int64)

@@ -147,6 +147,12 @@ class TrainConfig:
 class EvaluateConfig:
     split: str = parameter("the part of the dataset to evaluate on", one_of=("val", "train"))
     ngram_order: int = parameter("counted n-grams to compare with, up to this order", at_least=1, at_most=5)
+    overlap: float = parameter(
+        "share of each window that the one before it has read, in a second evaluation (0: none is made)",
+        at_least=0.0,
+        at_most=0.99,
+    )
+    passages: int = parameter("texts of each kind that are searched for what was copied (0: none)", at_least=0, at_most=1000)
 
 
 @dataclass(frozen=True, kw_only=True)

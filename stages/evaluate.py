@@ -1,4 +1,4 @@
-"""A run to its loss, perplexity and bits a byte, beside counted baselines."""
+"""A run to its loss, perplexity and bits a byte, beside counting and compressing."""
 
 import json
 import sys
@@ -15,10 +15,13 @@ from stages.shared import tokens
 from stages.shared.progress import progress
 
 
-@stage("evaluate", evaluate=("split", "ngram_order"))
+@stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
 @click.option("--text", "text_file", metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), metavar="RUN", help="Compare with this run on the same tokens, paired."
+)
 @click.option(
     "--per-token",
     is_flag=True,
@@ -31,6 +34,7 @@ def main(
     folder: Path,
     dataset: Path | None,
     text_file: str | None,
+    against: Path | None,
     per_token: bool,
     weights: Weights,
     output: Path | None,
@@ -39,38 +43,48 @@ def main(
 ) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named, or on a text: one JSON object.
 
-    Losses are in nats a token; uniform guessing and n-grams counted on the training split stand beside the model. A - is a
-    text on stdin.
+    Losses are in nats a token; guessing, n-grams counted on the training split and compressors stand beside the model. A - is
+    a text on stdin.
     """
     if dataset is not None and text_file is not None:
         raise UsageError("give DATASET or --text, not both")
+    if against is not None and per_token:
+        raise UsageError("give --against or --per-token, not both")
     if str(dataset) == "-":
         dataset, text_file = None, "-"
 
-    from lib import assessment, device, packed, run
+    from lib import assessment, device, packed, run, stretch
     from lib.dataset import Dataset
     from lib.text import decode, open_document
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
-    trained = run.load(folder, chosen, weights.saved)
+    runs = [run.load(each, chosen, weights.saved) for each in (folder, against) if each is not None]
+    trained = runs[0]
     if weights.format != "float32":
-        packed.pack(trained.model, weights.format)
+        for each in runs:
+            packed.pack(each.model, weights.format)
     if text_file is not None:
         errors = config.tokenize.errors
-        if text_file == "-":
-            stretch = assessment.of_text(decode(sys.stdin.buffer, "stdin", errors), trained.tokenizer, "stdin")
-        else:
-            stretch = assessment.of_text(open_document(Path(text_file)).pieces(errors), trained.tokenizer, text_file)
+        pieces = (
+            decode(sys.stdin.buffer, "stdin", errors) if text_file == "-" else open_document(Path(text_file)).pieces(errors)
+        )
+        name = "stdin" if text_file == "-" else text_file
+        found = stretch.of_text(pieces, trained.tokenizer, name, stretch.own_dataset(folder))
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
-        stretch = assessment.of_dataset(folder, trained, data, config.evaluate.split)
+        found = stretch.of_dataset(folder, trained, data, config.evaluate.split)
     file = None if str(output) == "-" else output
     if per_token:
-        _list(assessment.each_token(trained, stretch, chosen), file)
+        _list(assessment.each_token(trained, found, chosen), file)
         return
-    with progress(stretch.predicted, "tokens") as shown:
-        result = assessment.assess(trained, stretch, config.evaluate, chosen, shown.advance)
+    passes = len(runs) if against is not None else assessment.passes(config.evaluate)
+    with progress(passes * found.predicted, "tokens") as shown:
+        if against is not None:
+            result = assessment.against(trained, runs[1], found, chosen, shown.advance)
+        else:
+            result = assessment.assess(folder, trained, found, config.evaluate, config.generate, chosen, shown.advance)
+        shown.note(result["verdict"])
     if file is None:
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:

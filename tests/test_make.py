@@ -96,7 +96,7 @@ def test_touching_the_text_runs_nothing(built: Path) -> None:
         ("model.n_heads=4", ["train", "generate", "evaluate", "plot"]),
         ("build-dataset.val_fraction=0.2", ["build-dataset", "train", "generate", "evaluate", "plot"]),
         ("tokenize.errors=replace", ["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"]),
-        ("generate.temperature=0", ["generate"]),
+        ("generate.temperature=0", ["generate", "evaluate", "plot"]),
         ("evaluate.ngram_order=1", ["evaluate", "plot"]),
         ("plot.width=7", ["plot"]),
         ("train.checkpoint_interval=5", []),

@@ -19,7 +19,7 @@ def evaluated(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stag
     """A folder with one run twice, evaluated, under two names."""
     folder = tmp_path_factory.mktemp("evaluated")
     shutil.copytree(small / "run", folder / "one")
-    stage("evaluate", folder / "one", small / "dataset", "-o", folder / "one" / "evaluation.json", "--ngram-order", "5")
+    stage("evaluate", folder / "one", small / "dataset", "-o", folder / "one" / "evaluation.json")
     shutil.copytree(folder / "one", folder / "two")
     return folder
 
@@ -28,7 +28,7 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
     rows = [json.loads(line) for line in stage("compare", evaluated / "one", evaluated / "two", "--json").stdout.splitlines()]
     names = [row["name"] for row in rows]
     counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram"]
-    assert sorted(names) == sorted(["one", "two", "uniform", *(f"counted {name}" for name in counted)])
+    assert sorted(names) == sorted(["one", "two", "uniform", "gzip", "xz", *(f"counted {name}" for name in counted)])
     losses = [row["loss"] for row in rows]
     assert losses == sorted(losses)
     evaluation = json.loads((evaluated / "one" / "evaluation.json").read_text())

@@ -1,0 +1,143 @@
+"""How much of a text was copied from the training text: the longest run of tokens, and how many n-grams are new.
+
+Each run of n tokens has a 64-bit hash, computed for all places at once from running sums (Karp and Rabin 1987); where two
+hashes agree the tokens themselves are compared, so that nothing rests on luck. The training text is read once for each
+n, in blocks, whatever its size.
+"""
+
+from dataclasses import replace
+from typing import Any, Sequence
+
+import numpy as np
+import torch
+
+from lib.config import EvaluateConfig, GenerateConfig
+from lib.continuation import Prompt, encode, samples
+from lib.generation import write
+from lib.run import Trained
+from lib.shards import Readable
+from lib.tokenizer import Tokenizer
+
+#: The lengths of the n-grams that are counted as new or copied.
+LENGTHS = (4, 8, 16)
+
+_PROMPT = 32  # tokens of a training passage that a greedy continuation begins with
+
+_BLOCK = 1 << 20
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2⁶⁴; the golden ratio's bits
+_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+
+
+class Training:
+    """The training text that may have been copied from: the ids `start` to `stop` of `tokens`."""
+
+    def __init__(self, tokens: Readable, start: int, stop: int) -> None:
+        self._tokens = tokens
+        self._start = start
+        self._stop = stop
+
+    def copied(self, texts: Sequence[np.ndarray], n: int) -> list[np.ndarray]:
+        """Of each text whether the n tokens from each of its places on stand in the training text too, (len - n + 1,)."""
+        texts = [text.astype(np.uint32) for text in texts]
+        known = np.unique(np.concatenate([_hashes(text, n) for text in texts] or [np.empty(0, np.uint64)]))
+        found: set[bytes] = set()
+        for at in range(self._start, self._stop - n + 1, _BLOCK):
+            ids = self._tokens.read(at, min(at + _BLOCK + n - 1, self._stop)).astype(np.uint32)
+            hashes = _hashes(ids, n)
+            places = np.flatnonzero(np.isin(hashes, known))
+            for place in places[np.unique(hashes[places], return_index=True)[1]]:
+                found.add(ids[place : place + n].tobytes())
+        return [
+            np.array([text[at : at + n].tobytes() in found for at in range(len(text) - n + 1)], dtype=bool) for text in texts
+        ]
+
+    def longest_run(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """The longest run of tokens in any of the texts that stands in the training text too."""
+        longest = np.empty(0, np.int64)
+        low, high = 1, max((len(text) for text in texts), default=0)
+        while low <= high:  # what is copied at length n is copied at every shorter length
+            n = (low + high) // 2
+            places = [
+                (text, at) for text, flags in zip(texts, self.copied(texts, n), strict=True) for at in np.flatnonzero(flags)
+            ]
+            if places:
+                text, at = places[0]
+                longest = text[at : at + n]
+                low = n + 1
+            else:
+                high = n - 1
+        return longest
+
+
+def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
+    """A number for each run of n ids, equal for equal runs: Σ mix(id)·base^i, (len - n + 1,) uint64, modulo 2⁶⁴."""
+    count = len(ids) - n + 1
+    if count < 1:
+        return np.empty(0, np.uint64)
+    mixed = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(29)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed * _powers(_BASE, len(ids)), dtype=np.uint64)])
+    return (sums[n:] - sums[:-n]) * _powers(_INVERSE, count)
+
+
+def _powers(base: np.uint64, count: int) -> np.ndarray:
+    """base⁰ to base^(count - 1), modulo 2⁶⁴."""
+    powers = np.full(count, base)
+    powers[0] = 1
+    return np.cumprod(powers, dtype=np.uint64)
+
+
+def measure(training: Training, made: Tokenizer, texts: Sequence[np.ndarray]) -> dict[str, Any]:
+    """What of the texts was copied: the `longest_run` in tokens, its `passage`, and the share of n-grams that are new."""
+    longest = training.longest_run(texts)
+    shares: dict[str, float | None] = {}
+    for n in LENGTHS:
+        copied = training.copied(texts, n)
+        grams = sum(len(flags) for flags in copied)
+        shares[str(n)] = 1 - sum(int(flags.sum()) for flags in copied) / grams if grams else None
+    return {
+        "tokens": sum(len(text) for text in texts),
+        "longest_run": len(longest),
+        "share_new": shares,
+        "passage": made.decode(longest.tolist()),
+    }
+
+
+def recall(
+    trained: Trained,
+    tokens: Readable,
+    train: tuple[int, int],
+    val: tuple[int, int],
+    config: EvaluateConfig,
+    generate: GenerateConfig,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What a model copies from the `train` stretch of `tokens`, in `config.passages` texts of each of three kinds.
+
+    `samples` as `generate` makes them, with its seed and those after it; `continuations`, greedy ones of passages out of the
+    training text; and `validation`, what its author wrote himself, as long as the samples: the measure for the others.
+    """
+    made, count = trained.tokenizer, config.passages
+    training = Training(tokens, *train)
+    long = min(generate.max_new_tokens, train[1] - train[0], val[1] - val[0])
+    prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
+    greedy = replace(generate, temperature=0.0, repetition_penalty=1.0)
+    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, prompt_length, count)]
+
+    def written(prompts: list[Prompt], settings: GenerateConfig, each: int) -> list[np.ndarray]:
+        texts = list(samples(made, prompts, settings, each, scored=False))
+        for _ in write(trained.model, texts, device):
+            pass
+        return [np.array(text.tokens, dtype=np.uint32) for text in texts]
+
+    return {
+        "samples": measure(training, made, written([encode(made, generate.prompt)], generate, count)),
+        "continuations": measure(training, made, written([Prompt("", ids, {}) for ids in passages], greedy, 1)),
+        "validation": measure(training, made, [tokens.read(at, at + long) for at in _evenly(val, long, count)]),
+    }
+
+
+def _evenly(stretch: tuple[int, int], length: int, count: int) -> list[int]:
+    """Where `count` passages of `length` ids begin, spread evenly over a stretch."""
+    start, stop = stretch
+    return [start + number * (stop - start - length) // max(1, count - 1) for number in range(count)]

@@ -1,0 +1,254 @@
+"""What a number of an evaluation is, and how far it can be trusted."""
+
+import gzip
+import json
+import lzma
+import math
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import torch
+
+from lib import assessment, compressors, memorisation, model, params, run, scores
+from lib.evaluation import each_prediction, predictions, total_nats
+from lib.memorisation import Training
+from lib.model import LanguageModel
+from lib.scores import BLOCK, Sums
+from lib.shards import Held
+from tests.conftest import TEXT, Here
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def untrained() -> LanguageModel:
+    """A model of context 32 over 256 ids."""
+    built = model.build(params.resolve(params.load(), "debug", ["model.vocab_size=256"]).model)
+    built.initialise(torch.Generator().manual_seed(1))
+    return built.eval()
+
+
+@pytest.fixture(scope="module")
+def ids() -> Held:
+    return Held(np.random.default_rng(1).integers(0, 256, 400).astype(np.uint16))
+
+
+def collected(*args: Any) -> tuple[np.ndarray, np.ndarray]:
+    nats, ranks = zip(*predictions(*args), strict=True)
+    return np.concatenate(nats), np.concatenate(ranks)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 400), (3, 36), (3, 35), (3, 5), (10, 75), (0, 33)])
+def test_each_token_of_a_stretch_is_predicted_once_in_order(untrained: LanguageModel, ids: Held, start: int, stop: int) -> None:
+    nats, ranks = collected(untrained, ids, start, stop, CPU)
+    found = [(id, logits) for _, id, logits in each_prediction(untrained, ids, start, stop, CPU)]
+    logprobs = [torch.log_softmax(logits, -1) for _, logits in found]
+    assert nats == pytest.approx([-p[id].item() for (id, _), p in zip(found, logprobs, strict=True)], abs=1e-5)
+    order = [logits.argsort(descending=True, stable=True).tolist() for _, logits in found]
+    assert ranks.tolist() == [1 + places.index(id) for (id, _), places in zip(found, order, strict=True)]
+    assert nats.sum() == pytest.approx(total_nats(untrained, ids, start, stop, CPU), rel=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16, 31, 32])
+@pytest.mark.parametrize("stop", [400, 33, 34, 3, 47])
+def test_windows_that_overlap_predict_each_token_once_from_what_stands_before(
+    untrained: LanguageModel, ids: Held, stride: int, stop: int
+) -> None:
+    nats, _ = collected(untrained, ids, 0, stop, CPU, stride)
+    assert len(nats) == stop - 1
+    for place in {0, min(40, stop - 2), stop - 2}:  # by hand: the window that ends a stride, and the last of a stride
+        number = 0 if place < 32 else -(-(place - 31) // stride)
+        window = torch.from_numpy(ids.read(number * stride, place + 1).astype("int64"))[None]
+        logits = untrained(window)[0, -1]
+        assert nats[place] == pytest.approx(
+            -torch.log_softmax(logits, -1)[int(ids.read(place + 1, place + 2)[0])].item(), abs=1e-5
+        )
+
+
+def test_of_equally_likely_tokens_the_lower_id_ranks_first(untrained: LanguageModel, ids: Held) -> None:
+    silent = model.build(untrained.config)
+    for weight in silent.parameters():
+        torch.nn.init.zeros_(weight)
+    nats, ranks = collected(silent.eval(), ids, 0, 400, CPU)
+    assert ranks.tolist() == (ids.read(1, 400).astype(int) + 1).tolist()
+    assert nats == pytest.approx(math.log(256))
+
+
+@pytest.mark.parametrize("parts", [[400], [1, 399], [128, 128, 144], [127, 2, 271], [0, 400], [100] * 4])
+def test_sums_do_not_depend_on_how_the_tokens_come(parts: list[int]) -> None:
+    values = np.arange(400.0)
+    sums = Sums()
+    for part in np.split(values, np.cumsum(parts)[:-1]):
+        sums.add(part)
+    assert sums.blocks.tolist() == [values[at : at + BLOCK].sum() for at in range(0, 400, BLOCK)]
+    assert (sums.sizes.tolist(), sums.count, sums.total) == ([128, 128, 128, 16], 400, values.sum())
+
+
+def test_a_standard_error_is_how_much_a_mean_varies_from_sample_to_sample() -> None:
+    generator = np.random.default_rng(2)
+    means, errors = [], []
+    for _ in range(300):
+        blocks = np.repeat(generator.normal(size=40), BLOCK) + generator.normal(size=40 * BLOCK)  # alike within a block
+        value, error = scores.ratio(blocks.reshape(40, BLOCK).sum(1), np.full(40, BLOCK))
+        means.append(value)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
+    assert scores.ratio(np.array([3.0]), np.array([2.0])) == (1.5, None), "one block cannot tell"
+
+
+def test_a_paired_difference_is_surer_than_the_losses_it_is_of() -> None:
+    generator = np.random.default_rng(3)
+    hard = np.repeat(generator.normal(5, 1, 50), BLOCK)
+    one, two = Sums(), Sums()
+    one.add(hard + generator.normal(0.1, 0.1, len(hard)))
+    two.add(hard)
+    found = scores.difference(one, two)
+    assert found["loss"] == pytest.approx(0.1, abs=0.01)
+    assert found["standard_error"] < 0.01 < scores.ratio(two.blocks, two.sizes)[1]  # type: ignore[operator]
+    assert not scores.is_tie(found)
+    assert scores.is_tie({"loss": 0.1, "standard_error": 0.06})
+    assert scores.is_tie({"loss": 0.1, "standard_error": None})
+
+
+def test_a_compressor_is_charged_what_the_text_adds() -> None:
+    training, text = TEXT[:2500].encode(), TEXT[2500:].encode()
+    added = compressors.added_bytes("gzip", training, lambda: [text[:7], text[7:]])
+    assert added == len(gzip.compress(training + text)) - len(gzip.compress(training))
+    assert compressors.added_bytes("xz", training, lambda: [text]) == len(lzma.compress(training + text)) - len(
+        lzma.compress(training)
+    )
+    assert compressors.added_bytes("xz", b"", lambda: [text]) > compressors.added_bytes("xz", training, lambda: [text])
+
+
+def by_definition(training: list[int], text: list[int], n: int) -> list[bool]:
+    known = {tuple(training[at : at + n]) for at in range(len(training) - n + 1)}
+    return [tuple(text[at : at + n]) in known for at in range(len(text) - n + 1)]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 20])
+def test_what_was_copied_is_found_as_a_search_would_find_it(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(memorisation, "_BLOCK", block)
+    generator = np.random.default_rng(4)
+    training = generator.integers(0, 4, 120).astype(np.uint16)
+    texts = [generator.integers(0, 4, size).astype(np.uint16) for size in (30, 1, 0, 3)] + [training[50:71], training[-9:]]
+    searched = Training(Held(training), 10, 118)
+    for n in (1, 2, 4, 8, 21, 22):
+        expected = [by_definition(training[10:118].tolist(), text.tolist(), n) for text in texts]
+        assert [flags.tolist() for flags in searched.copied(texts, n)] == expected
+    assert searched.longest_run(texts).tolist() == training[50:71].tolist()
+    assert searched.longest_run([]).tolist() == searched.longest_run([np.array([77])]).tolist() == []
+
+
+def test_equal_ids_of_another_order_are_not_taken_for_a_copy() -> None:
+    searched = Training(Held(np.array([1, 2, 3, 4])), 0, 4)
+    assert not searched.copied([np.array([4, 3, 2, 1])], 2)[0].any()
+
+
+@pytest.fixture(scope="module")
+def evaluation(small: Path) -> dict[str, Any]:
+    """The evaluation of the small run, without a process of its own."""
+    trained = run.load(small / "run", CPU)
+    from lib.dataset import Dataset
+    from lib.stretch import of_dataset
+
+    config = params.resolve(params.load(), "debug")
+    stretch = of_dataset(small / "run", trained, Dataset(small / "dataset"), "val")
+    return assessment.assess(small / "run", trained, stretch, config.evaluate, config.generate, CPU)
+
+
+def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_against(evaluation: dict[str, Any]) -> None:
+    assert set(evaluation["standard_error"]) == {"loss", "perplexity", "bits_per_byte", "top_1", "top_5"}
+    assert all(error > 0 for error in evaluation["standard_error"].values())
+    assert 0 <= evaluation["top_1"] <= evaluation["top_5"] <= 1
+    assert set(evaluation["baselines"]) == {
+        "uniform", "unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram", "gzip", "xz",
+    }  # fmt: skip
+    for found in evaluation["baselines"].values():
+        assert found["bits_per_byte"] == pytest.approx(found["loss"] / math.log(2)), "a token is a byte here"
+    bigram = evaluation["baselines"]["bigram"]
+    assert bigram["ahead_of_model"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
+    assert evaluation["verdict"].startswith("Counting still wins here: the ")
+
+
+def test_the_loss_by_position_is_a_mean_of_all_tokens(evaluation: dict[str, Any]) -> None:
+    parts = evaluation["loss_by_position"]
+    assert [(part["from"], part["to"]) for part in parts] == [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32)]
+    assert min(part["loss"] for part in parts) < evaluation["loss"] < max(part["loss"] for part in parts)
+    assert evaluation["sliding"]["stride"] == 16
+
+
+def test_what_a_model_has_copied_stands_beside_what_its_author_repeats(evaluation: dict[str, Any]) -> None:
+    found = evaluation["memorisation"]
+    assert set(found) == {"samples", "continuations", "validation"}
+    assert found["samples"]["tokens"] == found["continuations"]["tokens"] == 8 * 80
+    assert found["validation"]["longest_run"] > 60, "the author repeats himself line after line"
+    for kind in found.values():
+        assert kind["share_new"]["4"] <= kind["share_new"]["8"] <= kind["share_new"]["16"]
+        assert kind["passage"] in TEXT or "\N{REPLACEMENT CHARACTER}" in kind["passage"]
+
+
+def test_two_runs_are_compared_token_by_token_and_equal_ones_tie(small: Path, here: Here) -> None:
+    same = json.loads(here("evaluate", small / "run", "--against", small / "run").out)
+    assert same["difference"] == {"loss": 0.0, "standard_error": 0.0}
+    assert same["verdict"] == "a tie"
+    rounded = json.loads(here("evaluate", small / "run", "--against", small / "run", "--passages", 0).out)
+    assert rounded == same
+
+
+def test_a_better_run_is_called_better(small: Path, here: Here, tmp_path: Path) -> None:
+    short = ["--config", "debug", "--set", "train.max_steps=1"]
+    here("train", small / "dataset", "-o", tmp_path / "short", *short)
+    found = json.loads(here("evaluate", small / "run", "--against", tmp_path / "short").out)
+    first, second = found["runs"]
+    assert found["verdict"] == "the first is better"
+    assert found["difference"]["loss"] == pytest.approx(first["loss"] - second["loss"])
+    assert "have different tokenizers" not in here("evaluate", tmp_path / "short", "--against", small / "run").err
+
+
+_TIED = "The model is ahead of all else it was measured against. It ties with the bigram."
+_NOTHING = "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
+
+
+@pytest.mark.parametrize(
+    ("lead", "sentence"),
+    [
+        ({"bigram": (-0.5, 0.1)}, "The model is ahead of all it was measured against."),
+        ({"bigram": (0.5, 0.1)}, "Counting still wins here: the bigram of the training text predicts better than this model."),
+        ({"bigram": (0.1, 0.1), "unigram": (-0.5, 0.1)}, _TIED),
+        ({"uniform": (0.5, None)}, _NOTHING),
+    ],
+)
+def test_the_verdict_says_where_counting_wins(lead: dict[str, Any], sentence: str) -> None:
+    found = {
+        name: {"loss": 5 - by, "ahead_of_model": {"loss": by, "standard_error": error}} for name, (by, error) in lead.items()
+    }
+    assert assessment.verdict({"loss": 5.0, "baselines": found}) == sentence
+
+
+def test_a_text_of_a_run_whose_dataset_is_gone_is_measured_against_guessing_and_compressing(
+    small: Path, here: Here, tmp_path: Path
+) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    (tmp_path / "text.txt").write_text(TEXT)
+    found = json.loads(here("evaluate", tmp_path / "run", "--text", tmp_path / "text.txt").out)
+    assert set(found["baselines"]) == {"uniform", "gzip", "xz"}
+    assert not {"memorisation", "split"} & found.keys()
+
+
+def test_memorisation_shows_what_the_loss_hides(here: Here, tmp_path: Path, fetched: Callable[[str], Path]) -> None:
+    """A model that has learnt its text by heart gives it back, word for word."""
+    (tmp_path / "short.txt").write_text("".join(f"{n * 7919 % 1009} " for n in range(60)) * 2, encoding="utf-8")
+    here("tokenize", tmp_path / "short.txt", "-o", tmp_path / "tokens", "--config", "debug")
+    here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "dataset", "--config", "debug")
+    sets = [
+        word
+        for change in ("train.max_steps=150", "train.eval_interval=0", "train.learning_rate=1e-2")
+        for word in ("--set", change)
+    ]
+    here("train", tmp_path / "dataset", "-o", tmp_path / "run", "--config", "debug", *sets)
+    found = json.loads(here("evaluate", tmp_path / "run").out)["memorisation"]
+    assert found["continuations"]["longest_run"] >= 40
+    assert found["continuations"]["share_new"]["8"] < 0.5
