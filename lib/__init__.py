@@ -12,7 +12,7 @@ LAYERS = (
     ("yaml_reader",),
     ("config",),
     ("params",),
-    ("artifact",),
+    ("artifact", "references"),
     ("inputs", "text"),
     ("tokenizer",),
     ("shards",),
@@ -30,7 +30,7 @@ LAYERS = (
     ("continuation",),
     ("generation",),
     ("assessment",),
-    ("cost", "figures", "inspection", "comparison", "book"),
-    ("diagrams",),
+    ("cost", "figures", "inspection", "comparison", "book", "laboratory"),
+    ("diagrams", "reproduction"),
     ("report",),
 )

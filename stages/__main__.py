@@ -14,6 +14,7 @@ ORDER = (
     "compare",
     "inspect",
     "explain",
+    "reproduce",
     "import_weights",
     "export_weights",
 )

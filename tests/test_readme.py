@@ -63,6 +63,7 @@ def test_the_table_of_stages_works(folder: Path) -> None:
         "compare",
         "inspect",
         "explain",
+        "reproduce",
         "import-weights",
         "export-weights",
     ]
