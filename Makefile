@@ -37,7 +37,7 @@ help:
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
 ## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
-##                SLOW=1 does two of their trainings too, at first: about ten minutes on 2 cores
+##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
@@ -70,7 +70,7 @@ demo: | $(READY)
 reproduce: | $(READY)
 	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done
 	@test -z '$(SLOW)' || { \
-	    echo 'two trainings, of about three and of about seven minutes on 2 cores, unless they are there already:' >&2; \
+	    echo 'two trainings first, of about three and ten minutes on 2 cores, unless they are there:' >&2; \
 	    $(MAKE) --silent --no-print-directory train CONFIG=published_char DATASET=tiny_shakespeare TEXT= SET= && \
 	    $(MAKE) --silent --no-print-directory train CONFIG=published_verdict DATASET=the_verdict TEXT= SET=; }
 	@$(BIN)/reproduce

@@ -1,6 +1,7 @@
 """`references.yaml`: numbers of others, each a row that says what is measured, what should come out, and who published it."""
 
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Self
@@ -49,10 +50,12 @@ class Reference:
             raise UsageError(f"{where}: give either check or not_checked")
         if "check" in row and row["check"] not in checks:
             raise UsageError(f"{where}: unknown check {row['check']!r}; {nearest(row['check'], checks)}")
-        arguments = row.get("with", {})
-        if "check" in row:
-            _check_arguments(f"{where}: {row['check']}", checks[row["check"]], arguments)
+        for key in row.keys() - {"with", "expected"}:
+            if not isinstance(row[key], str):
+                raise UsageError(f"{where}: {key} must be a number or a text, not {row[key]!r}")
         written = row["expected"] if isinstance(row["expected"], list) else [row["expected"]]
+        if not all(isinstance(text, str) for text in written):
+            raise UsageError(f"{where}: expected must be a number, several, or a text, not {row['expected']!r}")
         tolerance = _value(row.get("tolerance", "0"))
         if isinstance(tolerance, str) or not 0 <= tolerance < float("inf"):
             raise UsageError(f"{where}: tolerance={tolerance} is out of range; 0 or more would do")
@@ -64,7 +67,9 @@ class Reference:
             tolerance=tolerance,
             source=row["source"],
             check=row.get("check"),
-            arguments={key: value if isinstance(value, list) else _value(value) for key, value in arguments.items()},
+            arguments=_arguments(f"{where}: {row['check']}", checks[row["check"]], row.get("with", {}))
+            if "check" in row
+            else {},
             not_checked=row.get("not_checked"),
         )
 
@@ -78,8 +83,8 @@ class Reference:
         return abs(measured - expected) <= self.tolerance
 
 
-def _check_arguments(where: str, check: Callable[..., Any], given: Any) -> None:
-    """Refuse arguments that a check does not take, or the lack of one that it wants."""
+def _arguments(where: str, check: Callable[..., Any], given: Any) -> dict[str, Any]:
+    """What a check is told, each value of the type it wants; UsageError where it takes another name, or wants one more."""
     _, *takes = inspect.signature(check).parameters.values()  # the first is the laboratory
     if not isinstance(given, dict):
         raise UsageError(f"{where}: with must be a mapping of arguments, not {given!r}")
@@ -87,15 +92,25 @@ def _check_arguments(where: str, check: Callable[..., Any], given: Any) -> None:
         raise UsageError(f"{where} takes no {unknown[0]}")
     if missing := [each.name for each in takes if each.default is each.empty and each.name not in given]:
         raise UsageError(f"{where} wants {missing[0]}")
+    found = {}
+    for each in takes:
+        if each.name in given:
+            kind = each.annotation if each.annotation in (int, str) else list
+            value = _value(str(given[each.name])) if kind is int else given[each.name]
+            if not isinstance(value, kind):
+                raise UsageError(f"{where}: {each.name}={value} is not {_NOUN[kind]}")
+            found[each.name] = value
+    return found
+
+
+_NOUN: dict[type, str] = {int: "a whole number", str: "a text", list: "a list"}
 
 
 def _value(text: str) -> Value:
     """A whole number, a number or a text, as it is written."""
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 
@@ -108,7 +123,10 @@ def load(checks: Checks, path: Path | None = None) -> dict[str, Reference]:
     path = path or next((path for path in params.candidates(FILE) if path.is_file()), None)
     if path is None:
         raise MakegptError(f"{FILE} is missing; looked for {', '.join(map(str, params.candidates(FILE)))}")
-    rows = yaml_reader.read(path.read_text(encoding="utf-8"), str(path))
+    try:
+        rows = yaml_reader.read(path.read_bytes().decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     return {name: Reference.read(name, row, checks) for name, row in rows.items()}
 
 

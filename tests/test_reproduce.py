@@ -196,6 +196,10 @@ def test_reproduce_fails_where_a_row_does_not_come_out(here: Here, tmp_path: Pat
         ("{measures: a, expected: 1, source: s, check: gelu_error, tolerance: -1}", "out of range"),
         ("{measures: a, expected: 1, source: s, check: gelu_error, with: {x: 1}}", "gelu_error takes no x"),
         ("{measures: a, expected: 1, source: s, check: best_loss, with: {text: x}}", "best_loss wants config"),
+        ("{measures: a, expected: 1, source: s, check: words, with: {text: [x]}}", "text=['x'] is not a text"),
+        ("{measures: a, expected: 1, source: s, check: first_loss, with: {config: c, vocabulary: v}}", "is not a whole number"),
+        ("{measures: a, expected: {x: 1}, source: s, check: gelu_error}", "expected must be a number"),
+        ("{measures: a, expected: 1, source: [s], check: gelu_error}", "source must be"),
         ("text", "must be a row"),
     ],
 )
