@@ -11,13 +11,14 @@ TEXT    ?=
 SET     ?=
 PYTHON  ?= python3
 EXTRAS  ?= dev
+SLOW    ?=
 GPT2    := artifacts/runs/gpt2_small
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder demo figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder demo reproduce figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -35,6 +36,8 @@ help:
 ##                LADDER="single_head decoder" climbs these rungs only
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
+## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
+##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
@@ -63,6 +66,14 @@ demo: | $(READY)
 	else run=$$($(PLAN) runs $(INPUT)) && echo "GPT-2's weights cannot be had here; this is $$run" >&2; \
 	fi; \
 	$(BIN)/generate "$$run" "$$PROMPT" --temperature 0 --max-new-tokens 30 --explain --echo
+
+reproduce: | $(READY)
+	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done
+	@test -z '$(SLOW)' || { \
+	    echo 'two trainings first, of about three and ten minutes on 2 cores, unless they are there:' >&2; \
+	    $(MAKE) --silent --no-print-directory train CONFIG=published_char DATASET=tiny_shakespeare TEXT= SET= && \
+	    $(MAKE) --silent --no-print-directory train CONFIG=published_verdict DATASET=the_verdict TEXT= SET=; }
+	@$(BIN)/reproduce
 
 # ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
@@ -146,6 +157,22 @@ format: | $(READY)
 check:
 	@$(MAKE) lint
 	@$(MAKE) test
+
+# Long without STUDY_BUDGET; `study` itself resumes, and a second time trains nothing.
+study:
+	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=the_verdict TEXT= SET=
+	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=moby_dick TEXT= SET=
+	@$(MAKE) --no-print-directory build-dataset CONFIG=decoder DATASET=tiny_shakespeare TEXT= SET=
+	$(BIN)/study -o artifacts/study$(if $(STUDY_BUDGET),-$(STUDY_BUDGET) --budget $(STUDY_BUDGET))
+
+# the committed figures and findings once more from the committed results: they must be the same bytes
+study-check: | $(READY)
+	@rm -rf artifacts/study-check
+	$(BIN)/study --results docs/study/results.json -o artifacts/study-check > /dev/null
+	@for figure in docs/study/*.png docs/study/*.svg; do \
+	    cmp "$$figure" artifacts/study-check/"$${figure##*/}" || exit; \
+	done
+	@echo "docs/study/ is what docs/study/results.json says"
 
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=

@@ -117,10 +117,8 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": provenance.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),

@@ -1,5 +1,6 @@
 """How an artifact came to be: the content of its manifest."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -45,6 +46,17 @@ def versions() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             found[package] = None
     return found | _commit(Path(__file__).resolve().parent.parent)
+
+
+def processor() -> str:
+    """What the machine calls its processor, and how many of its cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {name}"
 
 
 def _commit(project: Path) -> dict[str, Any]:

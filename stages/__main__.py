@@ -14,6 +14,8 @@ ORDER = (
     "compare",
     "inspect",
     "explain",
+    "study",
+    "reproduce",
     "import_weights",
     "export_weights",
 )

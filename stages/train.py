@@ -1,35 +1,23 @@
 """A dataset to a run: the model, trained."""
 
 import json
-import os
-import re
-import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import be_quiet, device_option, say, stage
+from stages import be_quiet, device_option, stage
 from stages.shared.progress import duration, progress
+from stages.shared.stopping import StopSignal, seconds
 
 if TYPE_CHECKING:
     from lib.trainer import Record
-
-
-def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    """The time `value`, such as 90s, 10m or 2h, in seconds; a bare number is seconds."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no time; 90s, 10m or 2h would do")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 @stage("train", config="required", train=("max_steps", "seed"))
@@ -49,7 +37,7 @@ def _seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> 
     help="Go on where a run was left, or begin anew.",
 )
 @click.option(
-    "--stop-after", callback=_seconds, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
+    "--stop-after", callback=seconds, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
 )
 @device_option
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
@@ -85,7 +73,7 @@ def main(
         click.echo(json.dumps(cost.plan(model_config, config.train, chosen, data.val_tokens), indent=2))
         return
     assert output is not None
-    stop = _StopSignal()
+    stop = StopSignal()
 
     def stop_asked() -> bool:
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
@@ -130,33 +118,6 @@ def _line(record: "Record", timing: dict[str, Any], max_steps: int, seconds_left
         f"rate {record.lr:.2g}, gradient {record.grad_norm:.2f}; {timing['tokens_per_second']:,.0f} tokens/s, "
         f"{timing['share_of_ceiling']:.0%} of the ceiling, {timing['memory'] / 1e9:.2f} GB; {duration(seconds_left)} left"
     )
-
-
-class _StopSignal:
-    """SIGINT or SIGTERM: noted the first time, to be obeyed after the step; the second time it acts at once."""
-
-    number = 0
-
-    def asked(self) -> bool:
-        return self.number > 0
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        """Note the signals while the block runs."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.number = number
-        if "WORLD_SIZE" in os.environ:  # torchrun may tell twice, and ends itself what does not end
-            say("stopping after this step")
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            say("stopping after this step; once more to stop at once")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest
@@ -69,12 +68,6 @@ def test_the_first_floor_of_n_less_its_fraction_is_for_training(tmp_path: Path, 
     assert made.split("val") == (train, n)
 
 
-def test_tiny_shakespeares_characters_are_split_as_published(fetched: Callable[[str], Path], tmp_path: Path) -> None:
-    text = (fetched("tiny_shakespeare") / "tiny_shakespeare.txt").read_bytes().decode()
-    made = built(tokens_of(tmp_path, text, shard_tokens=1 << 19), tmp_path / "dataset", context=64)
-    assert (made.train_tokens, made.val_tokens) == (1_003_854, 111_540)
-
-
 @pytest.mark.parametrize(
     ("count", "context", "val_fraction", "says"),
     [
@@ -101,17 +94,6 @@ def test_the_shortest_text_that_will_do_gives_one_window(tmp_path: Path) -> None
 
 
 # The windows.
-
-
-def test_the_first_window_of_the_verdict_is_the_published_one(fetched: Callable[[str], Path], tmp_path: Path) -> None:
-    fetched("gpt2")
-    text = (fetched("the_verdict") / "the_verdict.txt").read_bytes().decode()
-    made = built(tokens_of(tmp_path, text, "gpt2", shard_tokens=1 << 20), tmp_path / "dataset", context=4, stride=1)
-    assert len(made.tokens) == 5_145
-    windows = made.batch(seed=1, step=0, size=made.windows)
-    first = windows[(windows == [40, 367, 2885, 1464, 1807]).all(axis=1)]
-    assert first[0, :-1].tolist() == [40, 367, 2885, 1464]
-    assert first[0, 1:].tolist() == [367, 2885, 1464, 1807]
 
 
 def test_a_window_and_its_targets_are_one_apart(hundred: Path, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_the_table_of_stages_works(folder: Path) -> None:
         "compare",
         "inspect",
         "explain",
+        "study",
+        "reproduce",
         "import-weights",
         "export-weights",
     ]

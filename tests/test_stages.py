@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage
 
 NAMES = [
-    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain",
-    "import-weights", "export-weights",
+    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain", "study",
+    "reproduce", "import-weights", "export-weights",
 ]  # fmt: skip
 
 
@@ -266,6 +266,7 @@ def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> Non
         ("compare CHARRUN", 1, "has not been evaluated; do it with `evaluate"),
         ("plot mask --set model.context_length=100000 -o OUT.png", 2, "--set model.context_length=4096 could"),
         ("explain atention", 2, "did you mean 'attention'"),
+        ("reproduce parameters-smal", 2, "did you mean 'parameters-small'"),
         ("inspect PLAY", 1, "is not an artifact"),
         ("import-weights nowhere -o OUT", 1, "nowhere does not exist; a folder with config.json and model.safetensors"),
         ("import-weights RUN", 2, "Missing option '-o'"),

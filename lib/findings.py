@@ -1,0 +1,191 @@
+"""What the study's results say: who won, by how much, with which error, and which conclusion survives."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Sequence
+
+import numpy as np
+
+from lib.scores import TIE
+
+Row = dict[str, Any]
+
+#: Validation losses as first reported for the four configs: untuned, trained unequally, on data and for steps not known.
+FIRST_REPORTED = {"gpt_real": 5.45, "gpt_demo": 8.76, "gpt_deep": 8.11, "gpt_balanced": 9.81}
+
+
+def of(rows: Iterable[Row], experiment: str) -> list[Row]:
+    """The rows of one experiment."""
+    return [row for row in rows if row["experiment"] == experiment]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean loss of the seeds that were trained alike: `x` is what they share, `error` the standard error of the mean."""
+
+    x: float
+    loss: float
+    error: float
+    seeds: int
+
+
+def means(rows: Iterable[Row], x: Callable[[Row], float]) -> list[Mean]:
+    """The mean loss at each `x`, in order; the errors are from the spread of the seeds, pooled over all x."""
+    groups: dict[float, list[float]] = defaultdict(list)
+    for row in rows:
+        groups[x(row)].append(row["loss"])
+    free = sum(len(losses) - 1 for losses in groups.values())
+    spread = math.sqrt(sum(float(np.var(losses)) * len(losses) for losses in groups.values()) / free) if free else 0.0
+    return [
+        Mean(at, float(np.mean(losses)), spread / math.sqrt(len(losses)), len(losses)) for at, losses in sorted(groups.items())
+    ]
+
+
+def ratio(row: Row) -> float:
+    """Layers a unit of width: how deep for how wide."""
+    return float(row["layers"] / row["width"])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A parabola through losses over log2 x, with a band that holds it 95 times in 100."""
+
+    x: np.ndarray
+    loss: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    lowest: tuple[float, float]  # between which x the parabola is lowest, 95 times in 100
+
+
+def fit(rows: Sequence[Row], x: Callable[[Row], float], points: int = 101, draws: int = 4000) -> Fit:
+    """Fit a parabola to the losses over log2 x; the band is from residuals drawn anew (Efron 1979), with a seed of its own."""
+    at = np.log2([x(row) for row in rows])
+    losses = np.array([row["loss"] for row in rows])
+    shown = np.linspace(at.min(), at.max(), points)
+    design, wide = np.vander(at, 3), np.vander(shown, 3)
+    solve = np.linalg.pinv(design)
+    curve = design @ (solve @ losses)
+    residuals = (losses - curve) * math.sqrt(len(losses) / max(1, len(losses) - 3))
+    drawn = curve + np.random.default_rng(1).choice(residuals, (draws, len(losses)))
+    curves = wide @ (solve @ drawn.T)  # (points, draws)
+    low, high = np.percentile(curves, [2.5, 97.5], axis=1)
+    first, last = np.percentile(shown[curves.argmin(axis=0)], [2.5, 97.5])
+    return Fit(2**shown, wide @ (solve @ losses), low, high, (float(2**first), float(2**last)))
+
+
+def depth_score(rows: Sequence[Row]) -> tuple[float, float]:
+    """By how many nats a token the loss falls with each doubling of the depth, on a straight line; and its standard error."""
+    at = np.log2([row["layers"] for row in rows])
+    losses = np.array([row["loss"] for row in rows])
+    centred = at - at.mean()
+    slope = centred @ losses / (centred @ centred)
+    residuals = losses - losses.mean() - slope * centred
+    error = math.sqrt(residuals @ residuals / max(1, len(rows) - 2) / (centred @ centred))
+    return -float(slope), error
+
+
+def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
+    """The best mean, those that tie with it, and those that are worse."""
+    best = min(found, key=lambda mean: mean.loss)
+    others = [mean for mean in found if mean is not best]
+    tied = [mean for mean in others if mean.loss - best.loss <= TIE * math.hypot(mean.error, best.error)]
+    return best, tied, [mean for mean in others if mean not in tied]
+
+
+def _layers(found: Iterable[Mean]) -> str:
+    *others, last = [f"{mean.x:.0f}" for mean in sorted(found, key=lambda mean: mean.x)]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def sentence(rows: Sequence[Row], what: str) -> str:
+    """Which depths did best in an experiment, and by how much the others are behind; `what` says what was held equal."""
+    best, tied, worse = compared(means(rows, lambda row: row["layers"]))
+    winner = f"{_layers([best])} layers {'do' if best.x > 1 else 'does'} best ({best.loss:.3f})".replace("1 layers", "1 layer")
+    if tied:
+        winner += f", {_layers(tied)} within the error"
+    behind = ", ".join(
+        f"{mean.x:.0f} by {mean.loss - best.loss:.3f} ± {math.hypot(mean.error, best.error):.3f}" for mean in worse
+    )
+    return f"{what}: {winner}" + (f"; behind are {behind}." if worse else "; nothing tells the others from it.")
+
+
+def conclusion(rows: Sequence[Row]) -> list[str]:
+    """What the study says of depth and width, a sentence an experiment, the conclusion last."""
+    size, width, compute = (of(rows, name) for name in ("equal_size", "equal_width", "equal_compute"))
+    found = [
+        sentence(size, "At equal size and equal tokens"),
+        sentence(width, "At equal width and equal tokens"),
+        sentence(compute, "At equal width and equal arithmetic"),
+    ]
+    score, error = depth_score(size)
+    gain = "gains" if score > 0 else "loses"
+    found.append(f"Depth score: at equal size each doubling of the depth {gain} {abs(score):.4f} ± {error:.4f} nats a token.")
+    best, tied, _ = compared(means(size, lambda row: row["layers"]))
+    good = {mean.x for mean in (best, *tied)}
+    depths = sorted({row["layers"] for row in size})
+    if good == set(depths):
+        survives = "neither: at this size and this length of training the shape makes no difference that three seeds can show"
+    elif depths[0] in good and depths[-1] not in good:
+        survives = "wider is better, at this size and this length of training: depth has to be paid for and does not pay here"
+    elif depths[-1] in good and depths[0] not in good:
+        survives = "deeper is better, at this size and this length of training, as far as it was tried"
+    else:
+        survives = "neither: the best shape lies between, and far from it either way the loss rises"
+    return [*found, f"What survives is {survives}."]
+
+
+def history(rows: Iterable[Row]) -> str:
+    """That the order of the first report came back, or that it did not."""
+    four = sorted(of(rows, "the_four"), key=lambda row: row["loss"])
+    now, then = [row["config"] for row in four], sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
+    gap = four[-1]["loss"] - four[0]["loss"]
+    error = max(row["standard_error"]["loss"] or 0.0 for row in four)
+    return (
+        f"First reported were losses from {min(FIRST_REPORTED.values())} to {max(FIRST_REPORTED.values())}, in the order "
+        f"{', '.join(then)}. By one recipe on the same tokens the four are within {gap:.2f} nats, each known to ± "
+        f"{error:.2f}, in the order {', '.join(now)}."
+    )
+
+
+_COLUMNS = (
+    "experiment", "config", "parameters", "in blocks", "in embeddings", "layers", "width", "seeds", "loss", "±", "bits a byte",
+    "tokens seen", "seconds",
+)  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """One line of Markdown for each way to train, the mean of its seeds; ± is the standard error.
+
+    Of several seeds it is how they differ, of one how its blocks of text do.
+    """
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * 2}{'---:|' * (len(_COLUMNS) - 2)}"]
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in _ALIKE)].append(row)
+    for alike in groups.values():
+        first, losses = alike[0], [row["loss"] for row in alike]
+        error = first["standard_error"]["loss"] if len(alike) == 1 else float(np.std(losses, ddof=1)) / math.sqrt(len(alike))
+        seconds = [row["seconds"] for row in alike if row["seconds"] is not None]
+        cells = (
+            first["experiment"], _config(first), f"{first['parameters']:,}", f"{first['in_blocks']:,}",
+            f"{first['in_embeddings']:,}", str(first["layers"]), str(first["width"]), str(len(alike)),
+            f"{np.mean(losses):.3f}", "-" if error is None else f"{error:.3f}",
+            f"{np.mean([row['bits_per_byte'] for row in alike]):.3f}", f"{first['tokens']:,}",
+            f"{np.mean(seconds):,.0f}" if seconds else "-",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+_ALIKE = ("experiment", "config", "layers", "width", "learning_rate", "drop_rate", "weight_decay", "steps")
+
+
+def _config(row: Row) -> str:
+    """The config, with what the experiment varies besides the shape."""
+    match row["experiment"]:
+        case "rates":
+            return f"{row['config']}, rate {row['learning_rate']:g}"
+        case "regularisation":
+            return f"{row['config']}, dropout {row['drop_rate']:g}, decay {row['weight_decay']:g}"
+    return str(row["config"])

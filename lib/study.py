@@ -1,0 +1,181 @@
+"""The study of depth and width: which trainings it is made of, and what came of each.
+
+`study.yaml` says what is asked. Every run lies in a folder that is named after its parameters, so that two experiments
+share a run that both need, a stopped study goes on where it was, and a short form stands beside the long one.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
+
+import torch
+
+from lib import artifact, assessment, model, params, provenance, run, training, yaml_reader
+from lib.config import Config
+from lib.dataset import Dataset
+from lib.errors import MakegptError, UsageError
+from lib.stretch import of_dataset
+
+FILE = "study.yaml"
+
+#: What came of one training, as plain data.
+Row = dict[str, Any]
+
+_KEYS = ("dataset", "changes", "runs")
+_ITSELF = ("config", "step_seconds")  # what a run says besides its changes
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training of the study: a config, by name, with changes, over a dataset; `step_seconds` is what a step may take."""
+
+    experiment: str
+    dataset: str
+    config_name: str
+    changes: dict[str, str]
+    step_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What it is trained with, in words: the name of its folder."""
+        keys = [key for key in sorted(self.changes) if not key.startswith("evaluate.")]
+        return ",".join([self.config_name, *(f"{key.partition('.')[2]}={self.changes[key]}" for key in keys)])
+
+    def config(self) -> Config:
+        """Its whole configuration."""
+        return params.resolve(params.load(), self.config_name, [f"{key}={value}" for key, value in self.changes.items()])
+
+
+def load(path: Path | None = None) -> list[Planned]:
+    """The trainings that `study.yaml` names, the one found or the one at `path`, in its order."""
+    path = path or next((each for each in params.candidates(FILE) if each.is_file()), Path(FILE))
+    try:
+        tree = yaml_reader.read_library(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    planned: list[Planned] = []
+    for experiment, said in tree.items():
+        if not isinstance(said, dict) or set(said) != set(_KEYS) or not isinstance(said["runs"], list):
+            raise UsageError(f"{path}: {experiment} must have {', '.join(_KEYS)}, and runs must be a list")
+        for line in said["runs"]:
+            planned += _expanded(experiment, said["dataset"], dict(said["changes"]) | dict(line), f"{path}: {experiment}")
+    return planned
+
+
+def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: str) -> Iterator[Planned]:
+    """The runs that one line stands for: one for each way to choose from its brackets."""
+    choices = {key: value if isinstance(value, list) else [value] for key, value in line.items()}
+    for chosen in product(*choices.values()):
+        one = dict(zip(choices, chosen, strict=True))
+        try:
+            config_name, seconds = one.pop("config"), float(one.pop("step_seconds"))
+        except (KeyError, ValueError):
+            raise UsageError(f"{where}: each run says its config and its step_seconds, a number") from None
+        yield Planned(experiment, dataset_name, config_name, one, seconds)
+
+
+def plan(budget: float | None = None) -> list[Planned]:
+    """The trainings of the study; with so many fewer steps that all fit into `budget` seconds on two cores, where it is given.
+
+    Steps are counted by the `step_seconds` that were written down, not by a clock: the same budget gives the same bytes.
+    """
+    planned = load()
+    share = 1.0 if budget is None else min(1.0, budget * _FOR_STEPS / seconds(planned))
+    return [_shortened(one, share) for one in planned] if share < 1.0 else planned
+
+
+def seconds(planned: Iterable[Planned]) -> float:
+    """What the steps of all trainings may take on two cores, each counted once."""
+    return sum({(one.dataset, one.name): one.step_seconds * one.config().train.max_steps for one in planned}.values())
+
+
+_FOR_STEPS = 0.6  # of a budget; the rest is for validations, evaluations and slower machines
+_LENGTHS = ("max_steps", "warmup_steps", "eval_interval")
+
+
+def _shortened(one: Planned, share: float) -> Planned:
+    train = one.config().train
+    lengths = {key: getattr(train, key) for key in _LENGTHS}
+    fewer = {f"train.{key}": str(max(1, int(value * share)) if value else 0) for key, value in lengths.items()}
+    return replace(one, changes=one.changes | fewer)
+
+
+def do(one: Planned, artifacts: Path, device: torch.device, stop_asked: Callable[[], bool]) -> Iterator[training.Event | Row]:
+    """Train one run of the study, or go on with it, below `artifacts`; what happens on the way, and last what came of it."""
+    config = one.config()
+    data = dataset_of(one, config, artifacts)
+    folder = artifacts / "study" / one.dataset / one.name
+    yield from training.train(
+        folder, data, config.model, config.train, device, resume=True, started=provenance.now(), stop_asked=stop_asked
+    )
+    if (folder / run.MODEL).is_file():
+        yield _result(one, folder, data, config, device)
+
+
+def dataset_of(one: Planned, config: Config, artifacts: Path) -> Dataset:
+    """The dataset of a training, where make puts it below `artifacts`; MakegptError says how to make it."""
+    folder = artifacts / "datasets" / f"{one.dataset}.{config.tokenize.tokenizer}.{config.model.context_length}"
+    if not (folder / artifact.MANIFEST).is_file():
+        raise MakegptError(f"{folder} is missing; `make build-dataset CONFIG={one.config_name} DATASET={one.dataset}` makes it")
+    return Dataset(folder)
+
+
+def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> Row:
+    """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
+    manifest = run.finished_manifest(folder)
+    facts = manifest["facts"]
+    trained = run.load(folder, device)
+    found = _evaluation(folder, trained.sha256)
+    if found is None:
+        stretch = of_dataset(folder, trained, data, config.evaluate.split)
+        found = assessment.assess(folder, trained, stretch, config.evaluate, config.generate, device)
+        artifact.write_json(folder / run.EVALUATION, found)
+    tables = sum(weight.numel() for name, weight in trained.model.named_parameters() if trained.model.is_table(name))
+    train, step = config.train, config.train.batch_size * config.model.context_length
+    return {
+        "experiment": one.experiment,
+        "config": one.config_name,
+        "dataset": one.dataset,
+        "layers": config.model.n_layers,
+        "width": config.model.emb_dim,
+        "learning_rate": train.learning_rate,
+        "drop_rate": config.model.drop_rate,
+        "weight_decay": train.weight_decay,
+        "seed": train.seed,
+        "parameters": facts["parameters"],
+        "in_blocks": facts["parameters"] - tables,
+        "in_embeddings": tables,
+        "steps": train.max_steps,
+        "tokens": train.max_steps * step,
+        "operations": model.operations(trained.model) * train.max_steps * step,
+        "best_step": facts["best_step"],
+        "curve": [[line["step"], line["val_loss"]] for line in run.read_metrics(folder) if line["val_loss"] is not None],
+        **{key: found[key] for key in ("loss", "bits_per_byte", "top_1", "standard_error")},
+        "baselines": {name: scores["loss"] for name, scores in found["baselines"].items()},
+        "memorisation": found.get("memorisation"),
+        "seconds": run.seconds(folder),
+        "threads": manifest["threads"],
+        "commit": manifest["versions"]["commit"],
+        "date": manifest["ended"][:10],
+        "model_sha256": trained.sha256,
+    }
+
+
+def _evaluation(folder: Path, model_sha256: str) -> dict[str, Any] | None:
+    """The evaluation that lies in a run's folder; None where there is none of these weights."""
+    if not (folder / run.EVALUATION).is_file():
+        return None
+    found = assessment.read(folder)
+    return found if found["model_sha256"] == model_sha256 else None
+
+
+def about(rows: Iterable[Row]) -> dict[str, Any]:
+    """When, where and by which code the trainings of `rows` were done."""
+    done = list(rows)
+    return {
+        "dates": sorted({row["date"] for row in done}),
+        "commits": sorted({str(row["commit"]) for row in done}),
+        "processor": provenance.processor(),
+        "versions": {name: version for name, version in provenance.versions().items() if name in ("python", "torch", "numpy")},
+    }

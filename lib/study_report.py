@@ -1,0 +1,42 @@
+"""What the study has to show for itself: its results read back, its findings as Markdown, its figures as files."""
+
+from pathlib import Path
+from typing import Any
+
+from lib import artifact, figures, findings, study_figures
+from lib.config import PlotConfig
+from lib.errors import MakegptError
+
+RESULTS = "results.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError where they are none."""
+    found = artifact.read_json(path)
+    if not isinstance(found, dict) or not {"about", "runs"} <= found.keys() or not found["runs"]:
+        raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")
+    return found
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    """The findings in sentences, and the table, as Markdown."""
+    rows, about = results["runs"], results["about"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return [
+        f"Trained {' to '.join(dict.fromkeys((about['dates'][0], about['dates'][-1])))} on {about['processor']}, {versions}, "
+        f"by commit {', '.join(commit[:7] for commit in about['commits'])}.",
+        "",
+        findings.history(rows),
+        "",
+        *(f"- {sentence}" for sentence in findings.conclusion(rows)),
+        "",
+        *findings.table(rows),
+    ]
+
+
+def write_figures(results: dict[str, Any], folder: Path, config: PlotConfig) -> None:
+    """All figures of the study as PNG and SVG in `folder`; the results' hash and origin are in their metadata."""
+    provenance = {"results": artifact.digest(results), **results["about"]}
+    for name, draw in study_figures.FIGURES.items():
+        for kind in figures.FORMATS:
+            figures.save(draw(results["runs"], config), folder / f"{name}.{kind}", config, provenance)

@@ -1,0 +1,44 @@
+"""Published numbers of others, measured with our own code."""
+
+import json
+from pathlib import Path
+
+import click
+
+from lib.errors import MakegptError
+from stages import stage
+from stages.shared.progress import progress
+
+
+@stage("reproduce", config="none")
+@click.argument("names", nargs=-1, metavar="[ROW...]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--references", type=click.Path(path_type=Path), metavar="FILE", help="Other rows than those of references.yaml.")
+def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None:
+    """Measure the published numbers of references.yaml, all or each ROW, with our own code; exit 1 where one does not come out.
+
+    It trains nothing: a row about a training or about released weights measures the run that is there in artifacts/runs/,
+    and says how to make it where it is not. Nothing is written.
+    """
+    import tempfile
+
+    from lib import reproduction
+    from lib.laboratory import CHECKS, Laboratory
+    from lib.references import choose, load
+
+    rows = choose(load(CHECKS, references), names)
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch, progress(len(rows), "rows") as shown:
+        for outcome in reproduction.measure(rows, Laboratory(Path(scratch))):
+            outcomes.append(outcome)
+            shown.advance(1)
+    lines = (
+        [json.dumps(outcome.as_json(), ensure_ascii=False) for outcome in outcomes] if as_json else reproduction.table(outcomes)
+    )
+    click.echo("\n".join(lines))
+    if failed := [outcome.reference.name for outcome in outcomes if outcome.result == reproduction.FAIL]:
+        raise MakegptError(f"{len(failed)} of {len(outcomes)} rows did not come out: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
