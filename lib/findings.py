@@ -15,6 +15,10 @@ Row = dict[str, Any]
 FIRST_REPORTED = {"gpt_real": 5.45, "gpt_demo": 8.76, "gpt_deep": 8.11, "gpt_balanced": 9.81}
 
 
+#: The experiments that the question of depth and width is answered by.
+DEPTH = {"equal_size", "equal_width", "equal_compute"}
+
+
 def of(rows: Iterable[Row], experiment: str) -> list[Row]:
     """The rows of one experiment."""
     return [row for row in rows if row["experiment"] == experiment]
@@ -111,7 +115,9 @@ def sentence(rows: Sequence[Row], what: str) -> str:
 
 
 def conclusion(rows: Sequence[Row]) -> list[str]:
-    """What the study says of depth and width, a sentence an experiment, the conclusion last."""
+    """What the study says of depth and width, a sentence an experiment, the conclusion last; nothing where it did not ask."""
+    if not {row["experiment"] for row in rows} >= DEPTH:
+        return []
     size, width, compute = (of(rows, name) for name in ("equal_size", "equal_width", "equal_compute"))
     found = [
         sentence(size, "At equal size and equal tokens"),
@@ -135,17 +141,19 @@ def conclusion(rows: Sequence[Row]) -> list[str]:
     return [*found, f"What survives is {survives}."]
 
 
-def history(rows: Iterable[Row]) -> str:
-    """That the order of the first report came back, or that it did not."""
+def history(rows: Iterable[Row]) -> list[str]:
+    """What was first reported of the four configs, beside what they come to by one recipe; nothing without them."""
     four = sorted(of(rows, "the_four"), key=lambda row: row["loss"])
+    if {row["config"] for row in four} != FIRST_REPORTED.keys():
+        return []
     now, then = [row["config"] for row in four], sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
     gap = four[-1]["loss"] - four[0]["loss"]
     error = max(row["standard_error"]["loss"] or 0.0 for row in four)
-    return (
+    return [
         f"First reported were losses from {min(FIRST_REPORTED.values())} to {max(FIRST_REPORTED.values())}, in the order "
         f"{', '.join(then)}. By one recipe on the same tokens the four are within {gap:.2f} nats, each known to ± "
         f"{error:.2f}, in the order {', '.join(now)}."
-    )
+    ]
 
 
 _COLUMNS = (

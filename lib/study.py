@@ -59,8 +59,16 @@ def load(path: Path | None = None) -> list[Planned]:
         if not isinstance(said, dict) or set(said) != set(_KEYS) or not isinstance(said["runs"], list):
             raise UsageError(f"{path}: {experiment} must have {', '.join(_KEYS)}, and runs must be a list")
         for line in said["runs"]:
-            planned += _expanded(experiment, said["dataset"], dict(said["changes"]) | dict(line), f"{path}: {experiment}")
+            planned += _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
     return planned
+
+
+def _joined(changes: Any) -> dict[str, Any]:
+    """Changes in one mapping or in a list of mappings, whose later parts add to the earlier."""
+    joined: dict[str, Any] = {}
+    for part in changes if isinstance(changes, list) else [changes]:
+        joined |= part
+    return joined
 
 
 def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: str) -> Iterator[Planned]:

@@ -77,7 +77,8 @@ def four_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     for row, (colour, marker) in zip(four, STYLES, strict=False):
         a_step = row["tokens"] / row["steps"]
         seen, losses = [step * a_step for step, _ in row["curve"]], [loss for _, loss in row["curve"]]
-        label = f"{row['config']} {row['loss']:.3f} (first reported: {findings.FIRST_REPORTED[row['config']]:.2f})"
+        before = findings.FIRST_REPORTED.get(row["config"])
+        label = f"{row['config']} {row['loss']:.3f}" + (f" (first reported: {before:.2f})" if before else "")
         axes.plot(seen, losses, color=colour, marker=marker, markersize=4, label=label)
         best: dict[str, Any] = {"marker": "*", "markersize": 12, "markeredgecolor": "black", "linestyle": "none"}
         axes.plot(row["best_step"] * a_step, row["loss"], color=colour, **best)
@@ -114,9 +115,9 @@ def _regularised(axes: Axes, rows: list[Row], key: str) -> None:
     axes.grid(alpha=0.25)
 
 
-#: Each figure of the study by name.
-FIGURES: dict[str, Callable[[Sequence[Row], PlotConfig], Figure]] = {
-    "depth": depth_figure,
-    "the_four": four_figure,
-    "regularisation": regularisation_figure,
+#: Each figure of the study by name, with the experiments it shows.
+FIGURES: dict[str, tuple[Callable[[Sequence[Row], PlotConfig], Figure], set[str]]] = {
+    "depth": (depth_figure, findings.DEPTH),
+    "the_four": (four_figure, {"the_four"}),
+    "regularisation": (regularisation_figure, {"regularisation"}),
 }

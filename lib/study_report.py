@@ -26,7 +26,7 @@ def lines(results: dict[str, Any]) -> list[str]:
         f"Trained {' to '.join(dict.fromkeys((about['dates'][0], about['dates'][-1])))} on {about['processor']}, {versions}, "
         f"by commit {', '.join(commit[:7] for commit in about['commits'])}.",
         "",
-        findings.history(rows),
+        *findings.history(rows),
         "",
         *(f"- {sentence}" for sentence in findings.conclusion(rows)),
         "",
@@ -37,6 +37,7 @@ def lines(results: dict[str, Any]) -> list[str]:
 def write_figures(results: dict[str, Any], folder: Path, config: PlotConfig) -> None:
     """All figures of the study as PNG and SVG in `folder`; the results' hash and origin are in their metadata."""
     provenance = {"results": artifact.digest(results), **results["about"]}
-    for name, draw in study_figures.FIGURES.items():
-        for kind in figures.FORMATS:
+    done = {row["experiment"] for row in results["runs"]}
+    for name, (draw, experiments) in study_figures.FIGURES.items():
+        for kind in figures.FORMATS if experiments <= done else ():
             figures.save(draw(results["runs"], config), folder / f"{name}.{kind}", config, provenance)
