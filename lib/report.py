@@ -6,21 +6,29 @@ from typing import Any, Iterable
 import torch
 from matplotlib.figure import Figure
 
-from lib import assessment, comparison, diagrams, figures, run
+from lib import artifact, assessment, comparison, diagrams, run
 from lib import config as schema
+from lib import curves as learning
+from lib.comparison import Row
 from lib.config import Config
 from lib.continuation import encode
+from lib.curves import Curve
 from lib.errors import MakegptError, UsageError
-from lib.figures import Curve
+from lib.ladder import ladder_figure
 from lib.model.maps import attention_maps, attentions
 
 
-def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
-    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes."""
+def figure(kind: str, folders: tuple[Path, ...], config: Config, panels: bool = False) -> Figure:
+    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes.
+
+    `panels`: a panel a run and not all in one, for the kind loss.
+    """
     plot = config.plot
     match kind:
         case "loss":
-            return figures.loss_figure(curves(folders), plot)
+            return (learning.panels_figure if panels else learning.loss_figure)(curves(folders), plot)
+        case "ladder":
+            return ladder_figure(_compared(folders), plot)
         case "attention":
             return _attention(folders[0], config)
         case "mask":
@@ -58,25 +66,50 @@ def _attention(folder: Path, config: Config) -> Figure:
     return diagrams.attention_figure(maps, tokens, config.plot)
 
 
+def _compared(folders: Iterable[Path]) -> list[Row]:
+    """The rows of evaluated runs and their baselines; MakegptError where the tokens of one stand for no bytes."""
+    rows = comparison.rows(folders)
+    for row in rows:
+        if row.bits_per_byte is None:
+            raise MakegptError(f"{row.name} was evaluated on {row.tokens} tokens that stand for no text; bits a byte need some")
+    return rows
+
+
 def curves(folders: Iterable[Path]) -> list[Curve]:
     """What a loss figure shows of each run; its baselines where it has been evaluated."""
     gathered = []
     for folder in folders:
-        run.finished_manifest(folder)
+        facts = run.finished_manifest(folder)["facts"]
         evaluated = folder / run.EVALUATION
         baselines = assessment.read(folder)["baselines"] if evaluated.is_file() else {}
         losses = {name: baseline["loss"] for name, baseline in baselines.items()}
-        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses))
+        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses, facts.get("tokenizer")))
     return gathered
 
 
-def provenance(folders: Iterable[Path], config: Config) -> dict[str, Any]:
-    """What a figure shows: which weights, metrics and dataset of which runs, by their hashes, and with which parameters."""
-    shown = {
-        folder.resolve().name: {"files": (m := run.finished_manifest(folder))["outputs"], "facts": m["facts"]}
-        for folder in folders
+def provenance(kind: str, folders: Iterable[Path], config: Config) -> dict[str, Any]:
+    """What a figure shows, for its metadata: only what it was made from, so the same input gives the same bytes.
+
+    Of each run its name, the dataset it was trained on, the commit of the code that trained it (not of the code that
+    draws), the hashes of its files; without runs, and beside them, the parameters.
+    """
+    parameters = schema.as_tree(config)
+    found = [_provenance(folder) for folder in folders]
+    return {"kind": kind, "runs": found, "plot": parameters["plot"]} if found else {"kind": kind, "parameters": parameters}
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    manifest = run.finished_manifest(folder)
+    versions = manifest.get("versions", {})
+    evaluated = [run.EVALUATION] if (folder / run.EVALUATION).is_file() else []
+    return {
+        "run": folder.resolve().name,
+        "dataset": {Path(path).name: found.get("identity") for path, found in manifest["inputs"].items()},
+        "commit": versions.get("commit"),
+        "dirty": versions.get("dirty"),
+        "files": {name: file["sha256"] for name, file in (manifest["outputs"] | artifact.files_of(folder, evaluated)).items()},
+        "facts": manifest["facts"],
     }
-    return shown or {"parameters": schema.as_tree(config)}
 
 
 def summary(folder: Path) -> str:

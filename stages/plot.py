@@ -8,7 +8,7 @@ from lib.config import Config
 from lib.errors import UsageError
 from stages import say, stage
 
-OF_RUNS = ("loss", "attention")
+OF_RUNS = ("loss", "ladder", "attention")
 OF_CONFIGS = ("mask", "positions", "architecture", "schedule", "activations", "gradients")
 
 
@@ -18,8 +18,9 @@ OF_CONFIGS = ("mask", "positions", "architecture", "schedule", "activations", "g
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure; .png or .svg."
 )
+@click.option("--panels", is_flag=True, help="For loss: a panel a RUN, side by side, each with its own baselines.")
 @click.option("--summary", is_flag=True, help="Also sum up the first RUN on stderr: its losses, its sample, what to try next.")
-def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, config: Config) -> None:
+def main(kind: str, folders: tuple[Path, ...], output: Path, panels: bool, summary: bool, config: Config) -> None:
     """Draw a figure of KIND.
 
     \b
@@ -38,13 +39,16 @@ def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, conf
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
     if summary and not folders:
         raise UsageError(f"--summary sums up a run, and plot {kind} shows none")
+    if panels and kind != "loss":
+        raise UsageError(f"--panels is for plot loss; plot {kind} has none")
     if (kind in OF_CONFIGS and folders) or (kind == "attention" and len(folders) > 1):
         raise UsageError(f"plot {kind} takes {'one run' if kind == 'attention' else 'no run, but --config'}; not {folders[-1]}")
 
     from lib import figures, report
 
     figures.format_of(output)
-    figures.save(report.figure(kind, folders, config), output, config.plot, report.provenance(folders, config))
+    drawn = report.figure(kind, folders, config, panels)
+    figures.save(drawn, output, config.plot, report.provenance(kind, folders, config))
     if summary:
         say(report.summary(folders[0]))
 

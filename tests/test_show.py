@@ -86,7 +86,7 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
-    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance((), config))
+    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance(kind, (), config))
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
