@@ -31,6 +31,6 @@ LAYERS = (
     ("generation",),
     ("assessment",),
     ("cost", "figures", "inspection", "comparison", "book"),
-    ("diagrams", "curves", "ladder"),
+    ("diagrams", "blueprint", "curves", "ladder", "surprise"),
     ("report",),
 )

@@ -1,7 +1,9 @@
 """What the pipeline has to show: a figure of a kind, and a run in words: what came out, what to try next."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 import torch
 from matplotlib.figure import Figure
@@ -9,19 +11,28 @@ from matplotlib.figure import Figure
 from lib import artifact, assessment, comparison, diagrams, run
 from lib import config as schema
 from lib import curves as learning
+from lib import surprise as surprises
+from lib.assessment import Stretch
+from lib.blueprint import model_figure
 from lib.comparison import Row
-from lib.config import Config
+from lib.config import Config, ModelConfig
 from lib.continuation import encode
 from lib.curves import Curve
 from lib.errors import MakegptError, UsageError
 from lib.ladder import ladder_figure
 from lib.model.maps import attention_maps, attentions
+from lib.pretrained import RELEASED_TOKENS
+from lib.run import Trained
+from lib.tokenizer.bytes_ import BytesTokenizer
 
 
-def figure(kind: str, folders: tuple[Path, ...], config: Config, panels: bool = False) -> Figure:
+def figure(
+    kind: str, folders: tuple[Path, ...], config: Config, *, panels: bool = False, configs: Mapping[str, Config] | None = None
+) -> Figure:
     """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes.
 
-    `panels`: a panel a run and not all in one, for the kind loss.
+    `panels`: a panel a run and not all in one, for the kind loss. `configs`: for the kind model, those among `folders` that
+    are no folder but the name of a config.
     """
     plot = config.plot
     match kind:
@@ -42,8 +53,8 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config, panels: bool = 
             return diagrams.mask_figure(config.model, plot)
         case "positions":
             return diagrams.positions_figure(config.model, plot)
-        case "architecture":
-            return diagrams.architecture_figure(config.model, plot)
+        case "model":
+            return model_figure(_models(folders, config, configs or {}), plot)
         case "schedule":
             return diagrams.schedule_figure(config.train, plot)
         case "activations":
@@ -54,6 +65,37 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config, panels: bool = 
 
 
 _LARGEST_MASK = 4096  # positions
+
+
+#: Vocabularies that are known before there is a text.
+_VOCABULARIES = {"gpt2": RELEASED_TOKENS, "bytes": BytesTokenizer.vocab_size}
+
+
+def _models(folders: tuple[Path, ...], config: Config, configs: Mapping[str, Config]) -> list[tuple[str, ModelConfig]]:
+    """The models of runs and of configs, with their names; without any what `config` describes."""
+    if not folders:
+        return [("", _known(config))]
+    return [
+        (str(folder), _known(configs[str(folder)])) if str(folder) in configs else (_named(folder), run.read_config(folder))
+        for folder in folders
+    ]
+
+
+def _named(folder: Path) -> str:
+    run.finished_manifest(folder)
+    return folder.resolve().name
+
+
+def _known(config: Config) -> ModelConfig:
+    """The model that `config` describes, its vocabulary that of the tokenizer."""
+    if config.model.vocab_size is not None:
+        return config.model
+    kind = config.tokenize.tokenizer
+    if kind not in _VOCABULARIES:
+        raise UsageError(
+            f"the vocabulary of tokenizer {kind} comes from a text; say its size with --set model.vocab_size=65, or name a run"
+        )
+    return replace(config.model, vocab_size=_VOCABULARIES[kind])
 
 
 def _attention(folder: Path, config: Config) -> Figure:
@@ -75,6 +117,14 @@ def _compared(folders: Iterable[Path]) -> list[Row]:
     return rows
 
 
+def surprise(folder: Path, trained: Trained, stretch: Stretch, config: Config) -> str:
+    """The page of a text that the run in `folder` has read."""
+    found = list(surprises.pieces(trained, stretch, torch.device("cpu")))
+    text = hashlib.sha256("".join(piece.text for piece in found).encode()).hexdigest()
+    about = {"kind": "tokens", "runs": [_provenance(folder)], "text_sha256": text}
+    return surprises.page(found, folder.resolve().name, trained.config.context_length, about)
+
+
 def curves(folders: Iterable[Path]) -> list[Curve]:
     """What a loss figure shows of each run; its baselines where it has been evaluated."""
     gathered = []
@@ -87,15 +137,19 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
     return gathered
 
 
-def provenance(kind: str, folders: Iterable[Path], config: Config) -> dict[str, Any]:
+def provenance(
+    kind: str, folders: Iterable[Path], config: Config, *, configs: Mapping[str, Config] | None = None
+) -> dict[str, Any]:
     """What a figure shows, for its metadata: only what it was made from, so the same input gives the same bytes.
 
     Of each run its name, the dataset it was trained on, the commit of the code that trained it (not of the code that
     draws), the hashes of its files; without runs, and beside them, the parameters.
     """
-    parameters = schema.as_tree(config)
-    found = [_provenance(folder) for folder in folders]
-    return {"kind": kind, "runs": found, "plot": parameters["plot"]} if found else {"kind": kind, "parameters": parameters}
+    named = configs or {}
+    runs = [_provenance(folder) for folder in folders if str(folder) not in named]
+    trees = {name: schema.as_tree(one) for name, one in named.items()} or ({} if runs else {"": schema.as_tree(config)})
+    prompt = {"prompt": config.plot.prompt} if kind == "attention" else {}
+    return {"kind": kind, "runs": runs, "parameters": trees} | prompt
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def main(
 
     from lib import assessment, device, packed, run
     from lib.dataset import Dataset
-    from lib.text import decode, open_document
+    from stages.shared import reading
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
@@ -57,11 +57,7 @@ def main(
     if weights.format != "float32":
         packed.pack(trained.model, weights.format)
     if text_file is not None:
-        errors = config.tokenize.errors
-        if text_file == "-":
-            stretch = assessment.of_text(decode(sys.stdin.buffer, "stdin", errors), trained.tokenizer, "stdin")
-        else:
-            stretch = assessment.of_text(open_document(Path(text_file)).pieces(errors), trained.tokenizer, text_file)
+        stretch = reading.stretch(text_file, trained, config.tokenize.errors)
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         stretch = assessment.of_dataset(folder, trained, data, config.evaluate.split)
