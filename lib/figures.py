@@ -78,7 +78,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     pools: list[tuple[float, int]] = []  # mean place of each pool's first label, how many it has
     for number, place in enumerate(wanted):
-        mean, count = place - number * gap, 1
+        mean, count = float(place - number * gap), 1
         while pools and pools[-1][0] > mean:
             before, several = pools.pop()
             mean, count = (mean * count + before * several) / (count + several), count + several
