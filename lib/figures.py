@@ -78,14 +78,14 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     pools: list[tuple[float, int]] = []  # mean place of each pool's first label, how many it has
     for number, place in enumerate(wanted):
-        mean, count = float(place - number * gap), 1
+        mean, count = place - number * gap, 1
         while pools and pools[-1][0] > mean:
             before, several = pools.pop()
             mean, count = (mean * count + before * several) / (count + several), count + several
         pools.append((mean, count))
     firsts = [mean for mean, count in pools for _ in range(count)]
     ceiling = high - (len(wanted) - 1) * gap
-    return [min(max(first, low), ceiling) + number * gap for number, first in enumerate(firsts)]
+    return [float(min(max(first, low), ceiling) + number * gap) for number, first in enumerate(firsts)]
 
 
 def edge_labels(axes: Axes, labels: Sequence[tuple[float, str]], size: float = 8) -> None:
