@@ -262,7 +262,7 @@ def test_a_file_whose_name_is_no_unicode_is_kept_track_of(tmp_path: Path) -> Non
         ("plot attention CHARRUN --prompt Grüß -o OUT.png", 1, "'ü' (U+00FC) at position 2"),
         ("plot model --config decoder -o OUT.png", 2, "say its size with --set model.vocab_size=65, or name a run"),
         ("plot model gpt_balancd -o OUT.png", 2, "did you mean 'gpt_balanced'"),
-        ("plot model ./nowhere -o OUT.png", 1, "nowhere does not exist"),
+        ("plot model no/where -o OUT.png", 1, "no/where does not exist"),
         ("plot loss RUN", 2, "give -o FILE, .png or .svg"),
         ("plot mask --panels -o OUT.png", 2, "--panels is for plot loss"),
         ("plot loss RUN --text PLAY -o OUT.png", 2, "--text is for plot tokens"),
