@@ -18,7 +18,8 @@ GPT2    := artifacts/runs/gpt2_small
 .DELETE_ON_ERROR:
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder demo reproduce figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
+COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
+.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -34,6 +35,8 @@ help:
 ## why            what `make all` would run, and why
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
 ##                LADDER="single_head decoder" climbs these rungs only
+## comparison     the finished runs among gpt_real, gpt_demo, gpt_deep and gpt_balanced, a panel each, in one figure;
+##                trains nothing
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
 ## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
@@ -57,6 +60,15 @@ ladder:
 	    $(MAKE) --silent --no-print-directory evaluate generate CONFIG=$$rung DATASET='$(DATASET)' || exit; \
 	done
 	@$(BIN)/compare $$($(PLAN) runs '$(LADDER)' '$(DATASET)' '$(TEXT)' '$(SET)')
+
+comparison: | $(READY)
+	@runs=; for name in $(COMPARED); do \
+	    run=$$($(PLAN) runs "$$name" '$(DATASET)' '$(TEXT)' '$(SET)') || { echo "$$run" >&2; exit 1; }; \
+	    if test -f "$$run/model.safetensors"; then runs="$$runs $$run"; \
+	    else echo "$$run is missing; make all CONFIG=$$name trains it" >&2; fi; \
+	done; \
+	test -n "$$runs" || { echo 'none of these runs is finished' >&2; exit 1; }; \
+	$(BIN)/plot loss --panels $$runs -o artifacts/plots/COMPARISON.png && echo artifacts/plots/COMPARISON.png
 
 demo: export PROMPT ?= The verdict was
 demo: | $(READY)
@@ -95,7 +107,7 @@ build-dataset: $(WINDOWS)/manifest.json
 train: $(RUN)/model.safetensors
 evaluate: $(RUN)/evaluation.json
 generate: $(RUN)/sample.txt
-plot: $(RUN)/loss.png
+plot: $(FIGURE)
 
 $(lastword $(TEXTS)): | $(READY)
 	$(BIN)/fetch $(DATASET)
@@ -127,6 +139,11 @@ $(RUN)/sample.txt: $(RUN)/model.safetensors $(STAMP.generate) | $(READY)
 $(RUN)/loss.png: $(RUN)/evaluation.json $(STAMP.plot) | $(READY) $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@cp $(STAMP.plot) $(STAMP.plot).made
+
+$(FIGURE): $(RUN)/loss.png
+	@mkdir -p $(@D)
+	@cp $< $@.part
+	@mv $@.part $@
 
 endif
 

@@ -25,6 +25,10 @@ from lib.config import Config
 from lib.errors import MakegptError, UsageError, nearest
 
 STAMPS = Path("artifacts/stamps")
+FIGURES = Path("artifacts/plots")
+
+#: The Makefile's own DATASET, which a figure's name need not tell.
+USUAL_DATASET = "hamlet"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Step:
     target: Path
     content: dict[str, Any]  # parameters, by section.key, and input texts
     after: tuple[str, ...] = ()  # stages whose output it reads
+    copy: Path | None = None  # where the target stands once more
 
     @property
     def stamp(self) -> Path:
@@ -117,8 +122,13 @@ def _steps(config: Config, config_name: str, dataset: str, hashes: list[str]) ->
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
         Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
         Step("generate", folder / "sample.txt", of("generate"), ("train",)),
-        Step("plot", folder / "loss.png", of("plot"), ("evaluate",)),
+        Step("plot", folder / "loss.png", of("plot"), ("evaluate",), FIGURES / f"{_figure_name(config_name, dataset)}.png"),
     ]
+
+
+def _figure_name(config_name: str, dataset: str) -> str:
+    """GPT_BALANCED, and GPT_BALANCED-moby_dick where the dataset is not the usual one."""
+    return config_name.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}")
 
 
 def _short(value: Any) -> str:
@@ -146,6 +156,7 @@ def variables(made: Pipeline) -> dict[str, str]:
         "TOKENS": str(made.step("tokenize").target.parent),
         "WINDOWS": str(made.step("build-dataset").target.parent),
         "RUN": str(made.step("train").target.parent),
+        "FIGURE": str(made.step("plot").copy),
     }
     return values | {f"STAMP.{step.stage}": str(step.stamp) for step in made.steps}
 
@@ -173,6 +184,8 @@ def _reason(step: Step, made: Pipeline, stale: set[str]) -> str | None:
             return f"{before} runs before it"
         if made.step(before).target.stat().st_mtime > step.target.stat().st_mtime:
             return f"{made.step(before).target} is newer than {step.target}"
+    if step.copy and (not step.copy.is_file() or step.target.stat().st_mtime > step.copy.stat().st_mtime):
+        return f"{step.copy} is not {step.target}, which is copied there"
     return None
 
 

@@ -32,6 +32,7 @@ LAYERS = (
     ("memorisation",),
     ("assessment",),
     ("cost", "figures", "inspection", "comparison", "book", "laboratory", "study", "findings"),
-    ("diagrams", "reproduction", "study_figures"),
-    ("report", "study_report"),
+    ("diagrams", "blueprint", "curves", "ladder", "surprise", "reproduction", "study_figures"),
+    ("study_report",),
+    ("report",),
 )

@@ -3,18 +3,12 @@
 T time, H heads
 """
 
-from dataclasses import dataclass
-
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lib import model
 from lib.config import ModelConfig, PlotConfig, TrainConfig
-from lib.errors import UsageError
 from lib.figures import STYLES, blank, plain
-from lib.model.block import TransformerBlock
 from lib.model.causal_attention import causal_mask
 from lib.model.feed_forward import gelu, silu
 from lib.model.positions import Sinusoidal
@@ -111,68 +105,3 @@ def schedule_figure(config: TrainConfig, plot: PlotConfig) -> Figure:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     return figure
-
-
-def architecture_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
-    """The model's parts from the ids at the bottom to the logits at the top, with the parameters each one holds."""
-    if config.vocab_size is None:
-        raise UsageError("model.vocab_size is null, to be taken from a tokenizer; say it with --set model.vocab_size=50257")
-    built = model.build(config, "meta")
-    parts = _parts(built)
-    figure = blank(plot)
-    axes = figure.add_subplot()
-    axes.set_axis_off()
-    axes.set_xlim(-6, 6)
-    axes.set_ylim(-1.2, len(parts))
-    ends = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}
-    for y, part in enumerate(parts):
-        width = 7.0 if part.in_block else 9.0
-        box = FancyBboxPatch(
-            (-width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0.02", facecolor="white", edgecolor=part.colour
-        )
-        axes.add_patch(box)
-        axes.text(-width / 2 + 0.3, y, part.name, va="center", fontsize=9)
-        axes.text(width / 2 - 0.3, y, part.holds, va="center", ha="right", fontsize=9)
-        axes.annotate("", (0, y - 0.3), (0, y - 0.7), arrowprops=ends, zorder=0)
-        if part.shortcut:  # from below the norm around this part, and added
-            low, high = y - 1.5, y + 0.5
-            axes.plot([0, -4.2, -4.2, 0], [low, low, high, high], color=part.colour, linewidth=1, zorder=0)
-            plus = {"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": part.colour}
-            axes.text(0, high, "+", ha="center", va="center", fontsize=9, color=part.colour, bbox=plus)
-    if inner := [y for y, part in enumerate(parts) if part.in_block]:
-        low, high = inner[0] - 0.65, inner[-1] + 0.65
-        axes.add_patch(FancyBboxPatch((-5, low), 10, high - low, boxstyle="round,pad=0", fill=False, linestyle="--"))
-        axes.text(4.9, high - 0.25, f"× {config.n_layers}", ha="right", va="center", fontsize=11)
-    axes.text(0, -1, f"{config.context_length} ids", ha="center", va="center", fontsize=9)
-    axes.set_title(f"{model.count(built):,} parameters", fontsize=11)
-    return figure
-
-
-@dataclass(frozen=True)
-class _Part:
-    name: str
-    holds: str
-    in_block: bool
-
-    @property
-    def shortcut(self) -> bool:
-        return self.in_block and self.name in ("attention", "feed_forward")
-
-    @property
-    def colour(self) -> str:
-        return {"attention": STYLES[0][0], "feed_forward": STYLES[1][0]}.get(self.name, "#444444")
-
-
-def _parts(built: nn.Module) -> list[_Part]:
-    """The parts that hold parameters, in the order of the code; of equal blocks the parts of the first."""
-    parts = []
-    seen: set[nn.Parameter] = set()
-    for name, module in built.named_children():
-        block = next((child for child in module.modules() if isinstance(child, TransformerBlock)), None)
-        for inner, child in block.named_children() if block else [(name, module)]:
-            weights = list(child.parameters())
-            if weights:
-                tied = seen.issuperset(weights)
-                parts.append(_Part(inner, "tok_emb once more" if tied else f"{model.count(child):,}", block is not None))
-            seen.update(weights)
-    return parts

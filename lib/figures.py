@@ -3,11 +3,11 @@
 The same input gives the same bytes.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -20,17 +20,8 @@ FORMATS = ("png", "svg")
 
 #: Okabe and Ito's colours for all kinds of sight (2008), with a marker each for grey.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"), ("#000000", "x"))
-_BASELINE = "#666666"
-_DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 5)), (0, (10, 2, 1, 2)))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """What one run's loss figure shows: its name, its metrics, its baselines (name -> loss) where it was evaluated."""
-
-    name: str
-    metrics: list[dict[str, Any]]
-    baselines: dict[str, float]
+#: What is not a run: baselines, and what stands beside a figure.
+QUIET = "#595959"
 
 
 def format_of(path: Path) -> str:
@@ -41,9 +32,9 @@ def format_of(path: Path) -> str:
     return ending
 
 
-def blank(config: PlotConfig) -> Figure:
-    """An empty figure of the size asked for."""
-    figure = Figure(figsize=(config.width, config.height), layout="constrained")
+def blank(config: PlotConfig, across: float = 1, down: float = 1) -> Figure:
+    """An empty figure of the size asked for, or of so many times that size."""
+    figure = Figure(figsize=(across * config.width, down * config.height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -55,37 +46,69 @@ def plain(text: str) -> str:
     return "".join(shown).replace("$", r"\$")
 
 
-def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
-    """Validation loss by step, the best one marked, and baselines as lines, unless the runs have different ones.
+def brief(names: Sequence[str]) -> tuple[list[str], str]:
+    """Names of runs, `config-dataset`, less a dataset that all of several share, and that as words: "" or " on hamlet"."""
+    ends = {name.rpartition("-")[2] for name in names if "-" in name.strip("-")}
+    if len(names) < 2 or len(ends) != 1 or not all(name.endswith(f"-{min(ends)}") for name in names):
+        return list(names), ""
+    return [name.removesuffix(f"-{min(ends)}") for name in names], f" on {min(ends)}"
 
-    Of a single run the training loss is shown as well.
-    """
-    figure = blank(config)
-    axes = figure.add_subplot()
-    alone = len(curves) == 1
-    for curve, (colour, marker) in zip(curves, STYLES * (1 + len(curves) // len(STYLES)), strict=False):
-        trained = [(m["step"], m["train_loss"]) for m in curve.metrics if m["train_loss"] is not None]
-        validated = [(m["step"], m["val_loss"]) for m in curve.metrics if m["val_loss"] is not None]
-        best = min(validated[1:] or validated, key=lambda point: point[1])
-        if alone:
-            axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5, label="training, by batch")
-        label = "validation" if alone else f"{plain(curve.name)} {best[1]:.3f}"
-        axes.plot(*zip(*validated, strict=True), color=colour, marker=marker, markersize=4, label=label)
-        axes.plot(*best, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none")
-        if alone:
-            axes.annotate(f"{best[1]:.3f}", best, textcoords="offset points", xytext=(0, 9), ha="center", fontsize=9)
-    shared = curves[0].baselines if all(curve.baselines == curves[0].baselines for curve in curves) else {}
-    for number, (name, loss) in enumerate(shared.items()):
-        axes.axhline(loss, color=_BASELINE, linewidth=1.0, linestyle=_DASHES[number % len(_DASHES)], label=f"{name} {loss:.3f}")
-    axes.set_xlabel("optimizer steps")
-    axes.set_ylabel("loss (nats a token)" if alone else "validation loss (nats a token)")
-    axes.set_title(plain(curves[0].name) if alone else f"{len(curves)} runs")
+
+def short(number: float, _: Any = None) -> str:
+    """A count in few letters: 250, 1.5k, 92k, 2M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def plain_axes(axes: Axes) -> None:
+    """A quiet grid, and no frame where there is no scale."""
     axes.grid(alpha=0.25)
-    if alone:
-        axes.legend(fontsize=8)
-    else:
-        figure.legend(fontsize=8, loc="outside right upper")
-    return figure
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """`wanted` places, lowest first, moved as little as may be so that they are `gap` apart between `low` and `high`.
+
+    Neighbours that would touch stand around their common mean (isotonic regression by pooling, Barlow et al. 1972); where
+    there is no room for all the gap is smaller.
+    """
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    pools: list[tuple[float, int]] = []  # mean place of each pool's first label, how many it has
+    for number, place in enumerate(wanted):
+        mean, count = place - number * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, several = pools.pop()
+            mean, count = (mean * count + before * several) / (count + several), count + several
+        pools.append((mean, count))
+    firsts = [mean for mean, count in pools for _ in range(count)]
+    ceiling = high - (len(wanted) - 1) * gap
+    return [float(min(max(first, low), ceiling) + number * gap) for number, first in enumerate(firsts)]
+
+
+def edge_labels(axes: Axes, labels: Sequence[tuple[float, str]], size: float = 8) -> None:
+    """Write each text beside the height it belongs to, right of the axes, a thin line between where it had to move."""
+    assert isinstance(axes.figure, Figure)
+    axes.figure.draw_without_rendering()  # lays the figure out: the axes' height is known from here on
+    frame = axes.get_window_extent()
+    points = 72 / axes.figure.dpi
+    labels = sorted(labels)
+    at = [(axes.transData.transform((0, y))[1] - frame.y0) * points for y, _ in labels]
+    for (y, text), here, there in zip(labels, at, spread(at, 1.25 * size, 0, frame.height * points), strict=True):
+        axes.annotate(
+            plain(text),
+            (1, y),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(14, there - here),
+            textcoords="offset points",
+            va="center",
+            fontsize=size,
+            color=QUIET,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+        )
 
 
 def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, Any]) -> None:

@@ -1,26 +1,48 @@
 """What the pipeline has to show: a figure of a kind, and a run in words: what came out, what to try next."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 import torch
 from matplotlib.figure import Figure
 
-from lib import assessment, comparison, diagrams, figures, run
+from lib import artifact, assessment, comparison, diagrams, run, study_report
 from lib import config as schema
-from lib.config import Config
+from lib import curves as learning
+from lib import surprise as surprises
+from lib.blueprint import model_figure
+from lib.comparison import Row
+from lib.config import Config, ModelConfig
 from lib.continuation import encode
+from lib.curves import Curve
 from lib.errors import MakegptError, UsageError
-from lib.figures import Curve
+from lib.ladder import ladder_figure
 from lib.model.maps import attention_maps, attentions
+from lib.pretrained import RELEASED_TOKENS
+from lib.run import Trained
+from lib.stretch import Stretch
+from lib.study_figures import depth_figure
+from lib.tokenizer.bytes_ import BytesTokenizer
 
 
-def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
-    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes."""
+def figure(
+    kind: str, folders: tuple[Path, ...], config: Config, *, panels: bool = False, configs: Mapping[str, Config] | None = None
+) -> Figure:
+    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes.
+
+    `panels`: a panel a run and not all in one, for the kind loss. `configs`: for the kind model, those among `folders` that
+    are no folder but the name of a config.
+    """
     plot = config.plot
     match kind:
         case "loss":
-            return figures.loss_figure(curves(folders), plot)
+            return (learning.panels_figure if panels else learning.loss_figure)(curves(folders), plot)
+        case "ladder":
+            return ladder_figure(_compared(folders), plot)
+        case "depth":
+            return depth_figure(study_report.read(folders[0])["runs"], plot)
         case "attention":
             return _attention(folders[0], config)
         case "mask":
@@ -34,8 +56,8 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
             return diagrams.mask_figure(config.model, plot)
         case "positions":
             return diagrams.positions_figure(config.model, plot)
-        case "architecture":
-            return diagrams.architecture_figure(config.model, plot)
+        case "model":
+            return model_figure(_models(folders, config, configs or {}), plot)
         case "schedule":
             return diagrams.schedule_figure(config.train, plot)
         case "activations":
@@ -48,6 +70,37 @@ def figure(kind: str, folders: tuple[Path, ...], config: Config) -> Figure:
 _LARGEST_MASK = 4096  # positions
 
 
+#: Vocabularies that are known before there is a text.
+_VOCABULARIES = {"gpt2": RELEASED_TOKENS, "bytes": BytesTokenizer.vocab_size}
+
+
+def _models(folders: tuple[Path, ...], config: Config, configs: Mapping[str, Config]) -> list[tuple[str, ModelConfig]]:
+    """The models of runs and of configs, with their names; without any what `config` describes."""
+    if not folders:
+        return [("", _known(config))]
+    return [
+        (str(folder), _known(configs[str(folder)])) if str(folder) in configs else (_named(folder), run.read_config(folder))
+        for folder in folders
+    ]
+
+
+def _named(folder: Path) -> str:
+    run.finished_manifest(folder)
+    return folder.resolve().name
+
+
+def _known(config: Config) -> ModelConfig:
+    """The model that `config` describes, its vocabulary that of the tokenizer."""
+    if config.model.vocab_size is not None:
+        return config.model
+    kind = config.tokenize.tokenizer
+    if kind not in _VOCABULARIES:
+        raise UsageError(
+            f"the vocabulary of tokenizer {kind} comes from a text; say its size with --set model.vocab_size=65, or name a run"
+        )
+    return replace(config.model, vocab_size=_VOCABULARIES[kind])
+
+
 def _attention(folder: Path, config: Config) -> Figure:
     trained = run.load(folder, torch.device("cpu"))
     if not attentions(trained.model):
@@ -58,25 +111,64 @@ def _attention(folder: Path, config: Config) -> Figure:
     return diagrams.attention_figure(maps, tokens, config.plot)
 
 
+def _compared(folders: Iterable[Path]) -> list[Row]:
+    """The rows of evaluated runs and their baselines; MakegptError where the tokens of one stand for no bytes."""
+    rows = comparison.rows(folders)
+    for row in rows:
+        if row.bits_per_byte is None:
+            raise MakegptError(f"{row.name} was evaluated on {row.tokens} tokens that stand for no text; bits a byte need some")
+    return rows
+
+
+def surprise(folder: Path, trained: Trained, stretch: Stretch, config: Config) -> str:
+    """The page of a text that the run in `folder` has read."""
+    found = list(surprises.pieces(trained, stretch, torch.device("cpu")))
+    text = hashlib.sha256("".join(piece.text for piece in found).encode()).hexdigest()
+    about = {"kind": "tokens", "runs": [_provenance(folder)], "text_sha256": text}
+    return surprises.page(found, folder.resolve().name, trained.config.context_length, about)
+
+
 def curves(folders: Iterable[Path]) -> list[Curve]:
     """What a loss figure shows of each run; its baselines where it has been evaluated."""
     gathered = []
     for folder in folders:
-        run.finished_manifest(folder)
+        facts = run.finished_manifest(folder)["facts"]
         evaluated = folder / run.EVALUATION
         baselines = assessment.read(folder)["baselines"] if evaluated.is_file() else {}
         losses = {name: baseline["loss"] for name, baseline in baselines.items()}
-        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses))
+        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses, facts.get("tokenizer")))
     return gathered
 
 
-def provenance(folders: Iterable[Path], config: Config) -> dict[str, Any]:
-    """What a figure shows: which weights, metrics and dataset of which runs, by their hashes, and with which parameters."""
-    shown = {
-        folder.resolve().name: {"files": (m := run.finished_manifest(folder))["outputs"], "facts": m["facts"]}
-        for folder in folders
+def provenance(
+    kind: str, folders: Iterable[Path], config: Config, *, configs: Mapping[str, Config] | None = None
+) -> dict[str, Any]:
+    """What a figure shows, for its metadata: only what it was made from, so the same input gives the same bytes.
+
+    Of each run its name, the dataset it was trained on, the commit of the code that trained it (not of the code that
+    draws), the hashes of its files; without runs, and beside them, the parameters.
+    """
+    if kind == "depth":
+        return {"kind": kind} | study_report.provenance(study_report.read(next(iter(folders))))
+    named = configs or {}
+    runs = [_provenance(folder) for folder in folders if str(folder) not in named]
+    trees = {name: schema.as_tree(one) for name, one in named.items()} or ({} if runs else {"": schema.as_tree(config)})
+    prompt = {"prompt": config.plot.prompt} if kind == "attention" else {}
+    return {"kind": kind, "runs": runs, "parameters": trees} | prompt
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    manifest = run.finished_manifest(folder)
+    versions = manifest.get("versions", {})
+    evaluated = [run.EVALUATION] if (folder / run.EVALUATION).is_file() else []
+    return {
+        "run": folder.resolve().name,
+        "dataset": {Path(path).name: found.get("identity") for path, found in manifest["inputs"].items()},
+        "commit": versions.get("commit"),
+        "dirty": versions.get("dirty"),
+        "files": {name: file["sha256"] for name, file in (manifest["outputs"] | artifact.files_of(folder, evaluated)).items()},
+        "facts": manifest["facts"],
     }
-    return shown or {"parameters": schema.as_tree(config)}
 
 
 def summary(folder: Path) -> str:
@@ -92,7 +184,7 @@ def summary(folder: Path) -> str:
         "",
         *comparison.table(comparison.rows([folder])),
         "",
-        _verdict(evaluation),
+        assessment.verdict(evaluation),
     ]
     if sample is not None:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
@@ -105,19 +197,6 @@ def summary(folder: Path) -> str:
         f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer; TEXT=my.txt takes a text of yours",
     ]
     return "\n".join(lines)
-
-
-def _verdict(evaluation: dict[str, Any]) -> str:
-    """Which baselines the model is ahead of, and which are ahead of it."""
-    ahead = [name for name, baseline in evaluation["baselines"].items() if baseline["loss"] < evaluation["loss"]]
-    if not ahead:
-        return "The model is ahead of every count it was measured against."
-    if "uniform" in ahead:
-        return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
-    *others, last = ahead
-    subject = f"{', '.join(others)} and {last}" if others else last
-    verb = "predict" if others else "predicts"
-    return f"Counting still wins here: the {subject} of the training text {verb} better than this model."
 
 
 def _first_lines(text: str, count: int) -> list[str]:

@@ -36,8 +36,12 @@ def lines(results: dict[str, Any]) -> list[str]:
 
 def write_figures(results: dict[str, Any], folder: Path, config: PlotConfig) -> None:
     """All figures of the study as PNG and SVG in `folder`; the results' hash and origin are in their metadata."""
-    provenance = {"results": artifact.digest(results), **results["about"]}
     done = {row["experiment"] for row in results["runs"]}
     for name, (draw, experiments) in study_figures.FIGURES.items():
         for kind in figures.FORMATS if experiments <= done else ():
-            figures.save(draw(results["runs"], config), folder / f"{name}.{kind}", config, provenance)
+            figures.save(draw(results["runs"], config), folder / f"{name}.{kind}", config, {"kind": name} | provenance(results))
+
+
+def provenance(results: dict[str, Any]) -> dict[str, Any]:
+    """What a figure of the study was made from."""
+    return {"results": artifact.digest(results), **results["about"]}

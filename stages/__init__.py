@@ -173,6 +173,11 @@ def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
     return params.resolve(params.load(), name, changes)
 
 
+def config_named(name: str) -> Config:
+    """What `--config name` would come to beside the --set of this command."""
+    return params.resolve(params.load(), name, click.get_current_context().params["changes"])
+
+
 def _parameter_option(section: str, key: str) -> ParameterOption:
     spec = next(f for f in dataclasses.fields(schema.SECTIONS[section]) if f.name == key)
     text = spec.metadata["help"]

@@ -55,7 +55,7 @@ def main(
 
     from lib import assessment, device, packed, run, stretch
     from lib.dataset import Dataset
-    from lib.text import decode, open_document
+    from stages.shared.reading import read_stretch
 
     device.keep_freed_memory()
     chosen = device.choose(device_name)
@@ -65,12 +65,7 @@ def main(
         for each in runs:
             packed.pack(each.model, weights.format)
     if text_file is not None:
-        errors = config.tokenize.errors
-        pieces = (
-            decode(sys.stdin.buffer, "stdin", errors) if text_file == "-" else open_document(Path(text_file)).pieces(errors)
-        )
-        name = "stdin" if text_file == "-" else text_file
-        found = stretch.of_text(pieces, trained.tokenizer, name, stretch.own_dataset(folder))
+        found = read_stretch(text_file, folder, trained, config.tokenize.errors)
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         found = stretch.of_dataset(folder, trained, data, config.evaluate.split)

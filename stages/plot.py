@@ -1,32 +1,54 @@
 """Runs, or what a config describes, to a figure."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from lib.config import Config
 from lib.errors import UsageError
-from stages import say, stage
+from stages import config_named, say, stage
+from stages.shared import tokens
 
-OF_RUNS = ("loss", "attention")
-OF_CONFIGS = ("mask", "positions", "architecture", "schedule", "activations", "gradients")
+OF_RUNS = ("loss", "ladder", "attention", "tokens")
+OF_RESULTS = ("depth",)
+OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
+OF_ONE = ("attention", "tokens", *OF_RESULTS)
 
 
 @stage("plot", plot=("prompt", "width", "height", "dpi"))
-@click.argument("kind", type=click.Choice([*OF_RUNS, *OF_CONFIGS]), metavar="KIND")
+@click.argument("kind", type=click.Choice([*OF_RUNS, *OF_RESULTS, *OF_CONFIGS]), metavar="KIND")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The figure; .png or .svg."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The figure; .png or .svg, .html for tokens, which may also go to the terminal.",
 )
+@click.option("--panels", is_flag=True, help="For loss: a panel a RUN, side by side, each with its own baselines.")
+@click.option("--text", "text_file", metavar="FILE|-", help="For tokens: the text to read, a file or stdin, and not --prompt.")
 @click.option("--summary", is_flag=True, help="Also sum up the first RUN on stderr: its losses, its sample, what to try next.")
-def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, config: Config) -> None:
+def main(
+    kind: str,
+    folders: tuple[Path, ...],
+    output: Path | None,
+    panels: bool,
+    text_file: str | None,
+    summary: bool,
+    config: Config,
+) -> None:
     """Draw a figure of KIND.
 
     \b
-    loss RUN...     training and validation loss by step, beside the baselines
+    loss RUN...     training and validation loss by step and by tokens, beside the baselines
+    ladder RUN...   bits a byte against parameters, beside the baselines
+    depth FILE      loss against depth, at equal size and at equal width, from a study's results.json
     attention RUN   what each head looks at as it reads --prompt
+    tokens RUN      --text or --prompt, coloured by how surprised the model was by each token
+    model           the model's parts, the shapes of its weights and of what flows; of RUNs or named configs too
     mask            which position may look at which
-    architecture    the model's parts and their parameters
     positions       the table of sinusoidal positions
     schedule        the learning rate by step
     activations     ReLU, GELU and SiLU
@@ -36,17 +58,63 @@ def main(kind: str, folders: tuple[Path, ...], output: Path, summary: bool, conf
     """  # noqa: D301 - click's \b keeps the lines below it apart
     if kind in OF_RUNS and not folders:
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
-    if summary and not folders:
+    if kind in OF_RESULTS and not folders:
+        raise UsageError(f"plot {kind} shows the results of a study; name its results.json, or docs/study/results.json")
+    if summary and kind not in OF_RUNS:
         raise UsageError(f"--summary sums up a run, and plot {kind} shows none")
-    if (kind in OF_CONFIGS and folders) or (kind == "attention" and len(folders) > 1):
-        raise UsageError(f"plot {kind} takes {'one run' if kind == 'attention' else 'no run, but --config'}; not {folders[-1]}")
+    if panels and kind != "loss":
+        raise UsageError(f"--panels is for plot loss; plot {kind} has none")
+    if text_file is not None and kind != "tokens":
+        raise UsageError(f"--text is for plot tokens; plot {kind} reads none")
+    if (kind in OF_CONFIGS and folders and kind != "model") or (kind in OF_ONE and len(folders) > 1):
+        raise UsageError(f"plot {kind} takes {'one path' if kind in OF_ONE else 'no run, but --config'}; not {folders[-1]}")
+    if kind == "tokens":
+        _tokens(folders[0], text_file, output, config)
+        return
+    if output is None:
+        raise UsageError(f"plot {kind} makes a picture; give -o FILE, .png or .svg")
 
     from lib import figures, report
 
     figures.format_of(output)
-    figures.save(report.figure(kind, folders, config), output, config.plot, report.provenance(folders, config))
+    configs = {str(word): config_named(str(word)) for word in folders if _is_config(word)} if kind == "model" else {}
+    drawn = report.figure(kind, folders, config, panels=panels, configs=configs)
+    figures.save(drawn, output, config.plot, report.provenance(kind, folders, config, configs=configs))
     if summary:
         say(report.summary(folders[0]))
+
+
+def _is_config(word: Path) -> bool:
+    """Whether a word that may be a run's folder can only be the name of a config."""
+    return os.sep not in str(word) and not word.is_dir()
+
+
+def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Config) -> None:
+    """A text, coloured: a page of HTML, or in the terminal; a line a token where nothing shows colours."""
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
+
+    from lib import artifact, assessment, device, report, run, surprise
+    from lib.stretch import of_text
+    from stages.shared.reading import read_stretch
+
+    cpu = device.choose("cpu")
+    trained = run.load(folder, cpu)
+    if text_file is None:
+        stretch = of_text([config.plot.prompt], trained.tokenizer, "--prompt")
+    else:
+        stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
+    if output is not None:
+        artifact.write_text(output, report.surprise(folder, trained, stretch, config))
+    elif tokens.coloured(sys.stdout):
+        for piece in surprise.pieces(trained, stretch, cpu):
+            click.echo(tokens.passage(surprise.printable(piece.text), surprise.level(piece.nats)), nl=False)
+        click.echo()
+        say("the darker, the less likely the model found it; -o FILE.html tells of each token")
+    else:
+        click.echo(tokens.HEAD)
+        for token in assessment.each_token(trained, stretch, cpu):
+            click.echo(tokens.line(token, coloured=False))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import plan
 from tests.conftest import PROJECT, TEXT
 
 RUN = "artifacts/runs/debug-play"
@@ -120,6 +121,33 @@ def test_a_sample_that_was_deleted_is_made_again_alone(built: Path) -> None:
     (built / RUN / "sample.txt").unlink()
     assert make_all(built) == ["generate"]
     assert (built / RUN / "sample.txt").read_text() == sample
+
+
+def test_the_figure_stands_once_more_under_the_name_of_its_config(built: Path) -> None:
+    figure = built / "artifacts" / "plots" / "DEBUG-play.png"
+    assert figure.read_bytes() == (built / RUN / "loss.png").read_bytes()
+    figure.unlink()
+    told = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
+    assert "plot           runs: artifacts/plots/DEBUG-play.png is not" in told
+    assert make_all(built) == [], "it is copied, not drawn again"
+    assert figure.is_file()
+    assert make(built, "all", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout == "make: Nothing to be done for 'all'.\n"
+
+
+def test_the_name_of_a_figure_tells_a_dataset_that_is_not_the_usual_one() -> None:
+    figures = [plan.pipeline("gpt_balanced", dataset, "", "").step("plot").copy for dataset in ("hamlet", "moby_dick")]
+    assert figures == [plan.FIGURES / "GPT_BALANCED.png", plan.FIGURES / "GPT_BALANCED-moby_dick.png"]
+    assert f"DATASET ?= {plan.USUAL_DATASET}\n" in (PROJECT / "Makefile").read_text()
+
+
+def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: Path) -> None:
+    nothing = make(built, "comparison", TEXT="play.txt", code=2)
+    assert "artifacts/runs/gpt_real-play is missing; make all CONFIG=gpt_real trains it" in nothing.stderr
+    assert "none of these runs is finished" in nothing.stderr
+    done = make(built, "comparison", TEXT="play.txt", COMPARED="gpt_real debug")
+    assert done.stdout == "artifacts/plots/COMPARISON.png\n"
+    assert "gpt_real-play is missing" in done.stderr
+    assert (built / "artifacts" / "plots" / "COMPARISON.png").is_file()
 
 
 def test_another_text_of_the_same_name_runs_everything(built: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from lib import comparison, figures, params, report, run
 from lib.comparison import Row
 from lib.model.attention import attention_of
-from tests.conftest import PROJECT, Stage
+from tests.conftest import PROJECT, Here, Stage
 
-KINDS = ["mask", "positions", "architecture", "schedule", "activations", "gradients"]
+KINDS = ["mask", "positions", "model", "schedule", "activations", "gradients"]
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +86,37 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
-    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance((), config))
+    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance(kind, (), config))
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
-def test_the_architecture_names_every_part_with_its_parameters(tmp_path: Path) -> None:
-    config = params.resolve(params.load(PROJECT / "params.yaml"), "gpt2_small", ["model.vocab_size=50257"])
-    (axes,) = report.figure("architecture", (), config).axes
+def test_the_model_is_drawn_with_the_shapes_and_counts_of_every_part() -> None:
+    config = params.resolve(params.load(PROJECT / "params.yaml"), "gpt2_small", [])
+    (axes,) = report.figure("model", (), config).axes
     told = [text.get_text() for text in axes.texts]
-    for name, holds in [("tok_emb", "38,597,376"), ("attention", "2,362,368"), ("feed_forward", "4,722,432")]:
-        assert holds in told[told.index(name) :]
-    assert {"× 12", "1024 ids", "tok_emb once more"} <= set(told)
+    for name, weights, holds in [
+        ("tok_emb", "50,257 × 768", "38,597,376"),
+        ("attention", "W_qkv 2,304 × 768 + 2,304,  out_proj 768 × 768 + 768", "2,362,368"),
+        ("feed_forward", "expand 3,072 × 768 + 3,072,  contract 768 × 3,072 + 768", "4,722,432"),
+        ("out_head", "tok_emb once more", "0"),
+    ]:
+        assert told[(at := told.index(name)) + 1 : at + 3] == [weights, holds]
+    assert {
+        "× 12",
+        "ids (B, T)",
+        "(B, T, C)",
+        "(B, T, V): logits",
+        "q (B, H, T, D),  k, v (B, H, T, D),  weights (B, H, T, T)",
+    } <= set(told)
+    assert "q (B, H, T, D),  k, v (B, H, T, D),  weights (B, H, T, T)" in told
     assert axes.get_title() == "124,439,808 parameters"
+
+
+def test_a_run_and_a_config_are_drawn_side_by_side(evaluated: Path, here: Here, tmp_path: Path) -> None:
+    here("plot", "model", evaluated / "one", "gpt_modern", "-o", tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text()
+    for told in ("one: 42,688 parameters", "gpt_modern: 48,042,624 parameters", "k, v (B, G, T, D), rotary"):
+        assert told in drawn
 
 
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:

@@ -1,7 +1,8 @@
-"""Tokens with what a model thought of them, a line each, coloured by how surprised it was."""
+"""Tokens with what a model thought of them, a line each or as the text they are, coloured by how surprised it was."""
 
 import json
 import os
+import re
 from typing import Any, Mapping, TextIO
 
 import click
@@ -15,6 +16,23 @@ def line(token: Mapping[str, Any], coloured: bool) -> str:
     own = f"{_quoted(token['text']):<18} {token['probability']:>11.2%}"
     others = "  ".join(f"{_quoted(other['text'])} {other['probability']:.1%}" for other in token["alternatives"])
     return f"{click.style(own, fg=colour) if coloured else own}  {token['rank']:>6,}  {others}"
+
+
+def passage(text: str, level: int) -> str:
+    """A piece of a text, coloured by its level of surprise, 0 to 5; no colour runs on to the end of a line."""
+    parts = re.split("(\n)", text)
+    return "".join(part if part in ("", "\n") else click.style(part, **_PASSAGE[level]) for part in parts)
+
+
+#: Yellow to brown, darker from level to level, on which the text can be read whatever the terminal's own colours are.
+_PASSAGE: tuple[dict[str, Any], ...] = (
+    {},
+    {"bg": 230, "fg": 16},
+    {"bg": 222, "fg": 16},
+    {"bg": 208, "fg": 16},
+    {"bg": 130, "fg": 231, "underline": True},
+    {"bg": 52, "fg": 231, "underline": True, "bold": True},
+)
 
 
 def coloured(file: TextIO) -> bool:
