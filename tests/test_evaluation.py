@@ -6,7 +6,7 @@ import lzma
 import math
 import shutil
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from lib.memorisation import Training
 from lib.model import LanguageModel
 from lib.scores import BLOCK, Sums
 from lib.shards import Held
+from lib.tokenizer.char import CharTokenizer
 from tests.conftest import TEXT, Here
 
 CPU = torch.device("cpu")
@@ -238,17 +239,19 @@ def test_a_text_of_a_run_whose_dataset_is_gone_is_measured_against_guessing_and_
     assert not {"memorisation", "split"} & found.keys()
 
 
-def test_memorisation_shows_what_the_loss_hides(here: Here, tmp_path: Path, fetched: Callable[[str], Path]) -> None:
-    """A model that has learnt its text by heart gives it back, word for word."""
-    (tmp_path / "short.txt").write_text("".join(f"{n * 7919 % 1009} " for n in range(60)) * 2, encoding="utf-8")
-    here("tokenize", tmp_path / "short.txt", "-o", tmp_path / "tokens", "--config", "debug")
-    here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "dataset", "--config", "debug")
-    sets = [
-        word
-        for change in ("train.max_steps=150", "train.eval_interval=0", "train.learning_rate=1e-2")
-        for word in ("--set", change)
-    ]
-    here("train", tmp_path / "dataset", "-o", tmp_path / "run", "--config", "debug", *sets)
-    found = json.loads(here("evaluate", tmp_path / "run").out)["memorisation"]
-    assert found["continuations"]["longest_run"] >= 40
-    assert found["continuations"]["share_new"]["8"] < 0.5
+def test_a_model_that_has_its_text_by_heart_gives_it_back_and_that_shows() -> None:
+    """A bigram whose every character is followed by the next one, trained on 40 characters of which no two are alike."""
+    letters = CharTokenizer([chr(0x100 + n) for n in range(60)])
+    config = params.resolve(
+        params.load(), "bigram", ["model.vocab_size=60", "generate.max_new_tokens=30", "evaluate.passages=3"]
+    )
+    bigram = model.build(config.model)
+    with torch.no_grad():
+        bigram.out_head.weight.copy_(20 * torch.eye(60).roll(1, dims=1))  # type: ignore[arg-type]
+    trained = run.Trained(bigram.eval(), letters, config.model, "")
+    tokens = Held(np.concatenate([np.arange(40), np.arange(59, 19, -1)]))  # the rest of the text goes backwards
+    found = memorisation.recall(trained, tokens, (0, 40), (40, 80), config.evaluate, config.generate, CPU)
+    assert found["continuations"]["longest_run"] == 30
+    assert found["continuations"]["passage"] in letters.decode(range(40))
+    assert found["continuations"]["share_new"]["8"] < found["validation"]["share_new"]["8"] == 1.0
+    assert found["validation"]["longest_run"] == 1
