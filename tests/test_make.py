@@ -56,7 +56,7 @@ def test_a_run_folder_holds_everything(built: Path) -> None:
     names = {entry.name for entry in (built / RUN).iterdir() if not entry.name.startswith(".")}
     assert names == {
         "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "last", "manifest.json",
-        "evaluation.json", "sample.txt", "loss.png",
+        "evaluation.json", "sample.txt", "samples.jsonl", "loss.png",
     }  # fmt: skip
 
 
@@ -100,6 +100,7 @@ def test_touching_the_text_runs_nothing(built: Path) -> None:
         ("evaluate.ngram_order=1", ["evaluate", "plot"]),
         ("plot.width=7", ["plot"]),
         ("train.checkpoint_interval=5", []),
+        ("train.sample_interval=5", []),
     ],
 )
 def test_a_parameter_runs_the_stages_that_read_it_and_those_after(built: Path, change: str, stages: list[str]) -> None:
@@ -160,7 +161,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     running.wait()
     assert not (folder / RUN / "model.safetensors").exists()
     assert make_all(folder, change=change)[0] == "train"
-    for name in ("model.safetensors", "metrics.jsonl"):
+    for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl"):
         assert (folder / RUN / name).read_bytes() == (built / RUN / name).read_bytes()
     make_all(built)
 
