@@ -15,9 +15,9 @@ GPT2    := artifacts/runs/gpt2_small
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-PIPELINE := fetch tokenize build-dataset train evaluate generate plot
+PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
-.PHONY: help all why ladder demo figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder demo figures bench setup test test-kill test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -31,12 +31,14 @@ help:
 
 ## all            every stage, to a trained model, its evaluation, a sample and a figure
 ## why            what `make all` would run, and why
+## report         one HTML page that tells all about the run of CONFIG, beside its weights: report.html
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
 ##                LADDER="single_head decoder" climbs these rungs only
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
+## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
@@ -85,6 +87,7 @@ train: $(RUN)/model.safetensors
 evaluate: $(RUN)/evaluation.json
 generate: $(RUN)/sample.txt
 plot: $(RUN)/loss.png
+report: $(RUN)/report.html
 
 $(lastword $(TEXTS)): | $(READY)
 	$(BIN)/fetch $(DATASET)
@@ -117,6 +120,9 @@ $(RUN)/loss.png: $(RUN)/evaluation.json $(STAMP.plot) | $(READY) $(RUN)/sample.t
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@cp $(STAMP.plot) $(STAMP.plot).made
 
+$(RUN)/report.html: $(RUN)/evaluation.json $(RUN)/sample.txt | $(READY)
+	$(BIN)/report $(RUN) -o $@
+
 endif
 
 # ── the environment and the tests ──
@@ -133,6 +139,9 @@ test: | $(READY)
 
 test-kill: | $(READY)
 	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
+
+test-browser: | $(READY)
+	$(BIN)/python -m pytest -rs tests/browser.py
 
 lint: | $(READY)
 	$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
-    ("errors", "provenance"),
+    ("errors", "provenance", "markup"),
     ("yaml_reader",),
     ("config",),
     ("params",),
@@ -33,5 +33,7 @@ LAYERS = (
     ("assessment",),
     ("cost", "figures", "inspection", "comparison", "book"),
     ("diagrams",),
-    ("report",),
+    ("report", "subject"),
+    ("sections",),
+    ("page",),
 )

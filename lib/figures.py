@@ -3,9 +3,12 @@
 The same input gives the same bytes.
 """
 
+import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -55,10 +58,10 @@ def plain(text: str) -> str:
     return "".join(shown).replace("$", r"\$")
 
 
-def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
+def loss_figure(curves: list[Curve], config: PlotConfig, legend_below: bool = False) -> Figure:
     """Validation loss by step, the best one marked, and baselines as lines, unless the runs have different ones.
 
-    Of a single run the training loss is shown as well.
+    Of a single run the training loss is shown as well; of several the legend stands beside, or below.
     """
     figure = blank(config)
     axes = figure.add_subplot()
@@ -84,8 +87,62 @@ def loss_figure(curves: list[Curve], config: PlotConfig) -> Figure:
     if alone:
         axes.legend(fontsize=8)
     else:
-        figure.legend(fontsize=8, loc="outside right upper")
+        figure.legend(fontsize=8, loc="outside lower left" if legend_below else "outside right upper")
     return figure
+
+
+def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
+    """The mean loss by where in its window a token stands; `bands`: positions `from` and `to`, from 1 on, and `loss`."""
+    figure = blank(config)
+    axes = figure.add_subplot()
+    colour, marker = STYLES[0]
+    for band in bands:
+        axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+    centres = [(band["from"] * band["to"]) ** 0.5 for band in bands]
+    axes.plot(centres, [band["loss"] for band in bands], color=colour, marker=marker, markersize=4)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("position in the window")
+    axes.set_ylabel("loss (nats a token)")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+
+#: The colours of a figure as a page names them, which has a light and a dark version of each.
+_PAGES = {colour.lower(): f"var(--line-{number})" for number, (colour, _) in enumerate(STYLES, 1)} | {
+    "#000000": "currentColor",
+    "#ffffff": "var(--paper)",
+    "#cccccc": "var(--rule)",
+    "#b0b0b0": "var(--quiet)",
+    _BASELINE: "var(--quiet)",
+}
+
+
+def inline(figure: Figure, name: str, description: str) -> str:
+    """`figure` as SVG to stand inside a page: text as text, in the page's colours, with ids that begin with `name`."""
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "makegpt", "svg.fonttype": "none"}):
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(drawn.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag == f"{_SVG}metadata" or (child.tag == f"{_SVG}defs" and child.find(f"{_SVG}style") is not None):
+                parent.remove(child)
+    for part in root.iter():
+        part.tag = part.tag.removeprefix(_SVG)
+        if link := part.attrib.pop(_XLINK, None):
+            part.set("href", f"#{name}-{link[1:]}")
+        for key, value in part.attrib.items():
+            if key == "id":
+                part.set(key, f"{name}-{value}")
+            elif key == "style":
+                part.set(key, re.sub(r"#[0-9a-f]{6}", lambda found: _PAGES.get(found[0], found[0]), value))
+            elif value.startswith("url(#"):
+                part.set(key, f"url(#{name}-{value[5:]}")
+    root.attrib = {"viewBox": root.attrib["viewBox"], "class": "chart", "role": "img", "aria-label": description}
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, Any]) -> None:

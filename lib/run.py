@@ -5,7 +5,7 @@
     samples.jsonl                                   a line a sample of what the model writes by then
     last/                                           the state to resume from; last/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
-    evaluation.json  sample.txt  loss.png           made from it by the later stages
+    evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
 An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.json and model.safetensors at once.
@@ -42,6 +42,7 @@ STATE = "state.json"
 EVALUATION = "evaluation.json"
 SAMPLE = "sample.txt"
 LOSS_FIGURE = "loss.png"
+REPORT = "report.html"
 DIVERGED = "diverged.json"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
@@ -50,7 +51,7 @@ _IMPORTED_FACTS = {"parameters", "tokenizer"}
 _TRAINED_FACTS = {"parameters", "best_step", "best_val_loss"}
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
-_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, DIVERGED, METRICS, TIMINGS, samples.FILE, CONFIG, tokenizer.FILE)
+_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, REPORT, DIVERGED, METRICS, TIMINGS, samples.FILE, CONFIG, tokenizer.FILE)
 
 
 @dataclass(frozen=True)
