@@ -2,7 +2,7 @@
 
 import html
 import unicodedata
-from typing import Iterable, Sequence
+from typing import Container, Iterable, Sequence
 
 _KEPT = "\n\t\u200c\u200d"  # the joiners that some scripts and emoji are written with
 
@@ -50,22 +50,23 @@ _BLOCKS = frozenset(
 )
 
 
-def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], marked: str | None = None) -> Html:
-    """A table: the first column names each row, all others hold numbers or words; the row called `marked` stands out.
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], marked: Container[str] = ()) -> Html:
+    """A table: the first column names each row, all others hold numbers or words; rows with a name in `marked` stand out.
 
     It lies in a box of its own that scrolls where a screen is too narrow.
     """
     names = element("tr", *(element("th", name, scope="col") for name in head))
     lines = (
-        element("tr", element("th", name, scope="row"), *(element("td", cell) for cell in cells), class_=_class(name, marked))
+        element(
+            "tr",
+            element("th", name, scope="row"),
+            *(element("td", cell) for cell in cells),
+            class_="marked" if name in marked else None,
+        )
         for name, *cells in rows
     )
     made = element("table", element("caption", caption), element("thead", names), element("tbody", *lines))
     return element("div", made, class_="scroll", role="region", aria_label=caption, tabindex=0)
-
-
-def _class(name: str, marked: str | None) -> str | None:
-    return "marked" if marked is not None and name == marked else None
 
 
 def terms(pairs: Iterable[tuple[str, str]], **attributes: str) -> Html:

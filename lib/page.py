@@ -87,6 +87,7 @@ def _comparison(subjects: list[Subject]) -> Html:
             f"{split} split, {tokens:,} tokens; the best first",
             head,
             [(row.name, *(number(getattr(row, name), form) for name, form in forms)) for row in rows],
+            marked={one.name for one in subjects},
         )
         for (split, tokens, _), rows in groupby(comparison.rows(evaluated), key=lambda row: row.scored_on)
     ]
@@ -97,6 +98,8 @@ def _comparison(subjects: list[Subject]) -> Html:
     trained = [Curve(one.name, one.metrics, {}) for one in subjects if one.metrics]
     if len(trained) > 1:
         told = "Validation loss by step, the best of each run marked."
+        if len(tables) > 1:
+            told += " Those of other texts or other tokens cannot be compared by it, but by their bits a byte."
         drawn = figures.loss_figure(trained, _FIGURE, legend_below=True)
         made += chart(drawn, "compared", f"{told} Runs: {', '.join(curve.name for curve in trained)}.", told)
     return element("section", element("h2", "Comparison", id="comparison"), Html(made), aria_labelledby="comparison")

@@ -140,7 +140,7 @@ def counting(subject: Subject) -> Html:
         rows.append((scores["loss"], _row(baseline_name(name), scores, {}, who_is_ahead(*beside[name]))))
     head = ("", "nats a token", "perplexity", "bits a byte", "beside the model")
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
-    made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked=subject.name)
+    made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
     verdict = str(found.get("verdict") or _verdict(beside))
     hits = ""
     if found.get("top_1") is not None and found.get("top_5") is not None:

@@ -123,6 +123,18 @@ def test_a_sample_that_was_deleted_is_made_again_alone(built: Path) -> None:
     assert (built / RUN / "sample.txt").read_text() == sample
 
 
+def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
+    words: dict[str, str] = {"CONFIG": "debug", "TEXT": "play.txt", "SET": SMALL}
+    assert make(built, "-n", "report", **words).stdout == f".venv/bin/report {RUN} -o {RUN}/report.html\n"
+    make(built, "report", **words)
+    try:
+        assert "debug-play" in (built / RUN / "report.html").read_text(encoding="utf-8")
+        assert make(built, "report", **words).stdout == "make: Nothing to be done for 'report'.\n"
+        assert make_all(built) == []
+    finally:
+        (built / RUN / "report.html").unlink()
+
+
 def test_another_text_of_the_same_name_runs_everything(built: Path) -> None:
     (built / "play.txt").write_text(TEXT + "more", encoding="utf-8")
     try:
