@@ -16,10 +16,10 @@ GPT2    := artifacts/runs/gpt2_small
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-PIPELINE := fetch tokenize build-dataset train evaluate generate plot
+PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,6 +33,7 @@ help:
 
 ## all            every stage, to a trained model, its evaluation, a sample and a figure
 ## why            what `make all` would run, and why
+## report         one HTML page that tells all about the run of CONFIG, beside its weights: report.html
 ## ladder         the character models, from a bigram to a decoder, on Tiny Shakespeare or TEXT, and one table of them;
 ##                LADDER="single_head decoder" climbs these rungs only
 ## comparison     the finished runs among gpt_real, gpt_demo, gpt_deep and gpt_balanced, a panel each, in one figure;
@@ -43,6 +44,7 @@ help:
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
+## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
@@ -108,6 +110,7 @@ train: $(RUN)/model.safetensors
 evaluate: $(RUN)/evaluation.json
 generate: $(RUN)/sample.txt
 plot: $(FIGURE)
+report: $(RUN)/report.html
 
 $(lastword $(TEXTS)): | $(READY)
 	$(BIN)/fetch $(DATASET)
@@ -145,6 +148,9 @@ $(FIGURE): $(RUN)/loss.png
 	@cp $< $@.part
 	@mv $@.part $@
 
+$(RUN)/report.html: $(RUN)/evaluation.json $(RUN)/sample.txt | $(READY)
+	$(BIN)/report $(RUN) -o $@
+
 endif
 
 # ── the environment and the tests ──
@@ -161,6 +167,9 @@ test: | $(READY)
 
 test-kill: | $(READY)
 	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
+
+test-browser: | $(READY)
+	$(BIN)/python -m pytest -rs tests/browser.py
 
 lint: | $(READY)
 	$(BIN)/ruff format --check .

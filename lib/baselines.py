@@ -20,8 +20,12 @@ from lib.shards import Readable
 
 NAMES = {1: "unigram", 2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
 ADD_ONE = "add-one bigram"
-COUNTED = (*NAMES.values(), ADD_ONE)
 _BLOCK = 1 << 20
+
+
+def label(name: str) -> str:
+    """What a baseline is called beside runs."""
+    return f"counted {name}" if name in (*NAMES.values(), ADD_ONE) else name
 
 
 def uniform_nats(count: int, vocab_size: int) -> float:

@@ -39,7 +39,7 @@ def rows(folders: Iterable[Path]) -> list[Row]:
         evaluation = assessment.read(folder)
         found[_row(folder.resolve().name, evaluation, evaluation, facts["parameters"], run.seconds(folder))] = None
         for name, scores in evaluation["baselines"].items():
-            found[_row(f"counted {name}" if name in baselines.COUNTED else name, evaluation, scores)] = None
+            found[_row(baselines.label(name), evaluation, scores)] = None
     texts = list(dict.fromkeys(row.scored_on for row in found))
     return sorted(found, key=lambda row: (texts.index(row.scored_on), row.loss))
 

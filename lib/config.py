@@ -128,6 +128,12 @@ class TrainConfig:
     eval_interval: int = parameter("steps between validations (0: only at the end)", at_least=0)
     checkpoint_interval: int = parameter("steps between saved states, besides those at validations (0: none)", at_least=0)
     log_interval: int = parameter("steps between lines of metrics.jsonl", at_least=1)
+    sample_interval: int | None = parameter(
+        "steps between samples in samples.jsonl (null: at validations, 0: none)", at_least=0
+    )
+    sample_prompt: str | None = parameter("what each of them continues (null: a line break)")
+    sample_tokens: int = parameter("tokens a sample", at_least=1)
+    sample_temperature: float = parameter("how freely they are chosen, as in generate.temperature", at_least=0.0)
     precision: str = parameter(
         "type of the products' factors (auto: bfloat16 or float16 on CUDA, else float32)",
         one_of=("auto", "float32", "bfloat16", "float16"),
@@ -196,8 +202,11 @@ class Config:
     plot: PlotConfig
 
 
-#: Parameters that decide how often the state is saved, not what is computed.
-WITHOUT_EFFECT = frozenset({"train.checkpoint_interval"})
+#: Parameters that decide what is kept on the way to the weights, not the weights: another value trains nothing again.
+WITHOUT_EFFECT = frozenset(
+    f"train.{name}"
+    for name in ("checkpoint_interval", "sample_interval", "sample_prompt", "sample_tokens", "sample_temperature")
+)
 
 #: Section name as written in params.yaml and `--set` -> its class.
 SECTIONS: dict[str, Any] = {f.name.replace("_", "-"): f.type for f in fields(Config)}

@@ -157,3 +157,20 @@ def _shared(found: Sequence[dict[str, float]]) -> tuple[dict[str, float], list[s
 
 def _note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color=QUIET)
+
+
+def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
+    """The mean loss by where in its window a token stands; `bands`: positions `from` and `to`, from 1 on, and `loss`."""
+    figure = blank(config)
+    axes = figure.add_subplot()
+    colour, marker = STYLES[0]
+    for band in bands:
+        axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+    centres = [(band["from"] * band["to"]) ** 0.5 for band in bands]
+    axes.plot(centres, [band["loss"] for band in bands], color=colour, marker=marker, markersize=4)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("position in the window")
+    axes.set_ylabel("loss (nats a token)")
+    axes.grid(alpha=0.25)
+    return figure

@@ -2,9 +2,10 @@
 
     config.json  tokenizer.json  manifest.json      written when training begins
     metrics.jsonl  timings.jsonl                    a line a logged step
+    samples.jsonl                                   a line a sample of what the model writes by then
     last/                                           the state to resume from; last/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
-    evaluation.json  sample.txt  loss.png           made from it by the later stages
+    evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
 An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.json and model.safetensors at once.
@@ -24,7 +25,7 @@ from typing import Any, Iterator
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, model, provenance, tokenizer
+from lib import artifact, checkpoint, lines, model, provenance, samples, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -41,6 +42,7 @@ STATE = "state.json"
 EVALUATION = "evaluation.json"
 SAMPLE = "sample.txt"
 LOSS_FIGURE = "loss.png"
+REPORT = "report.html"
 DIVERGED = "diverged.json"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
@@ -49,7 +51,7 @@ _IMPORTED_FACTS = {"parameters", "tokenizer"}
 _TRAINED_FACTS = {"parameters", "best_step", "best_val_loss"}
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
-_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, DIVERGED, METRICS, TIMINGS, CONFIG, tokenizer.FILE)
+_MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, REPORT, DIVERGED, METRICS, TIMINGS, samples.FILE, CONFIG, tokenizer.FILE)
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     path = folder / METRICS
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not lines or not all({"step", "train_loss", "val_loss"} <= line.keys() for line in lines):
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not found or not all({"step", "train_loss", "val_loss"} <= line.keys() for line in found):
             raise ValueError
-        return lines
+        return found
     except FileNotFoundError:
         advice = "it was imported, and has no losses to show" if imported(finished_manifest(folder)) else "train the run first"
         raise MakegptError(f"{path} is missing; {advice}") from None
@@ -141,11 +143,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def seconds(folder: Path) -> float | None:
     """Time spent on the training, steps done twice because of a kill included; None where timings.jsonl cannot tell."""
     try:
-        lines = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
-        spent = sum(float(json.loads(line)["seconds"]) for line in lines)
+        timings = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
+        spent = sum(float(json.loads(line)["seconds"]) for line in timings)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return spent if lines and math.isfinite(spent) else None
+    return spent if timings and math.isfinite(spent) else None
 
 
 class RunFolder:
@@ -195,9 +197,8 @@ class RunFolder:
         (self.folder / LAST).mkdir()
 
     def append(self, name: str, line: Any) -> None:
-        """Append a JSON line to metrics.jsonl or timings.jsonl."""
-        with open(self.folder / name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        """Append a JSON line to metrics.jsonl, timings.jsonl or samples.jsonl."""
+        lines.append(self.folder / name, line)
 
     def save_state(self, state: "State", weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Write weights and moments of `state.step` beside the older ones, then make them the state, then remove the older."""
@@ -206,21 +207,19 @@ class RunFolder:
         checkpoint.save(last / state.moments, moments, {"step": state.step})
         names = {state.weights, state.moments, state.best_weights or state.weights}
         state.files = artifact.files_of(last, sorted(names))
-        state.metrics_bytes = _flushed_size(self.folder / METRICS)
+        state.metrics_bytes = lines.flushed_size(self.folder / METRICS)
+        state.samples_bytes = lines.flushed_size(self.folder / samples.FILE)
         artifact.write_json(last / STATE, asdict(state))
         for entry in last.iterdir():
             if entry.name != STATE and entry.name not in state.files:
                 entry.unlink()
 
     def load_state(self) -> "State | None":
-        """The state to resume from, its files verified and metrics.jsonl cut to it; None where there is none yet."""
+        """The state to resume from, its files verified, metrics and samples cut to it; None where there is none yet."""
         try:
             if state := read_state(self.folder):
-                metrics = self.folder / METRICS
-                if not metrics.is_file() or metrics.stat().st_size < state.metrics_bytes:
-                    raise MakegptError(f"{metrics} is shorter than when the state was saved")
-                with open(metrics, "r+b") as file:
-                    file.truncate(state.metrics_bytes)
+                lines.cut(self.folder / METRICS, state.metrics_bytes)
+                lines.cut(self.folder / samples.FILE, state.samples_bytes)
         except MakegptError as error:
             raise MakegptError(f"{self.folder} cannot be resumed: {error}; begin anew with --resume never") from None
         return state
@@ -229,7 +228,8 @@ class RunFolder:
         """Finish the run: the manifest with all outputs, then, last of all, the best weights as model.safetensors."""
         assert state.best_weights is not None
         best = self.folder / LAST / state.best_weights
-        outputs = artifact.files_of(self.folder, [CONFIG, tokenizer.FILE, METRICS])
+        sampled = [samples.FILE] if (self.folder / samples.FILE).is_file() else []
+        outputs = artifact.files_of(self.folder, [CONFIG, tokenizer.FILE, METRICS, *sampled])
         outputs[MODEL] = artifact.files_of(best.parent, [best.name])[best.name]
         finished = manifest | {"outputs": outputs, "ended": provenance.now()}
         finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
@@ -255,6 +255,7 @@ class State:
     loss_scale: tuple[float, int] | None = None  # and the step since which it is that
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
     metrics_bytes: int = 0
+    samples_bytes: int = 0
 
     @property
     def weights(self) -> str:
@@ -285,10 +286,3 @@ def read_state(folder: Path) -> State | None:
 def weights_name(step: int) -> str:
     """The file in last/ that holds the weights after `step`."""
     return f"weights-{step:08d}.safetensors"
-
-
-def _flushed_size(path: Path) -> int:
-    """The size of a file whose content is on the disk."""
-    with open(path, "ab") as file:
-        os.fsync(file.fileno())
-        return file.tell()

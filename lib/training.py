@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from lib import artifact, beginning, checkpoint, model, provenance
+from lib import artifact, beginning, checkpoint, model, provenance, samples
 from lib import device as devices
 from lib.beginning import Origin
 from lib.clock import Clock
@@ -20,6 +20,7 @@ from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.precision import LossScale
 from lib.run import DIVERGED, LAST, METRICS, TIMINGS, RunFolder, State
+from lib.samples import Sampler
 from lib.tokenizer import Tokenizer
 from lib.trainer import Diverged, Record, Trainer
 from lib.world import ALONE, World
@@ -111,6 +112,7 @@ def train(
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         starting = beginning.starting_model(run, state, origin, model_config, train_config).to(device)
         trainer = Trainer(starting, dataset, train_config, device, world)
+        sampler = Sampler(trainer.model, made, train_config, device)
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); going on without")
         if state:
@@ -128,7 +130,7 @@ def train(
         if world.leads:
             (folder / DIVERGED).unlink(missing_ok=True)
         try:
-            yield from _session(run if world.leads else None, state, manifest, trainer, facts, stop_asked)
+            yield from _session(run if world.leads else None, state, manifest, trainer, sampler, facts, stop_asked)
         except Diverged as error:
             if world.leads:
                 artifact.write_json(folder / DIVERGED, error.facts)
@@ -188,6 +190,7 @@ def _session(
     state: State | None,
     manifest: artifact.Manifest,
     trainer: Trainer,
+    sampler: Sampler,
     facts: dict[str, Any],
     stop_asked: Callable[[], bool],
 ) -> Iterator[Event]:
@@ -199,6 +202,8 @@ def _session(
         first = Record(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
         if run:
             run.append(METRICS, asdict(first))
+            if sampler.due(0, validated=True):
+                run.append(samples.FILE, sampler.line(0, tokens=0))
         yield first
     while trainer.step < config.max_steps:
         with clock.step():
@@ -213,6 +218,8 @@ def _session(
         logged = validated or _due(step, config.log_interval)
         if run and logged:
             run.append(METRICS, asdict(record))
+        if run and sampler.due(step, validated):
+            run.append(samples.FILE, sampler.line(step, record.tokens))
         yield record
         stopping = not last and trainer.world.any(stop_asked(), trainer.device)
         if validated or stopping or _due(step, config.checkpoint_interval):

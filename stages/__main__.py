@@ -11,6 +11,7 @@ ORDER = (
     "evaluate",
     "generate",
     "plot",
+    "report",
     "compare",
     "inspect",
     "explain",

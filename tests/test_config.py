@@ -40,7 +40,8 @@ def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
     assert said
     for section, values in said.items():
         for key, value in values.items():
-            assert str(value).lower() == str(made[section][key]).lower() or float(value) == made[section][key]
+            found = "null" if made[section][key] is None else made[section][key]
+            assert str(value).lower() == str(found).lower() or float(value) == found
 
 
 def test_a_config_is_like_another_but_for_what_it_says() -> None:

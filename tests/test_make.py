@@ -57,7 +57,7 @@ def test_a_run_folder_holds_everything(built: Path) -> None:
     names = {entry.name for entry in (built / RUN).iterdir() if not entry.name.startswith(".")}
     assert names == {
         "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "last", "manifest.json",
-        "evaluation.json", "sample.txt", "loss.png",
+        "evaluation.json", "sample.txt", "samples.jsonl", "loss.png",
     }  # fmt: skip
 
 
@@ -101,6 +101,7 @@ def test_touching_the_text_runs_nothing(built: Path) -> None:
         ("evaluate.ngram_order=1", ["evaluate", "plot"]),
         ("plot.width=7", ["plot"]),
         ("train.checkpoint_interval=5", []),
+        ("train.sample_interval=5", []),
     ],
 )
 def test_a_parameter_runs_the_stages_that_read_it_and_those_after(built: Path, change: str, stages: list[str]) -> None:
@@ -150,6 +151,18 @@ def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: P
     assert (built / "artifacts" / "plots" / "COMPARISON.png").is_file()
 
 
+def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
+    words: dict[str, str] = {"CONFIG": "debug", "TEXT": "play.txt", "SET": SMALL}
+    assert make(built, "-n", "report", **words).stdout == f".venv/bin/report {RUN} -o {RUN}/report.html\n"
+    make(built, "report", **words)
+    try:
+        assert "debug-play" in (built / RUN / "report.html").read_text(encoding="utf-8")
+        assert make(built, "report", **words).stdout == "make: Nothing to be done for 'report'.\n"
+        assert make_all(built) == []
+    finally:
+        (built / RUN / "report.html").unlink()
+
+
 def test_another_text_of_the_same_name_runs_everything(built: Path) -> None:
     (built / "play.txt").write_text(TEXT + "more", encoding="utf-8")
     try:
@@ -188,7 +201,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     running.wait()
     assert not (folder / RUN / "model.safetensors").exists()
     assert make_all(folder, change=change)[0] == "train"
-    for name in ("model.safetensors", "metrics.jsonl"):
+    for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl"):
         assert (folder / RUN / name).read_bytes() == (built / RUN / name).read_bytes()
     make_all(built)
 

@@ -60,6 +60,7 @@ def test_the_table_of_stages_works(folder: Path) -> None:
         "evaluate",
         "generate",
         "plot",
+        "report",
         "compare",
         "inspect",
         "explain",

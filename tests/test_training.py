@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib import artifact, checkpoint, model, params, run, training
+from lib import artifact, checkpoint, model, params, run, samples, training
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
@@ -52,14 +52,15 @@ def trainer(small: Path, **changes: Any) -> Trainer:
     return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
 
 
-def outcome(folder: Path) -> tuple[bytes, bytes]:
-    return (folder / run.MODEL).read_bytes(), (folder / run.METRICS).read_bytes()
+def outcome(folder: Path) -> tuple[bytes, ...]:
+    return tuple((folder / name).read_bytes() for name in (run.MODEL, run.METRICS, samples.FILE))
 
 
 def test_a_run_holds_what_the_contract_lists(small: Path) -> None:
     names = {entry.name for entry in (small / "run").iterdir() if not entry.name.startswith(".")}
     assert names == {
         "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "last", "manifest.json",
+        "samples.jsonl",
     }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def test_other_parameters_begin_anew_and_name_the_first_that_differs(copied: Pat
     assert outcome(copied / "run") != outcome_of_copy(copied)
 
 
-def outcome_of_copy(copied: Path) -> tuple[bytes, bytes]:
+def outcome_of_copy(copied: Path) -> tuple[bytes, ...]:
     train(copied / "first", copied, config())
     return outcome(copied / "first")
 

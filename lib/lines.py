@@ -1,0 +1,34 @@
+"""Files of JSON lines that grow while something goes on, and can be cut back to where they once were."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lib.errors import MakegptError
+
+
+def append(path: Path, line: Any) -> None:
+    """Add `line`, plain data, to the file at `path`."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def flushed_size(path: Path) -> int:
+    """The bytes of the file, all of them on the disk; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with open(path, "ab") as file:
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def cut(path: Path, size: int) -> None:
+    """Leave the first `size` bytes of the file, and no file where that is none; MakegptError where it has fewer."""
+    if size == 0:
+        path.unlink(missing_ok=True)
+        return
+    if not path.is_file() or path.stat().st_size < size:
+        raise MakegptError(f"{path} is shorter than when the state was saved")
+    with open(path, "r+b") as file:
+        file.truncate(size)

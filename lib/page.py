@@ -1,0 +1,105 @@
+"""A report: one HTML page about a run, or about several, that needs nothing but itself.
+
+No script, no font, no picture is fetched, and the page's own policy forbids it. The same runs give the same bytes.
+"""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Iterable, Sequence
+
+from lib import comparison, run, subject
+from lib.config import PlotConfig
+from lib.curves import Curve, loss_figure
+from lib.errors import MakegptError
+from lib.markup import Html, element, escaped, table
+from lib.sections import SECTIONS
+from lib.subject import Subject, chart, number
+
+_STYLE = Path(__file__).with_suffix(".css")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_FIGURE = PlotConfig(prompt="", width=5.2, height=4.0, dpi=100)
+
+
+def page(folders: Sequence[Path]) -> str:
+    """The report on the finished runs in `folders`; MakegptError where one is none, or holds a damaged file."""
+    subjects = [subject.read(folder, number) for number, folder in enumerate(folders, 1)]
+    if len(subjects) == 1:
+        (only,) = subjects
+        return _document(only.name, _contents(only) + _sections(only, level=2))
+    title = f"{len(subjects)} runs"
+    parts = [_comparison(subjects), *(_chapter(one) for one in subjects)]
+    return _document(title, _list((f"#run-{one.number}", one.name) for one in subjects) + "".join(parts))
+
+
+def _document(title: str, body: str) -> str:
+    head = (
+        '<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escaped(title)} · makegpt</title>\n"
+        '<link rel="icon" href="data:,">\n'
+        f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n"
+    )
+    header = element("header", element("p", "A report of makegpt", class_="kicker"), element("h1", element("bdi", title)))
+    main = element("main", Html(body))
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}</head>\n<body>\n{header}{main}</body>\n</html>\n'
+
+
+def _list(links: Iterable[tuple[str, str]]) -> Html:
+    items = (element("li", element("a", element("bdi", name), href=target)) for target, name in links)
+    return element("nav", element("ul", *items), aria_label="Contents")
+
+
+def _contents(one: Subject) -> Html:
+    return _list((f"#run-{one.number}-{word}", heading) for word, heading, _ in SECTIONS)
+
+
+def _sections(one: Subject, level: int) -> Html:
+    """All sections about a run, their headings of `level`."""
+    made = []
+    for word, heading, make in SECTIONS:
+        name = f"run-{one.number}-{word}"
+        try:
+            body = make(one)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise MakegptError(
+                f"{one.folder / run.EVALUATION} or another file of {one.folder} is damaged: "
+                f"it does not hold what {heading!r} shows; make it again with `evaluate`"
+            ) from None
+        made.append(element("section", element(f"h{level}", heading, id=name), body, class_=word, aria_labelledby=name))
+    return Html("".join(made))
+
+
+def _chapter(one: Subject) -> Html:
+    name = f"run-{one.number}"
+    head = element("h2", element("bdi", one.name), id=name)
+    return element("article", head, _sections(one, level=3), aria_labelledby=name)
+
+
+def _comparison(subjects: list[Subject]) -> Html:
+    """All runs in tables, one for each text they were scored on, and in one figure."""
+    evaluated = [one.folder for one in subjects if one.evaluation]
+    head = ("", "parameters", "nats a token", "perplexity", "bits a byte", "seconds")
+    forms = (("parameters", ","), ("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"), ("seconds", ",.0f"))
+    tables = [
+        table(
+            f"{split} split, {tokens:,} tokens; the best first",
+            head,
+            [(row.name, *(number(getattr(row, name), form) for name, form in forms)) for row in rows],
+            marked={one.name for one in subjects},
+        )
+        for (split, tokens, _), rows in groupby(comparison.rows(evaluated), key=lambda row: row.scored_on)
+    ]
+    waiting = [one.name for one in subjects if not one.evaluation]
+    made = "".join(tables)
+    if waiting:
+        made += element("p", f"Not evaluated yet: {', '.join(waiting)}. Their sections say what to run.", class_="missing")
+    trained = [Curve(one.name, one.metrics, {}) for one in subjects if one.metrics]
+    if len(trained) > 1:
+        told = "Validation loss by step, the best of each run marked."
+        if len(tables) > 1:
+            told += " Those of other texts or other tokens cannot be compared by it, but by their bits a byte."
+        drawn = loss_figure(trained, _FIGURE)
+        made += chart(drawn, "compared", f"{told} Runs: {', '.join(curve.name for curve in trained)}.", told)
+    return element("section", element("h2", "Comparison", id="comparison"), Html(made), aria_labelledby="comparison")

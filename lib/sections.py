@@ -1,0 +1,281 @@
+"""The sections of a report about one run, each a piece of markup; what is not there yet says which command makes it."""
+
+import shlex
+from pathlib import Path
+from typing import Any, Callable
+
+from lib import artifact, assessment, baselines, inspection, run
+from lib.config import PlotConfig
+from lib.curves import Curve, loss_figure, position_figure
+from lib.errors import MakegptError
+from lib.markup import Html, element, table, terms
+from lib.scores import is_tie
+from lib.subject import Subject, chart, missing, number, spread
+
+_FIGURE = PlotConfig(prompt="", width=4.9, height=3.4, dpi=100)  # inches: small enough to be read on a phone
+
+
+def _evaluate(subject: Subject) -> str:
+    folder, file = (shlex.quote(str(path)) for path in (subject.folder, subject.folder / run.EVALUATION))
+    return f"evaluate {folder}{' DATASET' if subject.imported else ''} -o {file}"
+
+
+def summary(subject: Subject) -> Html:
+    """What the run is and what came out."""
+    facts, parameters = subject.manifest["facts"], subject.manifest["parameters"]
+    model, train = run.read_config(subject.folder), parameters.get("train", {})
+    seconds = run.seconds(subject.folder)
+    scores = [("parameters", f"{facts['parameters']:,}")]
+    if found := subject.evaluation:
+        error = found.get("standard_error") or {}
+        scores = [
+            ("nats a token", number(found["loss"], ".3f", error.get("loss"))),
+            ("perplexity", number(found["perplexity"], ",.1f", error.get("perplexity"))),
+            ("bits a byte", number(found["bits_per_byte"], ".3f", error.get("bits_per_byte"))),
+            *scores,
+        ]
+    elif not subject.imported:
+        scores = [("nats a token, as trained", f"{facts['best_val_loss']:.3f}"), *scores]
+    told = [
+        ("Model", f"{model.kind}: {model.n_layers} layers, {model.emb_dim} wide, {model.n_heads} heads"),
+        ("Reads", f"{model.context_length:,} tokens at once, of {model.vocab_size:,} distinct ones"),
+    ]
+    if not subject.imported:
+        told += [
+            ("Trained on", ", ".join(Path(name).name for name in subject.manifest["inputs"])),
+            ("Best", f"after step {facts['best_step']:,} of {train['max_steps']:,}"),
+            ("Trained for", f"{number(seconds, ',.0f')} seconds"),
+            ("Seed", str(subject.manifest.get("seed", "–"))),
+        ]
+    else:
+        told += [("Weights", "imported, not trained here")]
+    apart = [(term, _error_apart(value)) for term, value in scores]
+    return Html(terms(apart, class_="scores") + terms(told, class_="told"))
+
+
+def _error_apart(value: str) -> Html:
+    """A number, its standard error as an element of its own."""
+    number, _, error = value.partition(" ± ")
+    return Html(number + (" " + element("small", f"± {error}") if error else ""))
+
+
+def curves(subject: Subject) -> Html:
+    """Training and validation loss by step."""
+    if subject.metrics is None:
+        why = "It was imported, so there is no training to show;" if subject.imported else "Its metrics are not here;"
+        return missing(f"{why} a training of your own is made by", "train DATASET -o RUN --config NAME")
+    losses = {name: scores["loss"] for name, scores in (subject.evaluation or {"baselines": {}})["baselines"].items()}
+    shown = {name: loss for name, loss in losses.items() if name != "uniform" and loss <= _highest(subject.metrics)}
+    validated = [line for line in subject.metrics if line["val_loss"] is not None]
+    best = min(validated, key=lambda line: line["val_loss"])
+    told = (
+        f"Validation loss by step: {validated[0]['val_loss']:.3f} nats a token at step {validated[0]['step']}, "
+        f"{best['val_loss']:.3f} at its best, step {best['step']}, {validated[-1]['val_loss']:.3f} at the end."
+    )
+    drawn = loss_figure([Curve(subject.name, subject.metrics, shown)], _FIGURE)
+    rows = [
+        (f"{line['step']:,}", number(line["train_loss"], ".3f"), number(line["val_loss"], ".3f")) for line in spread(validated)
+    ]
+    numbers = table("Losses at validations, nats a token", ("step", "training, this batch", "validation"), rows)
+    return Html(
+        chart(drawn, f"loss-{subject.number}", told, told)
+        + element("details", element("summary", "The same in numbers"), numbers)
+    )
+
+
+def _highest(metrics: list[dict[str, Any]]) -> float:
+    return max(line["val_loss"] for line in metrics if line["val_loss"] is not None)
+
+
+def texts(subject: Subject) -> Html:
+    """What the model wrote as it learnt, and what `generate` made of it in the end."""
+    made = Html("")
+    if subject.samples:
+        shown = spread(subject.samples)
+        few = "" if len(shown) == len(subject.samples) else f" {len(shown)} of {len(subject.samples):,} are shown."
+        losses = {line["step"]: line["val_loss"] for line in subject.metrics or []}
+        items = [element("li", _when(line, losses.get(line["step"])), _text(line["prompt"], line["text"])) for line in shown]
+        about = f"The same prompt, the same length, after more and more steps of training.{few}"
+        made = Html(element("p", about) + element("ol", *items, class_="samples"))
+    elif subject.imported:
+        made = missing("It was imported, so there are no samples of a training.")
+    else:
+        anew = [shlex.quote(word) for word in str(subject.manifest.get("command", "train DATASET -o RUN")).split()]
+        made = missing(
+            "No samples were kept through this training;",
+            " ".join([*anew, "--resume", "never"]),
+        )
+    file = subject.folder / run.SAMPLE
+    if file.is_file():
+        sample = file.read_bytes().decode("utf-8", "replace")
+        final = element("p", "And what ", element("code", "generate"), " made with the finished weights:")
+        return Html(made + final + _text("", sample.strip("\n")))
+    folder, quoted = (shlex.quote(str(path)) for path in (subject.folder, file))
+    return Html(made + missing("A text of the finished model is made by", f"generate {folder} -o {quoted}"))
+
+
+def _when(line: dict[str, Any], loss: float | None) -> Html:
+    told = f"Step {line['step']:,}" + (f", {line['tokens']:,} tokens" if isinstance(line.get("tokens"), int) else "")
+    return element("p", element("strong", told), "" if loss is None else f": validation loss {loss:.3f}", class_="when")
+
+
+def _text(prompt: str, text: str) -> Html:
+    """A text as it is, every line break kept; its prompt, where it has one, marked."""
+    return element("pre", element("b", prompt) if prompt else "", text or "(nothing)", dir="auto")
+
+
+def counting(subject: Subject) -> Html:
+    """The model beside what it is measured against, and in words who is ahead."""
+    found = subject.evaluation
+    if found is None:
+        return missing("It has not been evaluated yet:", _evaluate(subject))
+    error = found.get("standard_error") or {}
+    rows = [(found["loss"], _row(subject.name, found, error, "the model itself"))]
+    if sliding := found.get("sliding"):
+        label = f"with a window that slides by {sliding['stride']:,}"
+        rows.append((sliding["loss"], _row(label, sliding, sliding.get("standard_error") or {}, "the same model")))
+    for name, scores in found["baselines"].items():
+        apart = scores.get("ahead_of_model") or {"loss": found["loss"] - scores["loss"], "standard_error": None}
+        rows.append((scores["loss"], _row(baselines.label(name), scores, {}, who_is_ahead(apart))))
+    head = ("", "nats a token", "perplexity", "bits a byte", "beside the model")
+    about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
+    made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
+    verdict = assessment.verdict(found)
+    hits = ""
+    if found.get("top_1") is not None and found.get("top_5") is not None:
+        first, five = (number(100 * found[key], ".1f", _percent(error.get(key))) for key in ("top_1", "top_5"))
+        hits = f" Its likeliest token is right {first} % of the time, and the right one is among its five likeliest {five} %."
+    note = "± is the standard error. " if error else ""
+    return Html(element("p", verdict + hits, class_="verdict") + made + (element("p", note, class_="note") if note else ""))
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _row(name: str, scores: dict[str, Any], error: dict[str, Any], words: str) -> tuple[str, ...]:
+    columns = (("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"))
+    return name, *(number(scores[key], form, error.get(key)) for key, form in columns), words
+
+
+def who_is_ahead(found: dict[str, Any]) -> str:
+    """By how many nats a token a baseline is ahead of the model (below 0: behind it), and whether that may be chance."""
+    told = f"{'ahead' if found['loss'] > 0 else 'behind'} by {number(abs(found['loss']), '.3f', found['standard_error'])}"
+    return f"{told}, a tie" if found["standard_error"] is not None and is_tie(found) else told
+
+
+def positions(subject: Subject) -> Html:
+    """How much better the model predicts with more of the text before it."""
+    found = subject.evaluation
+    if found is None or not (bands := found.get("loss_by_position")):
+        return missing("It has not been evaluated by position:", _evaluate(subject))
+    first, last = bands[0], bands[-1]
+    told = (
+        f"Mean loss by position in the window: {first['loss']:.3f} nats a token at {_range(first)}, "
+        f"{last['loss']:.3f} at {_range(last)}."
+    )
+    rows = [(_range(band), number(band["loss"], ".3f")) for band in bands]
+    numbers = table("Loss by position", ("position", "nats a token"), rows)
+    drawn = position_figure(bands, _FIGURE)
+    return Html(
+        chart(drawn, f"positions-{subject.number}", told, told)
+        + element("details", element("summary", "The same in numbers"), numbers)
+    )
+
+
+def _range(band: dict[str, Any]) -> str:
+    return f"{band['from']:,}" if band["from"] == band["to"] else f"{band['from']:,} to {band['to']:,}"
+
+
+_KINDS = {
+    "samples": "its own texts",
+    "continuations": "its greedy continuations of training passages",
+    "validation": "the validation text, for comparison",
+}
+
+
+def memorisation(subject: Subject) -> Html:
+    """How much of what it writes stands in the training text word for word."""
+    found = (subject.evaluation or {}).get("memorisation")
+    if not found:
+        return missing("What it knows by heart has not been looked for:", _evaluate(subject))
+    kinds = [(_KINDS[kind], found[kind]) for kind in _KINDS if found.get(kind)]
+    lengths = sorted({length for _, one in kinds for length in one["share_new"]}, key=int)
+    head = ("", "tokens", "longest run copied", *(f"new runs of {length}" for length in lengths))
+    rows = [
+        (name, f"{one['tokens']:,}", number(one["longest_run"], ",d"), *(_share(one, length) for length in lengths))
+        for name, one in kinds
+    ]
+    passages = [
+        Html(element("p", f"The longest run copied in {name}, {one['longest_run']:,} tokens:") + _text("", one["passage"]))
+        for name, one in kinds
+        if one.get("passage")
+    ]
+    return Html(table("Runs of tokens that stand in the training text", head, rows) + "".join(passages))
+
+
+def _share(one: dict[str, Any], length: str) -> str:
+    share = one["share_new"].get(length)
+    return number(_percent(share), ".1f") + ("" if share is None else " %")
+
+
+def origins(subject: Subject) -> Html:
+    """The way back from the run to the bytes of the text."""
+    try:
+        described = inspection.describe(subject.folder)
+    except MakegptError as error:  # the run is good without what it was made from
+        return missing(f"The way back is broken: {error}.", f"inspect {shlex.quote(str(subject.folder))}")
+    check = element("p", "Every file can be checked: ", element("code", f"inspect {shlex.quote(str(subject.folder))} --verify"))
+    return Html(element("ol", _origin(described), class_="origins") + check)
+
+
+def _origin(described: dict[str, Any]) -> Html:
+    """One artifact or text, and below it what it was made from."""
+    name = Path(str(described["path"])).name
+    made, versions = described.get("made_by", {}), described.get("made_by", {}).get("versions", {})
+    facts = [
+        (key, value) for key, value in described.items() if key not in ("path", "is", "made_by", "from", "files", "finished")
+    ]
+    told: list[tuple[str, str]] = [(key, _plain(value)) for key, value in facts]
+    if "command" in made:
+        told.append(("made by", element("code", str(made["command"]))))
+    if "started" in made:
+        told.append(("when", f"{made['started']} to {made.get('ended', '–')}"))
+    if versions:
+        commit = f"commit {str(versions.get('commit'))[:10]}{', changed' if versions.get('dirty') else ''}"
+        told.append(("with", f"makegpt {versions.get('makegpt')}, {commit}, Python {versions.get('python')}, "
+                             f"torch {versions.get('torch', '–')}"))  # fmt: skip
+    below = [_origin(one) for one in described.get("from", [])]
+    title = element("p", element("strong", element("bdi", name)), f": {described['is']}")
+    return element("li", title, terms(told, class_="facts"), element("ol", *below) if below else "")
+
+
+def _plain(value: Any) -> Html:
+    if isinstance(value, (dict, list)):
+        return element("code", artifact.canonical(value))
+    return element("code", f"{value:,}" if type(value) is int else str(value))
+
+
+def parameters(subject: Subject) -> Html:
+    """Every parameter that the run was made with."""
+    given = subject.manifest["parameters"]
+    rows = [
+        (f"{section}.{name}", "null" if value is None else str(value))
+        for section, values in given.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    ]
+    return element("details", element("summary", f"All {len(rows)} of them"), table("Parameters", ("name", "value"), rows))
+
+
+#: The sections in their order: the word of their address, their heading, what makes them.
+SECTIONS: tuple[tuple[str, str, Callable[[Subject], Html]], ...] = (
+    ("summary", "Summary", summary),
+    ("curves", "Learning", curves),
+    ("samples", "Samples through training", texts),
+    ("counting", "Beside counting", counting),
+    ("positions", "Loss by position", positions),
+    ("memorisation", "Learnt by heart", memorisation),
+    ("origins", "Where it comes from", origins),
+    ("parameters", "Parameters", parameters),
+)

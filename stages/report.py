@@ -1,0 +1,33 @@
+"""Runs to one page that tells all about them."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from stages import say, stage
+
+
+@stage("report", config="none")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE|-", help="The page, HTML; - is stdout."
+)
+def main(folders: tuple[Path, ...], output: Path) -> None:
+    """Tell about finished runs in one HTML page: results, learning, samples through training, where all of it comes from.
+
+    The page needs nothing but itself: no script, no network. What is not there yet, such as an evaluation, has a line that
+    says how to make it.
+    """
+    from lib import artifact, page
+
+    made = page.page(folders)
+    if str(output) == "-":
+        sys.stdout.buffer.write(made.encode("utf-8"))
+        return
+    artifact.write_text(output, made)
+    say(f"{output}: a report on {len(folders)} run{'s' if len(folders) > 1 else ''}")
+
+
+if __name__ == "__main__":
+    main()

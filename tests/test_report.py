@@ -1,0 +1,286 @@
+"""The report: one page that tells all about a run, whatever the run is called and whatever it wrote."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib import artifact, page, run, samples, sections, subject
+from lib.errors import MakegptError
+from lib.markup import Html, element, escaped, table, visible
+from tests.conftest import Here
+
+NASTY = "</script><script>alert(1)</script> & \"quoted\" 'x' \x00\x07\x1b[31m\r\u202eback\u2066\u200b \ud800 \ufffe $x$ <!-- "
+
+
+def scores(loss: float, **more: Any) -> dict[str, Any]:
+    return {"loss": loss, "perplexity": 2.718281828**loss, "bits_per_byte": loss / 0.6931 / 3.2, **more}
+
+
+def evaluation(loss: float = 3.0) -> dict[str, Any]:
+    """One with everything in it."""
+    errors = {"loss": 0.02, "perplexity": 1.5, "bits_per_byte": 0.009, "top_1": 0.004, "top_5": 0.005}
+    copied = {"tokens": 2000, "longest_run": 7, "share_new": {"4": 0.93, "8": 0.998, "16": 1.0}, "passage": "to be, or\nnot"}
+    return {
+        "split": "val", "tokens": 5360, "bytes": 17471, **scores(loss), "top_1": 0.213, "top_5": 0.405,
+        "standard_error": errors,
+        "loss_by_position": [
+            {"from": 1, "to": 1, "loss": 6.1}, {"from": 2, "to": 2, "loss": 5.0},
+            {"from": 3, "to": 4, "loss": 4.0}, {"from": 5, "to": 8, "loss": 3.2},
+        ],
+        "sliding": {"stride": 128, **scores(loss - 0.1), "standard_error": errors},
+        "baselines": {
+            "uniform": scores(5.545),
+            "bigram": scores(loss - 0.5, ahead_of_model={"loss": 0.5, "standard_error": 0.02}),
+            "trigram": scores(loss + 0.01, ahead_of_model={"loss": -0.01, "standard_error": 0.02}),
+            "gzip": scores(loss + 1.0),
+        },
+        "verdict": "Counting still wins here.",
+        "memorisation": {
+            "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
+        },
+        "model_sha256": "0" * 64, "dataset": "1" * 64,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def told_all(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything a report can tell."""
+    folder = tmp_path_factory.mktemp("told")
+    shutil.copytree(small, folder / "small")
+    made = folder / "small" / "run"
+    artifact.write_json(made / run.EVALUATION, evaluation())
+    (made / run.SAMPLE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="session")
+def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, with a name and texts that would break a page."""
+    shutil.copytree(small, folder := tmp_path_factory.mktemp("hostile") / "small")
+    made = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
+    (folder / "run").rename(made)
+    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (made / samples.FILE).read_text().splitlines()]
+    (made / samples.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (made / run.SAMPLE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
+    told = evaluation()
+    told["verdict"] = NASTY
+    told["baselines"][NASTY] = scores(9.0)
+    told["memorisation"]["samples"]["passage"] = NASTY
+    artifact.write_text(made / run.EVALUATION, json.dumps(told))
+    manifest = json.loads((made / artifact.MANIFEST).read_text())
+    manifest["command"] = NASTY
+    manifest["facts"][NASTY] = NASTY
+    artifact.write_text(made / artifact.MANIFEST, json.dumps(manifest))
+    return made
+
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """A page as its tags have it; every tag must be closed, in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs)), attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [(tag, attributes) for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def pages(told_all: Path, hostile: Path) -> dict[str, str]:
+    return {"one": page.page([told_all]), "hostile": page.page([hostile]), "several": page.page([told_all, hostile])}
+
+
+@pytest.mark.parametrize("name", ["one", "hostile", "several"])
+def test_a_page_is_whole_and_needs_nothing_but_itself(pages: dict[str, str], name: str) -> None:
+    outline = Outline(pages[name])
+    assert pages[name].startswith('<!DOCTYPE html>\n<html lang="en">\n')
+    assert outline.named("script", "img", "iframe", "object", "form") == []
+    for tag, attributes in outline.tags:
+        assert not [key for key in attributes if key.startswith("on")], tag
+        for key in ("src", "href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:,")), attributes
+    assert not re.search(r"url\((?!#)|@import", pages[name])
+    assert "default-src 'none'" in dict(outline.named("meta")[2][1])["content"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["one", "hostile", "several"])
+def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: dict[str, str], name: str) -> None:
+    outline = Outline(pages[name])
+    levels = [int(tag[1]) for tag, _ in outline.named("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
+    wanted |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
+    wanted |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
+    assert wanted <= set(ids)
+    assert all(attributes["scope"] in ("col", "row") for _, attributes in outline.named("th"))
+    assert all(attributes["aria-label"] for _, attributes in outline.named("svg"))
+    assert len(outline.named("caption")) == len(outline.named("table"))
+
+
+def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
+    told = " ".join(Outline(pages["one"]).text.split())
+    for words in (
+        "42,688", "3.000 ± 0.020", "Counting still wins here.", "right 21.3 ± 0.4 % of the time", "five likeliest 40.5 ± 0.5 %",
+        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, which may be chance", "behind by 1.000", "slides by 128",
+        "counted bigram", "6.100 nats a token at 1, 3.200 at 5 to 8",
+        "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
+    ):  # fmt: skip
+        assert words in told, words
+    text = artifact.read_json(told_all.parent / "tokens" / artifact.MANIFEST)["inputs"]
+    assert next(iter(text.values()))["sha256"] in told
+    for line in samples.read(told_all):
+        assert f"Step {line['step']}, {line['tokens']:,} tokens" in told
+
+
+def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
+    for name in ("hostile", "several"):
+        assert "<script" not in pages[name]
+        assert "<img" not in pages[name]
+        assert "&lt;/script&gt;&lt;script&gt;alert(1)" in pages[name]
+        for character in "\x00\x07\x1b\r\u202e\u2066\u200b\ufffe":
+            assert character not in pages[name]
+        pages[name].encode("utf-8")
+    assert "⟨U+202E⟩back⟨U+2066⟩" in pages["hostile"]
+    assert "⟨U+D800⟩" in pages["hostile"]
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], told_all: Path, hostile: Path, name: str) -> None:
+    assert page.page([told_all] if name == "one" else [told_all, hostile]) == pages[name]
+
+
+def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "my run")
+    for name in (samples.FILE, run.METRICS):
+        (tmp_path / "my run" / name).unlink()
+    told = Outline(page.page([tmp_path / "my run"])).text
+    assert told.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
+    assert "--resume never" in told
+    assert f"generate '{tmp_path}/my run' -o" in told
+    assert "an artifact that is no longer there" in told
+
+
+def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "imported").mkdir()
+    for name in (run.MODEL, run.CONFIG, "tokenizer.json"):
+        shutil.copy(small / "run" / name, tmp_path / "imported")
+    manifest = run.finished_manifest(small / "run")
+    manifest |= {
+        "stage": run.IMPORT,
+        "inputs": {},
+        "facts": {key: manifest["facts"][key] for key in ("parameters", "tokenizer")},
+    }
+    artifact.write_json(tmp_path / "imported" / artifact.MANIFEST, manifest)
+    told = Outline(page.page([tmp_path / "imported"])).text
+    assert "imported, not trained here" in told
+    assert "there is no training to show" in told
+    assert f"evaluate {tmp_path}/imported DATASET -o" in told
+
+
+def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, told_all: Path) -> None:
+    told = " ".join(Outline(page.page([small / "run", told_all])).text.split())
+    assert "Not evaluated yet: run." in told
+    assert "val split, 5,360 tokens; the best first" in told
+    assert "Validation loss by step, the best of each run marked." in told
+
+
+def test_an_older_evaluation_is_enough(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    bare = {
+        key: value
+        for key, value in evaluation().items()
+        if key in ("split", "tokens", "bytes", "loss", "perplexity", "bits_per_byte")
+    }
+    artifact.write_json(
+        tmp_path / "run" / run.EVALUATION, bare | {"baselines": {"bigram": scores(2.5), "uniform": scores(5.5)}}
+    )
+    told = Outline(page.page([tmp_path / "run"])).text
+    assert "Ahead of the model: counted bigram." in told
+    assert "ahead by 0.500" in told
+    assert "±" not in told
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"loss": "low"},
+        {"loss_by_position": [3]},
+        {"memorisation": {"samples": {"tokens": 3}}},
+        {"sliding": {"stride": "x"}},
+        {"standard_error": 3},
+    ],
+)
+def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
+    shutil.copytree(told_all, tmp_path / "run")
+    artifact.write_json(tmp_path / "run" / run.EVALUATION, evaluation() | damage)
+    with pytest.raises(MakegptError, match=r"evaluation\.json"):
+        page.page([tmp_path / "run"])
+
+
+def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
+    lines = [{"step": step} for step in range(1000)]
+    shown = [line["step"] for line in subject.spread(lines)]
+    assert (len(shown), shown[0], shown[-1]) == (subject.SHOWN, 0, 999)
+    assert len(set(shown)) == subject.SHOWN
+    assert subject.spread(lines[:3]) == lines[:3]
+
+
+def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:
+    told = here("report", told_all, "-o", "-")
+    assert here("report", told_all, "-o", tmp_path / "page.html").out == ""
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == told.out == page.page([told_all])
+    assert "holds tokens, not a run" in here("report", told_all.parent / "tokens", "-o", "-", code=1).err
+    assert "does not exist" in here("report", tmp_path / "nothing", "-o", "-", code=1).err
+    here("report", "-o", "-", code=2)
+
+
+def test_text_is_escaped_and_markup_is_not() -> None:
+    assert escaped("<b>") == "&lt;b&gt;"
+    assert escaped(Html("<b>")) == "<b>"
+    assert element("a", "<", href='"&', aria_label="x", id=None) == '<a href="&quot;&amp;" aria-label="x">&lt;</a>'
+    assert element("pre", "\nx") == "<pre>\n\nx</pre>\n"
+    assert '<th scope="row">x</th><td>1</td>' in table("c", ("", "n"), [("x", "1")])
+
+
+@pytest.mark.parametrize("text", ["plain\n\ttext", "naïve — “café” 中文 עברית العربية", "👩\u200d💻", "ne\u0301e"])
+def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
+    assert visible(text) == text
+
+
+def test_who_is_ahead_is_said_in_words() -> None:
+    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200"
+    assert sections.who_is_ahead({"loss": -0.2, "standard_error": 0.05}) == "behind by 0.200 ± 0.050"
+    assert sections.who_is_ahead({"loss": 0.05, "standard_error": 0.05}) == "ahead by 0.050 ± 0.050, a tie"
