@@ -22,7 +22,6 @@ from lib.errors import MakegptError, UsageError
 from lib.optimizer import build
 from lib.schedule import learning_rate
 from lib.trainer import Diverged, Record, Trainer
-from stages.train import _seconds
 from tests.conftest import BIN, PROJECT, TINY, Stage
 
 CPU = torch.device("cpu")
@@ -229,7 +228,7 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0)])
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert _seconds(None, None, text) == seconds  # type: ignore[arg-type]
+    assert seconds(None, None, text) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1 hour", "1d", "nan"])
