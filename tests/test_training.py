@@ -228,7 +228,7 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0)])
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert seconds(None, None, text) == seconds  # type: ignore[arg-type]
+    assert stopping.seconds(None, None, text) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1 hour", "1d", "nan"])
