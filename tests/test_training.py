@@ -22,6 +22,7 @@ from lib.errors import MakegptError, UsageError
 from lib.optimizer import build
 from lib.schedule import learning_rate
 from lib.trainer import Diverged, Record, Trainer
+from stages.shared import stopping
 from tests.conftest import BIN, PROJECT, TINY, Stage
 
 CPU = torch.device("cpu")
