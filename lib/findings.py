@@ -119,7 +119,9 @@ def conclusion(rows: Sequence[Row]) -> list[str]:
     if not {row["experiment"] for row in rows} >= DEPTH:
         return []
     size, width, compute = (of(rows, name) for name in ("equal_size", "equal_width", "equal_compute"))
+    rates = [f"{rate:g} for {layers}" for layers, rate in best_rates(rows).items()]
     found = [
+        *([f"Learning rates, by layers: {', '.join(rates)}."] if rates else []),
         sentence(size, "At equal size and equal tokens"),
         sentence(width, "At equal width and equal tokens"),
         sentence(compute, "At equal width and equal arithmetic"),
@@ -139,6 +141,33 @@ def conclusion(rows: Sequence[Row]) -> list[str]:
     else:
         survives = "neither: the best shape lies between, and far from it either way the loss rises"
     return [*found, f"What survives is {survives}."]
+
+
+def best_rates(rows: Iterable[Row]) -> dict[int, float]:
+    """The learning rate with the lowest loss for each number of layers, of the rows of `rates`."""
+    found: dict[int, Row] = {}
+    for row in of(rows, "rates"):
+        if row["layers"] not in found or row["loss"] < found[row["layers"]]["loss"]:
+            found[row["layers"]] = row
+    return {layers: row["learning_rate"] for layers, row in sorted(found.items())}
+
+
+def regularised(rows: Iterable[Row]) -> list[str]:
+    """Which dropout and which weight decay had the lowest validation loss, and what ties with it."""
+    tried = of(rows, "regularisation")
+    if not tried:
+        return []
+    return [
+        _best_of("Dropout", [row for row in tried if row["weight_decay"] == 0.1], lambda row: row["drop_rate"]),
+        _best_of("Weight decay", [row for row in tried if row["drop_rate"] == 0], lambda row: row["weight_decay"]),
+    ]
+
+
+def _best_of(what: str, rows: list[Row], x: Callable[[Row], float]) -> str:
+    best, tied, worse = compared(means(rows, x))
+    others = f"; {', '.join(f'{mean.x:g}' for mean in tied)} within the error" if tied else ""
+    behind = f"; {', '.join(f'{mean.x:g} behind by {mean.loss - best.loss:.3f}' for mean in worse)}" if worse else ""
+    return f"{what}: {best.x:g} is best ({best.loss:.3f} ± {best.error:.3f}){others}{behind}."
 
 
 def history(rows: Iterable[Row]) -> list[str]:

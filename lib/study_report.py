@@ -28,7 +28,7 @@ def lines(results: dict[str, Any]) -> list[str]:
         "",
         *findings.history(rows),
         "",
-        *(f"- {sentence}" for sentence in findings.conclusion(rows)),
+        *(f"- {sentence}" for sentence in (*findings.conclusion(rows), *findings.regularised(rows))),
         "",
         *findings.table(rows),
     ]

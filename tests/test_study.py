@@ -23,7 +23,7 @@ def test_every_training_of_the_study_has_a_valid_config_and_a_name_of_its_own_un
         config = one.config()
         assert by_name.setdefault((one.dataset, one.name), (config.model, config.train)) == (config.model, config.train)
         assert len(one.name) < 200
-    assert len(by_name) == 4 + 1 + 15 + 10 + 9 + 9 + 21
+    assert len(by_name) == 4 + 1 + 20 + 10 + 9 + 9 + 21
 
 
 def test_shapes_of_equal_size_have_blocks_of_equal_size_and_equal_compute_is_equal() -> None:
@@ -199,6 +199,12 @@ def test_the_committed_figures_are_those_of_the_committed_results(here: Here, tm
     for path in sorted(tmp_path.glob("*.*")):
         assert path.read_bytes() == (PROJECT / "docs" / "study" / path.name).read_bytes(), path.name
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_each_shape_was_trained_at_the_rate_that_was_best_for_it() -> None:
+    rows = study_report.read(PROJECT / "docs" / "study" / "results.json")["runs"]
+    used = {row["layers"]: row["learning_rate"] for row in findings.of(rows, "equal_size")}
+    assert used == findings.best_rates(rows)
 
 
 def test_results_that_are_none_are_refused(here: Here, tmp_path: Path) -> None:
