@@ -129,6 +129,8 @@ def conclusion(rows: Sequence[Row]) -> list[str]:
     score, error = depth_score(size)
     gain = "gains" if score > 0 else "loses"
     found.append(f"Depth score: at equal size each doubling of the depth {gain} {abs(score):.4f} ± {error:.4f} nats a token.")
+    low, high = fit(size, ratio).lowest
+    found.append(f"The curve fitted at equal size is lowest between {low:.4f} and {high:.4f} layers a unit of width.")
     best, tied, _ = compared(means(size, lambda row: row["layers"]))
     good = {mean.x for mean in (best, *tied)}
     depths = sorted({row["layers"] for row in size})

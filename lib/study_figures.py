@@ -14,7 +14,7 @@ from lib.findings import Mean, Row
 def depth_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     """Loss against depth: of equal size, over depth to width, with its fit and band; and of equal width."""
     figure = blank(config)
-    size, width = figure.subplots(1, 2, sharey=True)
+    size, width = figure.subplots(1, 2)
     _equal_size(size, findings.of(rows, "equal_size"))
     kinds = (("equal_width", "the same tokens"), ("equal_compute", "the same arithmetic"))
     for (name, label), style in zip(kinds, STYLES, strict=False):
@@ -23,7 +23,7 @@ def depth_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     width.set_xscale("log", base=2)
     width.set_xlabel(f"layers, each {findings.of(rows, 'equal_width')[0]['width']} wide")
     width.set_xticks(*_ticks(row["layers"] for row in findings.of(rows, "equal_width")))
-    width.set_title("equal width", fontsize=10)
+    width.set_title("equal width\n", fontsize=10)
     for axes in (size, width):
         axes.grid(alpha=0.25)
         axes.minorticks_off()
@@ -45,7 +45,7 @@ def _equal_size(axes: Axes, rows: list[Row]) -> None:
     axes.set_xlabel("layers × width, from wide to deep")
     axes.set_ylabel("validation loss (nats a character)")
     score, error = findings.depth_score(rows)
-    axes.set_title(f"equal size; depth score {score:+.4f} ± {error:.4f} nats a doubling", fontsize=10)
+    axes.set_title(f"equal size\ndepth score {score:+.3f} ± {error:.3f}", fontsize=10)
 
 
 def _points(axes: Axes, found: list[Mean], style: tuple[str, str], label: str, line: bool = True) -> None:

@@ -22,9 +22,11 @@ def lines(results: dict[str, Any]) -> list[str]:
     """The findings in sentences, and the table, as Markdown."""
     rows, about = results["runs"], results["about"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    threads = " or ".join(map(str, sorted({row["threads"] for row in rows})))
+    commits = ", ".join(commit[:7] for commit in about["commits"])
+    dates = " to ".join(dict.fromkeys((about["dates"][0], about["dates"][-1])))
     return [
-        f"Trained {' to '.join(dict.fromkeys((about['dates'][0], about['dates'][-1])))} on {about['processor']}, {versions}, "
-        f"by commit {', '.join(commit[:7] for commit in about['commits'])}.",
+        f"Trained {dates} on {about['processor']}, {threads} threads each, {versions}, by commit {commits}.",
         "",
         *findings.history(rows),
         "",
