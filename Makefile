@@ -40,6 +40,8 @@ help:
 ##                trains nothing
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
+## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
+##                it resumes.  study-check: the committed figures once more, from the committed results
 ## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
@@ -184,14 +186,12 @@ check:
 	@$(MAKE) lint
 	@$(MAKE) test
 
-# Long without STUDY_BUDGET; `study` itself resumes, and a second time trains nothing.
 study:
 	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=the_verdict TEXT= SET=
 	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=moby_dick TEXT= SET=
 	@$(MAKE) --no-print-directory build-dataset CONFIG=decoder DATASET=tiny_shakespeare TEXT= SET=
 	$(BIN)/study -o artifacts/study$(if $(STUDY_BUDGET),-$(STUDY_BUDGET) --budget $(STUDY_BUDGET))
 
-# the committed figures and findings once more from the committed results: they must be the same bytes
 study-check: | $(READY)
 	@rm -rf artifacts/study-check
 	$(BIN)/study --results docs/study/results.json -o artifacts/study-check > /dev/null

@@ -23,7 +23,6 @@ FILE = "study.yaml"
 Row = dict[str, Any]
 
 _KEYS = ("dataset", "changes", "runs")
-_ITSELF = ("config", "step_seconds")  # what a run says besides its changes
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,10 @@ def load(path: Path | None = None) -> list[Planned]:
         if not isinstance(said, dict) or set(said) != set(_KEYS) or not isinstance(said["runs"], list):
             raise UsageError(f"{path}: {experiment} must have {', '.join(_KEYS)}, and runs must be a list")
         for line in said["runs"]:
+            if not isinstance(line, dict):
+                raise UsageError(
+                    f"{path}: {experiment}: a run is a mapping with config, step_seconds and changes, not {line!r}"
+                )
             planned += _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
     return planned
 

@@ -9,7 +9,7 @@ from lib import artifact
 from lib.config import Config
 from lib.errors import UsageError
 from stages import device_option, say, stage
-from stages.shared.progress import duration
+from stages.shared.progress import duration, progress
 from stages.shared.stopping import StopSignal, seconds
 
 
@@ -46,6 +46,7 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
         raise UsageError("give --budget or --results, not both")
 
     from lib import device, study, study_report
+    from lib.trainer import Record
 
     if results is not None:
         found = study_report.read(results)
@@ -54,15 +55,19 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
         chosen = device.choose(device_name)
         planned, stop = study.plan(budget), StopSignal()
         say(f"{len(planned)} trainings, about {duration(study.seconds(planned))} of steps on two cores")
-        rows = []
-        with stop.caught():
-            for number, one in enumerate(planned, 1):
+        lengths = [one.config().train.max_steps for one in planned]
+        rows: list[study.Row] = []
+        with stop.caught(), progress(sum(lengths), "steps") as shown:
+            for one in planned:
                 for told in study.do(one, artifacts, chosen, stop.asked):
-                    if isinstance(told, dict):
+                    if isinstance(told, Record) and told.step:
+                        shown.advance(1)
+                    elif isinstance(told, dict):
                         rows.append(told)
-                        say(f"{number}/{len(planned)} {one.experiment}: {one.name}: loss {told['loss']:.4f}")
+                        shown.done = sum(lengths[: len(rows)])  # those of a finished one were not counted
+                        shown.note(f"{len(rows)}/{len(planned)} {one.experiment}: {one.name}: loss {told['loss']:.4f}")
                 if stop.asked():
-                    say("stopped; the same command goes on from there")
+                    shown.note("stopped; the same command goes on from there")
                     sys.exit(128 + stop.number)
         found = {"about": study.about(rows), "runs": rows}
         artifact.write_json(output / study_report.RESULTS, found)
