@@ -16,7 +16,7 @@ from lib.evaluation import OnTokens, each_prediction, predictions
 from lib.run import Trained
 from lib.scores import Sums, difference, is_tie, ratio, scores, scores_with_errors
 from lib.shards import Readable
-from lib.stretch import Stretch
+from lib.stretch import Stretch, trained_on
 from lib.tokenizer import Tokenizer
 
 
@@ -78,7 +78,7 @@ def assess(
     found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
     found["verdict"] = verdict(found)
     training = stretch.training
-    if stretch.split and training and config.passages and _trained_on(folder, training):
+    if stretch.split and training and config.passages and trained_on(folder, training):
         splits = (training.split("train"), training.split("val"))
         found["memorisation"] = memorisation.recall(trained, training.tokens, *splits, config, generate, device)
     return {
@@ -149,10 +149,6 @@ def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[
     special = list(made.special_ids())
     for block in tokens.blocks(start, stop):
         yield made.decode_bytes(block[~np.isin(block, special)].tolist())
-
-
-def _trained_on(folder: Path, dataset: Dataset) -> bool:
-    return bool(artifact.read_manifest(folder, "run")["facts"].get("dataset") == dataset.identity())
 
 
 def verdict(evaluation: dict[str, Any]) -> str:

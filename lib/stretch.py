@@ -56,8 +56,16 @@ def of_text(pieces: Iterable[str], made: Tokenizer, name: str, training: Dataset
 
 
 def own_dataset(folder: Path) -> Dataset | None:
-    """The dataset that the run in `folder` was trained on; None for an imported run, or where it is no longer there."""
+    """The dataset that the run in `folder` was trained on; None for an imported run, or where it is no longer there whole."""
     if run.imported(artifact.read_manifest(folder, "run")):
         return None
-    dataset = run.dataset_folder(folder)
-    return Dataset(dataset) if (dataset / artifact.MANIFEST).is_file() else None
+    try:
+        dataset = Dataset(run.dataset_folder(folder))
+    except MakegptError:
+        return None
+    return dataset if trained_on(folder, dataset) else None
+
+
+def trained_on(folder: Path, dataset: Dataset) -> bool:
+    """Whether `dataset` is the one that the run in `folder` was trained on."""
+    return bool(artifact.read_manifest(folder, "run")["facts"].get("dataset") == dataset.identity())
