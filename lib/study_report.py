@@ -26,7 +26,7 @@ def lines(results: dict[str, Any]) -> list[str]:
     commits = ", ".join(commit[:7] for commit in about["commits"])
     dates = " to ".join(dict.fromkeys((about["dates"][0], about["dates"][-1])))
     return [
-        f"Trained {dates} on {about['processor']}, {threads} threads each, {versions}, by commit {commits}.",
+        f"The trainings are of {dates}, on {about['processor']}, {threads} threads each, {versions}, by commit {commits}.",
         "",
         *findings.history(rows),
         "",

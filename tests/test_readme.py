@@ -71,7 +71,7 @@ def test_the_table_of_stages_works(folder: Path) -> None:
     ]
     for name, example in examples:
         assert example.startswith(name)
-        if name not in ("fetch", "tokenize", "import-weights"):  # GPT-2's weights are 548 MB
+        if name not in ("fetch", "tokenize", "import-weights", "study"):  # GPT-2's weights are 548 MB, a study takes long
             context = " --context-length 32" if name == "build-dataset" else ""
             run(folder, "export PATH=$PWD/.venv/bin:$PATH\n" + as_debug(example) + context)
 
