@@ -4,6 +4,7 @@
 share a run that both need, a stopped study goes on where it was, and a short form stands beside the long one.
 """
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,8 @@ FILE = "study.yaml"
 #: What came of one training, as plain data.
 Row = dict[str, Any]
 
-_KEYS = ("dataset", "changes", "runs")
+_KEYS = {"dataset", "changes", "runs"}
+_LONG_ONLY = "long_only"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Planned:
     config_name: str
     changes: dict[str, str]
     step_seconds: float
+    long_only: bool = False
 
     @property
     def name(self) -> str:
@@ -55,14 +58,15 @@ def load(path: Path | None = None) -> list[Planned]:
         raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     planned: list[Planned] = []
     for experiment, said in tree.items():
-        if not isinstance(said, dict) or set(said) != set(_KEYS) or not isinstance(said["runs"], list):
-            raise UsageError(f"{path}: {experiment} must have {', '.join(_KEYS)}, and runs must be a list")
+        if not isinstance(said, dict) or set(said) - {_LONG_ONLY} != _KEYS or not isinstance(said["runs"], list):
+            raise UsageError(f"{path}: {experiment} must have {', '.join(sorted(_KEYS))}, and runs must be a list")
         for line in said["runs"]:
             if not isinstance(line, dict):
                 raise UsageError(
                     f"{path}: {experiment}: a run is a mapping with config, step_seconds and changes, not {line!r}"
                 )
-            planned += _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
+            expanded = _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
+            planned += [replace(one, long_only=said.get(_LONG_ONLY) == "true") for one in expanded]
     return planned
 
 
@@ -87,13 +91,25 @@ def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: s
 
 
 def plan(budget: float | None = None) -> list[Planned]:
-    """The trainings of the study; with so many fewer steps that all fit into `budget` seconds on two cores, where it is given.
+    """The trainings of the study; or, where a `budget` is given, a short form that ends in so many seconds on two cores.
 
-    Steps are counted by the `step_seconds` that were written down, not by a clock: the same budget gives the same bytes.
+    It does without the experiments that are for the long form only and without the third seed, and every training has so many
+    fewer steps that all fit. Steps are counted by what was written down, not by a clock: the same budget gives the
+    same bytes. UsageError for a budget that leaves no steps.
     """
     planned = load()
-    share = 1.0 if budget is None else min(1.0, budget * _FOR_STEPS / seconds(planned))
-    return [_shortened(one, share) for one in planned] if share < 1.0 else planned
+    if budget is None:
+        return planned
+    short = [one for one in planned if not one.long_only and one.config().train.seed <= _SHORT_SEEDS]
+    trainings = len({(one.dataset, one.name) for one in short})
+    for_steps = _SAFE * budget - _RUN_SECONDS * trainings
+    share = min(1.0, for_steps / seconds(short))
+    if share <= 0:
+        least = (_RUN_SECONDS * trainings + _LEAST * seconds(short)) / _SAFE / 60
+        raise UsageError(
+            f"a budget of {budget:g} s is too short for {trainings} trainings; {math.ceil(least)}m or more would do"
+        )
+    return [_shortened(one, share) for one in short]
 
 
 def seconds(planned: Iterable[Planned]) -> float:
@@ -101,7 +117,10 @@ def seconds(planned: Iterable[Planned]) -> float:
     return sum({(one.dataset, one.name): one.step_seconds * one.config().train.max_steps for one in planned}.values())
 
 
-_FOR_STEPS = 0.6  # of a budget; the rest is for validations, evaluations and slower machines
+_SHORT_SEEDS = 2  # the fewest that have a spread
+_RUN_SECONDS = 8.0  # what a training takes besides its steps, on two cores: validations, a sample, the evaluation
+_SAFE = 0.85  # of a budget; the rest is for slower machines
+_LEAST = 0.02  # of the steps
 _LENGTHS = ("max_steps", "warmup_steps", "eval_interval")
 
 
