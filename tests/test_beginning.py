@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from lib import artifact, checkpoint, dataset, run, training
-from lib.assessment import assess, of_dataset
+from lib.assessment import assess
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
+from lib.stretch import of_dataset
 from tests.conftest import BIN, PROJECT, TINY, Here
 from tests.test_training import CPU, config, outcome
 
@@ -58,8 +59,9 @@ def tuned(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Path) -> None:
     events = train(tmp_path / "run", small / "dataset", config(seed=2), small / "run", stop_after=1)
     source = run.load(small / "run", CPU)
-    evaluated = assess(source, of_dataset(small / "run", source, Dataset(small / "dataset"), "val"), config().evaluate, CPU)
-    assert begun_with(events) == evaluated["loss"]
+    stretch = of_dataset(small / "run", source, Dataset(small / "dataset"), "val")
+    evaluated = assess(small / "run", source, stretch, config().evaluate, config().generate, CPU)
+    assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-6)
     random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
     assert begun_with(random) > evaluated["loss"] + 0.1
 
