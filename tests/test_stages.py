@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage
 
 NAMES = [
-    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "compare", "inspect", "explain", "study",
-    "reproduce", "import-weights", "export-weights",
+    "fetch", "tokenize", "build-dataset", "train", "evaluate", "generate", "plot", "report", "compare", "inspect", "explain",
+    "study", "reproduce", "import-weights", "export-weights",
 ]  # fmt: skip
 
 
