@@ -109,7 +109,7 @@ def plan(budget: float | None = None) -> list[Planned]:
         raise UsageError(
             f"a budget of {budget:g} s is too short for {trainings} trainings; {math.ceil(least)}m or more would do"
         )
-    return [_shortened(one, share) for one in short]
+    return [_shortened(one, share) for one in short] if share < 1.0 else short
 
 
 def seconds(planned: Iterable[Planned]) -> float:

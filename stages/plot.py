@@ -14,7 +14,7 @@ from stages.shared import tokens
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
 OF_RESULTS = ("depth",)
 OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
-OF_ONE = ("attention", "tokens", *OF_RESULTS)
+_TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
 
 
 @stage("plot", plot=("prompt", "width", "height", "dpi"))
@@ -66,8 +66,8 @@ def main(
         raise UsageError(f"--panels is for plot loss; plot {kind} has none")
     if text_file is not None and kind != "tokens":
         raise UsageError(f"--text is for plot tokens; plot {kind} reads none")
-    if (kind in OF_CONFIGS and folders and kind != "model") or (kind in OF_ONE and len(folders) > 1):
-        raise UsageError(f"plot {kind} takes {'one path' if kind in OF_ONE else 'no run, but --config'}; not {folders[-1]}")
+    if (kind in OF_CONFIGS and folders and kind != "model") or (kind in _TAKES and len(folders) > 1):
+        raise UsageError(f"plot {kind} takes {_TAKES.get(kind, 'no run, but --config')}; not {folders[-1]}")
     if kind == "tokens":
         _tokens(folders[0], text_file, output, config)
         return
