@@ -29,13 +29,14 @@ _LONG_ONLY = "long_only"
 
 @dataclass(frozen=True)
 class Planned:
-    """One training of the study: a config, by name, with changes, over a dataset; `step_seconds` is what a step may take."""
+    """One training of the study: a config, by name, with changes, over a dataset; and what a step and all the rest may take."""
 
     experiment: str
     dataset: str
     config_name: str
     changes: dict[str, str]
     step_seconds: float
+    run_seconds: float
     long_only: bool = False
 
     @property
@@ -84,10 +85,10 @@ def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: s
     for chosen in product(*choices.values()):
         one = dict(zip(choices, chosen, strict=True))
         try:
-            config_name, seconds = one.pop("config"), float(one.pop("step_seconds"))
+            config_name, step, rest = one.pop("config"), float(one.pop("step_seconds")), float(one.pop("run_seconds"))
         except (KeyError, ValueError):
-            raise UsageError(f"{where}: each run says its config and its step_seconds, a number") from None
-        yield Planned(experiment, dataset_name, config_name, one, seconds)
+            raise UsageError(f"{where}: each run says its config, its step_seconds and its run_seconds, numbers") from None
+        yield Planned(experiment, dataset_name, config_name, one, step, rest)
 
 
 def plan(budget: float | None = None) -> list[Planned]:
@@ -101,13 +102,13 @@ def plan(budget: float | None = None) -> list[Planned]:
     if budget is None:
         return planned
     short = [one for one in planned if not one.long_only and one.config().train.seed <= _SHORT_SEEDS]
-    trainings = len({(one.dataset, one.name) for one in short})
-    for_steps = _SAFE * budget - _RUN_SECONDS * trainings
+    rest = {(one.dataset, one.name): one.run_seconds for one in short}
+    for_steps = _SAFE * budget - sum(rest.values())
     share = min(1.0, for_steps / seconds(short))
     if share <= 0:
-        least = (_RUN_SECONDS * trainings + _LEAST * seconds(short)) / _SAFE / 60
+        least = (sum(rest.values()) + _LEAST * seconds(short)) / _SAFE / 60
         raise UsageError(
-            f"a budget of {budget:g} s is too short for {trainings} trainings; {math.ceil(least)}m or more would do"
+            f"a budget of {budget:g} s is too short for {len(rest)} trainings; {math.ceil(least)}m or more would do"
         )
     return [_shortened(one, share) for one in short] if share < 1.0 else short
 
@@ -118,16 +119,18 @@ def seconds(planned: Iterable[Planned]) -> float:
 
 
 _SHORT_SEEDS = 2  # the fewest that have a spread
-_RUN_SECONDS = 8.0  # what a training takes besides its steps, on two cores: validations, a sample, the evaluation
 _SAFE = 0.85  # of a budget; the rest is for slower machines
 _LEAST = 0.02  # of the steps
-_LENGTHS = ("max_steps", "warmup_steps", "eval_interval")
 
 
 def _shortened(one: Planned, share: float) -> Planned:
     train = one.config().train
-    lengths = {key: getattr(train, key) for key in _LENGTHS}
-    fewer = {f"train.{key}": str(max(1, int(value * share)) if value else 0) for key, value in lengths.items()}
+    steps, warmup = (max(1, int(length * share)) for length in (train.max_steps, train.warmup_steps))
+    fewer = {
+        "train.max_steps": str(steps),
+        "train.warmup_steps": str(warmup),
+        "train.eval_interval": "0",
+    }  # validated at the end
     return replace(one, changes=one.changes | fewer)
 
 
