@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
-from lib.scores import TIE
+from lib.scores import is_tie
 
 Row = dict[str, Any]
 
@@ -93,7 +93,9 @@ def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
     """The best mean, those that tie with it, and those that are worse."""
     best = min(found, key=lambda mean: mean.loss)
     others = [mean for mean in found if mean is not best]
-    tied = [mean for mean in others if mean.loss - best.loss <= TIE * math.hypot(mean.error, best.error)]
+    tied = [
+        mean for mean in others if is_tie({"loss": mean.loss - best.loss, "standard_error": math.hypot(mean.error, best.error)})
+    ]
     return best, tied, [mean for mean in others if mean not in tied]
 
 

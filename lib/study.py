@@ -6,6 +6,7 @@ share a run that both need, a stopped study goes on where it was, and a short fo
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
@@ -47,7 +48,15 @@ class Planned:
 
     def config(self) -> Config:
         """Its whole configuration."""
-        return params.resolve(params.load(), self.config_name, [f"{key}={value}" for key, value in self.changes.items()])
+        return params.resolve(
+            _tree(params.find().resolve()), self.config_name, [f"{key}={value}" for key, value in self.changes.items()]
+        )
+
+
+@cache
+def _tree(path: Path) -> yaml_reader.Tree:
+    """What `params.yaml` says, read once for all trainings."""
+    return params.load(path)
 
 
 def load(path: Path | None = None) -> list[Planned]:
@@ -126,11 +135,8 @@ _LEAST = 0.02  # of the steps
 def _shortened(one: Planned, share: float) -> Planned:
     train = one.config().train
     steps, warmup = (max(1, int(length * share)) for length in (train.max_steps, train.warmup_steps))
-    fewer = {
-        "train.max_steps": str(steps),
-        "train.warmup_steps": str(warmup),
-        "train.eval_interval": "0",
-    }  # validated at the end
+    at_the_end = "0"  # validated then alone
+    fewer = {"train.max_steps": str(steps), "train.warmup_steps": str(warmup), "train.eval_interval": at_the_end}
     return replace(one, changes=one.changes | fewer)
 
 
