@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # its functions' defaults would keep a group that is there at import, and its threads, to the end
 from torch import Tensor, nn
 
 from lib.errors import MakegptError

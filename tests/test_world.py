@@ -86,6 +86,26 @@ def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tm
     assert f"stopped after step {state.step};" in said
 
 
+LEAVING = """
+import os, pathlib, torch
+from lib import world
+with world.joined(torch.device("cpu")) as together:
+    import torch._dynamo  # as an optimizer does in its first step
+    together.meet()
+threads = [(each / "comm").read_text().strip() for each in pathlib.Path("/proc/self/task").iterdir()]
+assert not [name for name in threads if "gloo" in name], threads
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the threads in /proc")
+def test_no_thread_outlives_the_world(tmp_path: Path) -> None:
+    """One that does asks for the interpreter when that is gone already, and the process aborts, once in some hundred times."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", tmp_path / "leaving.py"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_of_the_leading_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
     with run.RunFolder(tmp_path / "run").locked():
         two = torchrun(2, small / "dataset", tmp_path / "run")
