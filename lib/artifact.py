@@ -178,13 +178,13 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` whole, as UTF-8 and with its newlines as they are.
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write `text`, whole or in pieces, as UTF-8 and with its newlines as they are; the file is there when all of it is.
 
     What no Unicode is (a part of a file's name, say) is written as an escape, which JSON reads back.
     """
-    with replacing(path) as beside:
-        beside.write_bytes(text.encode("utf-8", "backslashreplace"))
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        file.writelines([text] if isinstance(text, str) else text)
 
 
 def write_json(path: Path, data: Any) -> None:

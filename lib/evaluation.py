@@ -20,11 +20,28 @@ _ROWS_AT_ONCE = 64
 OnTokens = Callable[[int], None]
 
 
-def _rows(model: LanguageModel) -> int:
-    """Windows that go through the model side by side: always as many, so a number never depends on a batch size."""
-    return max(1, min(_ROWS_AT_ONCE, LOGITS_AT_ONCE // (model.context_length * model.vocab_size)))
+def _windows(
+    model: LanguageModel, tokens: Readable, start: int, stop: int, device: torch.device, stride: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """The ids `start` to `stop` in windows (B, T + 1), each an input and, one token on, its targets; and where a part begins.
+
+    The windows begin every `stride` tokens (None: T); a shorter one may end them. Always as many go through the model side by
+    side, so that a number never depends on a batch size.
+    """
+    T = model.context_length
+    rows = max(1, min(_ROWS_AT_ONCE, LOGITS_AT_ONCE // (T * model.vocab_size)))
+    stride = stride or T
+    at = end = start  # where the next window begins, and the last id that was a target
+    while end < stop - 1:
+        whole = (stop - 1 - at - T) // stride + 1  # windows of T that are left
+        count, length = (min(whole, rows), T) if whole > 0 else (1, stop - 1 - at)
+        span = torch.from_numpy(tokens.read(at, at + (count - 1) * stride + length + 1).astype("int64"))
+        yield at, span.unfold(0, length + 1, stride).to(device)
+        end = at + (count - 1) * stride + length
+        at += count * stride
 
 
+@torch.inference_mode()
 def total_nats(
     model: LanguageModel,
     tokens: Readable,
@@ -33,26 +50,18 @@ def total_nats(
     device: torch.device,
     on_tokens: OnTokens | None = None,
 ) -> float:
-    """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its block.
+    """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its window.
 
     The model's training mode is left as it was found. `on_tokens` is told how many were predicted.
     """
-    T = model.context_length
-    rows = _rows(model)
     was_training = model.training
     model.eval()
     total = 0.0
-    at = start
-    with torch.inference_mode():
-        while at < stop - 1:
-            blocks = max(1, min(rows, (stop - 1 - at) // T))  # whole blocks; the last one may be shorter
-            length = min(T, stop - 1 - at)
-            ids = torch.from_numpy(tokens.read(at, at + blocks * length + 1).astype("int64")).to(device)
-            inputs, targets = ids[:-1].view(blocks, length), ids[1:].view(blocks, length)
-            total += model.loss(inputs, targets).item()
-            at += blocks * length
-            if on_tokens:
-                on_tokens(blocks * length)
+    for _, windows in _windows(model, tokens, start, stop, device):
+        inputs, targets = windows[:, :-1], windows[:, 1:]
+        total += model.loss(inputs, targets).item()
+        if on_tokens:
+            on_tokens(targets.numel())
     model.train(was_training)
     return total
 
@@ -63,12 +72,12 @@ def each_prediction(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The ids `start` + 1 to `stop` one by one: where each stands, the id, and the logits (V,) it was predicted by.
 
-    In the same blocks as `total_nats`, so the losses sum to its result.
+    In the same windows as `total_nats`, so the losses sum to its result.
     """
-    for at in range(start, stop - 1, model.context_length):
-        ids = torch.from_numpy(tokens.read(at, min(at + model.context_length + 1, stop)).astype("int64"))
-        for n, logits in enumerate(model(ids[None, :-1].to(device))[0], 1):
-            yield at + n, int(ids[n]), logits.float().cpu()
+    for at, windows in _windows(model, tokens, start, stop, device):
+        ids, logits = windows[:, 1:].flatten().tolist(), model(windows[:, :-1]).flatten(0, 1)
+        for position, (id, row) in enumerate(zip(ids, logits.float().cpu(), strict=True), at + 1):
+            yield position, id, row
 
 
 @torch.inference_mode()
@@ -79,20 +88,14 @@ def predictions(
 
     The windows begin every `stride` tokens (None: T). Of equally likely tokens the one with the lower id ranks first.
     """
-    T = model.context_length
-    stride = stride or T
-    at, done = start, start  # where the next window begins, and the last id that was predicted
-    while done < stop - 1:
-        whole = (stop - 1 - at - T) // stride + 1  # windows of T that are left; a shorter one may end the stretch
-        count, length = (min(whole, _rows(model)), T) if whole > 0 else (1, stop - 1 - at)
-        span = torch.from_numpy(tokens.read(at, at + (count - 1) * stride + length + 1).astype("int64"))
-        windows = span.unfold(0, length + 1, stride).to(device)  # (B, T + 1)
+    stride = stride or model.context_length
+    done = start  # the last id that was predicted
+    for at, windows in _windows(model, tokens, start, stop, device, stride):
         nats, ranks = (found.cpu().numpy() for found in _scored(model(windows[:, :-1]), windows[:, 1:]))
-        for number in range(count):
+        for number in range(len(windows)):
             fresh = done - (at + number * stride)
             yield nats[number, fresh:], ranks[number, fresh:]
-            done = at + number * stride + length
-        at += count * stride
+            done += nats.shape[1] - fresh
 
 
 def _scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -93,10 +93,13 @@ def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
     """The best mean, those that tie with it, and those that are worse."""
     best = min(found, key=lambda mean: mean.loss)
     others = [mean for mean in found if mean is not best]
-    tied = [
-        mean for mean in others if is_tie({"loss": mean.loss - best.loss, "standard_error": math.hypot(mean.error, best.error)})
-    ]
+    tied = [mean for mean in others if is_tie(_behind(mean, best))]
     return best, tied, [mean for mean in others if mean not in tied]
+
+
+def _behind(mean: Mean, best: Mean) -> dict[str, Any]:
+    """By how much a mean is behind the best, and the standard error of that."""
+    return {"loss": mean.loss - best.loss, "standard_error": math.hypot(mean.error, best.error)}
 
 
 def _layers(found: Iterable[Mean]) -> str:
@@ -110,9 +113,7 @@ def sentence(rows: Sequence[Row], what: str) -> str:
     winner = f"{_layers([best])} layers {'do' if best.x > 1 else 'does'} best ({best.loss:.3f})".replace("1 layers", "1 layer")
     if tied:
         winner += f", {_layers(tied)} within the error"
-    behind = ", ".join(
-        f"{mean.x:.0f} by {mean.loss - best.loss:.3f} ± {math.hypot(mean.error, best.error):.3f}" for mean in worse
-    )
+    behind = ", ".join("{:.0f} by {loss:.3f} ± {standard_error:.3f}".format(mean.x, **_behind(mean, best)) for mean in worse)
     return f"{what}: {winner}" + (f"; behind are {behind}." if worse else "; nothing tells the others from it.")
 
 

@@ -163,14 +163,15 @@ def dataset_of(one: Planned, config: Config, artifacts: Path) -> Dataset:
 def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> Row:
     """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
     manifest = run.finished_manifest(folder)
-    facts = manifest["facts"]
-    trained = run.load(folder, device)
-    found = _evaluation(folder, trained.sha256)
+    facts, sha256 = manifest["facts"], manifest["outputs"][run.MODEL]["sha256"]
+    shape = model.build(run.read_config(folder), "meta")
+    found = _evaluation(folder, sha256)
     if found is None:
+        trained = run.load(folder, device)
         stretch = of_dataset(folder, trained, data, config.evaluate.split)
         found = assessment.assess(folder, trained, stretch, config.evaluate, config.generate, device)
         artifact.write_json(folder / run.EVALUATION, found)
-    tables = sum(weight.numel() for name, weight in trained.model.named_parameters() if trained.model.is_table(name))
+    tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_table(name))
     train, step = config.train, config.train.batch_size * config.model.context_length
     return {
         "experiment": one.experiment,
@@ -187,7 +188,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "in_embeddings": tables,
         "steps": train.max_steps,
         "tokens": train.max_steps * step,
-        "operations": model.operations(trained.model) * train.max_steps * step,
+        "operations": model.operations(shape) * train.max_steps * step,
         "best_step": facts["best_step"],
         "curve": [[line["step"], line["val_loss"]] for line in run.read_metrics(folder) if line["val_loss"] is not None],
         **{key: found[key] for key in ("loss", "bits_per_byte", "top_1", "standard_error")},
@@ -197,7 +198,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "threads": manifest["threads"],
         "commit": manifest["versions"]["commit"],
         "date": manifest["ended"][:10],
-        "model_sha256": trained.sha256,
+        "model_sha256": sha256,
     }
 
 

@@ -95,7 +95,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
     if file is not None:
-        artifact.write_text(file, "".join(lines))
+        artifact.write_text(file, lines)
         return
     for line in lines:
         sys.stdout.buffer.write(line.encode("utf-8"))

@@ -113,7 +113,7 @@ def main(
     else:
         asked = [continuation.encode(made, config.generate.prompt if prompt is None else prompt)]
     if file is not None:
-        artifact.write_text(file, "".join(continued(asked)))
+        artifact.write_text(file, continued(asked))
     else:
         _print(continued(asked))
 
