@@ -171,7 +171,7 @@ def from_theirs(path: Path) -> ModelConfig:
     if not isinstance(saved, dict):
         raise MakegptError(f"{path} describes no model; Hugging Face's {CONFIG} of a GPT-2 is expected")
     if "model_type" not in saved and "model" in saved:
-        raise UsageError(f"{path.parent} is a run folder of this program already; use it as it is")
+        raise _own(path.parent)
     width = saved.get("n_embd")
     for name, allowed in [*FOLLOWED.items(), ("n_inner", (None, 4 * width if isinstance(width, int) else None))]:
         if (value := saved.get(name, allowed[0])) not in allowed:
@@ -189,8 +189,14 @@ def _gpt2(where: str, **sizes: Any) -> ModelConfig:
     return config
 
 
+def _own(folder: Path) -> UsageError:
+    return UsageError(f"{folder} is a run folder of this program already; use it as it is")
+
+
 def released(held: dict[str, Held], path: Path) -> ModelConfig:
     """The released size whose shapes the tensors have; MakegptError where they have those of none."""
+    if "tok_emb.weight" in held:
+        raise _own(path.parent)
     blocks = {match[1] for name in held if (match := re.match(r"h\.(\d+)\.", name))}
     tables = [held[name].shape for name in ("wte.weight", "wpe.weight") if name in held]
     for layers, width, heads in RELEASED.values():

@@ -309,7 +309,8 @@ def test_a_file_that_is_none_is_refused_by_what_it_is(folder: Path, tmp_path: Pa
     says("holds no model.safetensors")
     says("does not exist", tmp_path / "nothing")
     a_run(tmp_path / "ours", BytesTokenizer())
-    says("is a run folder of this program already", tmp_path / "ours")
+    for ours in (tmp_path / "ours", tmp_path / "ours" / "model.safetensors"):
+        says(f"{tmp_path / 'ours'} is a run folder of this program already", ours)
     weights.write_bytes(whole)
     (folder / "tokenizer.json").unlink()
     says(f"holds no tokenizer, and its model has {V} tokens, not the 50257")
