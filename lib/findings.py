@@ -26,24 +26,38 @@ def of(rows: Iterable[Row], experiment: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean loss of the seeds that were trained alike: `x` is what they share, `error` the standard error of the mean."""
+    """The mean loss of the seeds that were trained alike: `x` is what they share, `error` the standard error, for comparing."""
 
     x: float
     loss: float
-    error: float
+    error: float | None
     seeds: int
 
 
 def means(rows: Iterable[Row], x: Callable[[Row], float]) -> list[Mean]:
-    """The mean loss at each `x`, in order; the errors are from the spread of the seeds, pooled over all x."""
+    """The mean loss at each `x`, in order.
+
+    A seed gives all its runs the same batches, and those of one shape the same first weights. So the errors are from what is
+    left of the losses beside the means of the x and of the seeds, pooled (randomised blocks, Fisher 1935); None where
+    nothing is left to tell them by.
+    """
+    rows = list(rows)
     groups: dict[float, list[float]] = defaultdict(list)
     for row in rows:
         groups[x(row)].append(row["loss"])
-    free = sum(len(losses) - 1 for losses in groups.values())
-    spread = math.sqrt(sum(float(np.var(losses)) * len(losses) for losses in groups.values()) / free) if free else 0.0
+    spread = _left([row["loss"] for row in rows], [x(row) for row in rows], [row["seed"] for row in rows])
     return [
-        Mean(at, float(np.mean(losses)), spread / math.sqrt(len(losses)), len(losses)) for at, losses in sorted(groups.items())
+        Mean(at, float(np.mean(losses)), None if spread is None else spread / math.sqrt(len(losses)), len(losses))
+        for at, losses in sorted(groups.items())
     ]
+
+
+def _left(losses: Sequence[float], *factors: Sequence[float]) -> float | None:
+    """The standard deviation of losses beside the effects of factors, a value of each a loss; None where these explain all."""
+    design = np.hstack([np.equal.outer(values, sorted(set(values))) for values in factors]).astype(float)
+    left = np.array(losses) - design @ (np.linalg.pinv(design) @ np.array(losses))
+    free = len(losses) - int(np.linalg.matrix_rank(design))
+    return math.sqrt(left @ left / free) if free else None
 
 
 def ratio(row: Row) -> float:
@@ -78,15 +92,19 @@ def fit(rows: Sequence[Row], x: Callable[[Row], float], points: int = 101, draws
     return Fit(2**shown, wide @ (solve @ losses), low, high, (float(2**first), float(2**last)))
 
 
-def depth_score(rows: Sequence[Row]) -> tuple[float, float]:
-    """By how many nats a token the loss falls with each doubling of the depth, on a straight line; and its standard error."""
-    at = np.log2([row["layers"] for row in rows])
-    losses = np.array([row["loss"] for row in rows])
+def depth_score(rows: Sequence[Row]) -> tuple[float, float | None]:
+    """By how many nats a token the loss falls with each doubling of the depth, on a straight line through the means.
+
+    And its standard error, from how far they are from the line; None where there are but two of them.
+    """
+    found = means(rows, lambda row: row["layers"])
+    at = np.log2([mean.x for mean in found])
+    losses = np.array([mean.loss for mean in found])
     centred = at - at.mean()
     slope = centred @ losses / (centred @ centred)
-    residuals = losses - losses.mean() - slope * centred
-    error = math.sqrt(residuals @ residuals / max(1, len(rows) - 2) / (centred @ centred))
-    return -float(slope), error
+    left = losses - losses.mean() - slope * centred
+    free = len(found) - 2
+    return -float(slope), math.sqrt(left @ left / free / (centred @ centred)) if free > 0 else None
 
 
 def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
@@ -99,7 +117,13 @@ def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
 
 def _behind(mean: Mean, best: Mean) -> dict[str, Any]:
     """By how much a mean is behind the best, and the standard error of that."""
-    return {"loss": mean.loss - best.loss, "standard_error": math.hypot(mean.error, best.error)}
+    known = [each.error for each in (mean, best) if each.error is not None]
+    return {"loss": mean.loss - best.loss, "standard_error": math.hypot(*known) if known else None}
+
+
+def _by(found: dict[str, Any]) -> str:
+    """A difference and its error, in words."""
+    return f"{found['loss']:.3f}" + ("" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}")
 
 
 def _layers(found: Iterable[Mean]) -> str:
@@ -113,7 +137,7 @@ def sentence(rows: Sequence[Row], what: str) -> str:
     winner = f"{_layers([best])} layers {'do' if best.x > 1 else 'does'} best ({best.loss:.3f})".replace("1 layers", "1 layer")
     if tied:
         winner += f", {_layers(tied)} within the error"
-    behind = ", ".join("{:.0f} by {loss:.3f} ± {standard_error:.3f}".format(mean.x, **_behind(mean, best)) for mean in worse)
+    behind = ", ".join(f"{mean.x:.0f} by {_by(_behind(mean, best))}" for mean in worse)
     return f"{what}: {winner}" + (f"; behind are {behind}." if worse else "; nothing tells the others from it.")
 
 
@@ -124,28 +148,42 @@ def conclusion(rows: Sequence[Row]) -> list[str]:
     size, width, compute = (of(rows, name) for name in ("equal_size", "equal_width", "equal_compute"))
     rates = [f"{rate:g} for {layers}" for layers, rate in best_rates(rows).items()]
     found = [
-        *([f"Learning rates, by layers: {', '.join(rates)}."] if rates else []),
+        *([f"Learning rates, by layers, the best of one seed: {', '.join(rates)}."] if rates else []),
         sentence(size, "At equal size and equal tokens"),
         sentence(width, "At equal width and equal tokens"),
         sentence(compute, "At equal width and equal arithmetic"),
     ]
     score, error = depth_score(size)
     gain = "gains" if score > 0 else "loses"
-    found.append(f"Depth score: at equal size each doubling of the depth {gain} {abs(score):.4f} ± {error:.4f} nats a token.")
-    low, high = fit(size, ratio).lowest
-    found.append(f"The curve fitted at equal size is lowest between {low:.4f} and {high:.4f} layers a unit of width.")
+    gained = f"{abs(score):.4f}" + ("" if error is None else f" ± {error:.4f}")
+    found.append(f"Depth score: at equal size each doubling of the depth {gain} {gained} nats a token.")
+    found.append(_lowest(size))
     best, tied, _ = compared(means(size, lambda row: row["layers"]))
     good = {mean.x for mean in (best, *tied)}
     depths = sorted({row["layers"] for row in size})
     if good == set(depths):
-        survives = "neither: at this size and this length of training the shape makes no difference that three seeds can show"
-    elif depths[0] in good and depths[-1] not in good:
+        seeds = f"{best.seeds} seed{'s' if best.seeds > 1 else ''}"
+        survives = f"neither: at this size and this length of training the shape makes no difference that {seeds} can show"
+    elif depths[0] in good and depths[-1] in good:
+        survives = "neither: the widest and the deepest do as well as each other, and a shape between them does not"
+    elif depths[0] in good:
         survives = "wider is better, at this size and this length of training: depth has to be paid for and does not pay here"
-    elif depths[-1] in good and depths[0] not in good:
+    elif depths[-1] in good:
         survives = "deeper is better, at this size and this length of training, as far as it was tried"
     else:
         survives = "neither: the best shape lies between, and far from it either way the loss rises"
     return [*found, f"What survives is {survives}."]
+
+
+def _lowest(rows: Sequence[Row]) -> str:
+    """Where the curve fitted at equal size is lowest."""
+    (low, high), tried = fit(rows, ratio).lowest, [ratio(row) for row in rows]
+    edges = [
+        *(["the widest that was tried"] if math.isclose(low, min(tried)) else []),
+        *(["the deepest"] if math.isclose(high, max(tried)) else []),
+    ]
+    beyond = f"; an end of that is {' and '.join(edges)}, so it may lie beyond" if edges else ""
+    return f"The curve fitted at equal size is lowest between {low:.4f} and {high:.4f} layers a unit of width{beyond}."
 
 
 def best_rates(rows: Iterable[Row]) -> dict[int, float]:
@@ -171,8 +209,8 @@ def regularised(rows: Iterable[Row]) -> list[str]:
 def _best_of(what: str, rows: list[Row], x: Callable[[Row], float]) -> str:
     best, tied, worse = compared(means(rows, x))
     others = f"; {', '.join(f'{mean.x:g}' for mean in tied)} within the error" if tied else ""
-    behind = f"; {', '.join(f'{mean.x:g} behind by {mean.loss - best.loss:.3f}' for mean in worse)}" if worse else ""
-    return f"{what}: {best.x:g} is best ({best.loss:.3f} ± {best.error:.3f}){others}{behind}."
+    behind = f"; {', '.join(f'{mean.x:g} behind by {_by(_behind(mean, best))}' for mean in worse)}" if worse else ""
+    return f"{what}: {best.x:g} is best ({best.loss:.3f}){others}{behind}."
 
 
 def history(rows: Iterable[Row]) -> list[str]:
@@ -180,13 +218,14 @@ def history(rows: Iterable[Row]) -> list[str]:
     four = sorted(of(rows, "the_four"), key=lambda row: row["loss"])
     if {row["config"] for row in four} != FIRST_REPORTED.keys():
         return []
-    now, then = [row["config"] for row in four], sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
-    gap = four[-1]["loss"] - four[0]["loss"]
-    error = max(row["standard_error"]["loss"] or 0.0 for row in four)
+    best, *others = four
+    then = sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
+    pairs = [(row["config"], row["behind_best"]) for row in others]
+    beside = [f"{name} {'ties with it' if is_tie(behind) else 'is behind'}, by {_by(behind)}" for name, behind in pairs]
     return [
         f"First reported were losses from {min(FIRST_REPORTED.values())} to {max(FIRST_REPORTED.values())}, in the order "
-        f"{', '.join(then)}. By one recipe on the same tokens the four are within {gap:.2f} nats, each known to ± "
-        f"{error:.2f}, in the order {', '.join(now)}."
+        f"{', '.join(then)}. By one recipe on the same tokens {best['config']} does best ({best['loss']:.3f}); "
+        f"{'; '.join(beside)}: paired on the same text, one seed each."
     ]
 
 

@@ -38,8 +38,13 @@ def manifest(
 
 
 def versions() -> dict[str, Any]:
-    """The versions that a result may depend on; packages are looked up, not imported."""
-    found: dict[str, Any] = {"makegpt": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    """The machine and the versions that a result may depend on; packages are looked up, not imported."""
+    found: dict[str, Any] = {
+        "makegpt": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+    }
     for package in ("torch", "numpy", "tiktoken", "safetensors"):
         try:
             found[package] = metadata.version(package)

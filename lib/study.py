@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -25,7 +25,7 @@ FILE = "study.yaml"
 Row = dict[str, Any]
 
 _KEYS = {"dataset", "changes", "runs"}
-_LONG_ONLY = "long_only"
+_FLAGS = {"long_only", "paired"}
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,26 @@ class Planned:
     step_seconds: float
     run_seconds: float
     long_only: bool = False
+    paired: bool = False
 
     @property
     def name(self) -> str:
         """What it is trained with, in words: the name of its folder."""
-        keys = [key for key in sorted(self.changes) if not key.startswith("evaluate.")]
-        return ",".join([self.config_name, *(f"{key.partition('.')[2]}={self.changes[key]}" for key in keys)])
+        changes = {key.rpartition(".")[2]: self.changes[key] for key in sorted(self.changes) if key.startswith(_TRAINED_WITH)}
+        return ",".join([self.config_name, *(f"{key}={value}" for key, value in changes.items())])
+
+    def folder(self, artifacts: Path) -> Path:
+        """Where its run is, or will be."""
+        return artifacts / "study" / self.dataset / self.name
 
     def config(self) -> Config:
         """Its whole configuration."""
         return params.resolve(
             _tree(params.find().resolve()), self.config_name, [f"{key}={value}" for key, value in self.changes.items()]
         )
+
+
+_TRAINED_WITH = ("model.", "train.")  # the sections a run depends on, beside its dataset
 
 
 @cache
@@ -68,16 +76,23 @@ def load(path: Path | None = None) -> list[Planned]:
         raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     planned: list[Planned] = []
     for experiment, said in tree.items():
-        if not isinstance(said, dict) or set(said) - {_LONG_ONLY} != _KEYS or not isinstance(said["runs"], list):
+        if not isinstance(said, dict) or set(said) - _FLAGS != _KEYS or not isinstance(said["runs"], list):
             raise UsageError(f"{path}: {experiment} must have {', '.join(sorted(_KEYS))}, and runs must be a list")
+        flags = {name: _flag(said.get(name, "false"), f"{path}: {experiment}: {name}") for name in _FLAGS}
         for line in said["runs"]:
             if not isinstance(line, dict):
                 raise UsageError(
-                    f"{path}: {experiment}: a run is a mapping with config, step_seconds and changes, not {line!r}"
+                    f"{path}: {experiment}: a run is a mapping with config, step_seconds, run_seconds and changes, not {line!r}"
                 )
             expanded = _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
-            planned += [replace(one, long_only=said.get(_LONG_ONLY) == "true") for one in expanded]
+            planned += [replace(one, long_only=flags["long_only"], paired=flags["paired"]) for one in expanded]
     return planned
+
+
+def _flag(said: Any, where: str) -> bool:
+    if said not in ("true", "false"):
+        raise UsageError(f"{where} is true or false, not {said!r}")
+    return bool(said == "true")
 
 
 def _joined(changes: Any) -> dict[str, Any]:
@@ -144,7 +159,7 @@ def do(one: Planned, artifacts: Path, device: torch.device, stop_asked: Callable
     """Train one run of the study, or go on with it, below `artifacts`; what happens on the way, and last what came of it."""
     config = one.config()
     data = dataset_of(one, config, artifacts)
-    folder = artifacts / "study" / one.dataset / one.name
+    folder = one.folder(artifacts)
     yield from training.train(
         folder, data, config.model, config.train, device, resume=True, started=provenance.now(), stop_asked=stop_asked
     )
@@ -196,10 +211,13 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "memorisation": found.get("memorisation"),
         "seconds": run.seconds(folder),
         "threads": manifest["threads"],
-        "commit": manifest["versions"]["commit"],
+        "versions": {name: manifest["versions"].get(name) for name in _MADE_WITH},
         "date": manifest["ended"][:10],
         "model_sha256": sha256,
     }
+
+
+_MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
 
 
 def _evaluation(folder: Path, model_sha256: str) -> dict[str, Any] | None:
@@ -210,12 +228,26 @@ def _evaluation(folder: Path, model_sha256: str) -> dict[str, Any] | None:
     return found if found["model_sha256"] == model_sha256 else None
 
 
+def pair(rows: list[Row], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
+    """Tell the rows of `paired` experiments by how much each is behind the best of them, token by token: `behind_best`."""
+    for experiment in {one.experiment: None for one in planned if one.paired}:
+        runs = [(row, one.folder(artifacts)) for row, one in zip(rows, planned, strict=True) if one.experiment == experiment]
+        best, best_folder = min(runs, key=lambda each: each[0]["loss"])
+        first = run.load(best_folder, device)
+        stretch = of_dataset(best_folder, first, Dataset(run.dataset_folder(best_folder)), "val")
+        for row, folder in runs:
+            if row is not best:
+                other = run.load(folder, device)
+                row["behind_best"] = assessment.against(other, first, stretch, device)["difference"]
+
+
 def about(rows: Iterable[Row]) -> dict[str, Any]:
     """When, where and by which code the trainings of `rows` were done."""
     done = list(rows)
+    versions = [row["versions"] for row in done]
     return {
         "dates": sorted({row["date"] for row in done}),
-        "commits": sorted({str(row["commit"]) for row in done}),
-        "processor": provenance.processor(),
-        "versions": {name: version for name, version in provenance.versions().items() if name in ("python", "torch", "numpy")},
+        "commits": sorted({f"{each['commit']}{' and changes' if each['dirty'] else ''}" for each in versions}),
+        "processors": sorted({each["processor"] for each in versions if each["processor"]}),
+        "versions": {name: sorted({each[name] for each in versions}) for name in ("python", "torch", "numpy")},
     }

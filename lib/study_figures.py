@@ -45,21 +45,22 @@ def _equal_size(axes: Axes, rows: list[Row]) -> None:
     axes.set_xlabel("layers × width, from wide to deep")
     axes.set_ylabel("validation loss (nats a character)")
     score, error = findings.depth_score(rows)
-    axes.set_title(f"equal size\ndepth score {score:+.3f} ± {error:.3f}", fontsize=10)
+    known = "" if error is None else f" ± {error:.3f}"
+    axes.set_title(f"equal size\ndepth score {score:+.3f}{known}", fontsize=10)
 
 
 def _points(axes: Axes, found: list[Mean], style: tuple[str, str], label: str, line: bool = True) -> None:
     axes.errorbar(
         [mean.x for mean in found],
         [mean.loss for mean in found],
-        yerr=[2 * mean.error for mean in found],
+        yerr=None if found[0].error is None else [2 * (mean.error or 0.0) for mean in found],
         color=style[0],
         marker=style[1],
         markersize=5,
         capsize=3,
         linewidth=1.2,
         linestyle="-" if line else "none",
-        label=f"{label} (± two errors)",
+        label=label if found[0].error is None else f"{label} (± two errors)",
     )
 
 

@@ -13,20 +13,42 @@ RESULTS = "results.json"
 def read(path: Path) -> dict[str, Any]:
     """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError where they are none."""
     found = artifact.read_json(path)
-    if not isinstance(found, dict) or not {"about", "runs"} <= found.keys() or not found["runs"]:
+    if not _are_results(found):
         raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")
     return found
+
+
+def _are_results(found: Any) -> bool:
+    def has(one: Any, keys: set[str]) -> bool:
+        return isinstance(one, dict) and keys <= one.keys()
+
+    return (
+        has(found, {"about", "runs"})
+        and has(found["about"], _ABOUT)
+        and isinstance(found["runs"], list)
+        and found["runs"] != []
+        and all(has(row, _ROW) for row in found["runs"])
+    )
+
+
+_ABOUT = {"dates", "commits", "processors", "versions"}
+_ROW = {
+    "experiment", "config", "layers", "width", "learning_rate", "drop_rate", "weight_decay", "seed", "parameters", "in_blocks",
+    "in_embeddings", "steps", "tokens", "best_step", "curve", "loss", "bits_per_byte", "standard_error", "baselines", "seconds",
+    "threads",
+}  # fmt: skip
 
 
 def lines(results: dict[str, Any]) -> list[str]:
     """The findings in sentences, and the table, as Markdown."""
     rows, about = results["runs"], results["about"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    versions = ", ".join(f"{name} {' or '.join(each)}" for name, each in about["versions"].items())
     threads = " or ".join(map(str, sorted({row["threads"] for row in rows})))
-    commits = ", ".join(commit[:7] for commit in about["commits"])
+    commits = ", ".join(commit[:7] + commit[40:] for commit in about["commits"])
+    processors = " or ".join(about["processors"])
     dates = " to ".join(dict.fromkeys((about["dates"][0], about["dates"][-1])))
     return [
-        f"The trainings are of {dates}, on {about['processor']}, {threads} threads each, {versions}, by commit {commits}.",
+        f"The trainings are of {dates}, on {processors}, {threads} threads each, {versions}, by commit {commits}.",
         "",
         *findings.history(rows),
         "",

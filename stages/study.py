@@ -69,6 +69,7 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
                 if stop.asked():
                     shown.note("stopped; the same command goes on from there")
                     sys.exit(128 + stop.number)
+        study.pair(rows, planned, artifacts, chosen)
         found = {"about": study.about(rows), "runs": rows}
         artifact.write_json(output / study_report.RESULTS, found)
     study_report.write_figures(found, output, config.plot)

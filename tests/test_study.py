@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lib import findings, params, study, study_report
+from lib import findings, params, references, study, study_report
 from lib.errors import UsageError
+from lib.laboratory import CHECKS
 from tests.conftest import PROJECT, Here
 
 
@@ -67,6 +68,7 @@ def test_a_budget_that_leaves_no_steps_is_refused() -> None:
         ("one:\n  dataset: hamlet\n  runs: []\n", "one must have changes, dataset, runs"),
         ("one:\n  dataset: hamlet\n  changes: {}\n  runs: 3\n", "runs must be a list"),
         ("one:\n  dataset: hamlet\n  changes: {}\n  runs: [{config: debug}]\n", "its step_seconds"),
+        ("one:\n  paired: yes\n  dataset: hamlet\n  changes: {}\n  runs: []\n", "paired is true or false, not 'yes'"),
         (
             "one:\n  dataset: hamlet\n  changes: {}\n  runs: [{config: debug, step_seconds: x, run_seconds: 1}]\n",
             "its step_seconds",
@@ -110,6 +112,7 @@ def of_depths(losses: dict[int, float], noise: float = 0.003) -> list[dict[str, 
         ({1: 1.7, 2: 1.75, 4: 1.8, 8: 1.85, 12: 1.9}, "wider is better"),
         ({1: 1.9, 2: 1.85, 4: 1.8, 8: 1.75, 12: 1.7}, "deeper is better"),
         ({1: 1.8, 2: 1.8, 4: 1.8, 8: 1.8, 12: 1.8}, "neither: at this size"),
+        ({1: 1.8, 2: 1.8, 4: 1.9, 8: 1.8, 12: 1.8}, "neither: the widest and the deepest do as well as each other"),
     ],
 )
 def test_the_conclusion_follows_from_the_losses(losses: dict[int, float], survives: str) -> None:
@@ -122,6 +125,33 @@ def test_the_best_is_named_with_those_that_tie_and_how_far_the_others_are_behind
     assert findings.sentence(of_depths({1: 1.7, 2: 1.8}), "So").startswith(
         "So: 1 layer does best (1.700); behind are 2 by 0.100"
     )
+
+
+def test_what_a_seed_does_to_all_alike_is_no_error() -> None:
+    """Weight decay 0.1 and 3, as they came out once: the seeds differ by more than the two do, and in both alike."""
+    losses = {0.1: (5.9237, 5.9027, 5.8906), 3.0: (5.9089, 5.876, 5.8723)}
+    rows = [
+        row("regularisation", 2, 128, seed, loss, weight_decay=decay)
+        for decay, three in losses.items()
+        for seed, loss in enumerate(three, 1)
+    ]
+    few, many = findings.means(rows, lambda each: each["weight_decay"])
+    differences = np.subtract(*losses.values())
+    assert few.error
+    assert many.error
+    assert np.hypot(few.error, many.error) == pytest.approx(differences.std(ddof=1) / np.sqrt(3)), "that of the pairs"
+    assert findings.compared([few, many])[2] == [few]
+
+
+def test_one_seed_proves_nothing() -> None:
+    rows = [each for each in of_depths({1: 1.9, 2: 1.901, 4: 1.9011}, noise=0) if each["seed"] == 1]
+    size = findings.of(rows, "equal_size")
+    assert {mean.error for mean in findings.means(size, lambda each: each["layers"])} == {None}
+    best = "So: 1 layer does best (1.900), 2 and 4 within the error; nothing tells the others from it."
+    assert findings.sentence(size, "So") == best
+    assert findings.conclusion(rows)[-1].endswith("makes no difference that 1 seed can show.")
+    score, error = findings.depth_score(size[:2])
+    assert (score, error) == (pytest.approx(-0.001), None)
 
 
 def test_the_depth_score_is_what_a_doubling_gains() -> None:
@@ -156,6 +186,7 @@ def test_the_table_has_a_line_a_way_to_train_with_the_mean_and_the_spread_of_its
 
 STUDY = """
 the_four:
+  paired: true
   dataset: play
   changes: {model.emb_dim: 16, train.max_steps: 4, train.eval_interval: 2, train.batch_size: 2}
   runs:
@@ -185,11 +216,18 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
         f"debug,emb_dim=16,n_layers={n},batch_size=2,eval_interval=2,max_steps=4" for n in (1, 2)
     ]
     assert "| the_four | debug |" in first.out
+    (behind,) = [each["behind_best"] for each in (one, two) if "behind_best" in each]
+    assert behind["loss"] == pytest.approx(abs(one["loss"] - two["loss"]), rel=1e-4)
     assert {path.name for path in (tiny_study / "out").iterdir()} == {"results.json", "the_four.png", "the_four.svg"}
     (runs[1] / "model.safetensors").unlink()  # as if it had been killed just before the end
     again = here("study", "-o", "out")
     assert again.out == first.out
     assert (tiny_study / "out" / "results.json").read_bytes() == results
+
+
+def test_the_losses_first_reported_are_those_that_are_referred_to() -> None:
+    reference = references.load(CHECKS, PROJECT / "references.yaml")["depth-and-width"]
+    assert tuple(findings.FIRST_REPORTED.values()) == reference.expected
 
 
 def test_a_study_without_its_dataset_says_how_to_make_it(tiny_study: Path, here: Here) -> None:
@@ -217,5 +255,8 @@ def test_each_shape_was_trained_at_the_rate_that_was_best_for_it() -> None:
 
 
 def test_results_that_are_none_are_refused(here: Here, tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text(json.dumps({"runs": []}))
-    assert "holds no results" in here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
+    about = {"dates": [], "commits": [], "processors": [], "versions": {}}
+    for none in ({"runs": []}, {"about": about, "runs": []}, {"about": about, "runs": [{"experiment": "rates"}]}):
+        (tmp_path / "results.json").write_text(json.dumps(none))
+        told = here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
+        assert "holds no results of a study; `study -o DIR` writes them" in told
