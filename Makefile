@@ -165,7 +165,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(VENV)/ready $@
 
 test: | $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-kill: | $(READY)
 	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
