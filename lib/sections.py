@@ -10,7 +10,7 @@ from lib.curves import Curve, loss_figure, position_figure
 from lib.errors import MakegptError
 from lib.markup import Html, element, table, terms
 from lib.scores import is_tie
-from lib.subject import Subject, chart, missing, number, spread
+from lib.subject import Subject, chart, missing, number, thin
 
 _FIGURE = PlotConfig(prompt="", width=4.9, height=3.4, dpi=100)  # inches: small enough to be read on a phone
 
@@ -74,7 +74,7 @@ def curves(subject: Subject) -> Html:
     )
     drawn = loss_figure([Curve(subject.name, subject.metrics, shown)], _FIGURE)
     rows = [
-        (f"{line['step']:,}", number(line["train_loss"], ".3f"), number(line["val_loss"], ".3f")) for line in spread(validated)
+        (f"{line['step']:,}", number(line["train_loss"], ".3f"), number(line["val_loss"], ".3f")) for line in thin(validated)
     ]
     numbers = table("Losses at validations, nats a token", ("step", "training, this batch", "validation"), rows)
     return Html(
@@ -91,7 +91,7 @@ def texts(subject: Subject) -> Html:
     """What the model wrote as it learnt, and what `generate` made of it in the end."""
     made = Html("")
     if subject.samples:
-        shown = spread(subject.samples)
+        shown = thin(subject.samples)
         few = "" if len(shown) == len(subject.samples) else f" {len(shown)} of {len(subject.samples):,} are shown."
         losses = {line["step"]: line["val_loss"] for line in subject.metrics or []}
         items = [element("li", _when(line, losses.get(line["step"])), _text(line["prompt"], line["text"])) for line in shown]

@@ -63,7 +63,7 @@ def chart(figure: Figure, name: str, description: str, caption: str) -> Html:
     return element("figure", Html(inline(figure, name, visible(description))), element("figcaption", caption))
 
 
-def spread(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most `SHOWN` of the lines, the first and the last among them, at even distances."""
     if len(lines) <= SHOWN:
         return lines

@@ -252,10 +252,10 @@ def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: d
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
     lines = [{"step": step} for step in range(1000)]
-    shown = [line["step"] for line in subject.spread(lines)]
+    shown = [line["step"] for line in subject.thin(lines)]
     assert (len(shown), shown[0], shown[-1]) == (subject.SHOWN, 0, 999)
     assert len(set(shown)) == subject.SHOWN
-    assert subject.spread(lines[:3]) == lines[:3]
+    assert subject.thin(lines[:3]) == lines[:3]
 
 
 def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:
