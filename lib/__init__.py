@@ -35,7 +35,7 @@ LAYERS = (
     ("cost", "figures", "inspection", "comparison", "book", "laboratory", "study", "findings"),
     ("diagrams", "blueprint", "curves", "ladder", "surprise", "reproduction", "study_figures", "inline_svg"),
     ("study_report",),
-    ("report", "subject"),
+    ("plots", "subject"),
     ("sections",),
     ("page",),
 )

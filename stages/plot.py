@@ -74,14 +74,14 @@ def main(
     if output is None:
         raise UsageError(f"plot {kind} makes a picture; give -o FILE, .png or .svg")
 
-    from lib import figures, report
+    from lib import figures, plots
 
     figures.format_of(output)
     configs = {str(word): config_named(str(word)) for word in folders if _is_config(word)} if kind == "model" else {}
-    drawn = report.figure(kind, folders, config, panels=panels, configs=configs)
-    figures.save(drawn, output, config.plot, report.provenance(kind, folders, config, configs=configs))
+    drawn = plots.figure(kind, folders, config, panels=panels, configs=configs)
+    figures.save(drawn, output, config.plot, plots.provenance(kind, folders, config, configs=configs))
     if summary:
-        say(report.summary(folders[0]))
+        say(plots.summary(folders[0]))
 
 
 def _is_config(word: Path) -> bool:
@@ -94,7 +94,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
 
-    from lib import artifact, assessment, device, report, run, surprise
+    from lib import artifact, assessment, device, plots, run, surprise
     from lib.stretch import of_text
     from stages.shared.reading import read_stretch
 
@@ -105,7 +105,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     else:
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
-        artifact.write_text(output, report.surprise(folder, trained, stretch, config))
+        artifact.write_text(output, plots.surprise(folder, trained, stretch))
     elif tokens.coloured(sys.stdout):
         for piece in surprise.pieces(trained, stretch, cpu):
             click.echo(tokens.passage(surprise.printable(piece.text), surprise.level(piece.nats)), nl=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import comparison, figures, params, report, run
+from lib import comparison, figures, params, plots, run
 from lib.comparison import Row
 from lib.model.attention import attention_of
 from tests.conftest import PROJECT, Here, Stage
@@ -86,13 +86,13 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
-    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance(kind, (), config))
+    figures.save(plots.figure(kind, (), config), tmp_path / "figure.svg", config.plot, plots.provenance(kind, (), config))
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
 def test_the_model_is_drawn_with_the_shapes_and_counts_of_every_part() -> None:
     config = params.resolve(params.load(PROJECT / "params.yaml"), "gpt2_small", [])
-    (axes,) = report.figure("model", (), config).axes
+    (axes,) = plots.figure("model", (), config).axes
     told = [text.get_text() for text in axes.texts]
     for name, weights, holds in [
         ("tok_emb", "50,257 × 768", "38,597,376"),
@@ -121,7 +121,7 @@ def test_a_run_and_a_config_are_drawn_side_by_side(evaluated: Path, here: Here, 
 
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:
     config = params.resolve(params.load(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
-    (axes,) = report.figure("mask", (), config).axes
+    (axes,) = plots.figure("mask", (), config).axes
     attention = attention_of(config.model)
     assert (axes.images[0].get_array() == attention.mask.numpy()).all()
 

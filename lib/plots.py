@@ -1,4 +1,4 @@
-"""What the pipeline has to show: a figure of a kind, and a run in words: what came out, what to try next."""
+"""What `plot` shows: a figure of each kind, and a run in words: what came out, what to try next."""
 
 import hashlib
 from dataclasses import replace
@@ -120,7 +120,7 @@ def _compared(folders: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def surprise(folder: Path, trained: Trained, stretch: Stretch, config: Config) -> str:
+def surprise(folder: Path, trained: Trained, stretch: Stretch) -> str:
     """The page of a text that the run in `folder` has read."""
     found = list(surprises.pieces(trained, stretch, torch.device("cpu")))
     text = hashlib.sha256("".join(piece.text for piece in found).encode()).hexdigest()
