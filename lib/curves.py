@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.config import PlotConfig
-from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_axes, short
+from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_axes, quiet_grid, short
 
 
 @dataclass(frozen=True)
@@ -172,5 +172,5 @@ def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("position in the window")
     axes.set_ylabel("loss (nats a token)")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     return figure

@@ -62,9 +62,14 @@ def short(number: float, _: Any = None) -> str:
     return f"{number:.3g}"
 
 
+def quiet_grid(axes: Axes) -> None:
+    """The grid of every figure that has one: seen where it is looked for, and not before."""
+    axes.grid(alpha=0.25)
+
+
 def plain_axes(axes: Axes) -> None:
     """A quiet grid, and no frame where there is no scale."""
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
