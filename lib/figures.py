@@ -119,7 +119,7 @@ def edge_labels(axes: Axes, labels: Sequence[tuple[float, str]], size: float = 8
 def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, Any]) -> None:
     """Write `figure` whole, with its `provenance` in the file's metadata."""
     kind = format_of(path)
-    note = artifact.canonical(provenance)
+    note = artifact.canonical(provenance).encode("utf-8", "backslashreplace").decode()  # a folder's name may be no Unicode
     metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
     with artifact.replacing(path) as beside, matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
         figure.savefig(beside, format=kind, dpi=config.dpi, metadata=metadata)

@@ -127,6 +127,13 @@ def test_the_same_input_gives_the_same_bytes_which_tell_what_it_was(words: str, 
     assert len(one["files"]["evaluation.json"]) == 64
 
 
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_run_whose_name_is_no_unicode_is_drawn(small: Path, here: Here, tmp_path: Path, ending: str) -> None:
+    shutil.copytree(small / "run", odd := tmp_path / "caf\udce9-play")
+    here("plot", "loss", odd, "-o", tmp_path / f"figure.{ending}")
+    assert b"caf\\udce9-play" in (tmp_path / f"figure.{ending}").read_bytes()
+
+
 HOSTILE = "<script>alert('1')</script> &amp; \"naïve\" 中\x1b[31m\u202e\x00\r\n\t</pre>"
 
 
