@@ -48,10 +48,11 @@ def plain(text: str) -> str:
 
 def brief(names: Sequence[str]) -> tuple[list[str], str]:
     """Names of runs, `config-dataset`, less a dataset that all of several share, and that as words: "" or " on hamlet"."""
-    ends = {name.rpartition("-")[2] for name in names if "-" in name.strip("-")}
-    if len(names) < 2 or len(ends) != 1 or not all(name.endswith(f"-{min(ends)}") for name in names):
+    parts = [name.partition("-") for name in names]  # no config has a "-" in its name
+    datasets = {dataset for _, _, dataset in parts}
+    if len(names) < 2 or len(datasets) != 1 or not all(config and dataset for config, _, dataset in parts):
         return list(names), ""
-    return [name.removesuffix(f"-{min(ends)}") for name in names], f" on {min(ends)}"
+    return [config for config, _, _ in parts], f" on {min(datasets)}"
 
 
 def short(number: float, _: Any = None) -> str:

@@ -92,7 +92,8 @@ def test_panels_have_the_same_axes_and_each_its_own_baselines() -> None:
 
 def test_a_dataset_that_all_share_is_said_once() -> None:
     assert brief(["big-play", "small-play"]) == (["big", "small"], " on play")
-    for names in (["big-play"], ["big-play", "small-novel"], ["big", "small"]):
+    assert brief(["gpt_balanced-my-text", "decoder-my-text"]) == (["gpt_balanced", "decoder"], " on my-text")
+    for names in (["-play", "big-play"], ["big-", "small-"], ["big-play"], ["big-play", "small-novel"], ["big", "small"]):
         assert brief(names) == (names, "")
 
 
