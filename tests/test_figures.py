@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from lib import comparison, curves, params, surprise
 from lib.comparison import Row
@@ -88,6 +89,15 @@ def test_panels_have_the_same_axes_and_each_its_own_baselines() -> None:
     assert [axes.get_title() for axes in panels] == ["a", "b", "c", "d"]
     assert [texts(axes) for axes in panels] == [[f"unigram 5.{number}00"] for number in range(4)]
     assert len({axes.get_ylim() for axes in panels}) == 1
+
+
+def test_the_labels_of_a_panel_stand_where_the_limits_of_all_panels_put_them() -> None:
+    close = {f"{number}-gram": 5 + number / 7 for number in range(5)}
+    figure = curves.panels_figure([curve("a", **close), curve("b", unigram=0.5), curve("c", **close)], PLOT)
+    figure.draw_without_rendering()
+    for axes in figure.axes[:3]:
+        boxes = sorted((Text.get_window_extent(text) for text in axes.texts), key=lambda box: box.y0)
+        assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
 
 
 def test_a_dataset_that_all_share_is_said_once() -> None:
