@@ -14,7 +14,7 @@ from lib import curves as learning
 from lib import surprise as surprises
 from lib.blueprint import model_figure
 from lib.comparison import Row
-from lib.config import Config, ModelConfig
+from lib.config import Config, ModelConfig, PlotConfig
 from lib.continuation import encode
 from lib.curves import Curve
 from lib.errors import MakegptError, UsageError
@@ -23,7 +23,7 @@ from lib.model.maps import attention_maps, attentions
 from lib.pretrained import RELEASED_TOKENS
 from lib.run import Trained
 from lib.stretch import Stretch
-from lib.study_figures import depth_figure
+from lib.study_figures import FIGURES
 from lib.tokenizer.bytes_ import BytesTokenizer
 
 
@@ -42,7 +42,7 @@ def figure(
         case "ladder":
             return ladder_figure(_compared(folders), plot)
         case "depth":
-            return depth_figure(study_report.read(folders[0])["runs"], plot)
+            return _depth(folders[0], plot)
         case "attention":
             return _attention(folders[0], config)
         case "mask":
@@ -99,6 +99,16 @@ def _known(config: Config) -> ModelConfig:
             f"the vocabulary of tokenizer {kind} comes from a text; say its size with --set model.vocab_size=65, or name a run"
         )
     return replace(config.model, vocab_size=_VOCABULARIES[kind])
+
+
+def _depth(results: Path, plot: PlotConfig) -> Figure:
+    rows = study_report.read(results)["runs"]
+    draw, experiments = FIGURES["depth"]
+    if missing := experiments - {row["experiment"] for row in rows}:
+        raise MakegptError(
+            f"{results} has no trainings of {', '.join(sorted(missing))}, which plot depth shows; `study -o DIR` does them all"
+        )
+    return draw(rows, plot)
 
 
 def _attention(folder: Path, config: Config) -> Figure:

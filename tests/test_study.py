@@ -219,3 +219,10 @@ def test_each_shape_was_trained_at_the_rate_that_was_best_for_it() -> None:
 def test_results_that_are_none_are_refused(here: Here, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"runs": []}))
     assert "holds no results" in here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
+
+
+def test_the_figure_of_depth_needs_all_experiments_of_depth(here: Here, tmp_path: Path) -> None:
+    rows = [row("equal_size", layers, SHAPES[layers], 1, 1.8) for layers in SHAPES]
+    (tmp_path / "results.json").write_text(json.dumps({"about": {}, "runs": rows}))
+    told = here("plot", "depth", tmp_path / "results.json", "-o", tmp_path / "depth.svg", code=1).err
+    assert "has no trainings of equal_compute, equal_width, which plot depth shows; `study -o DIR` does them all" in told
