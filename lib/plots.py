@@ -1,6 +1,7 @@
 """What `plot` shows: a figure of each kind, and a run in words: what came out, what to try next."""
 
 import hashlib
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable, Mapping
@@ -181,16 +182,19 @@ def _provenance(folder: Path) -> dict[str, Any]:
     }
 
 
-def summary(folder: Path) -> str:
-    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files."""
+def summary(folder: Path, figure: Path) -> str:
+    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files.
+
+    `figure` counts as one of these where it is about to be written into `folder`.
+    """
     manifest = run.finished_manifest(folder)
+    facts, steps = manifest["facts"], manifest["parameters"].get("train", {}).get("max_steps")
     evaluation = assessment.read(folder)
     sample_file = folder / run.SAMPLE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
-    train = manifest["parameters"]["train"]
+    told = "imported" if run.imported(manifest) else f"{steps} steps, best at step {facts['best_step']}"
     lines = [
-        f"{folder.name}: {manifest['facts']['parameters']:,} parameters, {train['max_steps']} steps, "
-        f"best at step {manifest['facts']['best_step']}",
+        f"{folder.resolve().name}: {facts['parameters']:,} parameters, {told}",
         "",
         *comparison.table(comparison.rows([folder])),
         "",
@@ -200,12 +204,13 @@ def summary(folder: Path) -> str:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
     lines += [
         "",
-        f"Everything is in {folder}/ ({', '.join(_made(folder))})",
+        f"Everything is in {folder}/ ({', '.join(_made(folder, figure))})",
         "",
         "Next:",
-        f"    .venv/bin/generate {folder} 'To be, or not' --temperature 0.7",
-        f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer; TEXT=my.txt takes a text of yours",
+        f"    .venv/bin/generate {shlex.quote(str(folder))} 'To be, or not' --temperature 0.7",
     ]
+    if steps is not None:
+        lines.append(f"    with SET=train.max_steps={2 * steps} the same make trains longer; TEXT=my.txt takes a text of yours")
     return "\n".join(lines)
 
 
@@ -214,6 +219,6 @@ def _first_lines(text: str, count: int) -> list[str]:
     return lines[:count] + (["…"] if len(lines) > count else [])
 
 
-def _made(folder: Path) -> list[str]:
+def _made(folder: Path, figure: Path) -> list[str]:
     names = (run.MODEL, run.EVALUATION, run.SAMPLE, run.LOSS_FIGURE, run.METRICS)
-    return [name for name in names if (folder / name).is_file()]
+    return [name for name in names if (folder / name).is_file() or (folder / name).resolve() == figure.resolve()]

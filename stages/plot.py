@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from lib.config import Config
 from lib.errors import UsageError
@@ -14,6 +15,7 @@ from stages.shared import tokens
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
 OF_RESULTS = ("depth",)
 OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
+_SUMMED_UP = ("loss", "ladder", "attention")
 _TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
 
 
@@ -60,12 +62,14 @@ def main(
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
     if kind in OF_RESULTS and not folders:
         raise UsageError(f"plot {kind} shows the results of a study; name its results.json, or docs/study/results.json")
-    if summary and kind not in OF_RUNS:
-        raise UsageError(f"--summary sums up a run, and plot {kind} shows none")
+    if summary and kind not in _SUMMED_UP:
+        raise UsageError(f"--summary sums up a run beside its figure: plot loss, ladder or attention; plot {kind} has none")
     if panels and kind != "loss":
         raise UsageError(f"--panels is for plot loss; plot {kind} has none")
     if text_file is not None and kind != "tokens":
         raise UsageError(f"--text is for plot tokens; plot {kind} reads none")
+    if text_file is not None and _given("plot_prompt"):
+        raise UsageError("give --text or --prompt, not both: plot tokens reads one text")
     if (kind in OF_CONFIGS and folders and kind != "model") or (kind in _TAKES and len(folders) > 1):
         raise UsageError(f"plot {kind} takes {_TAKES.get(kind, 'no run, but --config')}; not {folders[-1]}")
     if kind == "tokens":
@@ -79,9 +83,15 @@ def main(
     figures.format_of(output)
     configs = {str(word): config_named(str(word)) for word in folders if _is_config(word)} if kind == "model" else {}
     drawn = plots.figure(kind, folders, config, panels=panels, configs=configs)
+    told = plots.summary(folders[0], output) if summary else None
     figures.save(drawn, output, config.plot, plots.provenance(kind, folders, config, configs=configs))
-    if summary:
-        say(plots.summary(folders[0]))
+    if told is not None:
+        say(told)
+
+
+def _given(option: str) -> bool:
+    """Whether an option stands in the command itself."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _is_config(word: Path) -> bool:
