@@ -88,7 +88,7 @@ def _comparison(subjects: list[Subject]) -> Html:
     made = "".join(tables)
     if waiting:
         made += element("p", f"Not evaluated yet: {', '.join(waiting)}. Their sections say what to run.", class_="missing")
-    trained = [Curve(one.name, one.metrics, {}) for one in subjects if one.metrics]
+    trained = [Curve(one.name, one.metrics, {}, one.manifest["facts"].get("tokenizer")) for one in subjects if one.metrics]
     if len(trained) > 1:
         told = "Validation loss by step, the best of each run marked."
         if len(tables) > 1:

@@ -100,11 +100,7 @@ def texts(subject: Subject) -> Html:
     elif subject.imported:
         made = missing("It was imported, so there are no samples of a training.")
     else:
-        anew = [shlex.quote(word) for word in str(subject.manifest.get("command", "train DATASET -o RUN")).split()]
-        made = missing(
-            "No samples were kept through this training;",
-            " ".join([*anew, "--resume", "never"]),
-        )
+        made = missing("No samples were kept through this training; one that keeps them is", _anew(subject))
     file = subject.folder / run.SAMPLE
     if file.is_file():
         sample = file.read_bytes().decode("utf-8", "replace")
@@ -112,6 +108,13 @@ def texts(subject: Subject) -> Html:
         return Html(made + final + _text("", sample.strip("\n")))
     folder, quoted = (shlex.quote(str(path)) for path in (subject.folder, file))
     return Html(made + missing("A text of the finished model is made by", f"generate {folder} -o {quoted}"))
+
+
+def _anew(subject: Subject) -> str:
+    """The training once more, with samples; the manifest's command is quoted for a shell already."""
+    interval = subject.manifest["parameters"]["train"].get("sample_interval")
+    kept = " --set train.sample_interval=30" if interval == 0 else ""
+    return f"{subject.manifest.get('command', 'train DATASET -o RUN')}{kept} --resume never"
 
 
 def _when(line: dict[str, Any], loss: float | None) -> Html:

@@ -193,6 +193,27 @@ def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path:
     assert "an artifact that is no longer there" in told
 
 
+@pytest.mark.parametrize(("interval", "more"), [(0, " --set train.sample_interval=30"), (None, ""), (30, "")])
+def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Path, interval: int | None, more: str) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    (tmp_path / "run" / samples.FILE).unlink()
+    manifest = run.finished_manifest(small / "run")
+    manifest["command"] = "train 'my data' -o 'my run' --config debug"
+    manifest["parameters"]["train"]["sample_interval"] = interval
+    artifact.write_json(tmp_path / "run" / artifact.MANIFEST, manifest)
+    told = Outline(page.page([tmp_path / "run"])).text
+    assert f"one that keeps them is train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+
+
+def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    manifest = run.finished_manifest(small / "run")
+    manifest["facts"]["tokenizer"] = "0" * 64
+    artifact.write_json(tmp_path / "run" / artifact.MANIFEST, manifest)
+    assert "compare the shapes of the curves, not their heights" in page.page([small / "run", tmp_path / "run"])
+    assert "not their heights" not in page.page([small / "run", small / "run"])
+
+
 def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     (tmp_path / "imported").mkdir()
     for name in (run.MODEL, run.CONFIG, "tokenizer.json"):
