@@ -65,11 +65,12 @@ ladder:
 	done
 	@$(BIN)/compare $$($(PLAN) runs '$(LADDER)' '$(DATASET)' '$(TEXT)' '$(SET)')
 
+comparison: export GIVEN := $(if $(filter-out file,$(origin DATASET)), DATASET='$(DATASET)')$(if $(TEXT), TEXT='$(TEXT)')$(if $(SET), SET='$(SET)')
 comparison: | $(READY)
 	@runs=; for name in $(COMPARED); do \
 	    run=$$($(PLAN) runs "$$name" '$(DATASET)' '$(TEXT)' '$(SET)') || { echo "$$run" >&2; exit 1; }; \
 	    if test -f "$$run/model.safetensors"; then runs="$$runs $$run"; \
-	    else echo "$$run is missing; make all CONFIG=$$name trains it" >&2; fi; \
+	    else printf '%s\n' "$$run is missing; make all CONFIG=$$name$$GIVEN trains it" >&2; fi; \
 	done; \
 	test -n "$$runs" || { echo 'none of these runs is finished' >&2; exit 1; }; \
 	$(BIN)/plot loss --panels $$runs -o artifacts/plots/COMPARISON.png && echo artifacts/plots/COMPARISON.png

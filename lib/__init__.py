@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
-    ("errors", "provenance", "markup"),
+    ("errors", "provenance", "markup", "fields"),
     ("yaml_reader",),
     ("config",),
     ("params",),
@@ -35,7 +35,7 @@ LAYERS = (
     ("cost", "figures", "inspection", "comparison", "book", "laboratory", "study", "findings"),
     ("diagrams", "blueprint", "curves", "ladder", "surprise", "reproduction", "study_figures", "inline_svg"),
     ("study_report",),
-    ("report", "subject"),
+    ("plots", "subject"),
     ("sections",),
     ("page",),
 )

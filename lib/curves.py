@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.config import PlotConfig
-from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_axes, short
+from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_axes, quiet_grid, short
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,22 @@ def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     a_step = {curve.tokens_a_step for curve in curves}
     scales = ["step"] if len(a_step) == 1 or None in a_step else ["step", "tokens"]
     figure = blank(config, across=1 + 0.4 * (len(scales) - 1))
-    grid = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
-    for axes, by in zip(grid, scales, strict=True):
+    panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
+    for axes, by in zip(panels, scales, strict=True):
         _draw(axes, curves, by)
         _scale(axes, by, a_step if len(scales) == 1 else set())
     shared, apart = _shared([curve.baselines for curve in curves])
-    for axes in grid:
-        _baselines(axes, shared, curves, labels=axes is grid[-1])
-    grid[0].set_ylabel("loss (nats a token)")
-    grid[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
+    for axes in panels:
+        _baselines(axes, shared, curves)
+    panels[0].set_ylabel("loss (nats a token)")
+    panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
     title = curves[0].name if len(curves) == 1 else f"{len(curves)} runs{brief([curve.name for curve in curves])[1]}"
     figure.suptitle(plain(title), fontsize=12)
     if len({curve.tokenizer for curve in curves}) > 1:
         _note(figure, "These runs have different tokens: compare the shapes of the curves, not their heights.")
     elif apart:
         _note(figure, f"Not the same for all of these runs, so not drawn: {', '.join(apart)}; with --panels each has its own.")
+    _labels(panels[-1], shared, curves)
     return figure
 
 
@@ -72,8 +73,7 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     columns = math.ceil(math.sqrt(len(curves)))
     rows = math.ceil(len(curves) / columns)
     figure = blank(config, across=0.75 * columns if columns > 1 else 1, down=0.8 * rows if columns > 1 else 1)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    panels = list(grid.flat)
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes, curve in zip(panels, curves, strict=False):
         _draw(axes, [curve], "step")
         axes.set_title(plain(curve.name), fontsize=11)
@@ -87,6 +87,8 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
         axes.set_visible(False)
     if len({curve.tokenizer for curve in curves}) > 1:
         _note(figure, "These runs have different tokens: compare the shapes of the curves, not their heights.")
+    for axes, curve in zip(panels, curves, strict=False):  # once all else has its place, and the common limits are known
+        _labels(axes, curve.baselines, curves)
     return figure
 
 
@@ -129,18 +131,26 @@ def _times(factor: float) -> Callable[[Any], Any]:
     return lambda numbers: numbers * factor
 
 
-def _baselines(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve], labels: bool = True) -> None:
-    """Baselines as lines, named right of the axes; one above all curves is named there, with an arrow and without a line."""
-    losses = [line[key] for curve in curves for line in curve.metrics for key in ("train_loss", "val_loss")]
-    top = max(loss for loss in losses if loss is not None) * 1.03
+def _baselines(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) -> None:
+    """Baselines as lines, the axes high enough for them; one above all curves has none."""
+    inside = [loss for loss in baselines.values() if loss <= _top(curves)]
     low, high = axes.get_ylim()
-    inside = {name: loss for name, loss in baselines.items() if loss <= top}
-    low, high = min([low, *(0.98 * loss for loss in inside.values())]), max([high, *inside.values()])
-    axes.set_ylim(low, high)
-    for loss in inside.values():
+    axes.set_ylim(min([low, *(0.98 * loss for loss in inside)]), max([high, *inside]))
+    for loss in inside:
         axes.axhline(loss, color=QUIET, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
-    if labels:
-        edge_labels(axes, [(min(loss, high), _named(name, loss, name in inside)) for name, loss in baselines.items()])
+
+
+def _labels(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) -> None:
+    """The names of baselines right of the axes, whose limits stay from here on; an arrow where one is above all curves."""
+    _, high = axes.get_ylim()
+    named = [(min(loss, high), _named(name, loss, loss <= _top(curves))) for name, loss in baselines.items()]
+    edge_labels(axes, named)
+
+
+def _top(curves: Sequence[Curve]) -> float:
+    """The highest loss that still has its place beside the curves."""
+    losses = [line[key] for curve in curves for line in curve.metrics for key in ("train_loss", "val_loss")]
+    return 1.03 * max(loss for loss in losses if loss is not None)
 
 
 def _named(name: str, loss: float, inside: bool) -> str:
@@ -172,5 +182,5 @@ def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("position in the window")
     axes.set_ylabel("loss (nats a token)")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     return figure

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.config import ModelConfig, PlotConfig, TrainConfig
-from lib.figures import STYLES, blank, plain
+from lib.figures import STYLES, blank, plain, quiet_grid
 from lib.model.causal_attention import causal_mask
 from lib.model.feed_forward import gelu, silu
 from lib.model.positions import Sinusoidal
@@ -70,7 +70,7 @@ def activations_figure(plot: PlotConfig) -> Figure:
     for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):  # markers would hide it
         axes.plot(x.numpy(), function(x).numpy(), color=colour, linestyle=style, label=name)
     axes.set_xlabel("x")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     axes.legend()
     return figure
 
@@ -89,7 +89,7 @@ def gradients_figure(plot: PlotConfig) -> Figure:
         axes.semilogy(range(1, len(gradients) + 1), gradients, color=colour, marker=marker, label=label)
     axes.set_xlabel("layer, from the input to the output")
     axes.set_ylabel("mean size of the gradient")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     axes.legend()
     return figure
 
@@ -103,5 +103,5 @@ def schedule_figure(config: TrainConfig, plot: PlotConfig) -> Figure:
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     return figure

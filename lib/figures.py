@@ -48,10 +48,11 @@ def plain(text: str) -> str:
 
 def brief(names: Sequence[str]) -> tuple[list[str], str]:
     """Names of runs, `config-dataset`, less a dataset that all of several share, and that as words: "" or " on hamlet"."""
-    ends = {name.rpartition("-")[2] for name in names if "-" in name.strip("-")}
-    if len(names) < 2 or len(ends) != 1 or not all(name.endswith(f"-{min(ends)}") for name in names):
+    parts = [name.partition("-") for name in names]  # no config has a "-" in its name
+    datasets = {dataset for _, _, dataset in parts}
+    if len(names) < 2 or len(datasets) != 1 or not all(config and dataset for config, _, dataset in parts):
         return list(names), ""
-    return [name.removesuffix(f"-{min(ends)}") for name in names], f" on {min(ends)}"
+    return [config for config, _, _ in parts], f" on {min(datasets)}"
 
 
 def short(number: float, _: Any = None) -> str:
@@ -62,9 +63,14 @@ def short(number: float, _: Any = None) -> str:
     return f"{number:.3g}"
 
 
+def quiet_grid(axes: Axes) -> None:
+    """The grid of every figure that has one: seen where it is looked for, and not before."""
+    axes.grid(alpha=0.25)
+
+
 def plain_axes(axes: Axes) -> None:
     """A quiet grid, and no frame where there is no scale."""
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -114,7 +120,7 @@ def edge_labels(axes: Axes, labels: Sequence[tuple[float, str]], size: float = 8
 def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, Any]) -> None:
     """Write `figure` whole, with its `provenance` in the file's metadata."""
     kind = format_of(path)
-    note = artifact.canonical(provenance)
+    note = artifact.canonical(provenance).encode("utf-8", "backslashreplace").decode()  # a folder's name may be no Unicode
     metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
     with artifact.replacing(path) as beside, matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
         figure.savefig(beside, format=kind, dpi=config.dpi, metadata=metadata)

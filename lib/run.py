@@ -25,7 +25,7 @@ from typing import Any, Iterator
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, lines, model, provenance, samples, tokenizer
+from lib import artifact, checkpoint, fields, lines, model, provenance, samples, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -49,6 +49,9 @@ DIVERGED = "diverged.json"
 IMPORT = "import-weights"
 _IMPORTED_FACTS = {"parameters", "tokenizer"}
 _TRAINED_FACTS = {"parameters", "best_step", "best_val_loss"}
+
+#: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
+_METRICS = {"step": int, "tokens?": int, "train_loss": fields.NUMBER | None, "val_loss": fields.NUMBER | None}
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
 _MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, REPORT, DIVERGED, METRICS, TIMINGS, samples.FILE, CONFIG, tokenizer.FILE)
@@ -130,13 +133,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not found or not all({"step", "train_loss", "val_loss"} <= line.keys() for line in found):
+        if fields.damaged(found, [_METRICS]) is not None or all(line["val_loss"] is None for line in found):
             raise ValueError
         return found
     except FileNotFoundError:
         advice = "it was imported, and has no losses to show" if imported(finished_manifest(folder)) else "train the run first"
         raise MakegptError(f"{path} is missing; {advice}") from None
-    except (ValueError, AttributeError):
+    except ValueError:
         raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
 
 

@@ -10,7 +10,7 @@ from lib.curves import Curve, loss_figure, position_figure
 from lib.errors import MakegptError
 from lib.markup import Html, element, table, terms
 from lib.scores import is_tie
-from lib.subject import Subject, chart, missing, number, spread
+from lib.subject import Subject, chart, missing, number, thin
 
 _FIGURE = PlotConfig(prompt="", width=4.9, height=3.4, dpi=100)  # inches: small enough to be read on a phone
 
@@ -74,7 +74,7 @@ def curves(subject: Subject) -> Html:
     )
     drawn = loss_figure([Curve(subject.name, subject.metrics, shown)], _FIGURE)
     rows = [
-        (f"{line['step']:,}", number(line["train_loss"], ".3f"), number(line["val_loss"], ".3f")) for line in spread(validated)
+        (f"{line['step']:,}", number(line["train_loss"], ".3f"), number(line["val_loss"], ".3f")) for line in thin(validated)
     ]
     numbers = table("Losses at validations, nats a token", ("step", "training, this batch", "validation"), rows)
     return Html(
@@ -91,7 +91,7 @@ def texts(subject: Subject) -> Html:
     """What the model wrote as it learnt, and what `generate` made of it in the end."""
     made = Html("")
     if subject.samples:
-        shown = spread(subject.samples)
+        shown = thin(subject.samples)
         few = "" if len(shown) == len(subject.samples) else f" {len(shown)} of {len(subject.samples):,} are shown."
         losses = {line["step"]: line["val_loss"] for line in subject.metrics or []}
         items = [element("li", _when(line, losses.get(line["step"])), _text(line["prompt"], line["text"])) for line in shown]
@@ -100,11 +100,7 @@ def texts(subject: Subject) -> Html:
     elif subject.imported:
         made = missing("It was imported, so there are no samples of a training.")
     else:
-        anew = [shlex.quote(word) for word in str(subject.manifest.get("command", "train DATASET -o RUN")).split()]
-        made = missing(
-            "No samples were kept through this training;",
-            " ".join([*anew, "--resume", "never"]),
-        )
+        made = missing("No samples were kept through this training; one that keeps them is", _anew(subject))
     file = subject.folder / run.SAMPLE
     if file.is_file():
         sample = file.read_bytes().decode("utf-8", "replace")
@@ -112,6 +108,13 @@ def texts(subject: Subject) -> Html:
         return Html(made + final + _text("", sample.strip("\n")))
     folder, quoted = (shlex.quote(str(path)) for path in (subject.folder, file))
     return Html(made + missing("A text of the finished model is made by", f"generate {folder} -o {quoted}"))
+
+
+def _anew(subject: Subject) -> str:
+    """The training once more, with samples; the manifest's command is quoted for a shell already."""
+    interval = subject.manifest["parameters"]["train"].get("sample_interval")
+    kept = " --set train.sample_interval=30" if interval == 0 else ""
+    return f"{subject.manifest.get('command', 'train DATASET -o RUN')}{kept} --resume never"
 
 
 def _when(line: dict[str, Any], loss: float | None) -> Html:

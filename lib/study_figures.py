@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lib import findings
 from lib.config import PlotConfig
-from lib.figures import STYLES, blank
+from lib.figures import STYLES, blank, quiet_grid
 from lib.findings import Mean, Row
 
 
@@ -25,7 +25,7 @@ def depth_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     width.set_xticks(*_ticks(row["layers"] for row in findings.of(rows, "equal_width")))
     width.set_title("equal width\n", fontsize=10)
     for axes in (size, width):
-        axes.grid(alpha=0.25)
+        quiet_grid(axes)
         axes.minorticks_off()
         axes.legend(fontsize=8)
     return figure
@@ -87,7 +87,7 @@ def four_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     axes.set_ylim(bottom=min(bigram, *(row["loss"] for row in four)) - 0.2)
     axes.set_xlabel("tokens seen")
     axes.set_ylabel("validation loss (nats a token)")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
     axes.legend(fontsize=8)
     return figure
 
@@ -113,7 +113,7 @@ def _regularised(axes: Axes, rows: list[Row], key: str) -> None:
     ends = [row | {"loss": row["curve"][-1][1]} for row in rows]
     _points(axes, findings.means(rows, lambda row: row[key]), STYLES[0], "at the best step")
     _points(axes, findings.means(ends, lambda row: row[key]), STYLES[1], "at the last step")
-    axes.grid(alpha=0.25)
+    quiet_grid(axes)
 
 
 #: Each figure of the study by name, with the experiments it shows.

@@ -6,6 +6,7 @@ from typing import Any
 from lib import artifact, figures, findings, study_figures
 from lib.config import PlotConfig
 from lib.errors import MakegptError
+from lib.fields import NUMBER, Fields, damaged
 
 RESULTS = "results.json"
 
@@ -13,30 +14,26 @@ RESULTS = "results.json"
 def read(path: Path) -> dict[str, Any]:
     """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError where they are none."""
     found = artifact.read_json(path)
-    if not _are_results(found):
+    if damaged(found, _RESULTS) is not None or not found["runs"]:
         raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")
     return found
 
 
-def _are_results(found: Any) -> bool:
-    def has(one: Any, keys: set[str]) -> bool:
-        return isinstance(one, dict) and keys <= one.keys()
-
-    return (
-        has(found, {"about", "runs"})
-        and has(found["about"], _ABOUT)
-        and isinstance(found["runs"], list)
-        and found["runs"] != []
-        and all(has(row, _ROW) for row in found["runs"])
-    )
-
-
-_ABOUT = {"dates", "commits", "processors", "versions"}
-_ROW = {
-    "experiment", "config", "layers", "width", "learning_rate", "drop_rate", "weight_decay", "seed", "parameters", "in_blocks",
-    "in_embeddings", "steps", "tokens", "best_step", "curve", "loss", "bits_per_byte", "standard_error", "baselines", "seconds",
-    "threads",
-}  # fmt: skip
+_RESULTS: Fields = {
+    "about": {"dates": [str], "commits": [str], "processors": [str], "versions": {"*": [str]}},
+    "runs": [
+        {
+            **dict.fromkeys(("experiment", "config"), str),
+            **dict.fromkeys(("layers", "width", "seed", "parameters", "in_blocks", "in_embeddings"), int),
+            **dict.fromkeys(("steps", "tokens", "best_step", "threads"), int),
+            **dict.fromkeys(("learning_rate", "drop_rate", "weight_decay", "loss", "bits_per_byte"), NUMBER),
+            "seconds?": NUMBER,
+            "curve": [[NUMBER]],
+            "standard_error": {"loss?": NUMBER},
+            "baselines": {"*": NUMBER},
+        }
+    ],
+}
 
 
 def lines(results: dict[str, Any]) -> list[str]:

@@ -6,11 +6,38 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lib import artifact, assessment, run, samples
+from lib import artifact, assessment, fields, run, samples
+from lib.errors import MakegptError
+from lib.fields import NUMBER
 from lib.inline_svg import inline
 from lib.markup import Html, element, visible
 
 SHOWN = 12  # samples, and lines of metrics
+
+
+_SCORES = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}
+_ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
+_COPIED = {"tokens": int, "longest_run": int, "share_new": {"*": NUMBER | None}, "passage?": str}
+
+#: What the sections rely on in an evaluation; an older one may have less.
+_EVALUATION: dict[str, Any] = _SCORES | {
+    "split": str,
+    "tokens": int,
+    "bytes": int,
+    "top_1?": NUMBER,
+    "top_5?": NUMBER,
+    "standard_error?": _ERRORS,
+    "sliding?": _SCORES | {"stride": int, "standard_error?": _ERRORS},
+    "baselines": {"*": _SCORES | {"ahead_of_model?": {"loss": NUMBER, "standard_error": NUMBER | None}}},
+    "loss_by_position?": [{"from": int, "to": int, "loss": NUMBER}],
+    "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
+}
+
+#: And in the manifest of a training.
+_TRAINING = {
+    "facts": {"parameters": int, "best_step": int, "best_val_loss": NUMBER},
+    "parameters": {"train": {"max_steps": int}},
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +63,19 @@ class Subject:
 def read(folder: Path, number: int) -> Subject:
     """The finished run in `folder`; MakegptError where it is none, or damaged."""
     manifest = run.finished_manifest(folder)
-    evaluation = assessment.read(folder) if (folder / run.EVALUATION).is_file() else None
+    if not run.imported(manifest):
+        _check(folder / artifact.MANIFEST, manifest, _TRAINING, "train the run again")
+    evaluation = None
+    if (folder / run.EVALUATION).is_file():
+        evaluation = assessment.read(folder)
+        _check(folder / run.EVALUATION, evaluation, _EVALUATION, "make it again with `evaluate`")
     metrics = run.read_metrics(folder) if (folder / run.METRICS).is_file() else None
     return Subject(folder, number, manifest, evaluation, metrics, samples.read(folder))
+
+
+def _check(file: Path, found: Any, wanted: fields.Fields, advice: str) -> None:
+    if (place := fields.damaged(found, wanted)) is not None:
+        raise MakegptError(f"{file} is damaged: it does not hold what a report shows at {place}; {advice}")
 
 
 def missing(what: str, *commands: str) -> Html:
@@ -63,7 +100,7 @@ def chart(figure: Figure, name: str, description: str, caption: str) -> Html:
     return element("figure", Html(inline(figure, name, visible(description))), element("figcaption", caption))
 
 
-def spread(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def thin(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """At most `SHOWN` of the lines, the first and the last among them, at even distances."""
     if len(lines) <= SHOWN:
         return lines

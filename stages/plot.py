@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from lib.config import Config
 from lib.errors import UsageError
@@ -14,6 +15,7 @@ from stages.shared import tokens
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
 OF_RESULTS = ("depth",)
 OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
+_SUMMED_UP = ("loss", "ladder", "attention")
 _TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
 
 
@@ -60,12 +62,14 @@ def main(
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
     if kind in OF_RESULTS and not folders:
         raise UsageError(f"plot {kind} shows the results of a study; name its results.json, or docs/study/results.json")
-    if summary and kind not in OF_RUNS:
-        raise UsageError(f"--summary sums up a run, and plot {kind} shows none")
+    if summary and kind not in _SUMMED_UP:
+        raise UsageError(f"--summary sums up a run beside its figure: plot loss, ladder or attention; plot {kind} has none")
     if panels and kind != "loss":
         raise UsageError(f"--panels is for plot loss; plot {kind} has none")
     if text_file is not None and kind != "tokens":
         raise UsageError(f"--text is for plot tokens; plot {kind} reads none")
+    if text_file is not None and _given("plot_prompt"):
+        raise UsageError("give --text or --prompt, not both: plot tokens reads one text")
     if (kind in OF_CONFIGS and folders and kind != "model") or (kind in _TAKES and len(folders) > 1):
         raise UsageError(f"plot {kind} takes {_TAKES.get(kind, 'no run, but --config')}; not {folders[-1]}")
     if kind == "tokens":
@@ -74,14 +78,20 @@ def main(
     if output is None:
         raise UsageError(f"plot {kind} makes a picture; give -o FILE, .png or .svg")
 
-    from lib import figures, report
+    from lib import figures, plots
 
     figures.format_of(output)
     configs = {str(word): config_named(str(word)) for word in folders if _is_config(word)} if kind == "model" else {}
-    drawn = report.figure(kind, folders, config, panels=panels, configs=configs)
-    figures.save(drawn, output, config.plot, report.provenance(kind, folders, config, configs=configs))
-    if summary:
-        say(report.summary(folders[0]))
+    drawn = plots.figure(kind, folders, config, panels=panels, configs=configs)
+    told = plots.summary(folders[0], output) if summary else None
+    figures.save(drawn, output, config.plot, plots.provenance(kind, folders, config, configs=configs))
+    if told is not None:
+        say(told)
+
+
+def _given(option: str) -> bool:
+    """Whether an option stands in the command itself."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _is_config(word: Path) -> bool:
@@ -94,7 +104,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
 
-    from lib import artifact, assessment, device, report, run, surprise
+    from lib import artifact, assessment, device, plots, run, surprise
     from lib.stretch import of_text
     from stages.shared.reading import read_stretch
 
@@ -105,7 +115,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     else:
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
-        artifact.write_text(output, report.surprise(folder, trained, stretch, config))
+        artifact.write_text(output, plots.surprise(folder, trained, stretch))
     elif tokens.coloured(sys.stdout):
         for piece in surprise.pieces(trained, stretch, cpu):
             click.echo(tokens.passage(surprise.printable(piece.text), surprise.level(piece.nats)), nl=False)

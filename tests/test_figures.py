@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from lib import comparison, curves, params, surprise
 from lib.comparison import Row
@@ -90,9 +91,19 @@ def test_panels_have_the_same_axes_and_each_its_own_baselines() -> None:
     assert len({axes.get_ylim() for axes in panels}) == 1
 
 
+def test_the_labels_of_a_panel_stand_where_the_limits_of_all_panels_put_them() -> None:
+    close = {f"{number}-gram": 5 + number / 7 for number in range(5)}
+    figure = curves.panels_figure([curve("a", **close), curve("b", unigram=0.5), curve("c", **close)], PLOT)
+    figure.draw_without_rendering()
+    for axes in figure.axes[:3]:
+        boxes = sorted((Text.get_window_extent(text) for text in axes.texts), key=lambda box: box.y0)
+        assert all(below.y1 <= above.y0 for below, above in pairwise(boxes))
+
+
 def test_a_dataset_that_all_share_is_said_once() -> None:
     assert brief(["big-play", "small-play"]) == (["big", "small"], " on play")
-    for names in (["big-play"], ["big-play", "small-novel"], ["big", "small"]):
+    assert brief(["gpt_balanced-my-text", "decoder-my-text"]) == (["gpt_balanced", "decoder"], " on my-text")
+    for names in (["-play", "big-play"], ["big-", "small-"], ["big-play"], ["big-play", "small-novel"], ["big", "small"]):
         assert brief(names) == (names, "")
 
 
@@ -125,6 +136,13 @@ def test_the_same_input_gives_the_same_bytes_which_tell_what_it_was(words: str, 
     assert one["dataset"] == {"dataset": manifest["facts"]["dataset"]}
     assert one["files"]["model.safetensors"] == manifest["outputs"]["model.safetensors"]["sha256"]
     assert len(one["files"]["evaluation.json"]) == 64
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_run_whose_name_is_no_unicode_is_drawn(small: Path, here: Here, tmp_path: Path, ending: str) -> None:
+    shutil.copytree(small / "run", odd := tmp_path / "caf\udce9-play")
+    here("plot", "loss", odd, "-o", tmp_path / f"figure.{ending}")
+    assert b"caf\\udce9-play" in (tmp_path / f"figure.{ending}").read_bytes()
 
 
 HOSTILE = "<script>alert('1')</script> &amp; \"naïve\" 中\x1b[31m\u202e\x00\r\n\t</pre>"

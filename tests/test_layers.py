@@ -49,6 +49,10 @@ def test_lib_prints_nothing(path: Path) -> None:
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
+def test_the_grid_of_the_figures_has_one_home() -> None:
+    assert [path.name for path in LIB if "grid(alpha" in path.read_text(encoding="utf-8")] == ["figures.py"]
+
+
 def test_the_model_knows_nothing_of_files() -> None:
     for path in (PROJECT / "lib" / "model").glob("*.py"):
         for name in imported(path):

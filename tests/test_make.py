@@ -144,12 +144,18 @@ def test_the_name_of_a_figure_tells_a_dataset_that_is_not_the_usual_one() -> Non
 
 def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: Path) -> None:
     nothing = make(built, "comparison", TEXT="play.txt", code=2)
-    assert "artifacts/runs/gpt_real-play is missing; make all CONFIG=gpt_real trains it" in nothing.stderr
+    assert "artifacts/runs/gpt_real-play is missing; make all CONFIG=gpt_real TEXT='play.txt' trains it" in nothing.stderr
     assert "none of these runs is finished" in nothing.stderr
     done = make(built, "comparison", TEXT="play.txt", COMPARED="gpt_real debug")
     assert done.stdout == "artifacts/plots/COMPARISON.png\n"
     assert "gpt_real-play is missing" in done.stderr
     assert (built / "artifacts" / "plots" / "COMPARISON.png").is_file()
+
+
+def test_the_comparison_advises_to_train_with_what_it_was_asked_for(built: Path) -> None:
+    told = make(built, "comparison", DATASET="the_verdict", SET="train.seed=2 train.max_steps=9", code=2).stderr
+    assert "gpt_real DATASET='the_verdict' SET='train.seed=2 train.max_steps=9' trains it" in told
+    assert "make all CONFIG=gpt_real trains it" in make(built, "comparison", code=2).stderr
 
 
 def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:

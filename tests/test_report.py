@@ -193,6 +193,27 @@ def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path:
     assert "an artifact that is no longer there" in told
 
 
+@pytest.mark.parametrize(("interval", "more"), [(0, " --set train.sample_interval=30"), (None, ""), (30, "")])
+def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Path, interval: int | None, more: str) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    (tmp_path / "run" / samples.FILE).unlink()
+    manifest = run.finished_manifest(small / "run")
+    manifest["command"] = "train 'my data' -o 'my run' --config debug"
+    manifest["parameters"]["train"]["sample_interval"] = interval
+    artifact.write_json(tmp_path / "run" / artifact.MANIFEST, manifest)
+    told = Outline(page.page([tmp_path / "run"])).text
+    assert f"one that keeps them is train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+
+
+def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    manifest = run.finished_manifest(small / "run")
+    manifest["facts"]["tokenizer"] = "0" * 64
+    artifact.write_json(tmp_path / "run" / artifact.MANIFEST, manifest)
+    assert "compare the shapes of the curves, not their heights" in page.page([small / "run", tmp_path / "run"])
+    assert "not their heights" not in page.page([small / "run", small / "run"])
+
+
 def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     (tmp_path / "imported").mkdir()
     for name in (run.MODEL, run.CONFIG, "tokenizer.json"):
@@ -234,28 +255,56 @@ def test_an_older_evaluation_is_enough(small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "place"),
     [
-        {"loss": "low"},
-        {"loss_by_position": [3]},
-        {"memorisation": {"samples": {"tokens": 3}}},
-        {"sliding": {"stride": "x"}},
-        {"standard_error": 3},
+        ({"loss": "low"}, "loss"),
+        ({"loss_by_position": [3]}, r"loss_by_position\.0"),
+        ({"memorisation": {"samples": {"tokens": 3}}}, r"memorisation\.samples\.longest_run"),
+        ({"sliding": {"stride": "x"}}, r"sliding\.loss"),
+        ({"standard_error": 3}, "standard_error"),
+        ({"baselines": {"xz": scores(2.0, ahead_of_model={"standard_error": None})}}, r"baselines\.xz\.ahead_of_model\.loss"),
     ],
 )
-def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
+def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
     shutil.copytree(told_all, tmp_path / "run")
     artifact.write_json(tmp_path / "run" / run.EVALUATION, evaluation() | damage)
-    with pytest.raises(MakegptError, match=r"evaluation\.json"):
+    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate`"):
         page.page([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        (artifact.MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged: .* at parameters\.train\.max_steps"),
+        (run.METRICS, {"step": 0, "train_loss": None, "val_loss": "low"}, r"metrics\.jsonl is damaged"),
+        (run.METRICS, {"step": 0, "train_loss": None, "val_loss": None}, r"metrics\.jsonl is damaged"),
+        (run.METRICS, [], r"metrics\.jsonl is damaged"),
+    ],
+)
+def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, content: Any, complaint: str) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    before = artifact.read_json(tmp_path / "run" / file) if file == artifact.MANIFEST else {}
+    artifact.write_text(tmp_path / "run" / file, json.dumps(before | content if before else content) + "\n")
+    with pytest.raises(MakegptError, match=complaint):
+        page.page([tmp_path / "run"])
+
+
+def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
+    told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+) -> None:
+    def broken(_: Any) -> Html:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
+    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
 
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
     lines = [{"step": step} for step in range(1000)]
-    shown = [line["step"] for line in subject.spread(lines)]
+    shown = [line["step"] for line in subject.thin(lines)]
     assert (len(shown), shown[0], shown[-1]) == (subject.SHOWN, 0, 999)
     assert len(set(shown)) == subject.SHOWN
-    assert subject.spread(lines[:3]) == lines[:3]
+    assert subject.thin(lines[:3]) == lines[:3]
 
 
 def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import comparison, figures, params, report, run
+from lib import artifact, comparison, figures, params, plots, run
 from lib.comparison import Row
 from lib.model.attention import attention_of
 from tests.conftest import PROJECT, Here, Stage
@@ -86,13 +86,13 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = params.resolve(params.load(PROJECT / "params.yaml"), name, changes)
-    figures.save(report.figure(kind, (), config), tmp_path / "figure.svg", config.plot, report.provenance(kind, (), config))
+    figures.save(plots.figure(kind, (), config), tmp_path / "figure.svg", config.plot, plots.provenance(kind, (), config))
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
 def test_the_model_is_drawn_with_the_shapes_and_counts_of_every_part() -> None:
     config = params.resolve(params.load(PROJECT / "params.yaml"), "gpt2_small", [])
-    (axes,) = report.figure("model", (), config).axes
+    (axes,) = plots.figure("model", (), config).axes
     told = [text.get_text() for text in axes.texts]
     for name, weights, holds in [
         ("tok_emb", "50,257 × 768", "38,597,376"),
@@ -121,7 +121,7 @@ def test_a_run_and_a_config_are_drawn_side_by_side(evaluated: Path, here: Here, 
 
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:
     config = params.resolve(params.load(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
-    (axes,) = report.figure("mask", (), config).axes
+    (axes,) = plots.figure("mask", (), config).axes
     attention = attention_of(config.model)
     assert (axes.images[0].get_array() == attention.mask.numpy()).all()
 
@@ -146,3 +146,44 @@ def test_what_the_font_or_the_formulas_would_choke_on_is_drawn(evaluated: Path, 
 def test_a_prompt_longer_than_the_context_is_refused(evaluated: Path, stage: Stage, tmp_path: Path) -> None:
     done = stage("plot", "attention", evaluated / "one", "--prompt", "x" * 40, "-o", tmp_path / "figure.svg", code=1)
     assert "40 tokens are more than the model's context of 32" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "words"), [("attention", ["--prompt", "to be"]), ("ladder", [])])
+def test_an_imported_run_is_summed_up(evaluated: Path, tmp_path: Path, here: Here, kind: str, words: list[str]) -> None:
+    shutil.copytree(evaluated / "one", folder := tmp_path / "my run")
+    manifest = run.finished_manifest(folder)
+    facts = {key: manifest["facts"][key] for key in ("parameters", "tokenizer")}
+    artifact.write_json(
+        folder / artifact.MANIFEST, manifest | {"stage": run.IMPORT, "parameters": {}, "inputs": {}, "facts": facts}
+    )
+    told = here("plot", kind, folder, *words, "--summary", "-o", tmp_path / "figure.svg").err
+    assert told.startswith("my run: 42,688 parameters, imported\n")
+    assert f"generate '{folder}' 'To be" in told
+    assert "train.max_steps" not in told
+
+
+def test_a_run_named_by_a_dot_is_summed_up_by_its_name_and_a_figure_in_it_is_told(
+    evaluated: Path, tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(evaluated / "one", tmp_path / "one")
+    monkeypatch.chdir(tmp_path / "one")
+    told = here("plot", "loss", ".", "--summary", "-o", "loss.png").err
+    assert told.startswith("one: 42,688 parameters, 12 steps, best at step ")
+    assert "evaluation.json, loss.png, metrics.jsonl)" in told
+
+
+def test_no_figure_is_written_where_the_summary_cannot_be(small: Path, tmp_path: Path, here: Here) -> None:
+    told = here("plot", "loss", small / "run", "--summary", "-o", tmp_path / "figure.svg", code=1).err
+    assert "has not been evaluated; do it with `evaluate" in told
+    assert not (tmp_path / "figure.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--summary"], "plot loss, ladder or attention; plot tokens has none"),
+        (["--text", "text", "--prompt", "to be"], "give --text or --prompt, not both"),
+    ],
+)
+def test_an_option_that_plot_tokens_would_ignore_is_refused(small: Path, here: Here, words: list[str], complaint: str) -> None:
+    assert complaint in here("plot", "tokens", small / "run", *words, code=2).err

@@ -24,7 +24,7 @@ def test_every_training_of_the_study_has_a_valid_config_and_a_name_of_its_own_un
         config = one.config()
         assert by_name.setdefault((one.dataset, one.name), (config.model, config.train)) == (config.model, config.train)
         assert len(one.name) < 200
-    assert len(by_name) == 4 + 1 + 20 + 10 + 9 + 9 + 21
+    assert len(by_name) == 4 + 1 + 20 + 10 + 9 + 9 + 24
 
 
 def test_shapes_of_equal_size_have_blocks_of_equal_size_and_equal_compute_is_equal() -> None:
@@ -58,7 +58,7 @@ def test_a_budget_shortens_every_training_by_the_same_share_and_always_in_the_sa
 
 
 def test_a_budget_that_leaves_no_steps_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"too short for 41 trainings; \d+m or more would do"):
+    with pytest.raises(UsageError, match=r"too short for 43 trainings; \d+m or more would do"):
         study.plan(60)
 
 
@@ -86,10 +86,12 @@ def row(experiment: str, layers: int, width: int, seed: int, loss: float, **more
         "config": "decoder", "dataset": "tiny_shakespeare", "learning_rate": 5e-3, "drop_rate": 0.0, "weight_decay": 0.1,
         "parameters": 600_000, "in_blocks": 590_000, "in_embeddings": 10_000, "steps": 400, "tokens": 409_600, "best_step": 400,
         "curve": [[0, 4.2], [400, loss + 0.5]], "bits_per_byte": loss / 0.69, "standard_error": {"loss": 0.02},
-        "baselines": {"bigram": 2.48}, "seconds": 10.0, "memorisation": None,
+        "baselines": {"bigram": 2.48}, "seconds": 10.0, "threads": 1, "memorisation": None,
     }  # fmt: skip
     return {"experiment": experiment, "layers": layers, "width": width, "seed": seed, "loss": loss} | values | more
 
+
+ABOUT: dict[str, Any] = {"dates": [], "commits": [], "processors": [], "versions": {}}
 
 SHAPES = {1: 224, 2: 160, 4: 112, 8: 80, 12: 64}
 
@@ -255,8 +257,14 @@ def test_each_shape_was_trained_at_the_rate_that_was_best_for_it() -> None:
 
 
 def test_results_that_are_none_are_refused(here: Here, tmp_path: Path) -> None:
-    about = {"dates": [], "commits": [], "processors": [], "versions": {}}
-    for none in ({"runs": []}, {"about": about, "runs": []}, {"about": about, "runs": [{"experiment": "rates"}]}):
+    for none in ({"runs": []}, {"about": ABOUT, "runs": []}, {"about": ABOUT, "runs": [{"experiment": "rates"}]}):
         (tmp_path / "results.json").write_text(json.dumps(none))
         told = here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
         assert "holds no results of a study; `study -o DIR` writes them" in told
+
+
+def test_the_figure_of_depth_needs_all_experiments_of_depth(here: Here, tmp_path: Path) -> None:
+    rows = [row("equal_size", layers, SHAPES[layers], 1, 1.8) for layers in SHAPES]
+    (tmp_path / "results.json").write_text(json.dumps({"about": ABOUT, "runs": rows}))
+    told = here("plot", "depth", tmp_path / "results.json", "-o", tmp_path / "depth.svg", code=1).err
+    assert "has no trainings of equal_compute, equal_width, which plot depth shows; `study -o DIR` does them all" in told

@@ -1,6 +1,7 @@
-"""What the pipeline has to show: a figure of a kind, and a run in words: what came out, what to try next."""
+"""What `plot` shows: a figure of each kind, and a run in words: what came out, what to try next."""
 
 import hashlib
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable, Mapping
@@ -14,7 +15,7 @@ from lib import curves as learning
 from lib import surprise as surprises
 from lib.blueprint import model_figure
 from lib.comparison import Row
-from lib.config import Config, ModelConfig
+from lib.config import Config, ModelConfig, PlotConfig
 from lib.continuation import encode
 from lib.curves import Curve
 from lib.errors import MakegptError, UsageError
@@ -23,7 +24,7 @@ from lib.model.maps import attention_maps, attentions
 from lib.pretrained import RELEASED_TOKENS
 from lib.run import Trained
 from lib.stretch import Stretch
-from lib.study_figures import depth_figure
+from lib.study_figures import FIGURES
 from lib.tokenizer.bytes_ import BytesTokenizer
 
 
@@ -42,7 +43,7 @@ def figure(
         case "ladder":
             return ladder_figure(_compared(folders), plot)
         case "depth":
-            return depth_figure(study_report.read(folders[0])["runs"], plot)
+            return _depth(folders[0], plot)
         case "attention":
             return _attention(folders[0], config)
         case "mask":
@@ -101,6 +102,16 @@ def _known(config: Config) -> ModelConfig:
     return replace(config.model, vocab_size=_VOCABULARIES[kind])
 
 
+def _depth(results: Path, plot: PlotConfig) -> Figure:
+    rows = study_report.read(results)["runs"]
+    draw, experiments = FIGURES["depth"]
+    if missing := experiments - {row["experiment"] for row in rows}:
+        raise MakegptError(
+            f"{results} has no trainings of {', '.join(sorted(missing))}, which plot depth shows; `study -o DIR` does them all"
+        )
+    return draw(rows, plot)
+
+
 def _attention(folder: Path, config: Config) -> Figure:
     trained = run.load(folder, torch.device("cpu"))
     if not attentions(trained.model):
@@ -120,7 +131,7 @@ def _compared(folders: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def surprise(folder: Path, trained: Trained, stretch: Stretch, config: Config) -> str:
+def surprise(folder: Path, trained: Trained, stretch: Stretch) -> str:
     """The page of a text that the run in `folder` has read."""
     found = list(surprises.pieces(trained, stretch, torch.device("cpu")))
     text = hashlib.sha256("".join(piece.text for piece in found).encode()).hexdigest()
@@ -171,16 +182,19 @@ def _provenance(folder: Path) -> dict[str, Any]:
     }
 
 
-def summary(folder: Path) -> str:
-    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files."""
+def summary(folder: Path, figure: Path) -> str:
+    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files.
+
+    `figure` counts as one of these where it is about to be written into `folder`.
+    """
     manifest = run.finished_manifest(folder)
+    facts, steps = manifest["facts"], manifest["parameters"].get("train", {}).get("max_steps")
     evaluation = assessment.read(folder)
     sample_file = folder / run.SAMPLE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
-    train = manifest["parameters"]["train"]
+    told = "imported" if run.imported(manifest) else f"{steps} steps, best at step {facts['best_step']}"
     lines = [
-        f"{folder.name}: {manifest['facts']['parameters']:,} parameters, {train['max_steps']} steps, "
-        f"best at step {manifest['facts']['best_step']}",
+        f"{folder.resolve().name}: {facts['parameters']:,} parameters, {told}",
         "",
         *comparison.table(comparison.rows([folder])),
         "",
@@ -190,12 +204,13 @@ def summary(folder: Path) -> str:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
     lines += [
         "",
-        f"Everything is in {folder}/ ({', '.join(_made(folder))})",
+        f"Everything is in {folder}/ ({', '.join(_made(folder, figure))})",
         "",
         "Next:",
-        f"    .venv/bin/generate {folder} 'To be, or not' --temperature 0.7",
-        f"    with SET=train.max_steps={2 * train['max_steps']} the same make trains longer; TEXT=my.txt takes a text of yours",
+        f"    .venv/bin/generate {shlex.quote(str(folder))} 'To be, or not' --temperature 0.7",
     ]
+    if steps is not None:
+        lines.append(f"    with SET=train.max_steps={2 * steps} the same make trains longer; TEXT=my.txt takes a text of yours")
     return "\n".join(lines)
 
 
@@ -204,6 +219,6 @@ def _first_lines(text: str, count: int) -> list[str]:
     return lines[:count] + (["…"] if len(lines) > count else [])
 
 
-def _made(folder: Path) -> list[str]:
+def _made(folder: Path, figure: Path) -> list[str]:
     names = (run.MODEL, run.EVALUATION, run.SAMPLE, run.LOSS_FIGURE, run.METRICS)
-    return [name for name in names if (folder / name).is_file()]
+    return [name for name in names if (folder / name).is_file() or (folder / name).resolve() == figure.resolve()]
