@@ -122,7 +122,8 @@ def recall(
     long = min(generate.max_new_tokens, train[1] - train[0], val[1] - val[0])
     prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
     greedy = replace(generate, temperature=0.0, repetition_penalty=1.0)
-    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, prompt_length, count)]
+    whole = min(prompt_length + generate.max_new_tokens, train[1] - train[0])  # what may be recalled is in the split too
+    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
 
     def written(prompts: list[Prompt], settings: GenerateConfig, each: int) -> list[np.ndarray]:
         texts = list(samples(made, prompts, settings, each, scored=False))

@@ -253,5 +253,6 @@ def test_a_model_that_has_its_text_by_heart_gives_it_back_and_that_shows() -> No
     found = memorisation.recall(trained, tokens, (0, 40), (40, 80), config.evaluate, config.generate, CPU)
     assert found["continuations"]["longest_run"] == 30
     assert found["continuations"]["passage"] in letters.decode(range(40))
-    assert found["continuations"]["share_new"]["8"] < found["validation"]["share_new"]["8"] == 1.0
+    assert found["continuations"]["share_new"]["8"] == 0.0, "each passage goes on within the training text"
+    assert found["validation"]["share_new"]["8"] == 1.0
     assert found["validation"]["longest_run"] == 1
