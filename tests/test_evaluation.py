@@ -148,6 +148,25 @@ def test_equal_ids_of_another_order_are_not_taken_for_a_copy() -> None:
     assert not searched.copied([np.array([4, 3, 2, 1])], 2)[0].any()
 
 
+def test_runs_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memorisation, "_hashes", lambda ids, n: np.zeros(max(0, len(ids) - n + 1), np.uint64))
+    searched = Training(Held(np.array([1, 2, 3, 4])), 0, 4)
+    assert searched.copied([np.array([3, 4]), np.array([4, 3])], 2)[0].tolist() == [True]
+    assert not searched.copied([np.array([4, 3, 2])], 2)[0].any()
+
+
+@pytest.mark.parametrize("long", [1, 3, 4, 5, 7, 8, 11, 16, 17, 40])
+def test_the_training_text_is_read_for_all_kinds_of_texts_at_once(monkeypatch: pytest.MonkeyPatch, long: int) -> None:
+    searched = Training(Held(np.arange(100)), 0, 100)
+    kinds = {name: [np.r_[[200], at : at + long, [201]]] for name, at in (("one", 3), ("two", 50), ("three", 60))}
+    read: list[int] = []
+    copied = Training.copied
+    monkeypatch.setattr(Training, "copied", lambda self, texts, n: read.append(n) or copied(self, texts, n))  # type: ignore[func-returns-value]
+    found = memorisation.measure(searched, CharTokenizer([chr(0x100 + n) for n in range(202)]), kinds)
+    assert [kind["longest_run"] for kind in found.values()] == [long] * 3
+    assert len(read) <= 3 + 3 * (3 if long < 16 else 5), read
+
+
 @pytest.fixture(scope="module")
 def evaluation(small: Path) -> dict[str, Any]:
     """The evaluation of the small run, without a process of its own."""
