@@ -76,8 +76,9 @@ def assess(
             _read(trained, stretch, device, on_tokens, stride).nats, n_bytes
         )
     found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
+    if training := stretch.training:
+        found["counted"] = {"tokens": min(training.train_tokens, baselines.LIMIT), "of": training.train_tokens}
     found["verdict"] = verdict(found)
-    training = stretch.training
     if stretch.split and training and config.passages and trained_on(folder, training):
         splits = (training.split("train"), training.split("val"))
         found["memorisation"] = memorisation.recall(trained, training.tokens, *splits, config, generate, device)
@@ -124,13 +125,14 @@ def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_byt
     found = {"uniform": scores(baselines.uniform_nats(stretch.predicted, made.vocab_size), stretch.predicted, total)}
     counted: dict[str, Sums] = {}
     if training := stretch.training:
-        ngrams = baselines.NGrams(training.tokens, *training.split("train"), order, made.vocab_size)
+        ngrams = baselines.NGrams(training.tokens, *_end(training, baselines.LIMIT), order, made.vocab_size)
         for part in ngrams.nats(stretch.tokens, stretch.start + 1, stretch.stop):
             for name, nats in part.items():
                 counted.setdefault(name, Sums()).add(nats)
     for name, sums in counted.items():
         found[name] = scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)}
-    before = _text(training.tokens, *_end(training), made) if training else iter(())
+    # as much of the training split as a compressor can look back on: a token is a byte at least
+    before = _text(training.tokens, *_end(training, compressors.LOOK_BACK), made) if training else iter(())
     given = b"".join(before)[-compressors.LOOK_BACK :]
     for name in compressors.COMPRESSORS:
         bits = 8 * compressors.added_bytes(name, given, lambda: _text(stretch.tokens, stretch.start + 1, stretch.stop, made))
@@ -138,10 +140,10 @@ def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_byt
     return found
 
 
-def _end(training: Dataset) -> tuple[int, int]:
-    """As much of the training split, from its end, as a compressor can look back on: a token is a byte at least."""
+def _end(training: Dataset, tokens: int) -> tuple[int, int]:
+    """The last `tokens` of the training split, or all where it has no more."""
     start, stop = training.split("train")
-    return max(start, stop - compressors.LOOK_BACK), stop
+    return max(start, stop - tokens), stop
 
 
 def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[bytes]:
@@ -152,7 +154,18 @@ def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[
 
 
 def verdict(evaluation: dict[str, Any]) -> str:
-    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie."""
+    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie.
+
+    In a second one what was counted, where that was not the whole training text.
+    """
+    counted = evaluation.get("counted")
+    note = ""
+    if counted and counted["tokens"] < counted["of"]:
+        note = f" Counted were the last {counted['tokens']:,} of the {counted['of']:,} training tokens."
+    return _who_is_ahead(evaluation) + note
+
+
+def _who_is_ahead(evaluation: dict[str, Any]) -> str:
     ahead, tied = [], []
     for name, found in evaluation["baselines"].items():
         lead = found.get("ahead_of_model")

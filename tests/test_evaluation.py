@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from lib import assessment, compressors, memorisation, model, params, run, scores
+from lib.baselines import NGrams
+from lib.dataset import Dataset
 from lib.evaluation import each_prediction, predictions, total_nats
 from lib.memorisation import Training
 from lib.model import LanguageModel
 from lib.scores import BLOCK, Sums
 from lib.shards import Held
+from lib.stretch import Stretch, of_dataset
 from lib.tokenizer.char import CharTokenizer
 from tests.conftest import TEXT, Here
 
@@ -171,9 +174,6 @@ def test_the_training_text_is_read_for_all_kinds_of_texts_at_once(monkeypatch: p
 def evaluation(small: Path) -> dict[str, Any]:
     """The evaluation of the small run, without a process of its own."""
     trained = run.load(small / "run", CPU)
-    from lib.dataset import Dataset
-    from lib.stretch import of_dataset
-
     config = params.resolve(params.load(), "debug")
     stretch = of_dataset(small / "run", trained, Dataset(small / "dataset"), "val")
     return assessment.assess(small / "run", trained, stretch, config.evaluate, config.generate, CPU)
@@ -191,6 +191,23 @@ def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_agai
     bigram = evaluation["baselines"]["bigram"]
     assert bigram["ahead_of_model"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
     assert evaluation["verdict"].startswith("Counting still wins here: the ")
+
+
+def test_of_a_long_training_text_the_end_is_counted_and_that_is_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset(small / "dataset")
+    text = Stretch(Held(np.arange(40, 60)), 0, 20, dataset)
+    config = params.resolve(params.load(), "debug", ["evaluate.overlap=0"])
+    trained = run.load(small / "run", CPU)
+    whole = assessment.assess(small / "run", trained, text, config.evaluate, config.generate, CPU)
+    assert whole["counted"] == {"tokens": dataset.train_tokens, "of": dataset.train_tokens}
+    monkeypatch.setattr(assessment.baselines, "LIMIT", 1000)
+    found = assessment.assess(small / "run", trained, text, config.evaluate, config.generate, CPU)
+    assert found["counted"] == {"tokens": 1000, "of": dataset.train_tokens}
+    assert found["verdict"].endswith(f" Counted were the last 1,000 of the {dataset.train_tokens:,} training tokens.")
+    end = NGrams(dataset.tokens, dataset.train_tokens - 1000, dataset.train_tokens, 5, 256)
+    nats = sum(part["bigram"].sum() for part in end.nats(text.tokens, 1, 20))
+    assert found["baselines"]["bigram"]["loss"] == pytest.approx(nats / 19)
+    assert found["baselines"]["bigram"]["loss"] != whole["baselines"]["bigram"]["loss"]
 
 
 def test_the_loss_by_position_is_a_mean_of_all_tokens(evaluation: dict[str, Any]) -> None:
