@@ -68,13 +68,16 @@ def assess(
     """
     made = trained.tokenizer
     read = _read(trained, stretch, device, on_tokens)
-    n_bytes = _bytes(stretch, made)
+    n_all, unknown = _bytes(stretch, made)
+    n_bytes = Sums() if unknown else n_all  # of a word without a token no one knows the bytes
     found = _scores(read, n_bytes)
     if config.overlap:
         stride = max(1, round(trained.config.context_length * (1 - config.overlap)))
         found["sliding"] = {"stride": stride} | scores_with_errors(
             _read(trained, stretch, device, on_tokens, stride).nats, n_bytes
         )
+    if unknown:
+        found["unknown_tokens"] = unknown
     found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
     if training := stretch.training:
         found["counted"] = {"tokens": min(training.train_tokens, baselines.LIMIT), "of": training.train_tokens}
@@ -85,7 +88,7 @@ def assess(
     return {
         **({"split": stretch.split} if stretch.split else {}),
         "tokens": read.nats.count,
-        "bytes": round(n_bytes.total),
+        "bytes": round(n_all.total),
         **found,
         "model_sha256": trained.sha256,
         **({"dataset": training.identity()} if stretch.split and training else {}),
@@ -112,11 +115,13 @@ def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
-def _bytes(stretch: Stretch, made: Tokenizer) -> Sums:
-    lengths, n_bytes = made.byte_lengths(), Sums()
+def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums, int]:
+    """The bytes of the decoded text, and how many tokens stand for an unknown word, which are not among them."""
+    lengths, n_bytes, unknown = made.byte_lengths(), Sums(), 0
     for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
         n_bytes.add(lengths[block])
-    return n_bytes
+        unknown += int((block == made.unknown).sum()) if made.unknown is not None else 0
+    return n_bytes, unknown
 
 
 def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums) -> dict[str, Any]:
@@ -147,21 +152,27 @@ def _end(training: Dataset, tokens: int) -> tuple[int, int]:
 
 
 def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[bytes]:
-    """The bytes that the ids `start` to `stop` stand for, in pieces."""
+    """The bytes that the ids `start` to `stop` add to what stands before them, in pieces."""
     special = list(made.special_ids())
+    before = int(tokens.read(start - 1, start)[0]) if start else None
     for block in tokens.blocks(start, stop):
-        yield made.decode_bytes(block[~np.isin(block, special)].tolist())
+        ids = block[~np.isin(block, special)].tolist()
+        if ids:
+            yield made.bytes_after(before, ids[0]) + made.decode_bytes(ids).removeprefix(made.token_bytes(ids[0]))
+            before = ids[-1]
 
 
 def verdict(evaluation: dict[str, Any]) -> str:
     """In a sentence, which baselines are ahead of the model; a difference within its error is a tie.
 
-    In a second one what was counted, where that was not the whole training text.
+    Then what was counted, where that was not the whole training text, and why there are no bits a byte, where there are none.
     """
     counted = evaluation.get("counted")
     note = ""
     if counted and counted["tokens"] < counted["of"]:
         note = f" Counted were the last {counted['tokens']:,} of the {counted['of']:,} training tokens."
+    if unknown := evaluation.get("unknown_tokens"):
+        note += f" {unknown:,} of the tokens are unknown words, whose bytes are not known: so there are no bits a byte."
     return _who_is_ahead(evaluation) + note
 
 
@@ -169,7 +180,7 @@ def _who_is_ahead(evaluation: dict[str, Any]) -> str:
     ahead, tied = [], []
     for name, found in evaluation["baselines"].items():
         lead = found.get("ahead_of_model")
-        if lead and lead["standard_error"] is not None and is_tie(lead):
+        if lead and is_tie(lead):
             tied.append(name)
         elif found["loss"] < evaluation["loss"]:
             ahead.append(name)
@@ -178,8 +189,16 @@ def _who_is_ahead(evaluation: dict[str, Any]) -> str:
     ties = f" It ties with the {_and(tied)}." if tied else ""
     if not ahead:
         return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
-    verb = "predict" if len(ahead) > 1 else "predicts"
-    return f"Counting still wins here: the {_and(ahead)} of the training text {verb} better than this model.{ties}"
+    counts = [name for name in ahead if name not in compressors.COMPRESSORS]
+    others = [name for name in ahead if name in compressors.COMPRESSORS]
+    who = [f"the {_and(counts)} of the training text"] if counts else []
+    if others:  # where there is a training text something was counted
+        behind = " behind the training text" if set(baselines.NAMES.values()) & evaluation["baselines"].keys() else ""
+        who.append(f"{_and(others)}{behind}")
+    how = {(True, False): "Counting still wins", (False, True): "Compressing still wins"}.get(
+        (bool(counts), bool(others)), "Counting and compressing still win"
+    )
+    return f"{how} here: {_and(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
 
 
 def _and(names: list[str]) -> str:
@@ -195,12 +214,13 @@ def against(
         raise MakegptError(
             "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits a byte"
         )
-    n_bytes = _bytes(stretch, trained.tokenizer)
+    n_all, unknown = _bytes(stretch, trained.tokenizer)
+    n_bytes = Sums() if unknown else n_all
     mine, theirs = (_read(each, stretch, device, on_tokens).nats for each in (trained, other))
     found = difference(mine, theirs)
     return {
         "tokens": mine.count,
-        "bytes": round(n_bytes.total),
+        "bytes": round(n_all.total),
         "runs": [
             scores_with_errors(nats, n_bytes) | {"model_sha256": each.sha256}
             for nats, each in ((mine, trained), (theirs, other))

@@ -20,8 +20,9 @@ from lib.memorisation import Training
 from lib.model import LanguageModel
 from lib.scores import BLOCK, Sums
 from lib.shards import Held
-from lib.stretch import Stretch, of_dataset
+from lib.stretch import Stretch, of_dataset, of_text
 from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.word import WordTokenizer
 from tests.conftest import TEXT, Here
 
 CPU = torch.device("cpu")
@@ -190,7 +191,7 @@ def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_agai
         assert found["bits_per_byte"] == pytest.approx(found["loss"] / math.log(2)), "a token is a byte here"
     bigram = evaluation["baselines"]["bigram"]
     assert bigram["ahead_of_model"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
-    assert evaluation["verdict"].startswith("Counting still wins here: the ")
+    assert evaluation["verdict"].startswith("Counting and compressing still win here: the ")
 
 
 def test_of_a_long_training_text_the_end_is_counted_and_that_is_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,14 +256,49 @@ _NOTHING = "Even guessing is better than this model: it has learnt nothing yet t
         ({"bigram": (-0.5, 0.1)}, "The model is ahead of all it was measured against."),
         ({"bigram": (0.5, 0.1)}, "Counting still wins here: the bigram of the training text predicts better than this model."),
         ({"bigram": (0.1, 0.1), "unigram": (-0.5, 0.1)}, _TIED),
-        ({"uniform": (0.5, None)}, _NOTHING),
+        ({"bigram": (0.5, None), "unigram": (-0.5, 0.1)}, _TIED),
+        ({"uniform": None}, _NOTHING),
+        ({"gzip": None}, "Compressing still wins here: gzip predicts better than this model."),
+        ({"gzip": None, "xz": None}, "Compressing still wins here: gzip and xz predict better than this model."),
+        (
+            {"unigram": (-0.5, 0.1), "xz": None},
+            "Compressing still wins here: xz behind the training text predicts better than this model.",
+        ),
+        (
+            {"unigram": (0.5, 0.1), "trigram": (0.5, 0.1), "xz": None},
+            "Counting and compressing still win here: the unigram and trigram of the training text and xz behind the training "
+            "text predict better than this model.",
+        ),
     ],
 )
-def test_the_verdict_says_where_counting_wins(lead: dict[str, Any], sentence: str) -> None:
-    found = {
-        name: {"loss": 5 - by, "ahead_of_model": {"loss": by, "standard_error": error}} for name, (by, error) in lead.items()
+def test_the_verdict_says_where_counting_wins(lead: dict[str, tuple[float, float | None] | None], sentence: str) -> None:
+    found: dict[str, dict[str, Any]] = {
+        name: {"loss": 5 - by[0], "ahead_of_model": {"loss": by[0], "standard_error": by[1]}} if by else {"loss": 4.5}
+        for name, by in lead.items()
     }
     assert assessment.verdict({"loss": 5.0, "baselines": found}) == sentence
+
+
+def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:
+    """Counted by hand: `to be, or not to be?` is 20 bytes, of which the first word, that nothing predicts, takes 2."""
+    words = WordTokenizer.learn(["to be, or not to be? A rose (red) -- it 'is'. \n\n So_so."], Path())
+    stretch = of_text(["to be,  or not\nto be ?"], words, "text")
+    n_bytes, unknown = assessment._bytes(stretch, words)
+    assert (n_bytes.total, unknown) == (18, 0)
+    text = b"".join(assessment._text(stretch.tokens, 1, stretch.stop, words))
+    assert text == b" be, or not to be?", "what a compressor is given is what the bits are divided by"
+
+
+def test_where_words_are_unknown_there_are_no_bits_a_byte() -> None:
+    words = WordTokenizer.learn(["to be"], Path())
+    config = params.resolve(params.load(), "bigram", ["model.vocab_size=4", "evaluate.overlap=0"])
+    trained = run.Trained(model.build(config.model).eval(), words, config.model, "")
+    stretch = of_text(["to be or not to be"], words, "text")
+    found = assessment.assess(Path(), trained, stretch, config.evaluate, config.generate, CPU)
+    assert (found["unknown_tokens"], found["bytes"]) == (2, 9)
+    assert {each["bits_per_byte"] for each in (found, *found["baselines"].values())} == {None}
+    assert found["standard_error"]["bits_per_byte"] is None
+    assert "2 of the tokens are unknown words" in found["verdict"]
 
 
 def test_a_text_of_a_run_whose_dataset_is_gone_is_measured_against_guessing_and_compressing(

@@ -281,6 +281,7 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
 
 
 def test_who_is_ahead_is_said_in_words() -> None:
-    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200"
+    assert sections.who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
+    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200, a tie", "one block cannot tell"
     assert sections.who_is_ahead({"loss": -0.2, "standard_error": 0.05}) == "behind by 0.200 ± 0.050"
     assert sections.who_is_ahead({"loss": 0.05, "standard_error": 0.05}) == "ahead by 0.050 ± 0.050, a tie"
