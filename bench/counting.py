@@ -4,6 +4,13 @@ python bench/counting.py [MILLIONS] [ROUNDS]
 
 The tokens are drawn with GPT-2's vocabulary by Zipf's law, each for itself: no text has so many distinct n-grams, so this is
 what counting takes at most. A process each; the memory is the peak of the process less what it had when the tokens were there.
+
+Measured on one core of an EPYC, both with the same counts to the last byte:
+
+    tokens      merging                sorting
+    4 million     5.3 s    0.31 GB       7.6 s    0.54 GB
+    10 million   14.3 s    0.72 GB      36.2 s    1.21 GB
+    45 million  102.6 s    2.94 GB
 """
 
 import hashlib
@@ -36,7 +43,10 @@ def measure(millions: float, name: str) -> None:
     before, began = peak(), time.process_time()
     counted = baselines.NGrams(tokens, 0, count, 5, V)
     seconds, memory = time.process_time() - began, peak() - before
-    digest = hashlib.sha256(b"".join(array.tobytes() for order in counted.orders for array in vars(order).values()))
+    digest = hashlib.sha256()
+    for order in counted.orders:
+        for array in vars(order).values():
+            digest.update(array)
     distinct = ", ".join(f"{len(order.keys) / 1e6:.1f}" for order in counted.orders)
     print(
         f"{name:8} {seconds:7.1f} s ({1e6 * seconds / count:5.1f} µs a token) {memory / 1e9:5.2f} GB "
