@@ -19,6 +19,9 @@ from lib.shards import Readable
 from lib.stretch import Stretch, trained_on
 from lib.tokenizer import Tokenizer
 
+#: The weights that a run is known by: those it has published, as they were trained.
+PUBLISHED = ("best", "float32")
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -60,11 +63,13 @@ def assess(
     generate: GenerateConfig,
     device: torch.device,
     on_tokens: OnTokens | None = None,
+    weights: tuple[str, str] = PUBLISHED,
 ) -> dict[str, Any]:
     """All that is said of the model of the run in `folder` on a stretch: see docs/evaluation.md for what each number is.
 
     What it is measured against is nested under `baselines`; n-grams are counted on the training split, and scored on the
-    same tokens as the model. What it has copied from its training text is told of a run's own dataset alone.
+    same tokens as the model. What it has copied from its training text is told of a run's own dataset alone. `weights`: which
+    of its run's `trained` holds, and in which numbers.
     """
     made = trained.tokenizer
     read = _read(trained, stretch, device, on_tokens)
@@ -91,6 +96,7 @@ def assess(
         "bytes": round(n_all.total),
         **found,
         "model_sha256": trained.sha256,
+        "weights": _told(weights),
         **({"dataset": training.identity()} if stretch.split and training else {}),
     }
 
@@ -206,8 +212,17 @@ def _and(names: list[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def _told(weights: tuple[str, str]) -> dict[str, str]:
+    return dict(zip(("saved", "format"), weights, strict=True))
+
+
 def against(
-    trained: Trained, other: Trained, stretch: Stretch, device: torch.device, on_tokens: OnTokens | None = None
+    trained: Trained,
+    other: Trained,
+    stretch: Stretch,
+    device: torch.device,
+    on_tokens: OnTokens | None = None,
+    weights: tuple[str, str] = PUBLISHED,
 ) -> dict[str, Any]:
     """Two models on the same tokens: the scores of both and their paired difference; MakegptError for two tokenizers."""
     if trained.tokenizer.identity() != other.tokenizer.identity():
@@ -225,6 +240,7 @@ def against(
             scores_with_errors(nats, n_bytes) | {"model_sha256": each.sha256}
             for nats, each in ((mine, trained), (theirs, other))
         ],
+        "weights": _told(weights),
         "difference": found,
         "verdict": "a tie" if is_tie(found) else f"the {'second' if found['loss'] > 0 else 'first'} is better",
     }
@@ -237,13 +253,23 @@ def each_token(trained: Trained, stretch: Stretch, device: torch.device) -> Iter
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The evaluation of the run in `folder`: the content of its evaluation.json."""
+    """The evaluation of the run in `folder`: the content of its evaluation.json; MakegptError where it is of other weights.
+
+    An older file, which does not tell its weights, is taken at its word.
+    """
     path = folder / run.EVALUATION
     if not path.is_file():
         raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
     found = artifact.read_json(path)
     if not _is_evaluation(found):
         raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
+    published = run.finished_manifest(folder)["outputs"][run.MODEL]["sha256"]
+    sha256, format = found.get("model_sha256", published), found.get("weights", {}).get("format", PUBLISHED[1])
+    if (sha256, format) != (published, PUBLISHED[1]):
+        raise MakegptError(
+            f"{path} is of other weights ({sha256:.8} in {format}) than {folder / run.MODEL} ({published:.8} in float32); "
+            f"make it again with `evaluate {folder} -o {path}`"
+        )
     return found
 
 
@@ -253,5 +279,7 @@ def _is_evaluation(found: Any) -> bool:
         isinstance(found, dict)
         and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
         and isinstance(found["baselines"], dict)
+        and isinstance(found.get("weights", {}), dict)
+        and isinstance(found.get("model_sha256", ""), str)
         and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
     )

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from lib import assessment, compressors, memorisation, model, params, run, scores
+from lib import artifact, assessment, compressors, memorisation, model, params, run, scores
 from lib.baselines import NGrams
 from lib.dataset import Dataset
+from lib.errors import MakegptError
 from lib.evaluation import each_prediction, predictions, total_nats
 from lib.memorisation import Training
 from lib.model import LanguageModel
@@ -244,6 +245,24 @@ def test_a_better_run_is_called_better(small: Path, here: Here, tmp_path: Path) 
     assert found["verdict"] == "the first is better"
     assert found["difference"]["loss"] == pytest.approx(first["loss"] - second["loss"])
     assert "have different tokenizers" not in here("evaluate", tmp_path / "short", "--against", small / "run").err
+
+
+def test_an_evaluation_of_other_weights_is_not_taken_for_the_runs(copied: Path, here: Here) -> None:
+    folder = copied / "run"
+    for words, code in (("int8", 1), ("bfloat16", 1), ("last", 0), ("best", 0)):
+        here("evaluate", folder, "--weights", words, "--passages", 0, "--overlap", 0, "-o", folder / run.EVALUATION)
+        found = artifact.read_json(folder / run.EVALUATION)
+        assert words in found["weights"].values()
+        best_is_last = found["model_sha256"] == artifact.sha256(folder / run.MODEL)
+        assert best_is_last, "the last step of the small run is its best"
+        told = here("compare", folder, code=code)
+        assert not code or f"make it again with `evaluate {folder} -o {folder / run.EVALUATION}`" in told.err
+    artifact.write_json(folder / run.EVALUATION, found | {"model_sha256": "0" * 64})
+    with pytest.raises(MakegptError, match="is of other weights"):
+        assessment.read(folder)
+    old = {key: value for key, value in found.items() if key not in ("weights", "model_sha256")}
+    artifact.write_json(folder / run.EVALUATION, old)
+    assert assessment.read(folder) == old
 
 
 _TIED = "The model is ahead of all else it was measured against. It ties with the bigram."

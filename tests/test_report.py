@@ -44,7 +44,7 @@ def evaluation(loss: float = 3.0) -> dict[str, Any]:
         "memorisation": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
-        "model_sha256": "0" * 64, "dataset": "1" * 64,
+        "weights": {"saved": "best", "format": "float32"}, "dataset": "1" * 64,
     }  # fmt: skip
 
 
