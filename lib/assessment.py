@@ -19,6 +19,9 @@ from lib.shards import Readable
 from lib.stretch import Stretch, trained_on
 from lib.tokenizer import Tokenizer
 
+#: The weights that a run is known by: those it has published, as they were trained.
+PUBLISHED = ("best", "float32")
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -60,33 +63,40 @@ def assess(
     generate: GenerateConfig,
     device: torch.device,
     on_tokens: OnTokens | None = None,
+    weights: tuple[str, str] = PUBLISHED,
 ) -> dict[str, Any]:
     """All that is said of the model of the run in `folder` on a stretch: see docs/evaluation.md for what each number is.
 
     What it is measured against is nested under `baselines`; n-grams are counted on the training split, and scored on the
-    same tokens as the model. What it has copied from its training text is told of a run's own dataset alone.
+    same tokens as the model. What it has copied from its training text is told of a run's own dataset alone. `weights`: which
+    of its run's `trained` holds, and in which numbers.
     """
     made = trained.tokenizer
     read = _read(trained, stretch, device, on_tokens)
-    n_bytes = _bytes(stretch, made)
+    n_all, unknown = _bytes(stretch, made)
+    n_bytes = Sums() if unknown else n_all  # of a word without a token no one knows the bytes
     found = _scores(read, n_bytes)
     if config.overlap:
         stride = max(1, round(trained.config.context_length * (1 - config.overlap)))
         found["sliding"] = {"stride": stride} | scores_with_errors(
             _read(trained, stretch, device, on_tokens, stride).nats, n_bytes
         )
+    if unknown:
+        found["unknown_tokens"] = unknown
     found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
+    if training := stretch.training:
+        found["counted"] = {"tokens": min(training.train_tokens, baselines.LIMIT), "of": training.train_tokens}
     found["verdict"] = verdict(found)
-    training = stretch.training
     if stretch.split and training and config.passages and trained_on(folder, training):
         splits = (training.split("train"), training.split("val"))
         found["memorisation"] = memorisation.recall(trained, training.tokens, *splits, config, generate, device)
     return {
         **({"split": stretch.split} if stretch.split else {}),
         "tokens": read.nats.count,
-        "bytes": round(n_bytes.total),
+        "bytes": round(n_all.total),
         **found,
         "model_sha256": trained.sha256,
+        "weights": _told(weights),
         **({"dataset": training.identity()} if stretch.split and training else {}),
     }
 
@@ -111,11 +121,13 @@ def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
-def _bytes(stretch: Stretch, made: Tokenizer) -> Sums:
-    lengths, n_bytes = made.byte_lengths(), Sums()
+def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums, int]:
+    """The bytes of the decoded text, and how many tokens stand for an unknown word, which are not among them."""
+    lengths, n_bytes, unknown = made.byte_lengths(), Sums(), 0
     for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
         n_bytes.add(lengths[block])
-    return n_bytes
+        unknown += int((block == made.unknown).sum()) if made.unknown is not None else 0
+    return n_bytes, unknown
 
 
 def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums) -> dict[str, Any]:
@@ -124,13 +136,14 @@ def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_byt
     found = {"uniform": scores(baselines.uniform_nats(stretch.predicted, made.vocab_size), stretch.predicted, total)}
     counted: dict[str, Sums] = {}
     if training := stretch.training:
-        ngrams = baselines.NGrams(training.tokens, *training.split("train"), order, made.vocab_size)
+        ngrams = baselines.NGrams(training.tokens, *_end(training, baselines.LIMIT), order, made.vocab_size)
         for part in ngrams.nats(stretch.tokens, stretch.start + 1, stretch.stop):
             for name, nats in part.items():
                 counted.setdefault(name, Sums()).add(nats)
     for name, sums in counted.items():
         found[name] = scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)}
-    before = _text(training.tokens, *_end(training), made) if training else iter(())
+    # as much of the training split as a compressor can look back on: a token is a byte at least
+    before = _text(training.tokens, *_end(training, compressors.LOOK_BACK), made) if training else iter(())
     given = b"".join(before)[-compressors.LOOK_BACK :]
     for name in compressors.COMPRESSORS:
         bits = 8 * compressors.added_bytes(name, given, lambda: _text(stretch.tokens, stretch.start + 1, stretch.stop, made))
@@ -138,25 +151,42 @@ def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_byt
     return found
 
 
-def _end(training: Dataset) -> tuple[int, int]:
-    """As much of the training split, from its end, as a compressor can look back on: a token is a byte at least."""
+def _end(training: Dataset, tokens: int) -> tuple[int, int]:
+    """The last `tokens` of the training split, or all where it has no more."""
     start, stop = training.split("train")
-    return max(start, stop - compressors.LOOK_BACK), stop
+    return max(start, stop - tokens), stop
 
 
 def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[bytes]:
-    """The bytes that the ids `start` to `stop` stand for, in pieces."""
+    """The bytes that the ids `start` to `stop` add to what stands before them, in pieces."""
     special = list(made.special_ids())
+    before = int(tokens.read(start - 1, start)[0]) if start else None
     for block in tokens.blocks(start, stop):
-        yield made.decode_bytes(block[~np.isin(block, special)].tolist())
+        ids = block[~np.isin(block, special)].tolist()
+        if ids:
+            yield made.bytes_after(before, ids[0]) + made.decode_bytes(ids).removeprefix(made.token_bytes(ids[0]))
+            before = ids[-1]
 
 
 def verdict(evaluation: dict[str, Any]) -> str:
-    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie."""
+    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie.
+
+    Then what was counted, where that was not the whole training text, and why there are no bits a byte, where there are none.
+    """
+    counted = evaluation.get("counted")
+    note = ""
+    if counted and counted["tokens"] < counted["of"]:
+        note = f" Counted were the last {counted['tokens']:,} of the {counted['of']:,} training tokens."
+    if unknown := evaluation.get("unknown_tokens"):
+        note += f" {unknown:,} of the tokens are unknown words, whose bytes are not known: so there are no bits a byte."
+    return _who_is_ahead(evaluation) + note
+
+
+def _who_is_ahead(evaluation: dict[str, Any]) -> str:
     ahead, tied = [], []
     for name, found in evaluation["baselines"].items():
         lead = found.get("ahead_of_model")
-        if lead and lead["standard_error"] is not None and is_tie(lead):
+        if lead and is_tie(lead):
             tied.append(name)
         elif found["loss"] < evaluation["loss"]:
             ahead.append(name)
@@ -165,8 +195,16 @@ def verdict(evaluation: dict[str, Any]) -> str:
     ties = f" It ties with the {_and(tied)}." if tied else ""
     if not ahead:
         return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
-    verb = "predict" if len(ahead) > 1 else "predicts"
-    return f"Counting still wins here: the {_and(ahead)} of the training text {verb} better than this model.{ties}"
+    counts = [name for name in ahead if name not in compressors.COMPRESSORS]
+    others = [name for name in ahead if name in compressors.COMPRESSORS]
+    who = [f"the {_and(counts)} of the training text"] if counts else []
+    if others:  # where there is a training text something was counted
+        behind = " behind the training text" if set(baselines.NAMES.values()) & evaluation["baselines"].keys() else ""
+        who.append(f"{_and(others)}{behind}")
+    how = {(True, False): "Counting still wins", (False, True): "Compressing still wins"}.get(
+        (bool(counts), bool(others)), "Counting and compressing still win"
+    )
+    return f"{how} here: {_and(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
 
 
 def _and(names: list[str]) -> str:
@@ -174,24 +212,35 @@ def _and(names: list[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def _told(weights: tuple[str, str]) -> dict[str, str]:
+    return dict(zip(("saved", "format"), weights, strict=True))
+
+
 def against(
-    trained: Trained, other: Trained, stretch: Stretch, device: torch.device, on_tokens: OnTokens | None = None
+    trained: Trained,
+    other: Trained,
+    stretch: Stretch,
+    device: torch.device,
+    on_tokens: OnTokens | None = None,
+    weights: tuple[str, str] = PUBLISHED,
 ) -> dict[str, Any]:
     """Two models on the same tokens: the scores of both and their paired difference; MakegptError for two tokenizers."""
     if trained.tokenizer.identity() != other.tokenizer.identity():
         raise MakegptError(
             "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits a byte"
         )
-    n_bytes = _bytes(stretch, trained.tokenizer)
+    n_all, unknown = _bytes(stretch, trained.tokenizer)
+    n_bytes = Sums() if unknown else n_all
     mine, theirs = (_read(each, stretch, device, on_tokens).nats for each in (trained, other))
     found = difference(mine, theirs)
     return {
         "tokens": mine.count,
-        "bytes": round(n_bytes.total),
+        "bytes": round(n_all.total),
         "runs": [
             scores_with_errors(nats, n_bytes) | {"model_sha256": each.sha256}
             for nats, each in ((mine, trained), (theirs, other))
         ],
+        "weights": _told(weights),
         "difference": found,
         "verdict": "a tie" if is_tie(found) else f"the {'second' if found['loss'] > 0 else 'first'} is better",
     }
@@ -204,13 +253,23 @@ def each_token(trained: Trained, stretch: Stretch, device: torch.device) -> Iter
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The evaluation of the run in `folder`: the content of its evaluation.json."""
+    """The evaluation of the run in `folder`: the content of its evaluation.json; MakegptError where it is of other weights.
+
+    An older file, which does not tell its weights, is taken at its word.
+    """
     path = folder / run.EVALUATION
     if not path.is_file():
         raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
     found = artifact.read_json(path)
     if not _is_evaluation(found):
         raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
+    published = run.finished_manifest(folder)["outputs"][run.MODEL]["sha256"]
+    sha256, format = found.get("model_sha256", published), found.get("weights", {}).get("format", PUBLISHED[1])
+    if (sha256, format) != (published, PUBLISHED[1]):
+        raise MakegptError(
+            f"{path} is of other weights ({sha256:.8} in {format}) than {folder / run.MODEL} ({published:.8} in float32); "
+            f"make it again with `evaluate {folder} -o {path}`"
+        )
     return found
 
 
@@ -220,5 +279,7 @@ def _is_evaluation(found: Any) -> bool:
         isinstance(found, dict)
         and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
         and isinstance(found["baselines"], dict)
+        and isinstance(found.get("weights", {}), dict)
+        and isinstance(found.get("model_sha256", ""), str)
         and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
     )

@@ -1,13 +1,17 @@
-"""The weights a training begins with: drawn at random, those of a finished run, or its own from before."""
+"""What a training begins with: weights drawn at random, those of a finished run, or its own from before.
+
+The latter where it is the same training: `first_difference` says why it is not.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lib import artifact, checkpoint, model, run
 from lib.artifact import Manifest
-from lib.config import ModelConfig, TrainConfig
+from lib.config import MEANT, WITHOUT_EFFECT, ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.model import LanguageModel
@@ -85,3 +89,23 @@ def starting_model(
     else:
         built.initialise(torch.Generator().manual_seed(train_config.seed))
     return built
+
+
+def first_difference(manifest: Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
+    """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
+    for section, values in parameters.items():
+        before = MEANT[section] | manifest["parameters"].get(section, {})
+        for key, value in values.items():
+            if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
+                return f"{section}.{key} was {before.get(key)}, now {value}"
+    for key, difference in _DIFFERENCES.items():
+        if manifest["facts"].get(key) != facts.get(key):
+            return difference
+    return None
+
+
+_DIFFERENCES = {
+    "dataset": "the dataset is another",
+    "tokenizer": "the tokenizer is another",
+    "init_from": "the weights it began with are others",
+}

@@ -13,8 +13,8 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import torch
 
-from lib import baselines, continuation, corpus, dataset, generation, inputs, model, params, run, tokenizer
-from lib.config import WITHOUT_EFFECT, ModelConfig
+from lib import baselines, beginning, continuation, corpus, dataset, generation, inputs, model, params, run, tokenizer
+from lib.config import ModelConfig
 from lib.continuation import Continuation
 from lib.dataset import Dataset
 from lib.errors import MakegptError
@@ -50,13 +50,15 @@ class Laboratory:
         _fetched("gpt2/vocab.bpe", "gpt2")
         return tokenizer.make("gpt2", [], inputs.data_folder())
 
-    def _dataset(self, text: str, kind: str, context_length: int = 1, stride: int | None = None) -> Dataset:
-        """The text `text` in tokens of `kind`, split as is the default."""
+    def _dataset(
+        self, text: str, kind: str, context_length: int = 1, stride: int | None = None, config_name: str | None = None
+    ) -> Dataset:
+        """The text `text` in tokens of `kind`, read and split as a config says, or as is the default."""
         if kind == "gpt2":
             self.gpt2()
-        config = params.resolve(params.load())
+        config = params.resolve(params.load(), config_name)
         document = open_document(_fetched(f"{text}.txt", text))
-        folder = self.scratch / f"{text}.{kind}.{context_length}.{stride}"
+        folder = self.scratch / f"{text}.{kind}.{context_length}.{stride}.{config_name}"
         corpus.write(folder / "tokens", [document], kind, config.tokenize, started="", on_bytes=lambda _: None)
         dataset.build(
             folder / "tokens",
@@ -69,14 +71,18 @@ class Laboratory:
         return Dataset(folder / "dataset")
 
     def trained(self, config: str, text: str) -> Path:
-        """The finished run of `config` on `text`; NotHere where there is none, or one with other parameters."""
+        """The finished run of `config` on `text`; NotHere where there is none, or one of other parameters or another text."""
         folder = self.runs / f"{config}-{text}"
         advice = f"train it with `make train CONFIG={config} DATASET={text}`"
         if not (folder / run.MODEL).is_file():
             raise NotHere(f"{folder} is not there; {advice}")
-        asked, before = params.resolve(params.load(), config), run.finished_manifest(folder)["parameters"]
-        if _settled(before) != _settled({"model": asdict(asked.model), "train": asdict(asked.train)}):
-            raise NotHere(f"{folder} was trained with other parameters; {advice}")
+        asked = params.resolve(params.load(), config)
+        stride = asked.build_dataset.stride
+        data = self.dataset(text, asked.tokenize.tokenizer, asked.model.context_length, stride, config)
+        parameters = {"model": asdict(replace(asked.model, vocab_size=data.vocab_size)), "train": asdict(asked.train)}
+        facts = {"dataset": data.identity(), "tokenizer": data.tokenizer_identity}
+        if difference := beginning.first_difference(run.finished_manifest(folder), parameters, facts):
+            raise NotHere(f"{folder} was made with other parameters ({difference}); move it away and {advice}")
         return folder
 
 
@@ -85,12 +91,6 @@ def _fetched(file: str, name: str) -> Path:
     if not path.is_file():
         raise NotHere(f"{path} is not there; get it with `fetch {name}`")
     return path
-
-
-def _settled(parameters: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The parameters of a training that have an effect, but for the size of the vocabulary, which is the text's."""
-    named = {f"{section}.{key}": value for section, values in parameters.items() for key, value in values.items()}
-    return {name: value for name, value in named.items() if name not in WITHOUT_EFFECT | {"model.vocab_size"}}
 
 
 # Tokens.

@@ -1,8 +1,8 @@
 """How much of a text was copied from the training text: the longest run of tokens, and how many n-grams are new.
 
 Each run of n tokens has a 64-bit hash, computed for all places at once from running sums (Karp and Rabin 1987); where two
-hashes agree the tokens themselves are compared, so that nothing rests on luck. The training text is read once for each
-n, in blocks, whatever its size.
+hashes agree the tokens themselves are compared, so that nothing rests on luck. The training text is read in blocks, whatever
+its size: once for each of `LENGTHS`, and once for each step of the search for a longest run, which lies between two of them.
 """
 
 from dataclasses import replace
@@ -44,22 +44,24 @@ class Training:
         for at in range(self._start, self._stop - n + 1, _BLOCK):
             ids = self._tokens.read(at, min(at + _BLOCK + n - 1, self._stop)).astype(np.uint32)
             hashes = _hashes(ids, n)
-            places = np.flatnonzero(np.isin(hashes, known))
-            for place in places[np.unique(hashes[places], return_index=True)[1]]:
-                found.add(ids[place : place + n].tobytes())
+            places = np.flatnonzero(np.isin(hashes, known)).tolist()
+            found.update(ids[place : place + n].tobytes() for place in places)  # all of them: two runs may share a hash
         return [
             np.array([text[at : at + n].tobytes() in found for at in range(len(text) - n + 1)], dtype=bool) for text in texts
         ]
 
-    def longest_run(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """The longest run of tokens in any of the texts that stands in the training text too."""
+    def longest_run(self, texts: Sequence[np.ndarray], copied: dict[int, list[np.ndarray]] | None = None) -> np.ndarray:
+        """The longest run of tokens in any of the texts that stands in the training text too.
+
+        `copied`: what `copied` has told of the texts already, by n.
+        """
+        known = copied or {}
         longest = np.empty(0, np.int64)
         low, high = 1, max((len(text) for text in texts), default=0)
         while low <= high:  # what is copied at length n is copied at every shorter length
-            n = (low + high) // 2
-            places = [
-                (text, at) for text, flags in zip(texts, self.copied(texts, n), strict=True) for at in np.flatnonzero(flags)
-            ]
+            n = next((n for n in known if low <= n <= high), (low + high) // 2)
+            flags = known.get(n) or self.copied(texts, n)
+            places = [(text, at) for text, here in zip(texts, flags, strict=True) for at in np.flatnonzero(here)]
             if places:
                 text, at = places[0]
                 longest = text[at : at + n]
@@ -87,20 +89,27 @@ def _powers(base: np.uint64, count: int) -> np.ndarray:
     return np.cumprod(powers, dtype=np.uint64)
 
 
-def measure(training: Training, made: Tokenizer, texts: Sequence[np.ndarray]) -> dict[str, Any]:
-    """What of the texts was copied: the `longest_run` in tokens, its `passage`, and the share of n-grams that are new."""
-    longest = training.longest_run(texts)
-    shares: dict[str, float | None] = {}
-    for n in LENGTHS:
-        copied = training.copied(texts, n)
-        grams = sum(len(flags) for flags in copied)
-        shares[str(n)] = 1 - sum(int(flags.sum()) for flags in copied) / grams if grams else None
-    return {
-        "tokens": sum(len(text) for text in texts),
-        "longest_run": len(longest),
-        "share_new": shares,
-        "passage": made.decode(longest.tolist()),
-    }
+def measure(training: Training, made: Tokenizer, kinds: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """What of each kind of texts was copied: the `longest_run` in tokens, its `passage`, the share of n-grams that are new."""
+    every = [text for texts in kinds.values() for text in texts]
+    copied = {n: training.copied(every, n) for n in LENGTHS}
+    found, end = {}, 0
+    for kind, texts in kinds.items():
+        end += len(texts)
+        flags = {n: each[end - len(texts) : end] for n, each in copied.items()}
+        longest = training.longest_run(texts, flags)
+        found[kind] = {
+            "tokens": sum(len(text) for text in texts),
+            "longest_run": len(longest),
+            "share_new": {str(n): _share_new(flags[n]) for n in LENGTHS},
+            "passage": made.decode(longest.tolist()),
+        }
+    return found
+
+
+def _share_new(flags: list[np.ndarray]) -> float | None:
+    grams = sum(len(each) for each in flags)
+    return 1 - sum(int(each.sum()) for each in flags) / grams if grams else None
 
 
 def recall(
@@ -122,7 +131,8 @@ def recall(
     long = min(generate.max_new_tokens, train[1] - train[0], val[1] - val[0])
     prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
     greedy = replace(generate, temperature=0.0, repetition_penalty=1.0)
-    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, prompt_length, count)]
+    whole = min(prompt_length + generate.max_new_tokens, train[1] - train[0])  # what may be recalled is in the split too
+    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
 
     def written(prompts: list[Prompt], settings: GenerateConfig, each: int) -> list[np.ndarray]:
         texts = list(samples(made, prompts, settings, each, scored=False))
@@ -130,11 +140,12 @@ def recall(
             pass
         return [np.array(text.tokens, dtype=np.uint32) for text in texts]
 
-    return {
-        "samples": measure(training, made, written([encode(made, generate.prompt)], generate, count)),
-        "continuations": measure(training, made, written([Prompt("", ids, {}) for ids in passages], greedy, 1)),
-        "validation": measure(training, made, [tokens.read(at, at + long) for at in _evenly(val, long, count)]),
+    kinds = {
+        "samples": written([encode(made, generate.prompt)], generate, count),
+        "continuations": written([Prompt("", ids, {}) for ids in passages], greedy, 1),
+        "validation": [tokens.read(at, at + long) for at in _evenly(val, long, count)],
     }
+    return measure(training, made, kinds)
 
 
 def _evenly(stretch: tuple[int, int], length: int, count: int) -> list[int]:

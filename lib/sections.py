@@ -138,7 +138,7 @@ def counting(subject: Subject) -> Html:
         label = f"with a window that slides by {sliding['stride']:,}"
         rows.append((sliding["loss"], _row(label, sliding, sliding.get("standard_error") or {}, "the same model")))
     for name, scores in found["baselines"].items():
-        apart = scores.get("ahead_of_model") or {"loss": found["loss"] - scores["loss"], "standard_error": None}
+        apart = scores.get("ahead_of_model") or {"loss": found["loss"] - scores["loss"]}
         rows.append((scores["loss"], _row(baselines.label(name), scores, {}, who_is_ahead(apart))))
     head = ("", "nats a token", "perplexity", "bits a byte", "beside the model")
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
@@ -162,9 +162,12 @@ def _row(name: str, scores: dict[str, Any], error: dict[str, Any], words: str) -
 
 
 def who_is_ahead(found: dict[str, Any]) -> str:
-    """By how many nats a token a baseline is ahead of the model (below 0: behind it), and whether that may be chance."""
-    told = f"{'ahead' if found['loss'] > 0 else 'behind'} by {number(abs(found['loss']), '.3f', found['standard_error'])}"
-    return f"{told}, a tie" if found["standard_error"] is not None and is_tie(found) else told
+    """By how many nats a token a baseline is ahead of the model (below 0: behind it), and whether that may be chance.
+
+    Without a `standard_error`, which is not None but absent, none was measured.
+    """
+    told = f"{'ahead' if found['loss'] > 0 else 'behind'} by {number(abs(found['loss']), '.3f', found.get('standard_error'))}"
+    return f"{told}, a tie" if "standard_error" in found and is_tie(found) else told
 
 
 def positions(subject: Subject) -> Html:

@@ -15,7 +15,7 @@ from lib import artifact, beginning, checkpoint, model, provenance, samples
 from lib import device as devices
 from lib.beginning import Origin
 from lib.clock import Clock
-from lib.config import MEANT, WITHOUT_EFFECT, ModelConfig, TrainConfig
+from lib.config import ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.precision import LossScale
@@ -155,7 +155,7 @@ class _Found:
 def _look(run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], max_steps: int, resume: bool) -> _Found:
     """What is there to go on with."""
     manifest = run.begun() if resume else None
-    if manifest and (difference := _first_difference(manifest, parameters, facts)):
+    if manifest and (difference := beginning.first_difference(manifest, parameters, facts)):
         return _Found([Notice(f"{run.folder} was made with other parameters ({difference}); beginning anew")])
     if manifest and run.finished():
         return _Found([Notice(f"{run.folder} is finished already with these parameters; nothing to do")], finished=True)
@@ -251,23 +251,3 @@ def _session(
 
 def _due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
-
-
-def _first_difference(manifest: artifact.Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
-    """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
-    for section, values in parameters.items():
-        before = MEANT[section] | manifest["parameters"].get(section, {})
-        for key, value in values.items():
-            if before.get(key) != value and f"{section}.{key}" not in WITHOUT_EFFECT:
-                return f"{section}.{key} was {before.get(key)}, now {value}"
-    for key, difference in _DIFFERENCES.items():
-        if manifest["facts"].get(key) != facts.get(key):
-            return difference
-    return None
-
-
-_DIFFERENCES = {
-    "dataset": "the dataset is another",
-    "tokenizer": "the tokenizer is another",
-    "init_from": "the weights it began with are others",
-}

@@ -76,9 +76,10 @@ def main(
     passes = len(runs) if against is not None else assessment.passes(config.evaluate)
     with progress(passes * found.predicted, "tokens") as shown:
         if against is not None:
-            result = assessment.against(trained, runs[1], found, chosen, shown.advance)
+            result = assessment.against(trained, runs[1], found, chosen, shown.advance, weights)
         else:
-            result = assessment.assess(folder, trained, found, config.evaluate, config.generate, chosen, shown.advance)
+            settings = (config.evaluate, config.generate, chosen)
+            result = assessment.assess(folder, trained, found, *settings, shown.advance, weights)
         shown.note(result["verdict"])
     if file is None:
         click.echo(json.dumps(result, indent=2, allow_nan=False))

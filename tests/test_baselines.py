@@ -1,5 +1,6 @@
 """Counted n-grams against a sum done by hand, and the laws of probability; references.yaml has the values of others."""
 
+import itertools
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -105,6 +106,28 @@ def test_the_sums_of_two_parts_are_the_sum_of_the_whole(tmp_path: Path) -> None:
     counted = NGrams(tokens, 0, 40, 3, 14)
     parts = np.array(nats(counted, tokens, 40, 47)) + np.array(nats(counted, tokens, 47, len(tokens)))
     assert nats(counted, tokens, 40, len(tokens)) == pytest.approx(parts)
+
+
+@pytest.mark.parametrize("train", [1, 2, 3, 4])
+def test_orders_longer_than_the_training_part_fall_back_on_shorter_ones(tmp_path: Path, train: int) -> None:
+    tokens = letters(tmp_path, "abcbabc")
+    ids = tokens.read(0, 7).tolist()
+    found = nats(NGrams(tokens, 0, train, 5, 3), tokens, train, 7)
+    expected = [sum(-math.log(by_definition(ids, train, at, order, 3)) for at in range(train, 7)) for order in range(1, 6)]
+    assert found == pytest.approx(expected)
+    assert found[train:] == [found[train - 1]] * (5 - train)
+
+
+def test_runs_are_merged_as_they_double_to_what_sorting_all_gives() -> None:
+    generator = np.random.default_rng(1)
+    blocks = [generator.zipf(1.3, size).clip(0, 500) for size in generator.integers(1, 200, 64)]
+    runs: list[baselines._Run] = []
+    for block in blocks:
+        baselines._add(runs, np.unique(block, return_counts=True))
+        assert all(len(below[0]) >= 2 * len(above[0]) for below, above in itertools.pairwise(runs))
+    keys, times = baselines._all(runs)
+    expected = np.unique(np.concatenate(blocks), return_counts=True)
+    assert (keys.tolist(), times.tolist()) == (expected[0].tolist(), expected[1].tolist())
 
 
 def test_what_comes_after_the_training_part_is_not_counted(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def evaluation(loss: float = 3.0) -> dict[str, Any]:
         "memorisation": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
-        "model_sha256": "0" * 64, "dataset": "1" * 64,
+        "weights": {"saved": "best", "format": "float32"}, "dataset": "1" * 64,
     }  # fmt: skip
 
 
@@ -330,6 +330,7 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
 
 
 def test_who_is_ahead_is_said_in_words() -> None:
-    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200"
+    assert sections.who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
+    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200, a tie", "one block cannot tell"
     assert sections.who_is_ahead({"loss": -0.2, "standard_error": 0.05}) == "behind by 0.200 ± 0.050"
     assert sections.who_is_ahead({"loss": 0.05, "standard_error": 0.05}) == "ahead by 0.050 ± 0.050, a tie"

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import laboratory, references, reproduction
+from lib import artifact, laboratory, references, reproduction
+from lib.config import MEANT
 from lib.errors import UsageError
 from lib.laboratory import CHECKS, Laboratory
 from lib.model import feed_forward
@@ -19,7 +21,7 @@ from lib.model.attention import MultiHeadAttention
 from lib.model.gpt import GPT
 from lib.references import Reference, Value
 from lib.reproduction import FAIL, NOT_CHECKED, PASS, Outcome
-from tests.conftest import PROJECT, Here
+from tests.conftest import PROJECT, TEXT, Here
 
 ROWS = references.load(CHECKS, PROJECT / "references.yaml")
 OF_RUNS = ("best_loss", "lowest_and_last_loss", "greedy")
@@ -111,6 +113,8 @@ def trained(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab
     config = "  tiny:\n    like: debug\n    train:\n      max_steps: 12\n      eval_interval: 4\n      batch_size: 4\n"
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("configs:\n", f"configs:\n{config}", 1)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "play.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny-play").symlink_to(small / "run")
     (tmp_path / "runs" / "debug-play").symlink_to(small / "run")
@@ -139,6 +143,23 @@ def test_a_run_that_is_missing_or_another_is_not_measured(config: str, says: str
     found = outcome(row("best_loss", (1.0,), config=config, text="play"), trained)
     assert found.result == NOT_CHECKED
     assert says in str(found.reason)
+
+
+def test_a_run_of_another_text_is_not_measured(trained: Laboratory, tmp_path: Path) -> None:
+    (tmp_path / "data" / "play.txt").write_text(TEXT + "Exeunt.", encoding="utf-8")
+    found = outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained)
+    assert (found.result, "(the dataset is another)" in str(found.reason)) == (NOT_CHECKED, True)
+
+
+def test_a_run_older_than_a_parameter_is_measured(trained: Laboratory, small: Path) -> None:
+    (trained.runs / "tiny-play").unlink()
+    shutil.copytree(small / "run", trained.runs / "tiny-play")
+    manifest = artifact.read_manifest(trained.runs / "tiny-play", "run")
+    for section, meant in MEANT.items():
+        for name in meant:
+            del manifest["parameters"][section][name]
+    artifact.write_json(trained.runs / "tiny-play" / artifact.MANIFEST, manifest)
+    assert outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained).result == FAIL
 
 
 def test_a_greedy_text_is_that_of_generate(trained: Laboratory, here: Here) -> None:

@@ -177,8 +177,16 @@ def test_a_special_token_stands_for_no_bytes(gpt2: Tokenizer) -> None:
     assert lengths.shape == (50257,)
     assert lengths[50256] == 0
     assert (np.delete(lengths, 50256) > 0).all()
-    word = WordTokenizer.learn(["a bc"], Path())
-    assert word.byte_lengths().tolist() == [1, 2, 0, 0]
+    word = WordTokenizer.learn(["a bc,"], Path())
+    assert word.byte_lengths().tolist() == [1, 2, 3, 0, 0], "the mark, and the words with the blank before them"
+
+
+@few
+@given(text=st.one_of(any_text, tricky))
+def test_the_bytes_of_words_are_those_of_the_decoded_text(text: str) -> None:
+    word = WordTokenizer.learn(["! " + text], Path())
+    first, *others = [id for id in word.encode("! " + text) if id != word.unknown]  # a special token's own name is one
+    assert word.byte_lengths()[others].sum() == len(word.decode_bytes([first, *others])) - len(word.token_bytes(first))
 
 
 @pytest.mark.parametrize("id", [-1, 50257, 10**9])

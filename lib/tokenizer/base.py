@@ -22,11 +22,13 @@ class Tokenizer(ABC):
 
     `lossless`: decode(encode(text)) == text for any text that can be encoded.
     `endoftext`: the id of the token between documents, or None.
+    `unknown`: the id of any word that has no token of its own, or None.
     """
 
     kind: ClassVar[str]
     lossless: ClassVar[bool] = True
     endoftext: int | None = None
+    unknown: int | None = None
 
     @property
     @abstractmethod
@@ -73,7 +75,7 @@ class Tokenizer(ABC):
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def byte_lengths(self) -> np.ndarray:
-        """Bytes of text each id stands for, (V,) int64; a special token stands for none."""
+        """Bytes that each id adds to a text that has begun, (V,) int64; a special token adds none."""
         lengths = np.array([len(self.token_bytes(id)) for id in range(self.vocab_size)], dtype=np.int64)
         lengths[list(self.special_ids())] = 0
         return lengths

@@ -31,7 +31,7 @@ class WordTokenizer(Tokenizer):
     def __init__(self, words: list[str]) -> None:
         self.words = words
         self.endoftext: int = words.index(ENDOFTEXT)
-        self.unknown = words.index(UNKNOWN)
+        self.unknown: int = words.index(UNKNOWN)
         self._ids = {word: id for id, word in enumerate(words) if id not in self.special_ids()}
 
     @property
@@ -56,6 +56,11 @@ class WordTokenizer(Tokenizer):
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         spaced = b" ".join(self.token_bytes(self.check_id(id)) for id in ids).decode("utf-8")
         return _NO_SPACE_BEFORE.sub(r"\1", spaced).encode("utf-8")
+
+    def byte_lengths(self) -> np.ndarray:
+        blank = np.array([not _NO_SPACE_BEFORE.match(f" {word}") for word in self.words], dtype=np.int64)
+        blank[list(self.special_ids())] = 0
+        return super().byte_lengths() + blank
 
     def special_ids(self) -> Sequence[int]:
         return [self.endoftext, self.unknown]
