@@ -1,6 +1,6 @@
 """A run's evaluation: the model on a split of a dataset or on any text, beside what it is measured against."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -98,7 +98,13 @@ def assess(
         "model_sha256": trained.sha256,
         "weights": _told(weights),
         **({"dataset": training.identity()} if stretch.split and training else {}),
+        "parameters": parameters(config, generate),
     }
+
+
+def parameters(config: EvaluateConfig, generate: GenerateConfig) -> dict[str, Any]:
+    """What an evaluation depends on beside its run, as it tells it itself."""
+    return {"evaluate": asdict(config), "generate": asdict(generate)}
 
 
 def _scores(read: _Read, n_bytes: Sums) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
     manifest = run.finished_manifest(folder)
     facts, sha256 = manifest["facts"], manifest["outputs"][run.MODEL]["sha256"]
     shape = model.build(run.read_config(folder), "meta")
-    found = _evaluation(folder, sha256)
+    found = _evaluation(folder, config)
     if found is None:
         trained = run.load(folder, device)
         stretch = of_dataset(folder, trained, data, config.evaluate.split)
@@ -220,12 +220,13 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
 _MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
 
 
-def _evaluation(folder: Path, model_sha256: str) -> dict[str, Any] | None:
-    """The evaluation that lies in a run's folder; None where there is none of these weights."""
-    if not (folder / run.EVALUATION).is_file():
+def _evaluation(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The evaluation that lies in a run's folder; None where it is not of these weights, or was done otherwise."""
+    try:
+        found = assessment.read(folder)
+    except MakegptError:
         return None
-    found = assessment.read(folder)
-    return found if found["model_sha256"] == model_sha256 else None
+    return found if found.get("parameters") == assessment.parameters(config.evaluate, config.generate) else None
 
 
 def pair(rows: list[Row], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
