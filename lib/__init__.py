@@ -30,7 +30,7 @@ LAYERS = (
     ("run", "clock"),
     ("beginning", "exchange", "stretch"),
     ("training",),
-    ("memorisation",),
+    ("memorisation", "verdict"),
     ("assessment",),
     ("cost", "figures", "inspection", "comparison", "book", "laboratory", "study", "findings"),
     ("diagrams", "blueprint", "curves", "ladder", "surprise", "reproduction", "study_figures", "inline_svg"),

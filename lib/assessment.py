@@ -7,12 +7,13 @@ from typing import Any, Iterator
 import numpy as np
 import torch
 
-from lib import artifact, baselines, compressors, memorisation, run
+from lib import artifact, baselines, compressors, memorisation, run, verdict
 from lib.analysis import analyse
 from lib.config import EvaluateConfig, GenerateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluation import OnTokens, each_prediction, predictions
+from lib.fields import NUMBER, Fields, damaged
 from lib.run import Trained
 from lib.scores import Sums, difference, is_tie, ratio, scores, scores_with_errors
 from lib.shards import Readable
@@ -86,7 +87,7 @@ def assess(
     found["baselines"] = _baselines(stretch, made, config.ngram_order, read.nats, n_bytes)
     if training := stretch.training:
         found["counted"] = {"tokens": min(training.train_tokens, baselines.LIMIT), "of": training.train_tokens}
-    found["verdict"] = verdict(found)
+    found["verdict"] = verdict.sentences(found)
     if stretch.split and training and config.passages and trained_on(folder, training):
         splits = (training.split("train"), training.split("val"))
         found["memorisation"] = memorisation.recall(trained, training.tokens, *splits, config, generate, device)
@@ -174,50 +175,6 @@ def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[
             before = ids[-1]
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
-    """In a sentence, which baselines are ahead of the model; a difference within its error is a tie.
-
-    Then what was counted, where that was not the whole training text, and why there are no bits a byte, where there are none.
-    """
-    counted = evaluation.get("counted")
-    note = ""
-    if counted and counted["tokens"] < counted["of"]:
-        note = f" Counted were the last {counted['tokens']:,} of the {counted['of']:,} training tokens."
-    if unknown := evaluation.get("unknown_tokens"):
-        note += f" {unknown:,} of the tokens are unknown words, whose bytes are not known: so there are no bits a byte."
-    return _who_is_ahead(evaluation) + note
-
-
-def _who_is_ahead(evaluation: dict[str, Any]) -> str:
-    ahead, tied = [], []
-    for name, found in evaluation["baselines"].items():
-        lead = found.get("ahead_of_model")
-        if lead and is_tie(lead):
-            tied.append(name)
-        elif found["loss"] < evaluation["loss"]:
-            ahead.append(name)
-    if "uniform" in ahead:
-        return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
-    ties = f" It ties with the {_and(tied)}." if tied else ""
-    if not ahead:
-        return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
-    counts = [name for name in ahead if name not in compressors.COMPRESSORS]
-    others = [name for name in ahead if name in compressors.COMPRESSORS]
-    who = [f"the {_and(counts)} of the training text"] if counts else []
-    if others:  # where there is a training text something was counted
-        behind = " behind the training text" if set(baselines.NAMES.values()) & evaluation["baselines"].keys() else ""
-        who.append(f"{_and(others)}{behind}")
-    how = {(True, False): "Counting still wins", (False, True): "Compressing still wins"}.get(
-        (bool(counts), bool(others)), "Counting and compressing still win"
-    )
-    return f"{how} here: {_and(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
-
-
-def _and(names: list[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
 def _told(weights: tuple[str, str]) -> dict[str, str]:
     return dict(zip(("saved", "format"), weights, strict=True))
 
@@ -267,8 +224,9 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
     found = artifact.read_json(path)
-    if not _is_evaluation(found):
-        raise MakegptError(f"{path} is damaged: it is no evaluation; make it again with `evaluate {folder} -o {path}`")
+    if (place := damaged(found, _EVALUATION)) is not None:
+        what = f"it is no evaluation at {place}" if place else "it is no evaluation"
+        raise MakegptError(f"{path} is damaged: {what}; make it again with `evaluate {folder} -o {path}`")
     published = run.finished_manifest(folder)["outputs"][run.MODEL]["sha256"]
     sha256, format = found.get("model_sha256", published), found.get("weights", {}).get("format", PUBLISHED[1])
     if (sha256, format) != (published, PUBLISHED[1]):
@@ -279,13 +237,22 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _is_evaluation(found: Any) -> bool:
-    scores = {"loss", "perplexity", "bits_per_byte"}
-    return (
-        isinstance(found, dict)
-        and scores | {"split", "tokens", "bytes", "baselines"} <= found.keys()
-        and isinstance(found["baselines"], dict)
-        and isinstance(found.get("weights", {}), dict)
-        and isinstance(found.get("model_sha256", ""), str)
-        and all(isinstance(baseline, dict) and scores <= baseline.keys() for baseline in found["baselines"].values())
-    )
+_SCORES: dict[str, Any] = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}
+_ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
+_COPIED = {"tokens": int, "longest_run": int, "share_new": {"*": NUMBER | None}, "passage?": str}
+
+#: What is relied on where an evaluation is read back; an older one may have less.
+_EVALUATION: Fields = _SCORES | {
+    "model_sha256?": str,
+    "weights?": {"saved": str, "format": str},
+    "split": str,
+    "tokens": int,
+    "bytes": int,
+    "top_1?": NUMBER,
+    "top_5?": NUMBER,
+    "standard_error?": _ERRORS,
+    "sliding?": _SCORES | {"stride": int, "standard_error?": _ERRORS},
+    "baselines": {"*": _SCORES | {"ahead_of_model?": {"loss": NUMBER, "standard_error": NUMBER | None}}},
+    "loss_by_position?": [{"from": int, "to": int, "loss": NUMBER}],
+    "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
+}

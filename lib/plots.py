@@ -9,7 +9,7 @@ from typing import Any, Iterable, Mapping
 import torch
 from matplotlib.figure import Figure
 
-from lib import artifact, assessment, comparison, diagrams, run, study_report
+from lib import artifact, assessment, comparison, diagrams, run, study_report, verdict
 from lib import config as schema
 from lib import curves as learning
 from lib import surprise as surprises
@@ -198,7 +198,7 @@ def summary(folder: Path, figure: Path) -> str:
         "",
         *comparison.table(comparison.rows([folder])),
         "",
-        assessment.verdict(evaluation),
+        verdict.sentences(evaluation),
     ]
     if sample is not None:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable
 
-from lib import artifact, assessment, baselines, inspection, run
+from lib import artifact, baselines, inspection, run, verdict
 from lib.config import PlotConfig
 from lib.curves import Curve, loss_figure, position_figure
 from lib.errors import MakegptError
@@ -143,13 +143,13 @@ def counting(subject: Subject) -> Html:
     head = ("", "nats a token", "perplexity", "bits a byte", "beside the model")
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
     made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
-    verdict = assessment.verdict(found)
+    told = verdict.sentences(found)
     hits = ""
     if found.get("top_1") is not None and found.get("top_5") is not None:
         first, five = (number(100 * found[key], ".1f", _percent(error.get(key))) for key in ("top_1", "top_5"))
         hits = f" Its likeliest token is right {first} % of the time, and the right one is among its five likeliest {five} %."
     note = "± is the standard error. " if error else ""
-    return Html(element("p", verdict + hits, class_="verdict") + made + (element("p", note, class_="note") if note else ""))
+    return Html(element("p", told + hits, class_="verdict") + made + (element("p", note, class_="note") if note else ""))
 
 
 def _percent(share: float | None) -> float | None:

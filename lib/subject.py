@@ -15,25 +15,7 @@ from lib.markup import Html, element, visible
 SHOWN = 12  # samples, and lines of metrics
 
 
-_SCORES = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}
-_ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
-_COPIED = {"tokens": int, "longest_run": int, "share_new": {"*": NUMBER | None}, "passage?": str}
-
-#: What the sections rely on in an evaluation; an older one may have less.
-_EVALUATION: dict[str, Any] = _SCORES | {
-    "split": str,
-    "tokens": int,
-    "bytes": int,
-    "top_1?": NUMBER,
-    "top_5?": NUMBER,
-    "standard_error?": _ERRORS,
-    "sliding?": _SCORES | {"stride": int, "standard_error?": _ERRORS},
-    "baselines": {"*": _SCORES | {"ahead_of_model?": {"loss": NUMBER, "standard_error": NUMBER | None}}},
-    "loss_by_position?": [{"from": int, "to": int, "loss": NUMBER}],
-    "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
-}
-
-#: And in the manifest of a training.
+#: What the sections rely on in the manifest of a training.
 _TRAINING = {
     "facts": {"parameters": int, "best_step": int, "best_val_loss": NUMBER},
     "parameters": {"train": {"max_steps": int}},
@@ -64,18 +46,12 @@ def read(folder: Path, number: int) -> Subject:
     """The finished run in `folder`; MakegptError where it is none, or damaged."""
     manifest = run.finished_manifest(folder)
     if not run.imported(manifest):
-        _check(folder / artifact.MANIFEST, manifest, _TRAINING, "train the run again")
-    evaluation = None
-    if (folder / run.EVALUATION).is_file():
-        evaluation = assessment.read(folder)
-        _check(folder / run.EVALUATION, evaluation, _EVALUATION, "make it again with `evaluate`")
+        place = fields.damaged(manifest, _TRAINING)
+        if place is not None:
+            raise MakegptError(f"{folder / artifact.MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
+    evaluation = assessment.read(folder) if (folder / run.EVALUATION).is_file() else None
     metrics = run.read_metrics(folder) if (folder / run.METRICS).is_file() else None
     return Subject(folder, number, manifest, evaluation, metrics, samples.read(folder))
-
-
-def _check(file: Path, found: Any, wanted: fields.Fields, advice: str) -> None:
-    if (place := fields.damaged(found, wanted)) is not None:
-        raise MakegptError(f"{file} is damaged: it does not hold what a report shows at {place}; {advice}")
 
 
 def missing(what: str, *commands: str) -> Html:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import artifact, assessment, compressors, memorisation, model, params, run, scores
+from lib import artifact, assessment, compressors, memorisation, model, params, run, scores, verdict
 from lib.baselines import NGrams
 from lib.dataset import Dataset
 from lib.errors import MakegptError
@@ -295,7 +295,7 @@ def test_the_verdict_says_where_counting_wins(lead: dict[str, tuple[float, float
         name: {"loss": 5 - by[0], "ahead_of_model": {"loss": by[0], "standard_error": by[1]}} if by else {"loss": 4.5}
         for name, by in lead.items()
     }
-    assert assessment.verdict({"loss": 5.0, "baselines": found}) == sentence
+    assert verdict.sentences({"loss": 5.0, "baselines": found}) == sentence
 
 
 def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:

@@ -268,14 +268,14 @@ def test_an_older_evaluation_is_enough(small: Path, tmp_path: Path) -> None:
 def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
     shutil.copytree(told_all, tmp_path / "run")
     artifact.write_json(tmp_path / "run" / run.EVALUATION, evaluation() | damage)
-    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate`"):
+    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
         page.page([tmp_path / "run"])
 
 
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        (artifact.MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged: .* at parameters\.train\.max_steps"),
+        (artifact.MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged at parameters\.train\.max_steps"),
         (run.METRICS, {"step": 0, "train_loss": None, "val_loss": "low"}, r"metrics\.jsonl is damaged"),
         (run.METRICS, {"step": 0, "train_loss": None, "val_loss": None}, r"metrics\.jsonl is damaged"),
         (run.METRICS, [], r"metrics\.jsonl is damaged"),
