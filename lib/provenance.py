@@ -61,7 +61,7 @@ def processor() -> str:
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {name}"
+    return f"{cores} core{'' if cores == 1 else 's'} of {name}"
 
 
 def _commit(project: Path) -> dict[str, Any]:

@@ -40,12 +40,13 @@ def lines(results: dict[str, Any]) -> list[str]:
     """The findings in sentences, and the table, as Markdown."""
     rows, about = results["runs"], results["about"]
     versions = ", ".join(f"{name} {' or '.join(each)}" for name, each in about["versions"].items())
-    threads = " or ".join(map(str, sorted({row["threads"] for row in rows})))
+    counts = sorted({row["threads"] for row in rows})
+    threads = f"{' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
     commits = ", ".join(commit[:7] + commit[40:] for commit in about["commits"])
     processors = " or ".join(about["processors"])
     dates = " to ".join(dict.fromkeys((about["dates"][0], about["dates"][-1])))
     return [
-        f"The trainings are of {dates}, on {processors}, {threads} threads each, {versions}, by commit {commits}.",
+        f"The trainings are of {dates}, on {processors}, {threads} each, {versions}, by commit {commits}.",
         "",
         *findings.history(rows),
         "",
