@@ -105,6 +105,12 @@ def copied(small: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+def spent() -> float:
+    """Seconds of processor time of all commands that have ended: what they took, however busy the machine is."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.fixture(autouse=True)
 def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")

@@ -221,7 +221,7 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
     before = (tmp_path / "run" / run.METRICS).read_bytes()
     evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last").stdout)
     assert evaluation["model_sha256"] == state.files[state.weights]["sha256"]
-    assert evaluation["loss"] < 5.0
+    assert evaluation["loss"] < run.read_metrics(tmp_path / "run")[0]["val_loss"], "it has learnt something by then"
     assert stage("generate", tmp_path / "run", "To", "--weights", "last", "--max-new-tokens", "3").stdout
     assert (tmp_path / "run" / run.METRICS).read_bytes() == before, "reading changes nothing"
     assert "has no finished model.safetensors" in stage("evaluate", tmp_path / "run", code=1).stderr
