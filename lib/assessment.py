@@ -74,8 +74,7 @@ def assess(
     """
     made = trained.tokenizer
     read = _read(trained, stretch, device, on_tokens)
-    n_all, unknown = _bytes(stretch, made)
-    n_bytes = Sums() if unknown else n_all  # of a word without a token no one knows the bytes
+    n_bytes, total, unknown = _bytes(stretch, made)
     found = _scores(read, n_bytes)
     if config.overlap:
         stride = max(1, round(trained.config.context_length * (1 - config.overlap)))
@@ -94,7 +93,7 @@ def assess(
     return {
         **({"split": stretch.split} if stretch.split else {}),
         "tokens": read.nats.count,
-        "bytes": round(n_all.total),
+        "bytes": total,
         **found,
         "model_sha256": trained.sha256,
         "weights": _told(weights),
@@ -128,13 +127,16 @@ def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
-def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums, int]:
-    """The bytes of the decoded text, and how many tokens stand for an unknown word, which are not among them."""
+def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums, int, int]:
+    """The bytes of the decoded text as they count for scores, all of them, and how many tokens stand for an unknown word.
+
+    The bytes of an unknown word are not known: they are not among all, and where there is one none count.
+    """
     lengths, n_bytes, unknown = made.byte_lengths(), Sums(), 0
     for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
         n_bytes.add(lengths[block])
         unknown += int((block == made.unknown).sum()) if made.unknown is not None else 0
-    return n_bytes, unknown
+    return Sums() if unknown else n_bytes, round(n_bytes.total), unknown
 
 
 def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums) -> dict[str, Any]:
@@ -192,13 +194,12 @@ def against(
         raise MakegptError(
             "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits a byte"
         )
-    n_all, unknown = _bytes(stretch, trained.tokenizer)
-    n_bytes = Sums() if unknown else n_all
+    n_bytes, total, _ = _bytes(stretch, trained.tokenizer)
     mine, theirs = (_read(each, stretch, device, on_tokens).nats for each in (trained, other))
     found = difference(mine, theirs)
     return {
         "tokens": mine.count,
-        "bytes": round(n_all.total),
+        "bytes": total,
         "runs": [
             scores_with_errors(nats, n_bytes) | {"model_sha256": each.sha256}
             for nats, each in ((mine, trained), (theirs, other))

@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from lib.scores import is_tie
+from lib.verdict import listed
 
 Row = dict[str, Any]
 
@@ -127,8 +128,7 @@ def _by(found: dict[str, Any]) -> str:
 
 
 def _layers(found: Iterable[Mean]) -> str:
-    *others, last = [f"{mean.x:.0f}" for mean in sorted(found, key=lambda mean: mean.x)]
-    return f"{', '.join(others)} and {last}" if others else last
+    return listed([f"{mean.x:.0f}" for mean in sorted(found, key=lambda mean: mean.x)])
 
 
 def sentence(rows: Sequence[Row], what: str) -> str:

@@ -1,6 +1,6 @@
 """An evaluation in words: what is ahead of the model."""
 
-from typing import Any
+from typing import Any, Sequence
 
 from lib import baselines, compressors
 from lib.scores import is_tie
@@ -30,21 +30,22 @@ def _who_is_ahead(evaluation: dict[str, Any]) -> str:
             ahead.append(name)
     if "uniform" in ahead:
         return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
-    ties = f" It ties with the {_and(tied)}." if tied else ""
+    ties = f" It ties with the {listed(tied)}." if tied else ""
     if not ahead:
         return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
     counts = [name for name in ahead if name not in compressors.COMPRESSORS]
     others = [name for name in ahead if name in compressors.COMPRESSORS]
-    who = [f"the {_and(counts)} of the training text"] if counts else []
+    who = [f"the {listed(counts)} of the training text"] if counts else []
     if others:  # where there is a training text something was counted
         behind = " behind the training text" if set(baselines.NAMES.values()) & evaluation["baselines"].keys() else ""
-        who.append(f"{_and(others)}{behind}")
+        who.append(f"{listed(others)}{behind}")
     how = {(True, False): "Counting still wins", (False, True): "Compressing still wins"}.get(
         (bool(counts), bool(others)), "Counting and compressing still win"
     )
-    return f"{how} here: {_and(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
+    return f"{how} here: {listed(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
 
 
-def _and(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

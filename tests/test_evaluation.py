@@ -302,8 +302,9 @@ def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:
     """Counted by hand: `to be, or not to be?` is 20 bytes, of which the first word, that nothing predicts, takes 2."""
     words = WordTokenizer.learn(["to be, or not to be? A rose (red) -- it 'is'. \n\n So_so."], Path())
     stretch = of_text(["to be,  or not\nto be ?"], words, "text")
-    n_bytes, unknown = assessment._bytes(stretch, words)
+    n_bytes, total, unknown = assessment._bytes(stretch, words)
     assert (n_bytes.total, unknown) == (18, 0)
+    assert total == 18
     text = b"".join(assessment._text(stretch.tokens, 1, stretch.stop, words))
     assert text == b" be, or not to be?", "what a compressor is given is what the bits are divided by"
 
