@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster on one thread
 
@@ -15,6 +15,7 @@ import pytest
 
 from lib import inputs, params
 from lib.errors import MakegptError
+from tests import forks
 
 PROJECT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -55,19 +56,37 @@ Here = Callable[..., "pytest.CaptureResult[str]"]
 
 
 @pytest.fixture(scope="session")
-def stage() -> Stage:
-    """stage("train", ...): run a stage as a command of its own; it must end with `code`."""
+def command() -> Stage:
+    """command("train", ...): run a stage as the command on the PATH; it must end with `code`."""
 
     def run(name: str, *words: Any, code: int = 0, **settings: Any) -> "subprocess.CompletedProcess[str]":
         settings = {"cwd": PROJECT, "capture_output": True, "text": True, "timeout": 300} | settings
-        done = subprocess.run([str(BIN / name), *map(str, words)], **settings)
-        assert done.returncode == code, f"{name} {words} ended with {done.returncode}: {done.stderr}"
-        if code:
-            assert len(str(done.stderr).strip().splitlines()[-1:]) == 1
-            assert "Traceback" not in str(done.stderr)
-        return done
+        return checked(subprocess.run([str(BIN / name), *map(str, words)], **settings), code)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    """stage("train", ...): the same, forked from a process that has loaded torch already."""
+    server = forks.Server()
+
+    def run(
+        name: str, *words: Any, code: int = 0, cwd: Path = PROJECT, input: str | None = None, timeout: float = 300
+    ) -> "subprocess.CompletedProcess[str]":
+        return checked(server.run([name, *map(str, words)], cwd=cwd, input=input, timeout=timeout), code)
+
+    yield run
+    server.close()
+
+
+def checked(done: "subprocess.CompletedProcess[str]", code: int) -> "subprocess.CompletedProcess[str]":
+    """What a command came to, if it ended with `code`, and with one line where that is an error."""
+    assert done.returncode == code, f"{done.args} ended with {done.returncode}: {done.stderr}"
+    if code:
+        assert len(done.stderr.strip().splitlines()[-1:]) == 1
+        assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture

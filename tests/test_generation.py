@@ -495,12 +495,12 @@ def test_a_text_too_short_or_broken_is_refused(small: Path, here: Here, tmp_path
     assert complaint in here("evaluate", small / "run", "--text", tmp_path / "text.txt", code=1).err
 
 
-def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage) -> None:
+def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage, command: Stage) -> None:
     words = ["generate", small / "run", "To be", "--max-new-tokens", 20, "--temperature", 0]
     nowhere = {"PATH": "/nonexistent", "CXX": "/nonexistent/c++", "XDG_CACHE_HOME": "/proc/nothing"}
-    alone = stage(*words, env=os.environ | nowhere).stdout
+    alone = command(*words, env=os.environ | nowhere).stdout
     assert alone == stage(*words).stdout
-    assert stage(*words, "--weights", "int8", env=os.environ | nowhere).stdout
+    assert command(*words, "--weights", "int8", env=os.environ | nowhere).stdout
 
 
 def test_a_kept_kernel_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

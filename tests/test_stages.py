@@ -26,9 +26,9 @@ def shell(command: str, **settings: object) -> "subprocess.CompletedProcess[byte
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_answers_without_loading_torch(name: str, stage: Stage) -> None:
+def test_help_answers_without_loading_torch(name: str, command: Stage) -> None:
     before = spent()
-    done = stage(name, "--help")
+    done = command(name, "--help")
     assert done.stdout.startswith(f"Usage: {name}")
     assert spent() - before < 1.5, "it takes 0.2 s"
     module = f"stages.{name.replace('-', '_')}"
@@ -145,9 +145,9 @@ def test_a_run_folder_works_wherever_it_is_copied(copied: Path, stage: Stage, sm
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_plot_draws_the_same_bytes_each_time(small: Path, tmp_path: Path, ending: str, start: bytes, stage: Stage) -> None:
+def test_plot_draws_the_same_bytes_each_time(small: Path, tmp_path: Path, ending: str, start: bytes, command: Stage) -> None:
     for name in ("a", "b"):
-        stage("plot", "loss", small / "run", small / "run", "-o", tmp_path / f"{name}.{ending}")
+        command("plot", "loss", small / "run", small / "run", "-o", tmp_path / f"{name}.{ending}")
     content = (tmp_path / f"a.{ending}").read_bytes()
     assert content.startswith(start)
     assert content == (tmp_path / f"b.{ending}").read_bytes()
