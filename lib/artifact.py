@@ -135,6 +135,23 @@ def check_replaceable(path: Path, kind: str) -> None:
         raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
 
 
+#: Files of an artifact's folder that stages read back; those made from it later (evaluation.json, sample.txt, …) are not.
+_PARTS = re.compile(r"manifest\.json|.*\.(safetensors|npy|jsonl)|(config|tokenizer|dataset|state)\.json")
+
+
+def check_output(path: Path, sources: Iterable[Path]) -> None:
+    """Refuse to write the file `path` over one of the `sources` of the same command, or over a part of an artifact."""
+    if not path.is_file():
+        return
+    for source in sources:
+        if source.exists() and path.samefile(source):
+            raise UsageError(f"{path} is what this command reads; choose another output")
+    folder = path.resolve().parent
+    for owner in (folder, folder.parent):
+        if (owner / MANIFEST).is_file() and _PARTS.fullmatch(path.resolve().name):
+            raise UsageError(f"{path} is a part of what {owner} holds; choose another output")
+
+
 #: How a name beside its place ends: the process that writes it, and what it is besides the thing itself.
 _PART = r"\.(\d+)\.part(\.old|\.scratch)?"
 

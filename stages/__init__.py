@@ -14,8 +14,8 @@ from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, Type
 
 import click
 
+from lib import artifact, params
 from lib import config as schema
-from lib import params
 from lib.config import Config
 from lib.errors import MakegptError
 
@@ -149,6 +149,7 @@ def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -
             click.get_current_context().meta["quiet"] = quiet
             if config != "none":
                 given["config"] = _resolve(options, given)
+            _check_output(options, given)
             return function(**given)
 
         return Stage(
@@ -160,6 +161,16 @@ def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -
         )
 
     return decorate
+
+
+def _check_output(options: list[click.Parameter], given: dict[str, Any]) -> None:
+    """Refuse an output that would be written over what the command reads."""
+    output = given.get("output")
+    if output is None or str(output) == "-":
+        return
+    named = [given[str(option.name)] for option in options if isinstance(option.type, click.Path) and option.name != "output"]
+    words = [word for value in named if value is not None for word in (value if isinstance(value, tuple) else (value,))]
+    artifact.check_output(output, (Path(word) for word in words if str(word) != "-"))
 
 
 def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
@@ -246,6 +257,9 @@ weights_option = click.option(
     metavar="WORDS",
     help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
 )
+
+#: A text, or a file of prompts, that may come on stdin too.
+text_path = click.Path(path_type=str, allow_dash=True)
 
 output_file_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]"

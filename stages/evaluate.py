@@ -10,7 +10,7 @@ import click
 from lib import artifact
 from lib.config import Config
 from lib.errors import UsageError
-from stages import Weights, device_option, output_file_option, stage, weights_option
+from stages import Weights, device_option, output_file_option, stage, text_path, weights_option
 from stages.shared import tokens
 from stages.shared.progress import progress
 
@@ -18,7 +18,7 @@ from stages.shared.progress import progress
 @stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
-@click.option("--text", "text_file", metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
+@click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
 @click.option(
     "--against", type=click.Path(path_type=Path), metavar="RUN", help="Compare with this run on the same tokens, paired."
 )

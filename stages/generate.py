@@ -11,7 +11,7 @@ import click
 from lib import artifact
 from lib.config import Config
 from lib.errors import MakegptError, UsageError
-from stages import Weights, device_option, output_file_option, say, stage, weights_option
+from stages import Weights, device_option, output_file_option, say, stage, text_path, weights_option
 from stages.shared import tokens
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
 @click.option(
-    "--prompts", metavar="FILE|-", help='A line of JSON a prompt: "…", or {"prompt": "…"} with more, which is handed on.'
+    "--prompts",
+    type=text_path,
+    metavar="FILE|-",
+    help='A line of JSON a prompt: "…", or {"prompt": "…"} with more, which is handed on.',
 )
 @click.option("--interactive", is_flag=True, help="Ask for one prompt after another.")
 @click.option(

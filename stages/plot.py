@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from lib.config import Config
 from lib.errors import UsageError
-from stages import config_named, say, stage
+from stages import config_named, say, stage, text_path
 from stages.shared import tokens
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
@@ -30,7 +30,13 @@ _TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
     help="The figure; .png or .svg, .html for tokens, which may also go to the terminal.",
 )
 @click.option("--panels", is_flag=True, help="For loss: a panel a RUN, side by side, each with its own baselines.")
-@click.option("--text", "text_file", metavar="FILE|-", help="For tokens: the text to read, a file or stdin, and not --prompt.")
+@click.option(
+    "--text",
+    "text_file",
+    type=text_path,
+    metavar="FILE|-",
+    help="For tokens: the text to read, a file or stdin, and not --prompt.",
+)
 @click.option("--summary", is_flag=True, help="Also sum up the first RUN on stderr: its losses, its sample, what to try next.")
 def main(
     kind: str,

@@ -8,12 +8,12 @@ import click
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import say, stage
+from stages import say, stage, text_path
 from stages.shared.progress import progress
 
 
 @stage("tokenize", tokenize=("errors", "shard_tokens"))
-@click.argument("files", nargs=-1, metavar="[FILE...|-]")
+@click.argument("files", nargs=-1, type=text_path, metavar="[FILE...|-]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="The tokens folder to make.")
 @click.option("--ids", is_flag=True, help="Ids on stdout, one line a document; nothing is cleaned.")
 @click.option("--decode", is_flag=True, help="Ids on stdin, their text on stdout.")
