@@ -1,5 +1,6 @@
 """A run's evaluation: the model on a split of a dataset or on any text, beside what it is measured against."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Iterator
@@ -15,7 +16,7 @@ from lib.errors import MakegptError
 from lib.evaluation import OnTokens, each_prediction, predictions
 from lib.fields import NUMBER, Fields, damaged
 from lib.run import Trained
-from lib.scores import Sums, difference, is_tie, ratio, scores, scores_with_errors
+from lib.scores import Sums, difference, scores, scores_with_errors, share
 from lib.shards import Readable
 from lib.stretch import Stretch, trained_on
 from lib.tokenizer import Tokenizer
@@ -38,7 +39,8 @@ def _read(
     trained: Trained, stretch: Stretch, device: torch.device, on_tokens: OnTokens | None, stride: int | None = None
 ) -> _Read:
     T = trained.config.context_length
-    found = _Read(Sums(), Sums(), Sums(), np.zeros((2, T)))
+    n = stretch.predicted
+    found = _Read(Sums(n), Sums(n), Sums(n), np.zeros((2, T)))
     for nats, ranks in predictions(trained.model, stretch.tokens, stretch.start, stretch.stop, device, stride):
         positions = (found.nats.count + np.arange(len(nats))) % T
         found.by_position[0] += np.bincount(positions, weights=nats, minlength=T)
@@ -94,6 +96,7 @@ def assess(
         **({"split": stretch.split} if stretch.split else {}),
         "tokens": read.nats.count,
         "bytes": total,
+        "text_sha256": _sha256(stretch, made),
         **found,
         "model_sha256": trained.sha256,
         "weights": _told(weights),
@@ -107,11 +110,11 @@ def parameters(config: EvaluateConfig, generate: GenerateConfig) -> dict[str, An
     return {"evaluate": asdict(config), "generate": asdict(generate)}
 
 
-def _scores(read: _Read, n_bytes: Sums) -> dict[str, Any]:
+def _scores(read: _Read, n_bytes: Sums | None) -> dict[str, Any]:
     found = scores_with_errors(read.nats, n_bytes)
     for name, right in (("top_1", read.best), ("top_5", read.best_5)):
-        found[name], found["standard_error"][name] = ratio(right.blocks, right.sizes)
-    return found | {"loss_by_position": _by_position(read.by_position)}
+        found[name], found["standard_error"][name] = share(right)
+    return found | {"blocks": len(read.nats.blocks), "loss_by_position": _by_position(read.by_position)}
 
 
 def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
@@ -127,30 +130,32 @@ def _by_position(sums: np.ndarray) -> list[dict[str, Any]]:
     return found
 
 
-def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums, int, int]:
+def _bytes(stretch: Stretch, made: Tokenizer) -> tuple[Sums | None, int, int]:
     """The bytes of the decoded text as they count for scores, all of them, and how many tokens stand for an unknown word.
 
-    The bytes of an unknown word are not known: they are not among all, and where there is one none count.
+    The bytes of an unknown word are not known: they are not among all, and where there is one there are no scores by bytes.
     """
-    lengths, n_bytes, unknown = made.byte_lengths(), Sums(), 0
+    lengths, n_bytes, unknown = made.byte_lengths(), Sums(stretch.predicted), 0
     for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
         n_bytes.add(lengths[block])
         unknown += int((block == made.unknown).sum()) if made.unknown is not None else 0
-    return Sums() if unknown else n_bytes, round(n_bytes.total), unknown
+    return None if unknown else n_bytes, round(n_bytes.total), unknown
 
 
-def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums) -> dict[str, Any]:
-    """Guessing, counting and compressing on the same tokens; of the counts also by how much each is ahead of the model."""
-    total = round(n_bytes.total)
-    found = {"uniform": scores(baselines.uniform_nats(stretch.predicted, made.vocab_size), stretch.predicted, total)}
-    counted: dict[str, Sums] = {}
+def _baselines(stretch: Stretch, made: Tokenizer, order: int, model: Sums, n_bytes: Sums | None) -> dict[str, Any]:
+    """Guessing, counting and compressing on the same tokens; but for compressing, by how much each is ahead of the model."""
+    total = round(n_bytes.total) if n_bytes else 0
+    counted = {"uniform": Sums(stretch.predicted)}
+    for block in stretch.tokens.blocks(stretch.start + 1, stretch.stop):
+        counted["uniform"].add(np.full(len(block), np.log(made.vocab_size)))
     if training := stretch.training:
         ngrams = baselines.NGrams(training.tokens, *_end(training, baselines.LIMIT), order, made.vocab_size)
         for part in ngrams.nats(stretch.tokens, stretch.start + 1, stretch.stop):
             for name, nats in part.items():
-                counted.setdefault(name, Sums()).add(nats)
-    for name, sums in counted.items():
-        found[name] = scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)}
+                counted.setdefault(name, Sums(stretch.predicted)).add(nats)
+    found = {
+        name: scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)} for name, sums in counted.items()
+    }
     # as much of the training split as a compressor can look back on: a token is a byte at least
     before = _text(training.tokens, *_end(training, compressors.LOOK_BACK), made) if training else iter(())
     given = b"".join(before)[-compressors.LOOK_BACK :]
@@ -175,6 +180,14 @@ def _text(tokens: Readable, start: int, stop: int, made: Tokenizer) -> Iterator[
         if ids:
             yield made.bytes_after(before, ids[0]) + made.decode_bytes(ids).removeprefix(made.token_bytes(ids[0]))
             before = ids[-1]
+
+
+def _sha256(stretch: Stretch, made: Tokenizer) -> str:
+    """SHA-256 of the text that is predicted: scores of other texts are not compared, whatever tokens and models they are of."""
+    digest = hashlib.sha256()
+    for piece in _text(stretch.tokens, stretch.start + 1, stretch.stop, made):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _told(weights: tuple[str, str]) -> dict[str, str]:
@@ -206,7 +219,7 @@ def against(
         ],
         "weights": _told(weights),
         "difference": found,
-        "verdict": "a tie" if is_tie(found) else f"the {'second' if found['loss'] > 0 else 'first'} is better",
+        "verdict": verdict.of_two(found),
     }
 
 
@@ -217,19 +230,18 @@ def each_token(trained: Trained, stretch: Stretch, device: torch.device) -> Iter
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The evaluation of the run in `folder`: the content of its evaluation.json; MakegptError where it is of other weights.
-
-    An older file, which does not tell its weights, is taken at its word.
-    """
+    """The evaluation of the run in `folder`: the content of its evaluation.json; MakegptError where it is of other weights."""
     path = folder / run.EVALUATION
     if not path.is_file():
         raise MakegptError(f"{folder} has not been evaluated; do it with `evaluate {folder} -o {path}`")
     found = artifact.read_json(path)
+    if isinstance(found, dict) and "loss" in found and "text_sha256" not in found:
+        raise MakegptError(f"{path} does not say which text it is about; make it again with `evaluate {folder} -o {path}`")
     if (place := damaged(found, _EVALUATION)) is not None:
         what = f"it is no evaluation at {place}" if place else "it is no evaluation"
         raise MakegptError(f"{path} is damaged: {what}; make it again with `evaluate {folder} -o {path}`")
     published = run.finished_manifest(folder)["outputs"][run.MODEL]["sha256"]
-    sha256, format = found.get("model_sha256", published), found.get("weights", {}).get("format", PUBLISHED[1])
+    sha256, format = found["model_sha256"], found["weights"]["format"]
     if (sha256, format) != (published, PUBLISHED[1]):
         raise MakegptError(
             f"{path} is of other weights ({sha256:.8} in {format}) than {folder / run.MODEL} ({published:.8} in float32); "
@@ -242,18 +254,22 @@ _SCORES: dict[str, Any] = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte
 _ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
 _COPIED = {"tokens": int, "longest_run": int, "share_new": {"*": NUMBER | None}, "passage?": str}
 
-#: What is relied on where an evaluation is read back; an older one may have less.
+_LEAD = {"loss": NUMBER, "standard_error": NUMBER | None, "blocks": int, "significant": bool | None}
+
+#: What is relied on where an evaluation is read back.
 _EVALUATION: Fields = _SCORES | {
-    "model_sha256?": str,
-    "weights?": {"saved": str, "format": str},
+    "model_sha256": str,
+    "weights": {"saved": str, "format": str},
     "split": str,
     "tokens": int,
     "bytes": int,
-    "top_1?": NUMBER,
-    "top_5?": NUMBER,
-    "standard_error?": _ERRORS,
-    "sliding?": _SCORES | {"stride": int, "standard_error?": _ERRORS},
-    "baselines": {"*": _SCORES | {"ahead_of_model?": {"loss": NUMBER, "standard_error": NUMBER | None}}},
-    "loss_by_position?": [{"from": int, "to": int, "loss": NUMBER}],
+    "text_sha256": str,
+    "blocks": int,
+    "top_1": NUMBER,
+    "top_5": NUMBER,
+    "standard_error": _ERRORS,
+    "sliding?": _SCORES | {"stride": int, "standard_error": _ERRORS},
+    "baselines": {"*": _SCORES | {"ahead_of_model?": _LEAD}},
+    "loss_by_position": [{"from": int, "to": int, "loss": NUMBER}],
     "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
 }

@@ -10,7 +10,6 @@ The add-one bigram is Laplace's rule: p = (c + 1)/(N + V) (Chen and Goodman 1999
 characters it is as good; over 50,257 tokens it wastes nearly everything on pairs that never occur.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Iterator
 
@@ -26,11 +25,6 @@ _BLOCK = 1 << 20
 def label(name: str) -> str:
     """What a baseline is called beside runs."""
     return f"counted {name}" if name in (*NAMES.values(), ADD_ONE) else name
-
-
-def uniform_nats(count: int, vocab_size: int) -> float:
-    """The summed loss of `count` tokens where each of V is held equally likely."""
-    return count * math.log(vocab_size)
 
 
 #: What is counted of a longer training text are so many tokens, those at its end: see docs/evaluation.md for what they take.

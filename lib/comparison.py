@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Sequence
 
 from lib import assessment, baselines, run
 
@@ -16,6 +16,7 @@ class Row:
     split: str
     tokens: int
     bytes: int
+    text_sha256: str
     loss: float
     perplexity: float | None
     bits_per_byte: float | None
@@ -23,9 +24,9 @@ class Row:
     seconds: float | None = None
 
     @property
-    def scored_on(self) -> tuple[str, int, int]:
-        """What the numbers are about: rows of other tokens cannot be compared but by their bits a byte."""
-        return self.split, self.tokens, self.bytes
+    def scored_on(self) -> tuple[str, int, str]:
+        """What the numbers are about: rows of other texts cannot be compared, nor those of other tokens in nats/token."""
+        return self.split, self.tokens, self.text_sha256
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
@@ -47,14 +48,14 @@ def rows(folders: Iterable[Path]) -> list[Row]:
 def _row(
     name: str, evaluation: dict[str, Any], scores: dict[str, Any], parameters: int | None = None, seconds: float | None = None
 ) -> Row:
-    about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"])
+    about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"], evaluation["text_sha256"])
     return Row(name, *about, scores["loss"], scores["perplexity"], scores["bits_per_byte"], parameters, seconds)
 
 
 def table(rows: list[Row]) -> list[str]:
     """The rows as lines of text, under a head for each text they were scored on; a dash where there is no number."""
     blocks = [list(block) for _, block in groupby(rows, key=lambda row: row.scored_on)]
-    heads = [f"{block[0].split} split, {block[0].tokens:,} tokens" for block in blocks]
+    heads = headings([block[0] for block in blocks])
     width = max(len(name) for name in (*heads, *(row.name for row in rows)))
     lines: list[str] = []
     for head, block in zip(heads, blocks, strict=True):
@@ -62,6 +63,15 @@ def table(rows: list[Row]) -> list[str]:
         lines += [f"{head:<{width}}  parameters  nats a token  perplexity  bits a byte  seconds"]
         lines += [f"{row.name:<{width}}" + _cells(row) for row in block]
     return lines
+
+
+def headings(rows: Sequence[Row]) -> list[str]:
+    """What the texts are called that `rows` are about, one row a text; with their hashes where two would be called the same."""
+    names = [f"{row.split} split, {row.tokens:,} tokens" for row in rows]
+    return [
+        f"{name} of text {row.text_sha256[:8]}" if names.count(name) > 1 else name
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _cells(row: Row) -> str:

@@ -16,13 +16,16 @@ from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_a
 class Curve:
     """What a figure shows of one run: its name, its metrics, its baselines (name -> loss) where it was evaluated.
 
-    Losses in nats a token can be compared only where `tokenizer`, the hash of a vocabulary, is the same.
+    Losses in nats/token can be compared only where `tokenizer`, the hash of a vocabulary, and the text are the same.
+    `text`: the hash of the text that was scored, where the run was evaluated; `dataset`: that of its dataset.
     """
 
     name: str
     metrics: list[dict[str, Any]]
     baselines: dict[str, float]
     tokenizer: str | None = None
+    text: str | None = None
+    dataset: str | None = None
 
     def points(self, loss: str, by: str) -> list[tuple[float, float]]:
         """(steps or tokens, loss) where there is one; `loss`: "train_loss" or "val_loss", `by`: "step" or "tokens"."""
@@ -60,8 +63,8 @@ def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
     title = curves[0].name if len(curves) == 1 else f"{len(curves)} runs{brief([curve.name for curve in curves])[1]}"
     figure.suptitle(plain(title), fontsize=12)
-    if len({curve.tokenizer for curve in curves}) > 1:
-        _note(figure, "These runs have different tokens: compare the shapes of the curves, not their heights.")
+    if remark := _remark(curves):
+        _note(figure, remark)
     elif apart:
         _note(figure, f"Not the same for all of these runs, so not drawn: {', '.join(apart)}; with --panels each has its own.")
     _labels(panels[-1], shared, curves)
@@ -85,8 +88,8 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
         axes.set_ylabel("loss (nats a token)")
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    if len({curve.tokenizer for curve in curves}) > 1:
-        _note(figure, "These runs have different tokens: compare the shapes of the curves, not their heights.")
+    if remark := _remark(curves):
+        _note(figure, remark)
     for axes, curve in zip(panels, curves, strict=False):  # once all else has its place, and the common limits are known
         _labels(axes, curve.baselines, curves)
     return figure
@@ -163,6 +166,16 @@ def _shared(found: Sequence[dict[str, float]]) -> tuple[dict[str, float], list[s
     values = {name: [baselines[name] for baselines in found if name in baselines] for name in names}
     shared = {name: losses[0] for name, losses in values.items() if all(math.isclose(loss, losses[0]) for loss in losses)}
     return shared, [name for name in names if name not in shared]
+
+
+def _remark(curves: Sequence[Curve]) -> str | None:
+    """Why the heights of curves are not to be compared; None where they are."""
+    texts = {curve.text for curve in curves}
+    if len({curve.tokenizer for curve in curves}) > 1 or len(texts - {None}) > 1:
+        return "These runs have different texts or different tokens: compare the shapes of the curves, not their heights."
+    if None in texts and len({curve.dataset for curve in curves}) > 1:
+        return "Whether these runs are of one text is known once they are evaluated; till then do not compare heights."
+    return None
 
 
 def _note(figure: Figure, text: str) -> None:

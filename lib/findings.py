@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
-from lib.scores import is_tie
+from lib.scores import significant
 from lib.verdict import listed
 
 Row = dict[str, Any]
@@ -27,12 +27,16 @@ def of(rows: Iterable[Row], experiment: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean loss of the seeds that were trained alike: `x` is what they share, `error` the standard error, for comparing."""
+    """The mean loss of the seeds that were trained alike: `x` is what they share, `error` the standard error, for comparing.
+
+    `freedom`: the degrees of freedom that the error was estimated with.
+    """
 
     x: float
     loss: float
     error: float | None
     seeds: int
+    freedom: int
 
 
 def means(rows: Iterable[Row], x: Callable[[Row], float]) -> list[Mean]:
@@ -46,19 +50,22 @@ def means(rows: Iterable[Row], x: Callable[[Row], float]) -> list[Mean]:
     groups: dict[float, list[float]] = defaultdict(list)
     for row in rows:
         groups[x(row)].append(row["loss"])
-    spread = _left([row["loss"] for row in rows], [x(row) for row in rows], [row["seed"] for row in rows])
+    spread, freedom = _left([row["loss"] for row in rows], [x(row) for row in rows], [row["seed"] for row in rows])
     return [
-        Mean(at, float(np.mean(losses)), None if spread is None else spread / math.sqrt(len(losses)), len(losses))
+        Mean(at, float(np.mean(losses)), None if spread is None else spread / math.sqrt(len(losses)), len(losses), freedom)
         for at, losses in sorted(groups.items())
     ]
 
 
-def _left(losses: Sequence[float], *factors: Sequence[float]) -> float | None:
-    """The standard deviation of losses beside the effects of factors, a value of each a loss; None where these explain all."""
+def _left(losses: Sequence[float], *factors: Sequence[float]) -> tuple[float | None, int]:
+    """The standard deviation of losses beside the effects of factors, a value of each a loss, and its degrees of freedom.
+
+    None and 0 where the factors explain all.
+    """
     design = np.hstack([np.equal.outer(values, sorted(set(values))) for values in factors]).astype(float)
     left = np.array(losses) - design @ (np.linalg.pinv(design) @ np.array(losses))
     free = len(losses) - int(np.linalg.matrix_rank(design))
-    return math.sqrt(left @ left / free) if free else None
+    return math.sqrt(left @ left / free) if free else None, free
 
 
 def ratio(row: Row) -> float:
@@ -109,17 +116,18 @@ def depth_score(rows: Sequence[Row]) -> tuple[float, float | None]:
 
 
 def compared(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
-    """The best mean, those that tie with it, and those that are worse."""
+    """The best mean, those that are not significantly worse, and those that are."""
     best = min(found, key=lambda mean: mean.loss)
     others = [mean for mean in found if mean is not best]
-    tied = [mean for mean in others if is_tie(_behind(mean, best))]
-    return best, tied, [mean for mean in others if mean not in tied]
+    level = [mean for mean in others if not _behind(mean, best)["significant"]]
+    return best, level, [mean for mean in others if mean not in level]
 
 
 def _behind(mean: Mean, best: Mean) -> dict[str, Any]:
-    """By how much a mean is behind the best, and the standard error of that."""
+    """By how much a mean is behind the best, the standard error of that, and whether it is significant."""
     known = [each.error for each in (mean, best) if each.error is not None]
-    return {"loss": mean.loss - best.loss, "standard_error": math.hypot(*known) if known else None}
+    apart, error = mean.loss - best.loss, math.hypot(*known) if known else None
+    return {"loss": apart, "standard_error": error, "significant": significant(apart, error, best.freedom)}
 
 
 def _by(found: dict[str, Any]) -> str:
@@ -135,10 +143,12 @@ def sentence(rows: Sequence[Row], what: str) -> str:
     """Which depths did best in an experiment, and by how much the others are behind; `what` says what was held equal."""
     best, tied, worse = compared(means(rows, lambda row: row["layers"]))
     winner = f"{_layers([best])} layers {'do' if best.x > 1 else 'does'} best ({best.loss:.3f})".replace("1 layers", "1 layer")
+    if best.error is None:
+        return f"{what}: {winner.replace('best', 'best by the mean')}; one seed a shape is too little to tell."
     if tied:
-        winner += f", {_layers(tied)} within the error"
+        winner += f", {_layers(tied)} not significantly worse"
     behind = ", ".join(f"{mean.x:.0f} by {_by(_behind(mean, best))}" for mean in worse)
-    return f"{what}: {winner}" + (f"; behind are {behind}." if worse else "; nothing tells the others from it.")
+    return f"{what}: {winner}" + (f"; behind are {behind}." if worse else ".")
 
 
 def conclusion(rows: Sequence[Row]) -> list[str]:
@@ -208,7 +218,9 @@ def regularised(rows: Iterable[Row]) -> list[str]:
 
 def _best_of(what: str, rows: list[Row], x: Callable[[Row], float]) -> str:
     best, tied, worse = compared(means(rows, x))
-    others = f"; {', '.join(f'{mean.x:g}' for mean in tied)} within the error" if tied else ""
+    if best.error is None:
+        return f"{what}: {best.x:g} has the lowest loss ({best.loss:.3f}); one seed each is too little to tell."
+    others = f"; {', '.join(f'{mean.x:g}' for mean in tied)} not significantly worse" if tied else ""
     behind = f"; {', '.join(f'{mean.x:g} behind by {_by(_behind(mean, best))}' for mean in worse)}" if worse else ""
     return f"{what}: {best.x:g} is best ({best.loss:.3f}){others}{behind}."
 
@@ -221,12 +233,19 @@ def history(rows: Iterable[Row]) -> list[str]:
     best, *others = four
     then = sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
     pairs = [(row["config"], row["behind_best"]) for row in others]
-    beside = [f"{name} {'ties with it' if is_tie(behind) else 'is behind'}, by {_by(behind)}" for name, behind in pairs]
+    beside = [f"{name} {_apart(behind)}" for name, behind in pairs]
     return [
         f"First reported were losses from {min(FIRST_REPORTED.values())} to {max(FIRST_REPORTED.values())}, in the order "
-        f"{', '.join(then)}. By one recipe on the same tokens {best['config']} does best ({best['loss']:.3f}); "
+        f"{', '.join(then)}. By one recipe on the same tokens {best['config']} has the lowest loss ({best['loss']:.3f}); "
         f"{'; '.join(beside)}: paired on the same text, one seed each."
     ]
+
+
+def _apart(behind: dict[str, Any]) -> str:
+    """How far a run is behind the best, paired token by token; an older result does not say if that is significant."""
+    if behind.get("significant") is None:
+        return f"is {behind['loss']:.3f} above it, on a text too short to tell"
+    return f"is {'' if behind['significant'] else 'not significantly '}behind, by {_by(behind)}"
 
 
 _COLUMNS = (

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from lib import comparison
 from lib.comparison import Row
 from lib.config import PlotConfig
 from lib.figures import QUIET, STYLES, blank, brief, edge_labels, plain, plain_axes, short
@@ -25,8 +26,9 @@ def ladder_figure(rows: Sequence[Row], config: PlotConfig) -> Figure:
     """
     texts = [list(rows) for _, rows in groupby(rows, key=lambda row: row.scored_on)]
     figure = blank(config, across=1 if len(texts) == 1 else 0.75 * len(texts))
-    for axes, found in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, strict=True):
-        _panel(axes, found)
+    headings = comparison.headings([rows[0] for rows in texts])
+    for axes, found, heading in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, headings, strict=True):
+        _panel(axes, found, heading)
     if len(texts) > 1:
         figure.supxlabel(
             "Each panel is about another text or other tokens of it: do not compare across.", fontsize=8, color=QUIET
@@ -41,7 +43,7 @@ class _Point:
     bits: float
 
 
-def _panel(axes: Axes, rows: list[Row]) -> None:
+def _panel(axes: Axes, rows: list[Row], heading: str) -> None:
     runs = [row for row in rows if row.parameters is not None]
     names, text = brief([run.name for run in runs])
     points = [_Point(name, run.parameters or 1, run.bits_per_byte or 0.0) for name, run in zip(names, runs, strict=True)]
@@ -66,7 +68,7 @@ def _panel(axes: Axes, rows: list[Row]) -> None:
     plain_axes(axes)
     axes.set_xlabel("parameters")
     axes.set_ylabel("bits a byte (fewer are better)")
-    about = f"{rows[0].split} split, {rows[0].tokens:,} tokens, {rows[0].bytes:,} bytes"
+    about = f"{heading}, {rows[0].bytes:,} bytes"
     axes.set_title(plain(f"{text.removeprefix(' on ')}: {about}" if text else about), fontsize=11)
     edge_labels(axes, [(bits, f"{name} {bits:.3f}") for bits, name in baselines])
     _label(axes, points)

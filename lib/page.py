@@ -70,25 +70,31 @@ def _chapter(one: Subject) -> Html:
     return element("article", head, _sections(one, level=3), aria_labelledby=name)
 
 
+def _curve(one: Subject) -> Curve:
+    facts, text = one.manifest["facts"], (one.evaluation or {}).get("text_sha256")
+    return Curve(one.name, one.metrics or [], {}, facts.get("tokenizer"), text, facts.get("dataset"))
+
+
 def _comparison(subjects: list[Subject]) -> Html:
     """All runs in tables, one for each text they were scored on, and in one figure."""
     evaluated = [one.folder for one in subjects if one.evaluation]
     head = ("", "parameters", "nats a token", "perplexity", "bits a byte", "seconds")
     forms = (("parameters", ","), ("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"), ("seconds", ",.0f"))
+    texts = [list(rows) for _, rows in groupby(comparison.rows(evaluated), key=lambda row: row.scored_on)]
     tables = [
         table(
-            f"{split} split, {tokens:,} tokens; the best first",
+            f"{heading}; the best first",
             head,
             [(row.name, *(number(getattr(row, name), form) for name, form in forms)) for row in rows],
             marked={one.name for one in subjects},
         )
-        for (split, tokens, _), rows in groupby(comparison.rows(evaluated), key=lambda row: row.scored_on)
+        for heading, rows in zip(comparison.headings([rows[0] for rows in texts]), texts, strict=True)
     ]
     waiting = [one.name for one in subjects if not one.evaluation]
     made = "".join(tables)
     if waiting:
         made += element("p", f"Not evaluated yet: {', '.join(waiting)}. Their sections say what to run.", class_="missing")
-    trained = [Curve(one.name, one.metrics, {}, one.manifest["facts"].get("tokenizer")) for one in subjects if one.metrics]
+    trained = [_curve(one) for one in subjects if one.metrics]
     if len(trained) > 1:
         told = "Validation loss by step, the best of each run marked."
         if len(tables) > 1:

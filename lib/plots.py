@@ -144,10 +144,10 @@ def curves(folders: Iterable[Path]) -> list[Curve]:
     gathered = []
     for folder in folders:
         facts = run.finished_manifest(folder)["facts"]
-        evaluated = folder / run.EVALUATION
-        baselines = assessment.read(folder)["baselines"] if evaluated.is_file() else {}
-        losses = {name: baseline["loss"] for name, baseline in baselines.items()}
-        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses, facts.get("tokenizer")))
+        evaluation = assessment.read(folder) if (folder / run.EVALUATION).is_file() else {}
+        losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
+        identity = (facts.get("tokenizer"), evaluation.get("text_sha256"), facts.get("dataset"))
+        gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses, *identity))
     return gathered
 
 

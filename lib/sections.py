@@ -9,7 +9,6 @@ from lib.config import PlotConfig
 from lib.curves import Curve, loss_figure, position_figure
 from lib.errors import MakegptError
 from lib.markup import Html, element, table, terms
-from lib.scores import is_tie
 from lib.subject import Subject, chart, missing, number, thin
 
 _FIGURE = PlotConfig(prompt="", width=4.9, height=3.4, dpi=100)  # inches: small enough to be read on a phone
@@ -27,7 +26,7 @@ def summary(subject: Subject) -> Html:
     seconds = run.seconds(subject.folder)
     scores = [("parameters", f"{facts['parameters']:,}")]
     if found := subject.evaluation:
-        error = found.get("standard_error") or {}
+        error = found["standard_error"]
         scores = [
             ("nats a token", number(found["loss"], ".3f", error.get("loss"))),
             ("perplexity", number(found["perplexity"], ",.1f", error.get("perplexity"))),
@@ -132,11 +131,11 @@ def counting(subject: Subject) -> Html:
     found = subject.evaluation
     if found is None:
         return missing("It has not been evaluated yet:", _evaluate(subject))
-    error = found.get("standard_error") or {}
+    error = found["standard_error"]
     rows = [(found["loss"], _row(subject.name, found, error, "the model itself"))]
     if sliding := found.get("sliding"):
         label = f"with a window that slides by {sliding['stride']:,}"
-        rows.append((sliding["loss"], _row(label, sliding, sliding.get("standard_error") or {}, "the same model")))
+        rows.append((sliding["loss"], _row(label, sliding, sliding["standard_error"], "the same model")))
     for name, scores in found["baselines"].items():
         apart = scores.get("ahead_of_model") or {"loss": found["loss"] - scores["loss"]}
         rows.append((scores["loss"], _row(baselines.label(name), scores, {}, who_is_ahead(apart))))
@@ -144,12 +143,11 @@ def counting(subject: Subject) -> Html:
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
     made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
     told = verdict.sentences(found)
-    hits = ""
-    if found.get("top_1") is not None and found.get("top_5") is not None:
-        first, five = (number(100 * found[key], ".1f", _percent(error.get(key))) for key in ("top_1", "top_5"))
-        hits = f" Its likeliest token is right {first} % of the time, and the right one is among its five likeliest {five} %."
-    note = "± is the standard error. " if error else ""
-    return Html(element("p", told + hits, class_="verdict") + made + (element("p", note, class_="note") if note else ""))
+    first, five = (number(100 * found[key], ".1f", _percent(error.get(key))) for key in ("top_1", "top_5"))
+    hits = (
+        f" Its most probable token is right {first} % of the time, and the right one is among its five most probable {five} %."
+    )
+    return Html(element("p", told + hits, class_="verdict") + made + element("p", "± is the standard error.", class_="note"))
 
 
 def _percent(share: float | None) -> float | None:
@@ -162,12 +160,13 @@ def _row(name: str, scores: dict[str, Any], error: dict[str, Any], words: str) -
 
 
 def who_is_ahead(found: dict[str, Any]) -> str:
-    """By how many nats a token a baseline is ahead of the model (below 0: behind it), and whether that may be chance.
+    """By how many nats/token a baseline is ahead of the model (below 0: behind it), and whether that may be chance.
 
-    Without a `standard_error`, which is not None but absent, none was measured.
+    Without `significant`, which is not None but absent, no error was measured.
     """
-    told = f"{'ahead' if found['loss'] > 0 else 'behind'} by {number(abs(found['loss']), '.3f', found.get('standard_error'))}"
-    return f"{told}, a tie" if "standard_error" in found and is_tie(found) else told
+    lead = f"{'ahead' if found['loss'] > 0 else 'behind'} by {number(abs(found['loss']), '.3f', found.get('standard_error'))}"
+    remark = {None: ", too short to tell", False: ", not significant", True: ""}
+    return lead + (remark[found["significant"]] if "significant" in found else "")
 
 
 def positions(subject: Subject) -> Html:

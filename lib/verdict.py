@@ -1,48 +1,77 @@
-"""An evaluation in words: what is ahead of the model."""
+"""An evaluation in words: what predicts better than the model, as far as the text can tell."""
 
+import math
 from typing import Any, Sequence
 
 from lib import baselines, compressors
-from lib.scores import is_tie
+from lib.scores import MIN_BLOCK, MIN_BLOCKS, significant
+
+#: Of a comparison without an error: how many tokens it would take.
+TOO_SHORT = f"too short to tell: it takes {MIN_BLOCKS * MIN_BLOCK} tokens at least"
 
 
 def sentences(evaluation: dict[str, Any]) -> str:
-    """Which baselines are ahead of the model; a difference within its error is a tie.
+    """Which baselines are better than the model, and between which and the model there is no significant difference.
 
-    Then what was counted, where that was not the whole training text, and why there are no bits a byte, where there are none.
+    Then what was counted, where that was not the whole training text, and why there are no bits/byte, where there are none.
     """
     counted = evaluation.get("counted")
     note = ""
     if counted and counted["tokens"] < counted["of"]:
         note = f" Counted were the last {counted['tokens']:,} of the {counted['of']:,} training tokens."
     if unknown := evaluation.get("unknown_tokens"):
-        note += f" {unknown:,} of the tokens are unknown words, whose bytes are not known: so there are no bits a byte."
-    return _who_is_ahead(evaluation) + note
+        note += f" {unknown:,} of the tokens are unknown words, whose bytes are not known: so there are no bits/byte."
+    return _who_is_better(evaluation) + note
 
 
-def _who_is_ahead(evaluation: dict[str, Any]) -> str:
-    ahead, tied = [], []
-    for name, found in evaluation["baselines"].items():
-        lead = found.get("ahead_of_model")
-        if lead and is_tie(lead):
-            tied.append(name)
-        elif found["loss"] < evaluation["loss"]:
-            ahead.append(name)
+def of_two(difference: dict[str, Any]) -> str:
+    """The paired `difference` of two models' losses in words."""
+    if difference["significant"] is None:
+        return TOO_SHORT
+    if not difference["significant"]:
+        return "no significant difference"
+    return f"the {'second' if difference['loss'] > 0 else 'first'} is better"
+
+
+def _who_is_better(evaluation: dict[str, Any]) -> str:
+    leads = {name: _lead(evaluation, scores) for name, scores in evaluation["baselines"].items()}
+    if any(sure is None for _, sure in leads.values()):
+        return f"Whether the model or counting predicts this text better: {TOO_SHORT}."
+    ahead = [name for name, (lead, sure) in leads.items() if sure and lead > 0]
+    level = [name for name, (_, sure) in leads.items() if not sure]
     if "uniform" in ahead:
-        return "Even guessing is better than this model: it has learnt nothing yet that holds for other text."
-    ties = f" It ties with the {listed(tied)}." if tied else ""
+        return "Even guessing is better than this model: it has not learned anything yet that holds for other text."
+    if "uniform" in level:
+        return "There is no significant difference between this model and guessing."
+    same = f"There is no significant difference between it and {listed(_named(level))}." if level else ""
     if not ahead:
-        return f"The model is ahead of {'all else' if tied else 'all'} it was measured against.{ties}"
+        return f"The model is ahead of every {'other ' if level else ''}baseline. {same}".rstrip()
     counts = [name for name in ahead if name not in compressors.COMPRESSORS]
     others = [name for name in ahead if name in compressors.COMPRESSORS]
     who = [f"the {listed(counts)} of the training text"] if counts else []
-    if others:  # where there is a training text something was counted
-        behind = " behind the training text" if set(baselines.NAMES.values()) & evaluation["baselines"].keys() else ""
-        who.append(f"{listed(others)}{behind}")
+    if others:
+        given = " given the training text" if set(baselines.NAMES.values()) & leads.keys() else ""
+        who.append(f"{listed(others)}{given}")
     how = {(True, False): "Counting still wins", (False, True): "Compressing still wins"}.get(
         (bool(counts), bool(others)), "Counting and compressing still win"
     )
-    return f"{how} here: {listed(who)} predict{'s' if len(ahead) == 1 else ''} better than this model.{ties}"
+    return f"{how} here: {listed(who)} predict{'s' if len(ahead) == 1 else ''} better than this model. {same}".rstrip()
+
+
+def _lead(evaluation: dict[str, Any], scores: dict[str, Any]) -> tuple[float, bool | None]:
+    """By how many nats/token a baseline is ahead of the model, and whether that is significant.
+
+    What a compressor takes is known for the whole text alone. The error of its lead is then taken to be what two independent
+    scores of the model's own error would have; paired it is smaller.
+    """
+    if paired := scores.get("ahead_of_model"):
+        return paired["loss"], paired["significant"]
+    lead, error = evaluation["loss"] - scores["loss"], evaluation["standard_error"]["loss"]
+    return lead, significant(lead, None if error is None else math.sqrt(2) * error, evaluation["blocks"] - 1)
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    return [name if name in compressors.COMPRESSORS else f"the {name}" for name in names]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -108,11 +108,11 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
-    """A folder with tokens/, dataset/ and a finished run/ of config debug. Copy what you change."""
+    """A folder with tokens/, dataset/ and a finished run/ of config debug; 796 tokens are predicted. Copy what you change."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "play.txt").write_text(TEXT, encoding="utf-8")
     stage("tokenize", folder / "play.txt", "-o", folder / "tokens", "--config", "debug")
-    stage("build-dataset", folder / "tokens", "-o", folder / "dataset", "--config", "debug")
+    stage("build-dataset", folder / "tokens", "-o", folder / "dataset", "--config", "debug", "--val-fraction", 0.2)
     stage("train", folder / "dataset", "-o", folder / "run", "--config", "debug", *TINY)
     return folder
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lib import baselines, corpus
-from lib.baselines import NAMES, NGrams, uniform_nats
+from lib.baselines import NAMES, NGrams
 from lib.config import TokenizeConfig
 from lib.shards import Tokens
 from lib.text import open_document
@@ -137,8 +137,3 @@ def test_what_comes_after_the_training_part_is_not_counted(tmp_path: Path) -> No
         tokens = letters(tmp_path / name, "abcab" + ending)
         counts.append([order.keys.tolist() for order in NGrams(tokens, 0, 5, 3, 3).orders])
     assert counts[0] == counts[1]
-
-
-def test_guessing_loses_the_logarithm_of_the_vocabulary() -> None:
-    assert uniform_nats(10, 65) / 10 == pytest.approx(4.174, abs=5e-4)
-    assert uniform_nats(1, 50_257) == pytest.approx(10.825, abs=5e-4)

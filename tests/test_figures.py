@@ -109,7 +109,7 @@ def test_a_dataset_that_all_share_is_said_once() -> None:
 
 def test_the_ladder_has_a_panel_for_each_text() -> None:
     def row(name: str, n_tokens: int, bits: float, parameters: int | None = None) -> Row:
-        return Row(name, "val", n_tokens, 400, 2.0, None, bits, parameters)
+        return Row(name, "val", n_tokens, 400, "a", 2.0, None, bits, parameters)
 
     rows = [row("a-play", 100, 3.0, 5000), row("b-play", 100, 2.0, 90_000), row("uniform", 100, 6.0), row("c", 40, 2.5, 70)]
     first, second = ladder_figure(rows, PLOT).axes
@@ -203,5 +203,5 @@ def test_the_levels_of_surprise(nats: float, level: int) -> None:
 
 
 def test_rows_that_stand_for_no_text_are_named(run: Path, monkeypatch: pytest.MonkeyPatch, here: Here, tmp_path: Path) -> None:
-    monkeypatch.setattr(comparison, "rows", lambda _: [Row("odd", "val", 3, 0, 1.0, None, None, 5)])
+    monkeypatch.setattr(comparison, "rows", lambda _: [Row("odd", "val", 3, 0, "a", 1.0, None, None, 5)])
     assert "stand for no text" in here("plot", "ladder", run, "-o", tmp_path / "a.svg", code=1).err

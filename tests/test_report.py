@@ -22,13 +22,19 @@ def scores(loss: float, **more: Any) -> dict[str, Any]:
     return {"loss": loss, "perplexity": 2.718281828**loss, "bits_per_byte": loss / 0.6931 / 3.2, **more}
 
 
-def evaluation(loss: float = 3.0) -> dict[str, Any]:
-    """One with everything in it."""
+def lead(loss: float, significant: bool) -> dict[str, Any]:
+    return {"loss": loss, "standard_error": 0.02, "blocks": 41, "significant": significant}
+
+
+def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
+    """One of the run in `folder`, with everything in it."""
     errors = {"loss": 0.02, "perplexity": 1.5, "bits_per_byte": 0.009, "top_1": 0.004, "top_5": 0.005}
     copied = {"tokens": 2000, "longest_run": 7, "share_new": {"4": 0.93, "8": 0.998, "16": 1.0}, "passage": "to be, or\nnot"}
     return {
-        "split": "val", "tokens": 5360, "bytes": 17471, **scores(loss), "top_1": 0.213, "top_5": 0.405,
+        "split": "val", "tokens": 5360, "bytes": 17471, "text_sha256": "0" * 64, "blocks": 41, **scores(loss),
+        "top_1": 0.213, "top_5": 0.405,
         "standard_error": errors,
+        "model_sha256": artifact.sha256(folder / run.MODEL), "weights": {"saved": "best", "format": "float32"},
         "loss_by_position": [
             {"from": 1, "to": 1, "loss": 6.1}, {"from": 2, "to": 2, "loss": 5.0},
             {"from": 3, "to": 4, "loss": 4.0}, {"from": 5, "to": 8, "loss": 3.2},
@@ -36,15 +42,15 @@ def evaluation(loss: float = 3.0) -> dict[str, Any]:
         "sliding": {"stride": 128, **scores(loss - 0.1), "standard_error": errors},
         "baselines": {
             "uniform": scores(5.545),
-            "bigram": scores(loss - 0.5, ahead_of_model={"loss": 0.5, "standard_error": 0.02}),
-            "trigram": scores(loss + 0.01, ahead_of_model={"loss": -0.01, "standard_error": 0.02}),
+            "bigram": scores(loss - 0.5, ahead_of_model=lead(0.5, True)),
+            "trigram": scores(loss + 0.01, ahead_of_model=lead(-0.01, False)),
             "gzip": scores(loss + 1.0),
         },
         "verdict": "Counting still wins here",
         "memorisation": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
-        "weights": {"saved": "best", "format": "float32"}, "dataset": "1" * 64,
+        "dataset": "1" * 64,
     }  # fmt: skip
 
 
@@ -54,7 +60,7 @@ def told_all(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("told")
     shutil.copytree(small, folder / "small")
     made = folder / "small" / "run"
-    artifact.write_json(made / run.EVALUATION, evaluation())
+    artifact.write_json(made / run.EVALUATION, evaluation(made))
     (made / run.SAMPLE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
     return made
 
@@ -68,7 +74,7 @@ def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (made / samples.FILE).read_text().splitlines()]
     (made / samples.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (made / run.SAMPLE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
-    told = evaluation()
+    told = evaluation(made)
     told["verdict"] = NASTY
     told["baselines"][NASTY] = scores(9.0)
     told["memorisation"]["samples"]["passage"] = NASTY
@@ -153,8 +159,9 @@ def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: 
 def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
     told = " ".join(Outline(pages["one"]).text.split())
     for words in (
-        "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time", "five likeliest 40.5 ± 0.5 %",
-        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, a tie", "behind by 1.000", "slides by 128",
+        "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time",
+        "five most probable 40.5 ± 0.5 %",
+        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, not significant", "behind by 1.000", "slides by 128",
         "counted bigram", "6.100 nats a token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
@@ -238,20 +245,12 @@ def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, 
     assert "Validation loss by step, the best of each run marked." in told
 
 
-def test_an_older_evaluation_is_enough(small: Path, tmp_path: Path) -> None:
+def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_again(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "run")
-    bare = {
-        key: value
-        for key, value in evaluation().items()
-        if key in ("split", "tokens", "bytes", "loss", "perplexity", "bits_per_byte")
-    }
-    artifact.write_json(
-        tmp_path / "run" / run.EVALUATION, bare | {"baselines": {"bigram": scores(2.5), "uniform": scores(5.5)}}
-    )
-    told = Outline(page.page([tmp_path / "run"])).text
-    assert "Counting still wins here: the bigram of the training text predicts better" in told
-    assert "ahead by 0.500" in told
-    assert "±" not in told
+    older = {key: value for key, value in evaluation(tmp_path / "run").items() if key != "text_sha256"}
+    artifact.write_json(tmp_path / "run" / run.EVALUATION, older)
+    with pytest.raises(MakegptError, match="does not say which text it is about; make it again with `evaluate"):
+        page.page([tmp_path / "run"])
 
 
 @pytest.mark.parametrize(
@@ -267,7 +266,7 @@ def test_an_older_evaluation_is_enough(small: Path, tmp_path: Path) -> None:
 )
 def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
     shutil.copytree(told_all, tmp_path / "run")
-    artifact.write_json(tmp_path / "run" / run.EVALUATION, evaluation() | damage)
+    artifact.write_json(tmp_path / "run" / run.EVALUATION, evaluation(tmp_path / "run") | damage)
     with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
         page.page([tmp_path / "run"])
 
@@ -331,6 +330,8 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
 
 def test_who_is_ahead_is_said_in_words() -> None:
     assert sections.who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
-    assert sections.who_is_ahead({"loss": 0.2, "standard_error": None}) == "ahead by 0.200, a tie", "one block cannot tell"
-    assert sections.who_is_ahead({"loss": -0.2, "standard_error": 0.05}) == "behind by 0.200 ± 0.050"
-    assert sections.who_is_ahead({"loss": 0.05, "standard_error": 0.05}) == "ahead by 0.050 ± 0.050, a tie"
+    short = {"loss": 0.2, "standard_error": None, "significant": None}
+    assert sections.who_is_ahead(short) == "ahead by 0.200, too short to tell"
+    assert sections.who_is_ahead({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "behind by 0.200 ± 0.050"
+    level = {"loss": 0.05, "standard_error": 0.05, "significant": False}
+    assert sections.who_is_ahead(level) == "ahead by 0.050 ± 0.050, not significant"

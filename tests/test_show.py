@@ -1,5 +1,6 @@
 """What the pipeline shows: comparisons and figures, through their commands."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from lib import artifact, comparison, figures, params, plots, run
 from lib.comparison import Row
 from lib.model.attention import attention_of
-from tests.conftest import PROJECT, Here, Stage
+from tests.conftest import PROJECT, TINY, Here, Stage
 
 KINDS = ["mask", "positions", "model", "schedule", "activations", "gradients"]
 
@@ -50,17 +51,56 @@ def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(eva
 
 
 def test_a_run_without_timings_or_bytes_has_dashes() -> None:
-    row = Row("run", "val", 10, 10, 1.5, None, None, 1000)
+    row = Row("run", "val", 10, 10, "a", 1.5, None, None, 1000)
     assert comparison.table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-"]
 
 
 def test_runs_scored_on_other_tokens_stand_apart_with_their_own_baselines() -> None:
-    words = [Row("words", "val", 10, 40, 5.0, None, 1.8), Row("uniform", "val", 10, 40, 9.0, None, 3.2)]
-    letters = [Row("letters", "val", 40, 40, 1.2, None, 1.7), Row("uniform", "val", 40, 40, 4.2, None, 6.0)]
+    words = [Row("words", "val", 10, 40, "a", 5.0, None, 1.8), Row("uniform", "val", 10, 40, "a", 9.0, None, 3.2)]
+    letters = [Row("letters", "val", 40, 40, "a", 1.2, None, 1.7), Row("uniform", "val", 40, 40, "a", 4.2, None, 6.0)]
     lines = comparison.table(words + letters)
     assert [line.split("  ")[0].strip() for line in lines] == [
         "val split, 10 tokens", "words", "uniform", "", "val split, 40 tokens", "letters", "uniform",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_texts(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> tuple[Path, Path]:
+    """Two evaluated runs, of two texts of one size that the tokenizer cuts into the same number of tokens."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name, word in (("one", "to be or "), ("two", "not to be")):
+        (folder / f"{name}.txt").write_text(word * 300)
+        stage("tokenize", folder / f"{name}.txt", "-o", folder / f"{name}.tokens", "--config", "debug")
+        stage("build-dataset", folder / f"{name}.tokens", "-o", folder / f"{name}.dataset", "--config", "debug")
+        stage("train", folder / f"{name}.dataset", "-o", folder / name, "--config", "debug", *TINY)
+        stage("evaluate", folder / name, "-o", folder / name / "evaluation.json", "--passages", 0, "--overlap", 0)
+    return folder / "one", folder / "two"
+
+
+def test_runs_of_other_texts_stand_apart_though_their_sizes_are_the_same(
+    two_texts: tuple[Path, Path], here: Here, tmp_path: Path
+) -> None:
+    lines = here("compare", *two_texts).out.splitlines()
+    heads = [line for line in lines if line.startswith("val split, 269 tokens of text ")]
+    assert len(set(heads)) == 2
+    for block in "\n".join(lines).split("\n\n"):
+        names = [line.rsplit(maxsplit=5)[0] for line in block.splitlines()[1:]]
+        assert len(names) == len(set(names)), "a baseline is of one text"
+        assert len({"one", "two"} & set(names)) == 1
+    here("report", *two_texts, "-o", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("; the best first</caption>") == 2 + 2, "a table a text, and one in each run's own chapter"
+    here("plot", "ladder", *two_texts, "-o", tmp_path / "ladder.svg")
+    assert "do not compare across" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
+    here("plot", "loss", *two_texts, "-o", tmp_path / "loss.svg")
+    assert "different texts or different tokens" in (tmp_path / "loss.svg").read_text(encoding="utf-8")
+    here("plot", "loss", "--panels", *two_texts, "-o", tmp_path / "panels.svg")
+    assert "different texts or different tokens" in (tmp_path / "panels.svg").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_names_the_text_that_it_is_about(two_texts: tuple[Path, Path]) -> None:
+    expected = [hashlib.sha256(text[-269:].encode()).hexdigest() for text in ("to be or " * 300, "not to be" * 300)]
+    assert [json.loads((run / "evaluation.json").read_text())["text_sha256"] for run in two_texts] == expected
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"seconds": NaN}\n', '{"seconds": 1e999}\n', "[1]\n"])

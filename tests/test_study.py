@@ -121,9 +121,9 @@ def test_the_conclusion_follows_from_the_losses(losses: dict[int, float], surviv
     assert findings.conclusion(of_depths(losses))[-1].startswith(f"What survives is {survives}")
 
 
-def test_the_best_is_named_with_those_that_tie_and_how_far_the_others_are_behind() -> None:
+def test_the_best_is_named_with_those_that_are_not_significantly_worse_and_how_far_the_others_are_behind() -> None:
     said = findings.sentence(of_depths({1: 1.9, 2: 1.8, 4: 1.801}), "So")
-    assert said.startswith("So: 2 layers do best (1.800), 4 within the error; behind are 1 by 0.100 ± 0.00")
+    assert said.startswith("So: 2 layers do best (1.800), 4 not significantly worse; behind are 1 by 0.100 ± 0.00")
     assert findings.sentence(of_depths({1: 1.7, 2: 1.8}), "So").startswith(
         "So: 1 layer does best (1.700); behind are 2 by 0.100"
     )
@@ -149,7 +149,7 @@ def test_one_seed_proves_nothing() -> None:
     rows = [each for each in of_depths({1: 1.9, 2: 1.901, 4: 1.9011}, noise=0) if each["seed"] == 1]
     size = findings.of(rows, "equal_size")
     assert {mean.error for mean in findings.means(size, lambda each: each["layers"])} == {None}
-    best = "So: 1 layer does best (1.900), 2 and 4 within the error; nothing tells the others from it."
+    best = "So: 1 layer does best by the mean (1.900); one seed a shape is too little to tell."
     assert findings.sentence(size, "So") == best
     assert findings.conclusion(rows)[-1].endswith("makes no difference that 1 seed can show.")
     score, error = findings.depth_score(size[:2])
