@@ -14,7 +14,7 @@ from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, Type
 
 import click
 
-from lib import artifact, params
+from lib import artifact, files, params
 from lib import config as schema
 from lib.config import Config
 from lib.errors import MakegptError
@@ -261,6 +261,19 @@ weights_option = click.option(
 #: A text, or a file of prompts, that may come on stdin too.
 text_path = click.Path(path_type=str, allow_dash=True)
 
+
+def writable(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """The FILE of an option -o; OSError, before any work is done, where it could not be written."""
+    if path is not None:
+        files.check(path)
+    return path
+
+
 output_file_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE|-",
+    callback=writable,
+    help="Write there, whole; into a pipe as it comes  [default: stdout]",
 )
