@@ -1,8 +1,9 @@
 """Figures through matplotlib, in one plain style, readable in grey and by the colour-blind.
 
-The same input gives the same bytes.
+The same input gives the same bytes: an SVG on every processor, a PNG on one.
 """
 
+import io
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -15,6 +16,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from lib import artifact
 from lib.config import PlotConfig
 from lib.errors import UsageError
+from lib.svg import settled
 
 FORMATS = ("png", "svg")
 
@@ -122,5 +124,9 @@ def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, A
     kind = format_of(path)
     note = artifact.canonical(provenance).encode("utf-8", "backslashreplace").decode()  # a folder's name may be no Unicode
     metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
-    with artifact.replacing(path) as beside, matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
-        figure.savefig(beside, format=kind, dpi=config.dpi, metadata=metadata)
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
+        figure.savefig(drawn, format=kind, dpi=config.dpi, metadata=metadata)
+    content = drawn.getvalue()
+    with artifact.replacing(path) as beside:
+        beside.write_bytes(settled(content.decode()).encode() if kind == "svg" else content)
