@@ -213,7 +213,7 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
     one, two = json.loads(results)["runs"]
     assert (one["layers"], two["layers"], one["width"], one["steps"], one["tokens"]) == (1, 2, 16, 4, 256)
     assert one["in_blocks"] + one["in_embeddings"] == one["parameters"]
-    assert one["loss"] == pytest.approx(min(loss for step, loss in one["curve"] if step), rel=1e-6)
+    assert one["loss"] == pytest.approx(min(loss for step, loss in one["curve"] if step), rel=1e-5)
     runs = sorted((tiny_study / "artifacts" / "study" / "play").iterdir())
     assert [run.name for run in runs] == [
         f"debug,emb_dim=16,n_layers={n},batch_size=2,eval_interval=2,max_steps=4" for n in (1, 2)
