@@ -50,7 +50,7 @@ def settings() -> dict[str, dict[str, str]]:
     """Name -> environment. The last is all of the oldest at once, and differs most from a new processor."""
     plain = {"ATEN_CPU_CAPABILITY": "default"}
     numpy = {"NPY_DISABLE_CPU_FEATURES": numpy_features()}
-    libm = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA"}
+    libm = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX2_Usable,-FMA_Usable"}  # newer names and older ones
     mkl = {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}
     found = {
         "unset": {},
