@@ -19,7 +19,7 @@ GPT2    := artifacts/runs/gpt2_small
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill test-browser lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -41,11 +41,14 @@ help:
 ## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The verdict was"
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
-##                it resumes.  study-check: the committed figures once more, from the committed results
+##                it resumes.  study-check: are the committed figures and the page those of the committed results?
+##                study-figures: draw them once more
 ## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
+## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
+##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
@@ -171,6 +174,9 @@ test: | $(READY)
 test-kill: | $(READY)
 	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
 
+test-machines: | $(READY)
+	$(BIN)/python -m tests.machines $(MACHINES) $(if $(SHORT),--short)
+
 test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py
 
@@ -194,12 +200,11 @@ study:
 	$(BIN)/study -o artifacts/study$(if $(STUDY_BUDGET),-$(STUDY_BUDGET) --budget $(STUDY_BUDGET))
 
 study-check: | $(READY)
-	@rm -rf artifacts/study-check
-	$(BIN)/study --results docs/study/results.json -o artifacts/study-check > /dev/null
-	@for figure in docs/study/*.png docs/study/*.svg; do \
-	    cmp "$$figure" artifacts/study-check/"$${figure##*/}" || exit; \
-	done
+	@$(BIN)/python -m pytest tests/test_study.py -k committed
 	@echo "docs/study/ is what docs/study/results.json says"
+
+study-figures: | $(READY)
+	$(BIN)/study --results docs/study/results.json -o docs/study > /dev/null
 
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=

@@ -54,7 +54,8 @@ def positions_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
     """The table of sinusoidal positions: sines and cosines that turn more and more slowly."""
     figure = blank(plot)
     axes = figure.add_subplot()
-    shown = axes.imshow(Sinusoidal(config.context_length, config.emb_dim).table.numpy(), cmap="cividis", aspect="auto")
+    table = Sinusoidal(config.context_length, config.emb_dim).table
+    shown = axes.imshow(table.numpy(), cmap="cividis", aspect="auto", vmin=-1, vmax=1)
     axes.set_xlabel("number in the vector")
     axes.set_ylabel("position")
     figure.colorbar(shown, ax=axes)
@@ -65,7 +66,7 @@ def activations_figure(plot: PlotConfig) -> Figure:
     """ReLU, GELU and SiLU between -4 and 4."""
     figure = blank(plot)
     axes = figure.add_subplot()
-    x = torch.linspace(-4, 4, 321)
+    x = torch.linspace(-4, 4, 321, dtype=torch.float64)  # in float32 the last bits would show in an SVG's digits
     curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
     for (name, function), (colour, _), style in zip(curves, STYLES, ("--", "-", "-."), strict=False):  # markers would hide it
         axes.plot(x.numpy(), function(x).numpy(), color=colour, linestyle=style, label=name)
@@ -78,13 +79,14 @@ def activations_figure(plot: PlotConfig) -> Figure:
 def gradients_figure(plot: PlotConfig) -> Figure:
     """The mean gradient of each layer of a deep network, with shortcuts and without."""
     sizes = [8] * 12 + [1]
-    x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2))
+    x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2)).double()
     figure = blank(plot)
     axes = figure.add_subplot()
     for shortcuts, (colour, marker) in zip((True, False), STYLES, strict=False):
         network = DeepNetwork(sizes, shortcuts=shortcuts)
         network.initialise(torch.Generator().manual_seed(1))
-        gradients = mean_gradients(network, x)
+        # what differs from processor to processor is beyond the third digit
+        gradients = [float(f"{size:.3g}") for size in mean_gradients(network.double(), x)]
         label = "with shortcuts" if shortcuts else "without"
         axes.semilogy(range(1, len(gradients) + 1), gradients, color=colour, marker=marker, label=label)
     axes.set_xlabel("layer, from the input to the output")

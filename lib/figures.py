@@ -1,6 +1,6 @@
 """Figures through matplotlib, in one plain style, readable in grey and by the colour-blind.
 
-The same input gives the same bytes.
+The same input gives the same bytes: an SVG on every processor, a PNG on one.
 """
 
 import io
@@ -16,6 +16,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from lib import artifact, files
 from lib.config import PlotConfig
 from lib.errors import UsageError
+from lib.svg import settled
 
 FORMATS = ("png", "svg")
 
@@ -128,4 +129,5 @@ def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, A
     drawn = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
         figure.savefig(drawn, format=kind, dpi=config.dpi, metadata=metadata)
-    artifact.write_bytes(path, drawn.getvalue())
+    content = drawn.getvalue()
+    artifact.write_bytes(path, settled(content.decode()).encode() if kind == "svg" else content)

@@ -8,6 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from lib.figures import QUIET, STYLES
+from lib.svg import settled
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
@@ -26,7 +27,7 @@ def inline(figure: Figure, name: str, description: str) -> str:
     drawn = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "makegpt", "svg.fonttype": "none"}):
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(drawn.getvalue())
+    root = ElementTree.fromstring(settled(drawn.getvalue().decode()))
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag == f"{_SVG}metadata" or (child.tag == f"{_SVG}defs" and child.find(f"{_SVG}style") is not None):

@@ -1,6 +1,7 @@
 """A report: one HTML page about a run, or about several, that needs nothing but itself.
 
-No script, no font, no picture is fetched, and the page's own policy forbids it. The same runs give the same bytes.
+No script, no font, no picture is fetched, and the page's own policy forbids it. The same runs give the same bytes, on any
+processor.
 """
 
 from itertools import groupby

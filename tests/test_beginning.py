@@ -61,7 +61,7 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
     source = run.load(small / "run", CPU)
     stretch = of_dataset(small / "run", source, Dataset(small / "dataset"), "val")
     evaluated = assess(small / "run", source, stretch, config().evaluate, config().generate, CPU)
-    assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-6)
+    assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-5)
     random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
     assert begun_with(random) > evaluated["loss"] + 0.1
 
@@ -187,5 +187,5 @@ def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     train(tmp_path / "one", small / "dataset", config(), small / "run")
     one, two = (run.read_metrics(tmp_path / name) for name in ("one", "two"))
-    assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-6)
+    assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)
     assert two[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-3)

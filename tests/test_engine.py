@@ -196,7 +196,7 @@ def test_dropout_falls_alike_however_a_batch_is_cut(small: Path) -> None:
         each = Trainer(built, Dataset(small / "dataset"), made.train, CPU)
         each.world, each._pieces = _Lonely(world.rank, world.size), 4
         losses.append(each._loss_and_gradients())
-    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-5)
 
 
 class _Lonely(World):

@@ -55,7 +55,7 @@ def test_each_token_of_a_stretch_is_predicted_once_in_order(untrained: LanguageM
     assert nats == pytest.approx([-p[id].item() for (id, _), p in zip(found, logprobs, strict=True)], abs=1e-5)
     order = [logits.argsort(descending=True, stable=True).tolist() for _, logits in found]
     assert ranks.tolist() == [1 + places.index(id) for (id, _), places in zip(found, order, strict=True)]
-    assert nats.sum() == pytest.approx(total_nats(untrained, ids, start, stop, CPU), rel=1e-6)
+    assert nats.sum() == pytest.approx(total_nats(untrained, ids, start, stop, CPU), rel=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 5, 16, 31, 32])

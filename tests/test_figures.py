@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lib import comparison, curves, params, surprise
 from lib.comparison import Row
 from lib.curves import Curve
-from lib.figures import brief, spread
+from lib.figures import brief, save, spread
 from lib.ladder import ladder_figure
+from lib.svg import settled
 from stages.shared import tokens
 from tests.conftest import PROJECT, Here, Stage
 
@@ -136,6 +138,34 @@ def test_the_same_input_gives_the_same_bytes_which_tell_what_it_was(words: str, 
     assert one["dataset"] == {"dataset": manifest["facts"]["dataset"]}
     assert one["files"]["model.safetensors"] == manifest["outputs"]["model.safetensors"]["sha256"]
     assert len(one["files"]["evaluation.json"]) == 64
+
+
+def test_an_svg_shows_no_last_bit_of_where_things_stand(tmp_path: Path) -> None:
+    contents, untouched = set(), set()
+    for number, bit in enumerate((0.0, 1e-15, -1e-15)):
+        figure = Figure(figsize=(4, 3))
+        axes = figure.add_axes((0.1 + bit, 0.1, 0.8, 0.8))
+        axes.plot([0, 1, 2], [0.1, 0.7 + bit, 0.3 - bit], marker="o")
+        axes.plot([0, 2], [0.3, 0.2], marker="s")
+        save(figure, tmp_path / f"{number}.svg", PLOT, {})
+        contents.add((tmp_path / f"{number}.svg").read_bytes())
+        figure.savefig(tmp_path / "untouched.svg", metadata={"Date": None})
+        untouched.update(re.findall("<clipPath id=.*?>", (tmp_path / "untouched.svg").read_text()))
+    assert len(contents) == 1
+    assert len(untouched) == 3, "matplotlib alone shows them"
+
+
+def test_settling_an_svg_changes_places_and_ids_alone() -> None:
+    text = (
+        '<svg width="576pt"><!-- x="0.123456" --><path id="m0123456789" d="M 1.23456 -0.00001 L 12 -0 "/>\n'
+        '<g clip-path="url(#pabcdefabcd)" transform="translate(0.0005 2.5) scale(0.015625)"><use href="#m0123456789"/></g>'
+        '<text style="font: 8.12345px">y="7.654321" #m0123456789</text><clipPath id="pabcdefabcd"/></svg>'
+    )
+    assert settled(text) == (
+        '<svg width="576pt"><!-- x="0.123456" --><path id="m-1" d="M 1.235 0 L 12 0 "/>\n'
+        '<g clip-path="url(#p-2)" transform="translate(0.001 2.5) scale(0.015625)"><use href="#m-1"/></g>'
+        '<text style="font: 8.12345px">y="7.654321" #m0123456789</text><clipPath id="p-2"/></svg>'
+    )
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

@@ -32,14 +32,15 @@ def test_adamw_by_hand_is_pytorchs() -> None:
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
 def test_orthogonalising_makes_the_singular_values_nearly_one_and_keeps_their_directions(shape: tuple[int, int]) -> None:
-    gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    # in float64: of a small singular value float32 knows few digits, and other ones on another processor
+    gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1)).double()
     u, _, v = torch.linalg.svd(gradient, full_matrices=False)
     made = orthogonalised(gradient)
     values = torch.linalg.svdvals(made)
     assert values.min() > 0.6
     assert values.max() < 1.3
     # in the basis of the singular vectors it is diagonal
-    torch.testing.assert_close(u.T @ made @ v.T, torch.diag(torch.diag(u.T @ made @ v.T)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(u.T @ made @ v.T, torch.diag(torch.diag(u.T @ made @ v.T)), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])

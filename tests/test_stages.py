@@ -107,7 +107,7 @@ def test_evaluate_is_one_json_object(small: Path, stage: Stage) -> None:
     assert result["baselines"]["uniform"]["bits_per_byte"] == pytest.approx(8.0)
     metrics = [json.loads(line) for line in (small / "run" / "metrics.jsonl").read_text().splitlines()]
     best = min(m["val_loss"] for m in metrics if m["val_loss"] is not None and m["step"])
-    assert result["loss"] == pytest.approx(best, rel=1e-6)
+    assert result["loss"] == pytest.approx(best, rel=1e-5)
     assert result["tokens"] == json.loads((small / "dataset" / "dataset.json").read_text())["val_tokens"] - 1
 
 
