@@ -49,7 +49,7 @@ _LICENCE_PARAGRAPH = re.compile(
 _LICENCE_LAST = re.compile(
     rb"(?i)subscribe\s+to\s+our\s+email\s+newsletter\s+to\s+hear\s+about\s+new\s+ebooks[^\r\n]*(?:\r\n|\n|\r|\Z)"
 )
-_PARAGRAPH = re.compile(rb"\s*\S[\x00-\xff]*?(?:(?:\r\n|\n|\r)[ \t]*(?=\r\n|\n|\r)|\Z)")
+_PARAGRAPH = re.compile(rb"\s*\S[\x00-\xff]*?(?:(?:\r\n|\n|\r(?!\n))[ \t]*(?=[\r\n])|\Z)")
 
 
 @dataclass(frozen=True)
