@@ -59,8 +59,11 @@ def notices(documents: list[Document]) -> list[str]:
     for document in documents:
         if isinstance(document.source, Path):
             status = document.source.stat()
-            other = first.setdefault((status.st_dev, status.st_ino), document.name)
-            if other is not document.name:
+            identity = (status.st_dev, status.st_ino)
+            other = first.get(identity)
+            if other is None:
+                first[identity] = document.name
+            else:
                 same = (
                     f"{document.name} is named twice" if other == document.name else f"{other} and {document.name} are one file"
                 )

@@ -220,9 +220,9 @@ def encoding_of(head: bytes) -> str | None:
         places = [head[n : len(head) // width * width : width] for n in range(width)]
         shares = [place.count(0) / max(1, len(place)) for place in places]
         if len(places[0]) > 1:
-            if min(shares[: width - 1]) > 0.5 and shares[-1] < 0.1:
+            if min(shares[: width // 2]) > 0.5 and shares[-1] < 0.1:
                 return names[0]
-            if min(shares[1:]) > 0.5 and shares[0] < 0.1:
+            if min(shares[width // 2 :]) > 0.5 and shares[0] < 0.1:
                 return names[1]
     return None
 

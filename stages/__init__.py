@@ -77,7 +77,12 @@ class Stage(click.Command):
     def _complain(self, message: str) -> None:
         line = " ".join(message.split("\n")).strip()
         process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        click.echo(f"{self.name}{process}: error: {line}", err=True)
+        click.echo(_printable(f"{self.name}{process}: error: {line}"), err=True)
+
+
+def _printable(line: str) -> str:
+    """The same line, with an escape for each byte of a name that is no UTF-8."""
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _open_what_is_closed() -> None:
@@ -198,7 +203,7 @@ def _parameter_option(section: str, key: str) -> ParameterOption:
 def say(line: str) -> None:
     """Talk on stderr, unless --quiet was given."""
     if not click.get_current_context().meta["quiet"]:
-        click.echo(line, err=True)
+        click.echo(_printable(line), err=True)
 
 
 def be_quiet() -> None:

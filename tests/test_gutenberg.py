@@ -8,7 +8,8 @@ import pytest
 from lib.text import Document, open_document
 
 BOM = b"\xef\xbb\xbf"
-LAST = b"Archive Foundation, how to help produce our new eBooks, and how to\nsubscribe to our email newsletter to hear about new eBooks.\n"
+LAST = b"Archive Foundation, how to help produce our new eBooks, and how to\n"
+LAST += b"subscribe to our email newsletter to hear about new eBooks.\n"
 
 HEADERS = [
     b"The Project Gutenberg eBook of Nothing\n\nThis ebook is for the use of anyone anywhere in the United States.\n\n"
