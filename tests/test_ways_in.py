@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -11,10 +12,12 @@ import click
 import numpy as np
 import pytest
 
-from lib import artifact, continuation, text
+from lib import artifact, continuation, text, tokenizer
 from lib.errors import MakegptError
-from lib.text import Tally, decode, encoding_of, open_document
+from lib.text import Tally, cut_at_blanks, decode, encoding_of, open_document
+from lib.tokenizer import gpt2 as gpt2_module
 from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.word import WordTokenizer
 from tests.conftest import BIN, Here
 from tests.test_gutenberg import FRAME
 
@@ -308,3 +311,27 @@ def test_wide_encodings_are_named_with_and_without_a_mark(encoding: str, sample:
         return  # without a mark every second byte of it is 4, not 0
     assert encoding_of(head) == encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
     assert encoding_of(sample.encode()) is None
+
+
+# Where a text begins, and where it may be cut.
+
+
+def test_a_text_may_begin_with_the_end_of_the_text_before_it(small: Path, here: Here) -> None:
+    words = WordTokenizer.learn([["to be"]], Path())
+    assert continuation.encode(words, None, from_endoftext=True).ids == [words.endoftext]
+    assert continuation.encode(words, "to", from_endoftext=True).ids == [words.endoftext, *words.encode("to")]
+    assert continuation.encode(words, "to").ids == words.encode("to")
+    assert "has no <|endoftext|>" in here("generate", small / "run", "a", "--from-endoftext", code=2).err
+
+
+def test_gpt2_reads_a_line_without_blanks_piece_by_piece_and_exactly(fetched: Callable[[str], Path]) -> None:
+    gpt2 = tokenizer.make("gpt2", [], fetched("gpt2"))
+    draw = random.Random(1)
+    alphabet = ["ab", "Tо", "12", "½", "'s", "'ll", "'", "''", "。", "一", "…", "_", "^", "\xa0", "e\u0301", "ー", "😀", "."]
+    for _ in range(300):
+        pieces = ["".join(draw.choices(alphabet, k=draw.randint(1, 12))) for _ in range(draw.randint(1, 6))]
+        cut = list(cut_at_blanks(pieces, gpt2_module._BORDER))
+        assert "".join(cut) == "".join(pieces)
+        assert [id for piece in cut for id in gpt2.encode(piece)] == gpt2.encode("".join(pieces)), pieces
+    lengths = [len(piece) for piece in cut_at_blanks(["acgt7" * 100] * 50, gpt2_module._BORDER)]
+    assert max(lengths) <= 1000
