@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
-    ("errors", "provenance", "markup", "svg", "fields"),
+    ("errors", "provenance", "markup", "svg", "fields", "gutenberg"),
     ("yaml_reader", "files"),
     ("config",),
     ("params",),

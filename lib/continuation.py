@@ -12,7 +12,8 @@ from lib.analysis import Analysed, analyse
 from lib.config import GenerateConfig
 from lib.errors import MakegptError, UsageError
 from lib.sampling import Choices
-from lib.tokenizer import Tokenizer, UnknownText
+from lib.text import check_word, read_line, read_whole
+from lib.tokenizer import ENDOFTEXT, Tokenizer, UnknownText
 
 _SEEDS = 2**63
 
@@ -26,15 +27,26 @@ class Prompt:
     line: dict[str, Any]
 
 
-def encode(made: Tokenizer, text: str | None, line: dict[str, Any] | None = None, name: str = "the prompt") -> Prompt:
-    """The prompt `text`; where it is None or has no tokens, a line break. MakegptError names it where it cannot be encoded."""
+def encode(
+    made: Tokenizer,
+    text: str | None,
+    line: dict[str, Any] | None = None,
+    name: str = "the prompt",
+    *,
+    from_endoftext: bool = False,
+) -> Prompt:
+    """The prompt `text`; where it is None or has no tokens, a line break. MakegptError names it where it cannot be encoded.
+
+    `from_endoftext`: `<|endoftext|>` stands before it, and alone where there are no tokens.
+    """
     try:
-        (text or "").encode("utf-8")
-        ids = made.encode(text) if text else []
-    except UnicodeEncodeError as error:
-        raise UsageError(f"{name}: character {error.start} is not valid UTF-8; check the terminal's encoding") from None
+        ids = made.encode(check_word(text, name)) if text else []
     except UnknownText as error:
         raise UnknownText(f"{name}: {error}") from None
+    if from_endoftext:
+        if made.endoftext is None:
+            raise UsageError(f"--from-endoftext: a {made.kind} tokenizer has no {ENDOFTEXT}; leave the option")
+        ids = [made.endoftext, *ids]
     return Prompt(text or "", ids or made.opening(), line or {})
 
 
@@ -111,24 +123,22 @@ class Continuation:
 
 
 def read_prompt(file: BinaryIO) -> str:
-    """The whole of `file` as a prompt, less one line break at its end, as the shell's `$(...)` would have it."""
-    try:
-        return file.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise MakegptError(f"the prompt on stdin: byte {error.start} is not valid UTF-8") from None
+    """The whole of `file` as a prompt, less a byte-order mark and one line break at its end."""
+    return read_whole(file, "the prompt on stdin")
 
 
-def read_prompts(file: BinaryIO, made: Tokenizer, name: str) -> Iterator[Prompt]:
+def read_prompts(file: BinaryIO, made: Tokenizer, name: str, **settings: Any) -> Iterator[Prompt]:
     """The prompts of a file of JSON lines, each a text, or an object with a text called prompt; empty lines are none.
 
-    MakegptError names the line that is neither, or that cannot be encoded.
+    MakegptError names the line that is neither, or that cannot be encoded. `settings` are those of `encode`.
     """
     for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
         place = f"{name}, line {number}"
+        content = read_line(line, place, first=number == 1)
+        if not content.strip():
+            continue
         try:
-            found = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_constant)
+            found = json.loads(content, parse_constant=_no_constant)
             json.dumps(found, ensure_ascii=False).encode("utf-8")
             found = {"prompt": found} if isinstance(found, str) else found
             text = found["prompt"]
@@ -137,7 +147,7 @@ def read_prompts(file: BinaryIO, made: Tokenizer, name: str) -> Iterator[Prompt]
         except (ValueError, KeyError, TypeError, RecursionError) as error:  # a UnicodeError is a ValueError too
             reason = "there is no prompt" if isinstance(error, (KeyError, TypeError)) else error
             raise MakegptError(f'{place}: {reason}; a line is a JSON text, or an object {{"prompt": "…"}}') from None
-        yield encode(made, text, found, place)
+        yield encode(made, text, found, place, **settings)
 
 
 def _no_constant(name: str) -> None:

@@ -1,7 +1,5 @@
 """From texts to tokens: documents through a tokenizer, into a tokens folder or a stream of ids, and back."""
 
-import os
-import shutil
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator
@@ -12,7 +10,7 @@ from lib import artifact, inputs, provenance, shards, text, tokenizer
 from lib.artifact import Manifest
 from lib.config import TokenizeConfig
 from lib.errors import MakegptError, UsageError, nearest
-from lib.text import Document
+from lib.text import Document, Tally
 from lib.tokenizer import Tokenizer
 
 OnBytes = Callable[[int], None]
@@ -24,26 +22,53 @@ def opened(names: Iterable[str], stdin: BinaryIO, target: Path) -> Iterator[list
 
     What can be read only once, stdin or a pipe, is kept in a file beside `target` while the block runs.
     """
+    names = list(names)
+    if names.count("-") > 1:
+        raise UsageError("- stands more than once; stdin can be read once, so name it once")
     with ExitStack() as stack:
         scratch = None
         documents = []
         for number, name in enumerate(names):
             path = Path(name)
-            if name == "-" or path.is_fifo():
+            if name == "-" or not text.is_plain(path):
                 scratch = scratch or stack.enter_context(artifact.scratch_folder(target))
-                with (
-                    open(scratch / str(number), "wb") as file,
-                    nullcontext(stdin) if name == "-" else open(path, "rb") as source,
-                ):
-                    shutil.copyfileobj(source, file, text.PIECE)
-                path = scratch / str(number)
-            documents.append(text.open_document(path, "stdin" if name == "-" else name))
+                with nullcontext(stdin) if name == "-" else open(path, "rb") as source:
+                    kept = scratch / str(number)
+                    with open(kept, "wb") as file:
+                        file.writelines(text.received(source, "stdin" if name == "-" else name))
+                path = kept
+            documents.append(_opened(path, "stdin" if name == "-" else name))
         yield documents
+
+
+def _opened(path: Path, name: str) -> Document:
+    if path.stat().st_size == 0:
+        raise MakegptError(f"{name} is empty; a text is expected")
+    return text.open_document(path, name)
 
 
 def size(documents: list[Document]) -> int:
     """Bytes of text in all documents."""
-    return sum(document.stop - document.start for document in documents)
+    return sum(document.length for document in documents)
+
+
+def notices(documents: list[Document]) -> list[str]:
+    """What the reader of the `documents` should know: about Gutenberg's frames, and files that are in twice."""
+    said = [notice for document in documents for notice in document.notices]
+    first: dict[tuple[int, int], str] = {}
+    for document in documents:
+        if isinstance(document.source, Path):
+            status = document.source.stat()
+            identity = (status.st_dev, status.st_ino)
+            other = first.get(identity)
+            if other is None:
+                first[identity] = document.name
+            else:
+                same = (
+                    f"{document.name} is named twice" if other == document.name else f"{other} and {document.name} are one file"
+                )
+                said.append(f"{same}: its text is in twice, so what is trained on may be what is validated on")
+    return said
 
 
 def write(
@@ -52,14 +77,15 @@ def write(
     """Write the tokens folder `target`: shards, tokenizer.json, manifest.json; return the manifest.
 
     `kind` is a kind of tokenizer, its vocabulary learned from the documents where it needs one, or a folder with
-    a saved one. `on_bytes` is told how many bytes of text went in. Raises MakegptError for what is no text.
+    a saved one. `on_bytes` learns how many bytes of text were read. Raises MakegptError for what is no text.
     """
     with artifact.replacing_folder(target, "tokens") as folder:
         if kind in tokenizer.KINDS:
-            made = tokenizer.make(kind, (_read(document, config.errors) for document in documents), inputs.data_folder())
+            made = tokenizer.make(kind, (document.pieces(config.errors) for document in documents), inputs.data_folder())
         else:
             made = saved_tokenizer(kind, "-o")
-        ids = _encode_documents(documents, made, config.errors, on_bytes)
+        tally = Tally(on_bytes)
+        ids = _encode_documents(documents, made, config.errors, tally)
         names = shards.write_shards(folder, ids, shards.dtype_for(made.vocab_size), config.shard_tokens)
         made.save(folder / tokenizer.FILE)
         count = sum(len(shards.open_shard(folder / name)) for name in names)
@@ -69,12 +95,15 @@ def write(
             "tokens",
             "tokenize",
             parameters={"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
-            inputs={document.name: _source(document) for document in documents},
+            inputs=_inputs(documents),
             outputs=artifact.files_of(folder, [*names, tokenizer.FILE]),
             facts={
                 "tokens": count,
                 "documents": len(documents),
                 "bytes": size(documents),
+                "cut_bytes": sum(document.size - document.length for document in documents),
+                "cut_books": sum(document.books for document in documents),
+                "replaced_bytes": tally.replaced,
                 "vocab_size": made.vocab_size,
                 "dtype": shards.dtype_for(made.vocab_size).name,
             },
@@ -84,10 +113,22 @@ def write(
     return manifest
 
 
+def _inputs(documents: list[Document]) -> dict[str, dict[str, object]]:
+    """The documents by name, as the manifest lists them; one that is named several times also with its places among all."""
+    places: dict[str, list[int]] = {}
+    for number, document in enumerate(documents, 1):
+        places.setdefault(document.name, []).append(number)
+    known = {document.name: document for document in documents}
+    return {
+        name: _source(document) | ({"documents": places[name]} if len(places[name]) > 1 else {})
+        for name, document in known.items()
+    }
+
+
 def _source(document: Document) -> dict[str, object]:
-    """A document as the manifest tells of it: its file's size and SHA-256, and which of its bytes were read."""
-    path = document.path
-    return {"bytes": path.stat().st_size, "sha256": artifact.sha256(path), "read": [document.start, document.stop]}
+    """A document as the manifest describes it: its file's size and SHA-256, and which spans of its bytes were read."""
+    assert isinstance(document.source, Path)
+    return {"bytes": document.size, "sha256": artifact.sha256(document.source), "read": [list(span) for span in document.spans]}
 
 
 def summary(manifest: Manifest) -> str:
@@ -97,27 +138,29 @@ def summary(manifest: Manifest) -> str:
         f"{facts['tokens']:,} tokens ({manifest['parameters']['tokenizer']}) of {facts['bytes']:,} bytes, "
         f"{facts['bytes'] / facts['tokens']:.2f} bytes a token; vocabulary {facts['vocab_size']:,}; "
         f"{len(outputs) - 1} shard{'s' if len(outputs) > 2 else ''}"
+        + "".join(
+            f"; {said}"
+            for said in (text.cut(facts["cut_bytes"], facts["cut_books"]), replaced(facts["replaced_bytes"]))
+            if said
+        )
     )
 
 
-def _encode_documents(documents: list[Document], made: Tokenizer, errors: str, on_bytes: OnBytes) -> Iterator[np.ndarray]:
+def replaced(count: int) -> str:
+    """How many bytes were replaced, in words; "" where none were."""
+    return (
+        f"replaced {count:,} byte{'' if count == 1 else 's'} that {'is' if count == 1 else 'are'} not valid UTF-8"
+        if count
+        else ""
+    )
+
+
+def _encode_documents(documents: list[Document], made: Tokenizer, errors: str, tally: Tally) -> Iterator[np.ndarray]:
     """The ids of all documents, `<|endoftext|>` between two of them where the tokenizer has it."""
     for number, document in enumerate(documents):
         if number and made.endoftext is not None:
             yield np.array([made.endoftext], dtype=np.uint32)
-        yield from made.encode_stream(_counted(_read(document, errors), on_bytes))
-
-
-def _read(document: Document, errors: str) -> Iterator[str]:
-    """The text of `document`; unless invalid bytes are to be replaced, a binary file is refused."""
-    pieces = document.pieces(errors)
-    return pieces if errors == "replace" else text.refuse_binary(pieces, document.name)
-
-
-def _counted(pieces: Iterable[str], on_bytes: OnBytes) -> Iterator[str]:
-    for piece in pieces:
-        yield piece
-        on_bytes(len(piece.encode("utf-8")))
+        yield from made.encode_stream(document.pieces(errors, tally))
 
 
 def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
@@ -133,14 +176,14 @@ def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
     return tokenizer.load(Path(kind))
 
 
-def encode_ids(names: Iterable[str], stdin: BinaryIO, made: Tokenizer, errors: str) -> Iterator[bytes]:
+def encode_ids(names: Iterable[str], stdin: BinaryIO, made: Tokenizer, errors: str, tally: Tally) -> Iterator[bytes]:
     """The ids of each document, uncleaned, as text: ids apart by spaces, one line a document; a document may be empty."""
     for name in names:
         if name != "-":
             text.check_file(Path(name))
-        with open(name, "rb") if name != "-" else os.fdopen(os.dup(stdin.fileno()), "rb") as file:
+        with nullcontext(stdin) if name == "-" else open(name, "rb") as file:
             space = b""
-            for ids in made.encode_stream(text.decode(file, "stdin" if name == "-" else name, errors)):
+            for ids in made.encode_stream(text.decode(file, "stdin" if name == "-" else name, errors, tally=tally)):
                 if len(ids):
                     yield space + " ".join(map(str, ids.tolist())).encode("ascii")
                     space = b" "

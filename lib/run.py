@@ -107,6 +107,11 @@ def imported(manifest: Manifest) -> bool:
     return manifest.get("stage") == IMPORT
 
 
+def is_gpt2_release(folder: Path, made: Tokenizer) -> bool:
+    """Whether the run in `folder` is an imported model with GPT-2's tokenizer, whose texts begin with `<|endoftext|>`."""
+    return made.kind == "gpt2" and imported(artifact.read_manifest(folder, "run"))
+
+
 def finished_manifest(folder: Path) -> Manifest:
     """The manifest of the run in `folder`; MakegptError where its training is not finished."""
     manifest = artifact.read_manifest(folder, "run")

@@ -14,7 +14,7 @@ from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, Type
 
 import click
 
-from lib import artifact, files, params
+from lib import artifact, files, params, text
 from lib import config as schema
 from lib.config import Config
 from lib.errors import MakegptError
@@ -77,7 +77,12 @@ class Stage(click.Command):
     def _complain(self, message: str) -> None:
         line = " ".join(message.split("\n")).strip()
         process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        click.echo(f"{self.name}{process}: error: {line}", err=True)
+        click.echo(_printable(f"{self.name}{process}: error: {line}"), err=True)
+
+
+def _printable(line: str) -> str:
+    """The same line, with an escape for each byte of a name that is no UTF-8."""
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _open_what_is_closed() -> None:
@@ -106,12 +111,12 @@ class ParameterOption(click.Option):
         self.section, self.key = section, key
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        names, text = super().get_help_record(ctx) or ("", "")
+        names, about = super().get_help_record(ctx) or ("", "")
         try:
             default = params.load()["defaults"][self.section][self.key]
         except (MakegptError, KeyError, TypeError):
             default = "in params.yaml"
-        return names, f"{text}  [default: {default}]"
+        return names, f"{about}  [default: {default}]"
 
 
 def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -> Callable[[Function], Stage]:
@@ -175,11 +180,13 @@ def _check_output(options: list[click.Parameter], given: dict[str, Any]) -> None
 
 def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
     """The Config that --config, --set and the parameters' own options ask for; they are taken out of `given`."""
-    name, changes = given.pop("config_name"), list(given.pop("changes"))
+    name = given.pop("config_name")
+    changes = [text.check_word(change, f"--set {change.partition('=')[0]!r}") for change in given.pop("changes")]
     for option in options:
         if isinstance(option, ParameterOption):
             value = given.pop(str(option.name))
             if value is not None:
+                text.check_word(str(value), option.opts[0])
                 changes.append(f"{option.section}.{option.key}={value}")
     return params.resolve(params.load(), name, changes)
 
@@ -191,7 +198,7 @@ def config_named(name: str) -> Config:
 
 def _parameter_option(section: str, key: str) -> ParameterOption:
     spec = next(f for f in dataclasses.fields(schema.SECTIONS[section]) if f.name == key)
-    text = spec.metadata["help"]
+    about = spec.metadata["help"]
     metavar = "|".join(spec.metadata["one_of"]) or {"int": "N", "float": "X", "bool": "true|false"}.get(
         getattr(spec.type, "__name__", str(spec.type).split(" ")[0]), "TEXT"
     )
@@ -200,14 +207,14 @@ def _parameter_option(section: str, key: str) -> ParameterOption:
         section=section,
         key=key,
         metavar=metavar,
-        help=text[0].upper() + text[1:] + ".",
+        help=about[0].upper() + about[1:] + ".",
     )
 
 
-def say(text: str) -> None:
+def say(line: str) -> None:
     """Talk on stderr, unless --quiet was given."""
     if not click.get_current_context().meta["quiet"]:
-        click.echo(text, err=True)
+        click.echo(_printable(line), err=True)
 
 
 def be_quiet() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
@@ -11,11 +12,15 @@ import click
 from lib import artifact, files
 from lib.config import Config
 from lib.errors import MakegptError, UsageError
+from lib.text import check_word, read_line
 from stages import Weights, device_option, output_file_option, say, stage, text_path, weights_option
 from stages.shared import tokens
 
 if TYPE_CHECKING:
     from lib.continuation import Continuation, Prompt
+
+
+_ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 
 @stage(
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     help='A line of JSON a prompt: "…", or {"prompt": "…"} with more, which is handed on.',
 )
 @click.option("--interactive", is_flag=True, help="Ask for one prompt after another.")
+@click.option(
+    "--from-endoftext", is_flag=True, help="Begin with the token <|endoftext|>, as GPT-2's release does; PROMPT follows."
+)
 @click.option(
     "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Texts a prompt, each with the next seed."
 )
@@ -57,6 +65,7 @@ def main(
     prompt: str | None,
     prompts: str | None,
     interactive: bool,
+    from_endoftext: bool,
     num_samples: int,
     stop: tuple[str, ...],
     batch_size: int,
@@ -72,8 +81,8 @@ def main(
 ) -> None:
     """Continue PROMPT with the model of the run folder RUN; - reads the prompt from stdin.
 
-    Without a PROMPT the text begins after a line break. stdout is the continuation only, as it is made; of several, each is
-    followed by a line of ---.
+    Without a PROMPT the text begins after a line break, that of an imported GPT-2 after <|endoftext|>. stdout is the
+    continuation only, as it is made; of several, each is followed by a line of ---.
     """
     if (prompt is not None) + (prompts is not None) + interactive > 1:
         raise UsageError("give one of PROMPT, --prompts and --interactive")
@@ -81,6 +90,11 @@ def main(
         raise UsageError("--interactive answers on stdout; leave -o")
     if "" in stop:
         raise UsageError("--stop '' would end every text at once; give at least one character")
+    for ending in stop:
+        check_word(ending, "--stop")
+        if escape := _ESCAPE.search(ending):
+            mark, rest = escape[0], escape[0][1:]
+            say(f"--stop {ending}: {mark} is a backslash and {rest!r}; in bash $'{mark}' is the character meant")
 
     # the weights in large pages, which are read faster; torch looks for it at its first allocation
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -105,32 +119,40 @@ def main(
             return _as_json(pieces)
         return _explained(pieces, echo, end, coloured) if explain else _as_text(pieces, echo, end)
 
+    def encoded(words: str | None) -> "Prompt":
+        """The prompt in `words`; without any an imported GPT-2 begins as its release does."""
+        begins = from_endoftext or (not words and run.is_gpt2_release(folder, made))
+        return continuation.encode(made, words, from_endoftext=begins)
+
     if interactive:
-        _converse(lambda line: continued([continuation.encode(made, line)]))
+        _converse(lambda line: continued([encoded(line)]))
         return
     if prompts is not None:
         with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as lines:
-            asked = list(continuation.read_prompts(lines, made, "stdin" if prompts == "-" else prompts))
+            name = "stdin" if prompts == "-" else prompts
+            asked = list(continuation.read_prompts(lines, made, name, from_endoftext=from_endoftext))
     elif prompt == "-":
-        asked = [continuation.encode(made, continuation.read_prompt(sys.stdin.buffer))]
+        asked = [encoded(continuation.read_prompt(sys.stdin.buffer))]
     else:
-        asked = [continuation.encode(made, config.generate.prompt if prompt is None else prompt)]
+        asked = [encoded(config.generate.prompt if prompt is None else prompt)]
     artifact.write_text(output, continued(asked))
 
 
 def _converse(continued: Callable[[str], Iterator[str]]) -> None:
     """A line of stdin a prompt, to its end; Ctrl-C ends a text, and between two texts the conversation."""
+    first = True
     while True:
         if sys.stdin.isatty():
             click.echo("> ", err=True, nl=False)
-        if not (line := sys.stdin.readline()):
+        if not (line := sys.stdin.buffer.readline()):
             return
         try:
-            artifact.write_text(files.STDOUT, continued(line.removesuffix("\n")))
+            artifact.write_text(files.STDOUT, continued(read_line(line, "the prompt", first=first)))
         except KeyboardInterrupt:
             artifact.write_text(files.STDOUT, "\n")
         except MakegptError as error:  # a prompt that cannot be read ends nothing
             click.echo(str(error), err=True)
+        first = False
 
 
 def _check_length(prompt: "Prompt", context: int, strict: bool) -> None:

@@ -114,12 +114,13 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
 
     from lib import artifact, assessment, device, plots, run, surprise
     from lib.stretch import of_text
+    from lib.text import check_word
     from stages.shared.reading import read_stretch
 
     cpu = device.choose("cpu")
     trained = run.load(folder, cpu)
     if text_file is None:
-        stretch = of_text([config.plot.prompt], trained.tokenizer, "--prompt")
+        stretch = of_text([check_word(config.plot.prompt, "plot.prompt")], trained.tokenizer, "--prompt")
     else:
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:

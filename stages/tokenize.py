@@ -27,9 +27,10 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     """Text to token shards (-o), to ids on stdout (--ids), or ids back to text (--decode).
 
     Each FILE is one document, and so is stdin (-). On the way to shards a byte-order mark is dropped and Project
-    Gutenberg's header and licence are cut; documents are separated by <|endoftext|> where the tokenizer has it.
+    Gutenberg's headers and licences are cut; documents are separated by <|endoftext|> where the tokenizer has it.
     """
     from lib import corpus
+    from lib.text import Tally
 
     started = provenance.now()
     if (output is not None) + ids + decode != 1:
@@ -44,12 +45,19 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         for text in corpus.decode_ids(sys.stdin.buffer, corpus.saved_tokenizer(chosen, "--decode")):
             sys.stdout.buffer.write(text)
     elif ids:
-        for text in corpus.encode_ids(names, sys.stdin.buffer, corpus.saved_tokenizer(chosen, "--ids"), config.tokenize.errors):
+        tally = Tally()
+        tokenizer = corpus.saved_tokenizer(chosen, "--ids")
+        for text in corpus.encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, tally):
             sys.stdout.buffer.write(text)
+        if tally.replaced:
+            say(corpus.replaced(tally.replaced))
     else:
         assert output is not None
-        with corpus.opened(names, sys.stdin.buffer, output) as documents, progress(corpus.size(documents), "bytes") as shown:
-            made = corpus.write(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
+        with corpus.opened(names, sys.stdin.buffer, output) as documents:
+            for notice in corpus.notices(documents):
+                say(notice)
+            with progress(corpus.size(documents), "bytes") as shown:
+                made = corpus.write(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
         say(f"{output}: {corpus.summary(made)}")
     sys.stdout.buffer.flush()
 

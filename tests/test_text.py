@@ -56,12 +56,6 @@ def test_a_long_book_is_cut_at_both_ends(tmp_path: Path) -> None:
     assert document_text(tmp_path, HEADER + body + LICENCE) == body.decode().rstrip("\n")
 
 
-def test_markers_far_from_the_ends_are_a_books_own_words(tmp_path: Path) -> None:
-    far = b"x" * 70_000
-    content = far + HEADER + b"text" + LICENCE + far
-    assert document_text(tmp_path, content) == content.decode()
-
-
 def test_moby_dick_loses_gutenbergs_frame_and_nothing_else(fetched: Callable[[str], Path]) -> None:
     path = fetched("moby_dick") / "moby_dick.txt"
     whole = path.read_bytes().decode("utf-8")

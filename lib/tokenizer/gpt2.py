@@ -57,7 +57,7 @@ class GPT2Tokenizer(Tokenizer):
         return ids + self._encoding.encode_ordinary(text[start:])
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        for texts in _groups(cut_at_blanks(pieces), _PIECES_AT_ONCE):
+        for texts in _groups(cut_at_blanks(pieces, _BORDER), _PIECES_AT_ONCE):
             if any(map(_LONG_BLANKS.search, texts)):
                 encoded = list(map(self.encode, texts))
             else:
@@ -90,6 +90,11 @@ def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
     if group:
         yield group
 
+
+#: Where a match of the pattern always ends, whatever stands around: behind a letter or a digit that a mark follows, behind a
+#: digit that a letter follows and the other way round. Only letters and marks that every version of Unicode agrees on.
+_LETTERS, _MARKS = "A-Za-zА-яぁ-ゖァ-ヺ一-龥가-힣", r"!-/:-@\[-`{-~、。「」『』！（），：；？…—"
+_BORDER = re.compile(f"[{_LETTERS}](?=[0-9{_MARKS}])|[0-9](?=[{_LETTERS}{_MARKS}])")
 
 _BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space, the pattern's \s
 _LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
