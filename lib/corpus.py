@@ -56,7 +56,9 @@ def write(
     """
     with artifact.replacing_folder(target, "tokens") as folder:
         if kind in tokenizer.KINDS:
-            made = tokenizer.make(kind, (_read(document, config.errors) for document in documents), inputs.data_folder())
+            made = tokenizer.make(
+                kind, (_read(document, config.errors) for document in documents), inputs.data_folder(inputs.VOCABULARY)
+            )
         else:
             made = saved_tokenizer(kind, "-o")
         ids = _encode_documents(documents, made, config.errors, on_bytes)
@@ -68,7 +70,8 @@ def write(
         manifest = provenance.manifest(
             "tokens",
             "tokenize",
-            parameters={"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
+            parameters=({} if kind in tokenizer.KINDS else {"vocabulary": made.identity()})
+            | {"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
             inputs={document.name: _source(document) for document in documents},
             outputs=artifact.files_of(folder, [*names, tokenizer.FILE]),
             facts={
@@ -123,7 +126,7 @@ def _counted(pieces: Iterable[str], on_bytes: OnBytes) -> Iterator[str]:
 def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
     """The tokenizer that needs no text to learn from: `gpt2`, `bytes`, or the one saved in the folder `kind`."""
     if kind in ("gpt2", "bytes"):
-        return tokenizer.make(kind, [], inputs.data_folder())
+        return tokenizer.make(kind, [], inputs.data_folder(inputs.VOCABULARY))
     if kind in tokenizer.KINDS:
         raise UsageError(f"{wanted_by} with {kind} needs a saved vocabulary: --tokenizer DIR, a folder made with `tokenize -o`")
     if not Path(kind).exists():

@@ -16,7 +16,7 @@ import click
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import say, stage
+from stages import check_one_value, say, stage
 from stages.shared.progress import progress
 
 
@@ -44,6 +44,8 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
     if not files and sys.stdin.isatty():
         raise UsageError("no FILE was named and nothing is piped in; for example `tokenize data/hamlet.txt -o DIR`")
+    if kind is not None:
+        check_one_value("--tokenizer", kind, "tokenize.tokenizer")
     chosen = config.tokenize.tokenizer if kind is None else kind
     names = files or ("-",)
     if decode:
