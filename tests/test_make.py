@@ -236,7 +236,7 @@ DEBUG = ["--config", "debug", "--set", "train.max_steps=8", "--set", "train.eval
         ("tokenize", ["tokenize", "play.txt", "-o", TOKENS, *DEBUG, "--errors", "replace"], "tokenize.errors was replace, is "),
         ("tokenize", ["tokenize", "other.txt", "-o", TOKENS, *DEBUG], "text was "),
         ("build-dataset", ["build-dataset", TOKENS, "-o", WINDOWS, *DEBUG, "--stride", "5"], "build-dataset.stride was 5, is "),
-        ("train", ["train", WINDOWS, "-o", RUN, *DEBUG, "--max-steps", "3"], "train.max_steps was 3, is 8"),
+        ("train", ["train", WINDOWS, "-o", RUN, *DEBUG, "--set", "train.max_steps=3"], "train.max_steps was 3, is 8"),
         ("evaluate", ["evaluate", RUN, "-o", EVALUATION, *DEBUG, "--ngram-order", "1"], "evaluate.ngram_order was 1, is "),
         ("evaluate", ["evaluate", RUN, "--text", "other.txt", "-o", EVALUATION, *DEBUG], "it is of another text"),
         ("generate", ["generate", RUN, "-o", f"{RUN}/sample.txt", "--seed", "9"], "sample.txt has changed since make made it"),
@@ -254,7 +254,7 @@ def test_what_was_made_again_by_hand_is_noticed(
 
 def test_make_runs_what_it_says_after_a_stage_was_run_by_hand(project_copy: Path, here: Here) -> None:
     assert make_all(project_copy) == [], "a project that was copied is as it was"
-    here("train", WINDOWS, "-o", RUN, *DEBUG, "--max-steps", "3")
+    here("train", WINDOWS, "-o", RUN, *DEBUG, "--set", "train.max_steps=3")
     told = make(project_copy, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
     assert "train          runs: train.max_steps was 3, is 8" in told
     assert make_all(project_copy, "-n") == AFTER["train"]
