@@ -5,10 +5,13 @@
 #   make all CONFIG=debug TEXT=my.txt                on a text of your own
 #   make all SET="train.max_steps=40 train.seed=2"   with other parameters
 
-CONFIG  ?= gpt_balanced
-DATASET ?= hamlet
-TEXT    ?=
-SET     ?=
+# CONFIG, DATASET, TEXT and SET come from the command line alone: what a shell happens to export never chooses a training.
+CHOICES := CONFIG DATASET TEXT SET
+EXPORTED := $(strip $(foreach name,$(CHOICES),$(if $(filter environment,$(firstword $(origin $(name)))),$(name)=$($(name)))))
+CONFIG  := gpt_balanced
+DATASET := hamlet
+TEXT    :=
+SET     :=
 PYTHON  ?= python3
 EXTRAS  ?= dev
 SLOW    ?=
@@ -24,8 +27,33 @@ COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/ready$(if $(filter-out dev,$(EXTRAS)),.$(EXTRAS))
-PLAN  := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) plan.py
+NOW   := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(NOW) plan.py
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
+
+# ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
+KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
+         MAKEGPT_PARAMS
+OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
+          SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
+          PIP_% PYTEST_% PYTHONPATH PYTHONHASHSEED PYTHONWARNINGS PYTHONUTF8 PYTHONIOENCODING MPLBACKEND MPLCONFIGDIR XDG_% \
+          HYPOTHESIS_% LD_% DYLD_% MALLOC_%
+quote  := '
+dollar := $$
+open   := (
+space  := $(subst ,, )
+GIVEN_NAMES := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+UNKNOWN := $(firstword $(filter-out $(KNOWN) $(OTHERS),$(GIVEN_NAMES)))
+$(if $(UNKNOWN),$(error $(or $(shell $(PLAN) unknown '$(subst $(quote),,$(UNKNOWN))' $(KNOWN) 2>/dev/null),make knows no \
+  variable $(UNKNOWN)); one of the environment stands before make: $(UNKNOWN)=… make))
+$(if $(findstring $(quote),$(CONFIG)$(DATASET)$(TEXT)$(SET)),$(error a quote cannot stand in CONFIG, DATASET, TEXT or SET))
+# the dollars of a value but for $$ and those of $(NAME) and ${NAME}
+alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$(subst $(dollar)$(dollar),,$(value $1)))))
+$(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
+  letter behind it for a variable; write $$$$ for $$)))
+$(if $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
+  $(if $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS)),\
+  $(warning $(EXPORTED) of the environment is not used; write it after make)))
 
 help:
 	@sed -n 's/^#   //p; s/^##//p' Makefile
@@ -95,15 +123,14 @@ reproduce: | $(READY)
 	    $(MAKE) --silent --no-print-directory train CONFIG=published_verdict DATASET=the_verdict TEXT= SET=; }
 	@$(BIN)/reproduce
 
-# ── the pipeline: what plan.py names while make reads this, renewing the stamps whose content changed ──
+# ── the pipeline: what plan.py names while make reads this, and what of it is to be made again ──
 ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
 
-quote := '
-$(if $(findstring $(quote),$(CONFIG)$(DATASET)$(TEXT)$(SET)),$(error a quote cannot stand in CONFIG, DATASET, TEXT or SET))
-space := $(subst ,, )
-NAMED := $(shell $(PLAN) variables $(INPUT))
+NAMED := $(shell $(PLAN) variables $(INPUT) 2>/dev/null)
 $(if $(filter error:,$(NAMED)),$(error $(wordlist 2,999,$(NAMED))))
-$(if $(NAMED),,$(error plan.py did not run: Python 3.11 or later is needed, make PYTHON=python3.12 names one))
+$(if $(NAMED),,$(error $(if $(filter True,$(shell $(NOW) -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)),\
+  plan.py gave no answer; $(NOW) plan.py configs may show why,\
+  $(NOW) cannot be run; Python 3.11 or later is needed, make PYTHON=python3.12 names one)))
 $(foreach word,$(NAMED),$(eval $(subst |,$(space),$(word))))
 
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
@@ -124,38 +151,38 @@ $(lastword $(TEXTS)): | $(READY)
 $(lastword $(VOCABULARY)): | $(READY)
 	$(BIN)/fetch gpt2
 
-$(TOKENS)/manifest.json: $(STAMP.tokenize) | $(READY) $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
+# AGAIN.STAGE is `again` where the artifact is not what is asked for now: contents decide, so nothing depends on times.
+.PHONY: again
+again: ;
+
+$(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(READY) $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
 	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(TEXTS))
-	@cp $(STAMP.tokenize) $(STAMP.tokenize).made
 
-$(WINDOWS)/manifest.json: $(TOKENS)/manifest.json $(STAMP.build-dataset) | $(READY)
+$(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(READY) $(TOKENS)/manifest.json
 	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
-	@cp $(STAMP.build-dataset) $(STAMP.build-dataset).made
 
-$(RUN)/model.safetensors: $(WINDOWS)/manifest.json $(STAMP.train) | $(READY)
+$(RUN)/model.safetensors: $(AGAIN.train) | $(READY) $(WINDOWS)/manifest.json
 	$(BIN)/train $(WINDOWS) -o $(RUN) $(OPTIONS)
-	@touch $@
-	@cp $(STAMP.train) $(STAMP.train).made
 
-$(RUN)/evaluation.json: $(RUN)/model.safetensors $(STAMP.evaluate) | $(READY)
+$(RUN)/evaluation.json: $(AGAIN.evaluate) | $(READY) $(RUN)/model.safetensors
 	$(BIN)/evaluate $(RUN) $(WINDOWS) -o $@ $(OPTIONS)
-	@cp $(STAMP.evaluate) $(STAMP.evaluate).made
 
-$(RUN)/sample.txt: $(RUN)/model.safetensors $(STAMP.generate) | $(READY)
+$(RUN)/sample.txt: $(AGAIN.generate) | $(READY) $(RUN)/model.safetensors
 	$(BIN)/generate $(RUN) -o $@ $(OPTIONS)
-	@cp $(STAMP.generate) $(STAMP.generate).made
+	@$(PLAN) note generate $(INPUT) > /dev/null
 
-$(RUN)/loss.png: $(RUN)/evaluation.json $(STAMP.plot) | $(READY) $(RUN)/sample.txt
+$(RUN)/loss.png: $(AGAIN.plot) | $(READY) $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
-	@cp $(STAMP.plot) $(STAMP.plot).made
+	@$(PLAN) note plot $(INPUT) > /dev/null
 
-$(FIGURE): $(RUN)/loss.png
+$(FIGURE): $(AGAIN.figure) | $(RUN)/loss.png
 	@mkdir -p $(@D)
-	@cp $< $@.part
+	@cp $(RUN)/loss.png $@.part
 	@mv $@.part $@
 
-$(RUN)/report.html: $(RUN)/evaluation.json $(RUN)/sample.txt | $(READY)
+$(RUN)/report.html: $(AGAIN.report) | $(READY) $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/report $(RUN) -o $@
+	@$(PLAN) note report $(INPUT) > /dev/null
 
 endif
 

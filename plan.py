@@ -1,230 +1,124 @@
-"""What make asks before it begins: which artifacts a config and a text come to, and whether their parameters changed.
+"""What make asks before it begins: which artifacts a config and a text come to, and which of them are to be made again.
 
     python3 plan.py variables CONFIG DATASET TEXT SET    words for $(eval): NAME:=value, blanks in values as '|'
     python3 plan.py why CONFIG DATASET TEXT SET          what `make all` would run, and why
     python3 plan.py runs CONFIGS DATASET TEXT SET        the run folders of several configs
+    python3 plan.py note STAGE CONFIG DATASET TEXT SET   write down what the output of STAGE was made with
     python3 plan.py configs                              the configs and inputs of params.yaml
+    python3 plan.py unknown NAME KNOWN...                what a mistyped variable of the command line may have meant
 
-It runs on the standard library alone, so that a fresh clone, where nothing is installed, has named targets.
-
-Each stage's parameters and input texts stand, in a canonical form, in a stamp below artifacts/stamps/, and beside it, in
-STAMP.made, what the target was made with; make copies it there. Where both are the same the stamp is given the age of
-the epoch, else it is new: so make compares contents, and touching params.yaml or asking `make -n` changes nothing.
+It runs on the standard library alone, so that a fresh clone, where nothing is installed, has named targets. A trouble is one
+line on stdout after `error:`, which make shows. This file itself can be read by any Python 3, so that an old one
+is refused by name; `lib` is imported only after that.
 """
 
-import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
-from lib import artifact, inputs, params, provenance
-from lib import config as schema
-from lib.artifact import MANIFEST
-from lib.config import Config
-from lib.errors import MakegptError, UsageError, nearest
-
-STAMPS = Path("artifacts/stamps")
-FIGURES = Path("artifacts/plots")
-
-#: The Makefile's own DATASET, which a figure's name need not tell.
-USUAL_DATASET = "hamlet"
+if TYPE_CHECKING:
+    from lib.freshness import Freshness
 
 
-@dataclass(frozen=True)
-class Step:
-    """One stage in this pipeline: its name, the file whose presence means it is done, what that depends on."""
+def answer(words: "list[str]") -> str:
+    """The answer to one question, as text; the errors of `lib` are raised."""
+    question, rest = (words or [""])[0], words[1:]
+    if question == "configs":
+        from lib import inputs, params
 
-    stage: str
-    target: Path
-    content: dict[str, Any]  # parameters, by section.key, and input texts
-    after: tuple[str, ...] = ()  # stages whose output it reads
-    copy: Path | None = None  # where the target stands once more
+        tree = params.load()
+        texts = [name for name, entry in inputs.load(tree).items() if entry.is_text]
+        return f"configs:  {' '.join(params.config_names(tree))}\ndatasets: {' '.join(texts)}"
+    if question == "unknown" and rest:
+        from lib.errors import nearest
 
-    @property
-    def stamp(self) -> Path:
-        return STAMPS / f"{self.target.parent.name}.{self.stage}.json"
+        return f"make knows no variable {rest[0]}; {nearest(rest[0].upper(), rest[1:])}"
+    if question == "runs" and len(rest) == 4:
+        from lib import pipeline
 
-    def differences(self) -> list[str]:
-        """In which parameters or texts the target differs from what is asked now; empty where in none."""
-        made = self.stamp.with_name(self.stamp.name + ".made")
-        if not made.is_file():
-            return ["it is not known with what it was made"]
-        before = artifact.read_json(made)
-        return [
-            f"{key} was {_short(before.get(key))}, is {_short(self.content.get(key))}"
-            for key in sorted(before.keys() | self.content.keys())
-            if before.get(key) != self.content.get(key)
-        ]
-
-    def text(self) -> str:
-        return artifact.canonical(self.content) + "\n"
+        names, dataset, text, changes = rest
+        return " ".join(str(pipeline.build(name, dataset, text, changes).run) for name in names.split())
+    if question in ("variables", "why") and len(rest) == 4:
+        return _with_pipeline(variables if question == "variables" else why, rest)
+    if question == "note" and len(rest) == 5:
+        return _with_pipeline(lambda fresh: fresh.note(rest[0]), rest[1:])
+    raise ValueError(f"it has no answer to {words}")
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """All steps from a text to a figure, and the files that must be fetched first."""
+def _with_pipeline(ask: "Callable[[Freshness], Any]", words: "list[str]") -> str:
+    """The answer of `ask` about the pipeline that `words` name; hashes are kept for the next time."""
+    from pathlib import Path
 
-    texts: list[Path]  # to be fetched where they are missing; none where the text is the user's own
-    vocabulary: list[Path]
-    steps: list[Step]
+    from lib import pipeline
+    from lib.errors import MakegptError
+    from lib.freshness import STAMPS, Freshness
+    from lib.hashes import Hashes
 
-    def step(self, stage: str) -> Step:
-        return next(step for step in self.steps if step.stage == stage)
-
-
-def pipeline(config_name: str, dataset: str, text: str, changes: str) -> Pipeline:
-    """The pipeline of a config over the input `dataset`, or over the file `text` where one is named."""
-    tree = params.load()
-    config = params.resolve(tree, config_name, changes.split())
-    known = inputs.load(tree)
-    if text:
-        dataset, texts = _dataset_name(text), []
-        hashes = [artifact.sha256(_existing(text))]
-    elif dataset in known and known[dataset].is_text:
-        texts = [inputs.data_folder() / name for name in known[dataset].files]
-        pins = known[dataset].files.values()
-        hashes = [artifact.sha256(path) if path.is_file() else pin for path, pin in zip(texts, pins, strict=True)]
-    else:
-        names = [name for name in known if known[name].is_text]
-        raise UsageError(f"DATASET={dataset} is unknown; {nearest(dataset, names)}; TEXT=my.txt takes a text of yours")
-    needs_vocabulary = config.tokenize.tokenizer == "gpt2"
-    vocabulary = [inputs.data_folder() / name for name in known["gpt2"].files] if needs_vocabulary else []
-    return Pipeline(texts, vocabulary, _steps(config, config_name, dataset, hashes))
+    if Path("artifacts").exists() and not Path("artifacts").is_dir():
+        raise MakegptError("artifacts is a file, but the pipeline keeps its folders there; move it away")
+    hashes = Hashes(STAMPS / "hashes.json")
+    config, dataset, text, changes = words
+    told = ask(Freshness(pipeline.build(config, dataset, text, changes, hashes), hashes))
+    hashes.save()
+    return str(told)
 
 
-def _existing(text: str) -> Path:
-    if not Path(text).is_file():
-        raise MakegptError(f"TEXT={text} does not exist, or is no file")
-    return Path(text)
-
-
-def _dataset_name(text: str) -> str:
-    """A dataset's name after its file: the stem, with _ for what a target's name could not hold."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in Path(text).stem).strip(".") or "text"
-
-
-def _steps(config: Config, config_name: str, dataset: str, hashes: list[str]) -> list[Step]:
-    context = config.model.context_length
-    name = f"{dataset}.{config.tokenize.tokenizer}"
-    tokens = Path("artifacts/tokens") / name / MANIFEST
-    windows = Path("artifacts/datasets") / f"{name}.{context}" / MANIFEST
-    folder = Path("artifacts/runs") / f"{config_name}-{dataset}"
-
-    def of(*sections: str) -> dict[str, Any]:
-        tree = schema.as_tree(config)
-        values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
-        return {key: value for key, value in values.items() if key not in schema.WITHOUT_EFFECT}
-
-    return [
-        Step("tokenize", tokens, of("tokenize") | {"text": hashes}),
-        Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
-        Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
-        Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
-        Step("generate", folder / "sample.txt", of("generate"), ("train",)),
-        Step("plot", folder / "loss.png", of("plot"), ("evaluate",), FIGURES / f"{_figure_name(config_name, dataset)}.png"),
-    ]
-
-
-def _figure_name(config_name: str, dataset: str) -> str:
-    """GPT_BALANCED, and GPT_BALANCED-moby_dick where the dataset is not the usual one."""
-    return config_name.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}")
-
-
-def _short(value: Any) -> str:
-    """A value in at most a few words; hashes are cut."""
-    text = " ".join(item[:8] for item in value[:2]) if isinstance(value, list) else str(value)
-    return text + (" …" if isinstance(value, list) and len(value) > 2 else "")
-
-
-def refresh(steps: list[Step]) -> None:
-    """Bring every stamp up to date: its content, and its age."""
-    for step in steps:
-        if not step.stamp.is_file() or step.stamp.read_text(encoding="utf-8") != step.text():
-            artifact.write_text(step.stamp, step.text())
-        if not step.differences():
-            os.utime(step.stamp, (0, 0))
-        elif step.stamp.stat().st_mtime == 0:
-            os.utime(step.stamp)
-
-
-def variables(made: Pipeline) -> dict[str, str]:
-    """What the Makefile is told: folders, stamps, inputs."""
+def variables(fresh: "Freshness") -> str:
+    """What the Makefile is told: folders, inputs, and AGAIN.STAGE where a stage is to be done again."""
+    fresh.check_place()
+    made = fresh.pipeline
     values = {
         "TEXTS": " ".join(map(str, made.texts)),
         "VOCABULARY": " ".join(map(str, made.vocabulary)),
         "TOKENS": str(made.step("tokenize").target.parent),
         "WINDOWS": str(made.step("build-dataset").target.parent),
-        "RUN": str(made.step("train").target.parent),
-        "FIGURE": str(made.step("plot").copy),
+        "RUN": str(made.run),
+        "FIGURE": str(made.figure),
     }
-    return values | {f"STAMP.{step.stage}": str(step.stamp) for step in made.steps}
+    reasons = fresh.reasons()
+    reasons["figure"] = reasons["plot"] or fresh.figure_reason()
+    values.update({f"AGAIN.{stage}": "again" if reason else "" for stage, reason in reasons.items()})
+    return " ".join(f"{name}:={value.replace(' ', '|')}" for name, value in values.items())
 
 
-def why(made: Pipeline) -> list[str]:
-    """For every step: up to date, or what makes it run; and where the code has changed since it was made."""
+def why(fresh: "Freshness") -> str:
+    """For every stage of `make all`: up to date, or what makes it run; and where the code has changed since it was made."""
+    fresh.check_place()
     lines = []
-    stale: set[str] = set()
-    for step in made.steps:
-        if reason := _reason(step, made, stale):
-            stale.add(step.stage)
-            lines.append(f"{step.stage:14} runs: {reason}")
-        else:
-            lines.append(f"{step.stage:14} is up to date{_other_code(step)}")
-    return lines
+    for stage, reason in fresh.reasons().items():
+        if stage == "report":  # made where it is asked for
+            continue
+        if stage == "plot":
+            reason = reason or fresh.figure_reason()
+        code = fresh.other_code(fresh.pipeline.step(stage))
+        remark = f" (made by other code: {code}; remove it to make it again)" if code else ""
+        lines.append(f"{stage:14} " + (f"runs: {reason}" if reason else f"is up to date{remark}"))
+    return "\n".join(lines)
 
 
-def _reason(step: Step, made: Pipeline, stale: set[str]) -> str | None:
-    if not step.target.is_file():
-        return f"{step.target} is not there"
-    if differences := step.differences():
-        return "; ".join(differences)
-    for before in step.after:
-        if before in stale:
-            return f"{before} runs before it"
-        if made.step(before).target.stat().st_mtime > step.target.stat().st_mtime:
-            return f"{made.step(before).target} is newer than {step.target}"
-    if step.copy and (not step.copy.is_file() or step.target.stat().st_mtime > step.copy.stat().st_mtime):
-        return f"{step.copy} is not {step.target}, which is copied there"
-    return None
+def main(words: "list[str]") -> int:
+    """Print the answer to one question; every trouble is one line after `error:`, with the exit code 1 or 2."""
+    code = 0
+    if sys.version_info < (3, 11):  # noqa: UP036 - that is what it is for
+        found = ".".join(map(str, sys.version_info[:2]))
+        code, text = 1, f"error: Python 3.11 or later is needed, not {found}; make PYTHON=python3.12 names one"
+    else:
+        try:
+            text = answer(words)
+        except Exception as error:
+            code, text = getattr(error, "exit_code", 1), "error: " + " ".join(_told(error).split("\n"))
+    (sys.stderr if code and words[:1] == ["note"] else sys.stdout).buffer.write(
+        (text + "\n").encode("utf-8", "surrogateescape")
+    )
+    return code
 
 
-def _other_code(step: Step) -> str:
-    """A remark where the step's manifest was written by another commit than the present one, or by changed code."""
-    manifest = step.target.with_name(MANIFEST)
-    if not manifest.is_file():
-        return ""
-    then, now = artifact.read_json(manifest).get("versions", {}), provenance.versions()
-    if (then.get("commit"), then.get("dirty")) == (now["commit"], now["dirty"]) or now["commit"] is None:
-        return ""
-    code = f"{'changed code on ' if then.get('dirty') else ''}commit {str(then.get('commit'))[:10]}"
-    return f" (made by other code: {code}; remove it to make it again)"
-
-
-def main(words: list[str]) -> int:
-    """Answer one question of the Makefile's on stdout; errors are one line there too, after `error:`."""
-    try:
-        match words:
-            case ["configs"]:
-                tree = params.load()
-                print("configs: ", " ".join(params.config_names(tree)))
-                print("datasets:", " ".join(name for name, entry in inputs.load(tree).items() if entry.is_text))
-            case ["why", config, dataset, text, changes]:
-                print("\n".join(why(pipeline(config, dataset, text, changes))))
-            case ["runs", names, dataset, text, changes]:
-                targets = [pipeline(name, dataset, text, changes).step("train").target for name in names.split()]
-                print(" ".join(str(target.parent) for target in targets))
-            case ["variables", config, dataset, text, changes]:
-                made = pipeline(config, dataset, text, changes)
-                refresh(made.steps)
-                print(" ".join(f"{name}:={value.replace(' ', '|')}" for name, value in variables(made).items()))
-            case _:
-                print(__doc__)
-                return 2
-    except MakegptError as error:
-        print(f"error: {error}")
-        return error.exit_code
-    return 0
+def _told(error: Exception) -> str:
+    """An error in words; one that nobody foresaw is a defect, or a change of the code that does not run."""
+    if hasattr(error, "exit_code"):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'artifacts'}: {error.strerror or error}"
+    return f"plan.py: {type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -104,6 +104,30 @@ def first_difference(manifest: Manifest, parameters: dict[str, Any], facts: dict
     return None
 
 
+def replaces_another_text(folder: RunFolder, manifest: Manifest, facts: dict[str, Any], texts: list[str]) -> bool:
+    """Whether a training that is there would be lost to one on other documents than its own; `texts`: the new ones' SHA-256.
+
+    An older run does not name its documents; another dataset is taken for another text then.
+    """
+    before = manifest["facts"].get("texts")
+    other = before != texts if before else manifest["facts"].get("dataset") != facts["dataset"]
+    return other and (folder.finished() or (folder.folder / run.LAST / run.STATE).is_file())
+
+
+def as_published(folder: Path, manifest: Manifest) -> bool:
+    """Whether the finished weights in `folder` are those that its manifest lists; False where another file stands there.
+
+    Raises MakegptError where one of the run's other files is damaged.
+    """
+    listed = manifest["outputs"]
+    artifact.verify(folder, {name: file for name, file in listed.items() if name != run.MODEL})
+    try:
+        artifact.verify(folder, {run.MODEL: listed[run.MODEL]})
+    except (KeyError, MakegptError):
+        return False
+    return True
+
+
 _DIFFERENCES = {
     "dataset": "the dataset is another",
     "tokenizer": "the tokenizer is another",

@@ -81,7 +81,8 @@ def write(
     """
     with artifact.replacing_folder(target, "tokens") as folder:
         if kind in tokenizer.KINDS:
-            made = tokenizer.make(kind, (document.pieces(config.errors) for document in documents), inputs.data_folder())
+            texts = (document.pieces(config.errors) for document in documents)
+            made = tokenizer.make(kind, texts, inputs.data_folder(inputs.VOCABULARY))
         else:
             made = saved_tokenizer(kind, "-o")
         tally = Tally(on_bytes)
@@ -94,7 +95,8 @@ def write(
         manifest = provenance.manifest(
             "tokens",
             "tokenize",
-            parameters={"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
+            parameters=({} if kind in tokenizer.KINDS else {"vocabulary": made.identity()})
+            | {"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
             inputs=_inputs(documents),
             outputs=artifact.files_of(folder, [*names, tokenizer.FILE]),
             facts={
@@ -166,7 +168,7 @@ def _encode_documents(documents: list[Document], made: Tokenizer, errors: str, t
 def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
     """The tokenizer that needs no text to learn from: `gpt2`, `bytes`, or the one saved in the folder `kind`."""
     if kind in ("gpt2", "bytes"):
-        return tokenizer.make(kind, [], inputs.data_folder())
+        return tokenizer.make(kind, [], inputs.data_folder(inputs.VOCABULARY))
     if kind in tokenizer.KINDS:
         raise UsageError(f"{wanted_by} with {kind} needs a saved vocabulary: --tokenizer DIR, a folder made with `tokenize -o`")
     if not Path(kind).exists():

@@ -101,6 +101,10 @@ class Dataset:
         """A hash of the split, the windows and the tokens themselves."""
         return artifact.identity(self.manifest)
 
+    def texts(self) -> list[str]:
+        """The SHA-256 of each document that its tokens are of, in their order."""
+        return [document["sha256"] for document in self.tokens.manifest["inputs"].values()]
+
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or these `rows` of it: ids, (B, T + 1)."""
         numbers = step * size + np.array(range(size) if rows is None else rows)

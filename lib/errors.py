@@ -20,6 +20,10 @@ class UsageError(MakegptError):
     exit_code = 2
 
 
+class PassedOver(UserWarning):
+    """A file in the current folder has the name of one of ours, but is somebody else's; the project's own is used."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say what a mistyped `name` may have meant: the nearest known name, or else all of them."""
     known = sorted(known)

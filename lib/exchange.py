@@ -62,7 +62,7 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer beside the weights, or where there is none GPT-2's own."""
     made = hugging_face.load(source) if source.is_dir() else None
     if made is None and config.vocab_size == pretrained.RELEASED_TOKENS:
-        made = tokenizer.make("gpt2", [], inputs.data_folder())
+        made = tokenizer.make("gpt2", [], inputs.data_folder(inputs.VOCABULARY))
     if made is None:
         raise MakegptError(
             f"{source} holds no tokenizer, and its model has {config.vocab_size} tokens, not the {pretrained.RELEASED_TOKENS} "

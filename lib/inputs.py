@@ -25,6 +25,9 @@ _PIP_SECONDS = 300
 _ADDRESS_SECONDS = 30  # without a byte arriving
 _PIECE = 1 << 20  # bytes in memory at once
 
+#: A file of GPT-2's vocabulary, below data/.
+VOCABULARY = "gpt2/vocab.bpe"
+
 #: How to read a source: the bytes in pieces.
 Read = Callable[[], Iterator[bytes]]
 
@@ -86,9 +89,14 @@ def find(tree: dict[str, Any], name: str) -> Input:
     return known[name]
 
 
-def data_folder() -> Path:
-    """`data/` in the current folder, else the project's where that has one or is a checkout, else the current one."""
+def data_folder(file: str | None = None) -> Path:
+    """`data/` in the current folder, else the project's where that has one or is a checkout, else the current one.
+
+    With the name of a `file` below it, the first of the two that holds it: a data/ here may be of another program.
+    """
     here, project, _ = params.candidates("data")
+    if file is not None and (holding := next((each for each in (here, project) if (each / file).is_file()), None)):
+        return holding
     if here.is_dir() or not (project.parent / "params.yaml").is_file() or Path("params.yaml").is_file():
         return here
     return project

@@ -48,7 +48,7 @@ class Laboratory:
 
     def _gpt2(self) -> Tokenizer:
         _fetched("gpt2/vocab.bpe", "gpt2")
-        return tokenizer.make("gpt2", [], inputs.data_folder())
+        return tokenizer.make("gpt2", [], inputs.data_folder(inputs.VOCABULARY))
 
     def _dataset(
         self, text: str, kind: str, context_length: int = 1, stride: int | None = None, config_name: str | None = None
@@ -87,7 +87,7 @@ class Laboratory:
 
 
 def _fetched(file: str, name: str) -> Path:
-    path = inputs.data_folder() / file
+    path = inputs.data_folder(file) / file
     if not path.is_file():
         raise NotHere(f"{path} is not there; get it with `fetch {name}`")
     return path

@@ -5,13 +5,16 @@ takes over another one's), `wheels` and `inputs` (the pinned files `fetch` bring
 """
 
 import copy
+import os
+import re
+import warnings
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 from lib import config as schema
 from lib import yaml_reader
 from lib.config import Config
-from lib.errors import MakegptError, UsageError, nearest
+from lib.errors import MakegptError, PassedOver, UsageError, nearest
 
 _LIKE = "like"
 _PARTS = ("defaults", "configs", "wheels", "inputs")
@@ -26,13 +29,60 @@ def candidates(name: str) -> list[Path]:
     return [Path(name), lib.parent / name, lib / name]
 
 
+def choose(path: Path | None) -> None:
+    """Have `find` give `path` from now on; None: look for it again."""
+    global _chosen
+    _chosen = path
+
+
+_chosen: Path | None = None
+
+
 def find() -> Path:
-    """The `params.yaml` in the current folder, else the project's; MakegptError names the paths tried."""
-    tried = candidates("params.yaml")
-    for path in tried:
-        if path.is_file():
-            return path
-    raise MakegptError(f"params.yaml is missing; looked for {', '.join(str(path) for path in tried)}")
+    """The `params.yaml` that was chosen, or the one that MAKEGPT_PARAMS names; else the one here, else the project's.
+
+    Raises MakegptError with the paths tried. Warns with PassedOver of one here that is of another program.
+    """
+    if path := _chosen or (os.environ.get("MAKEGPT_PARAMS") and Path(os.environ["MAKEGPT_PARAMS"])):
+        if not path.is_file():
+            raise MakegptError(f"{path} is missing; --params and MAKEGPT_PARAMS name a file like params.yaml")
+        return path
+    if (path := locate("params.yaml", _is_ours)) is None:
+        raise MakegptError(f"params.yaml is missing; looked for {', '.join(map(str, candidates('params.yaml')))}")
+    return path
+
+
+def locate(name: str, is_ours: Callable[[str], bool]) -> Path | None:
+    """The project file `name` here, if its text `is_ours`, else the project's own; None where there is none.
+
+    A file of that name in a folder of another project is passed over, with a warning.
+    """
+    here, *projects = candidates(name)
+    own = next((path for path in projects if path.is_file()), None)
+    if not here.is_file():
+        return own
+    try:
+        if own is None or here.samefile(own) or is_ours(here.read_text(encoding="utf-8", errors="replace")):
+            return here
+    except OSError as error:
+        raise MakegptError(f"{here} cannot be read: {error.strerror}") from None
+    choice = "; --params names another" if name == "params.yaml" else ""
+    warnings.warn(f"{here} here is of another program, so {own} is used{choice}", PassedOver, stacklevel=2)
+    return own
+
+
+_KEY = re.compile(r"""^["']?([^\s"'#:{}\[\]-][^"'#:]*?)["']?[ \t]*:(?=\s|$)""", re.MULTILINE)
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a params.yaml is one of this project: by a section of ours below `defaults`, or by our top-level keys alone."""
+    keys = _KEY.findall(text.removeprefix("\ufeff"))
+    if "defaults" not in keys:
+        return bool(keys) and set(keys) <= set(_PARTS)
+    _, _, inside = text.partition("defaults")
+    inside = re.split(r"\n(?=[^\s#])", inside, maxsplit=1)[0]
+    sections = "|".join(map(re.escape, schema.SECTIONS))
+    return set(keys) <= set(_PARTS) or bool(re.search(rf"""(?:^|[\s{{,"'])(?:{sections})["']?[ \t]*:""", inside))
 
 
 def load(path: Path | None = None) -> yaml_reader.Tree:

@@ -120,7 +120,7 @@ def _decimals(text: str) -> int:
 
 def load(checks: Checks, path: Path | None = None) -> dict[str, Reference]:
     """The rows of `path`, else of the file here or in the project, by name; `checks` are all there are."""
-    path = path or next((path for path in params.candidates(FILE) if path.is_file()), None)
+    path = path or params.locate(FILE, lambda text: "measures:" in text)
     if path is None:
         raise MakegptError(f"{FILE} is missing; looked for {', '.join(map(str, params.candidates(FILE)))}")
     try:

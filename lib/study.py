@@ -69,7 +69,7 @@ def _tree(path: Path) -> yaml_reader.Tree:
 
 def load(path: Path | None = None) -> list[Planned]:
     """The trainings that `study.yaml` names, the one found or the one at `path`, in its order."""
-    path = path or next((each for each in params.candidates(FILE) if each.is_file()), Path(FILE))
+    path = path or params.locate(FILE, lambda text: all(f"{key}:" in text for key in _KEYS)) or Path(FILE)
     try:
         tree = yaml_reader.read_library(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

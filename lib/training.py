@@ -100,7 +100,7 @@ def train(
 
         def look() -> _Found:
             unlocked = stack.enter_context(run.locked())
-            found = _look(run, parameters, facts, train_config.max_steps, resume)
+            found = _look(run, parameters, facts, dataset.texts(), train_config.max_steps, resume)
             return replace(found, notices=[Notice(unlocked), *found.notices]) if unlocked else found
 
         found = world.told(look)
@@ -153,12 +153,19 @@ class _Found:
     state: State | None = None
 
 
-def _look(run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], max_steps: int, resume: bool) -> _Found:
-    """What is there to go on with."""
+def _look(
+    run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], texts: list[str], max_steps: int, resume: bool
+) -> _Found:
+    """What is there to go on with; UsageError where it is a training on another text than `texts`, which would be lost."""
     manifest = run.begun() if resume else None
     if manifest and (difference := beginning.first_difference(manifest, parameters, facts)):
+        if beginning.replaces_another_text(run, manifest, facts, texts):
+            raise UsageError(
+                f"{run.folder} holds a {'finished ' if run.finished() else ''}training on another text; "
+                "choose another -o, or replace it with --resume never"
+            )
         return _Found([Notice(f"{run.folder} was made with other parameters ({difference}); beginning anew")])
-    if manifest and run.finished():
+    if manifest and run.finished() and beginning.as_published(run.folder, manifest):
         return _Found([Notice(f"{run.folder} is finished already with these parameters; nothing to do")], finished=True)
     state = run.load_state() if manifest else None
     notices = [Notice(f"going on after step {state.step} of {max_steps}")] if state else []
@@ -169,7 +176,10 @@ def _manifest(
     folder: Path, trainer: Trainer, parameters: dict[str, Any], facts: dict[str, Any], origin: Origin | None, started: str
 ) -> artifact.Manifest:
     """The manifest of a training that begins; its outputs are filled in when it ends. The first input is the dataset."""
-    found = {name: value for name, value in facts.items() if name != "model"} | {"parameters": model.count(trainer.model)}
+    found = {name: value for name, value in facts.items() if name != "model"} | {
+        "parameters": model.count(trainer.model),
+        "texts": trainer.dataset.texts(),
+    }
     used = [(trainer.dataset.folder, trainer.dataset.identity()), *([(origin.folder, origin.identity)] if origin else [])]
     return provenance.manifest(
         "run",

@@ -9,15 +9,17 @@ import errno
 import os
 import signal
 import sys
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, TypeVar
+from typing import Any, Callable, ClassVar, Iterator, NamedTuple, NoReturn, Sequence, TypeVar
 
 import click
 
 from lib import artifact, files, params, text
 from lib import config as schema
 from lib.config import Config
-from lib.errors import MakegptError
+from lib.errors import MakegptError, PassedOver, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -42,7 +44,7 @@ class Stage(click.Command):
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
-            with self.make_context(self.name, words, **extra) as context:
+            with _saying_what_is_passed_over(), self.make_context(self.name, words, **extra) as context:
                 self.invoke(context)
             sys.stdout.flush()
         except click.exceptions.Exit as exit:  # --help has been given
@@ -83,6 +85,23 @@ class Stage(click.Command):
 def _printable(line: str) -> str:
     """The same line, with an escape for each byte of a name that is no UTF-8."""
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextmanager
+def _saying_what_is_passed_over() -> Iterator[None]:
+    """Tell in a line, once, of a file here that has the name of one of ours; all other warnings stay Python's."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, PassedOver):
+                say(str(message))
+            else:
+                others(message, category, *rest, **more)
+
+        warnings.simplefilter("once", PassedOver)
+        warnings.showwarning = show
+        yield
 
 
 def _open_what_is_closed() -> None:
@@ -145,6 +164,18 @@ def stage(name: str, *, config: str = "optional", **parameters: Sequence[str]) -
                     help="Change a parameter; may be repeated.",
                 ),
             ]
+        if config != "none" or name == "fetch":
+            options.append(
+                click.Option(
+                    ["--params"],
+                    type=click.Path(path_type=Path),
+                    is_eager=True,
+                    expose_value=False,
+                    callback=_choose_params,
+                    metavar="FILE",
+                    help="Read this file  [default: $MAKEGPT_PARAMS, or params.yaml here or of the project]",
+                )
+            )
         options += [
             click.Option(["-q", "--quiet"], is_flag=True, help="No talk on stderr, errors only."),
             click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
@@ -178,6 +209,11 @@ def _check_output(options: list[click.Parameter], given: dict[str, Any]) -> None
     artifact.check_output(output, (Path(word) for word in words if str(word) != "-"))
 
 
+def _choose_params(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    params.choose(path)
+    context.call_on_close(lambda: params.choose(None))
+
+
 def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
     """The Config that --config, --set and the parameters' own options ask for; they are taken out of `given`."""
     name = given.pop("config_name")
@@ -187,8 +223,17 @@ def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
             value = given.pop(str(option.name))
             if value is not None:
                 text.check_word(str(value), option.opts[0])
+                check_one_value(option.opts[0], value, f"{option.section}.{option.key}", changes)
                 changes.append(f"{option.section}.{option.key}={value}")
     return params.resolve(params.load(), name, changes)
+
+
+def check_one_value(word: str, value: str, key: str, changes: Sequence[str] | None = None) -> None:
+    """UsageError where a --set of `changes`, by default this command's, gives the parameter `key` another value than `word`."""
+    for change in click.get_current_context().params["changes"] if changes is None else changes:
+        name, _, other = (part.strip() for part in change.partition("="))
+        if name == key and other != value.strip():
+            raise UsageError(f"{word} {value} and --set {change} give two values to one parameter; keep one")
 
 
 def config_named(name: str) -> Config:
@@ -213,7 +258,7 @@ def _parameter_option(section: str, key: str) -> ParameterOption:
 
 def say(line: str) -> None:
     """Talk on stderr, unless --quiet was given."""
-    if not click.get_current_context().meta["quiet"]:
+    if not click.get_current_context().meta.get("quiet"):
         click.echo(_printable(line), err=True)
 
 

@@ -28,6 +28,10 @@ def purpose(name: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 
 
+def lines() -> list[str]:
+    """A line a stage: its name, and what it does."""
+    return [f"{name.replace('_', '-'):15} {purpose(name)}" for name in ORDER]
+
+
 if __name__ == "__main__":
-    for name in ORDER:
-        print(f"{name.replace('_', '-'):15} {purpose(name)}")
+    print("\n".join(lines()))

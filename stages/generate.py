@@ -13,7 +13,16 @@ from lib import artifact, files
 from lib.config import Config
 from lib.errors import MakegptError, UsageError
 from lib.text import check_word, read_line
-from stages import Weights, device_option, output_file_option, say, stage, text_path, weights_option
+from stages import (
+    Weights,
+    check_one_value,
+    device_option,
+    output_file_option,
+    say,
+    stage,
+    text_path,
+    weights_option,
+)
 from stages.shared import tokens
 
 if TYPE_CHECKING:
@@ -86,6 +95,8 @@ def main(
     """
     if (prompt is not None) + (prompts is not None) + interactive > 1:
         raise UsageError("give one of PROMPT, --prompts and --interactive")
+    if prompt is not None:
+        check_one_value("PROMPT", prompt, "generate.prompt")
     if interactive and output is not None:
         raise UsageError("--interactive answers on stdout; leave -o")
     if "" in stop:

@@ -1,5 +1,13 @@
 """What an artifact is, and its way back to the text."""
 
+if __name__ == "inspect":  # a file of this folder was run, so this one hides the standard library's
+    import sys
+
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    command = name.replace("_", "-")
+    print(f"{command}: error: run it as `{command}` or `python -m stages.{name}`, not as a file", file=sys.stderr)
+    sys.exit(2)
+
 import json
 from pathlib import Path
 

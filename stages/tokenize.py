@@ -1,5 +1,13 @@
 """Text to token shards, or to ids on stdout and back."""
 
+if __name__ == "tokenize":  # a file of this folder was run, so this one hides the standard library's
+    import sys
+
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    command = name.replace("_", "-")
+    print(f"{command}: error: run it as `{command}` or `python -m stages.{name}`, not as a file", file=sys.stderr)
+    sys.exit(2)
+
 import sys
 from pathlib import Path
 
@@ -8,7 +16,7 @@ import click
 from lib import provenance
 from lib.config import Config
 from lib.errors import UsageError
-from stages import say, stage, text_path
+from stages import check_one_value, say, stage, text_path
 from stages.shared.progress import progress
 
 
@@ -37,6 +45,8 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
     if not files and sys.stdin.isatty():
         raise UsageError("no FILE was named and nothing is piped in; for example `tokenize data/hamlet.txt -o DIR`")
+    if kind is not None:
+        check_one_value("--tokenizer", kind, "tokenize.tokenizer")
     chosen = config.tokenize.tokenizer if kind is None else kind
     names = files or ("-",)
     if decode:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from lib import config as schema
-from lib import params
-from lib.errors import MakegptError, UsageError
-from tests.conftest import PROJECT
+from lib import inputs, params, references, study
+from lib.errors import MakegptError, PassedOver, UsageError
+from lib.laboratory import CHECKS
+from tests.conftest import PROJECT, Here
 
 TREE = params.load(PROJECT / "params.yaml")
 
@@ -293,3 +294,75 @@ def test_params_yaml_is_found_here_before_the_projects(tmp_path: Path, monkeypat
     assert params.find().resolve() == (PROJECT / "params.yaml").resolve()
     (tmp_path / "params.yaml").write_text("configs:\n  mine:\n", encoding="utf-8")
     assert params.config_names(params.load()) == ["mine"]
+
+
+DVC = "prepare:\n  split: 0.2\ntrain:\n  seed: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        (DVC, False),
+        ("", False),
+        ("- a list\n", False),
+        ("defaults:\n  - override /db: mysql\nseed: 1\n", False),
+        ("inputs: [a, b]\nstages:\n  train: x\n", False),
+        ("configs:\n  mine:\n", True),
+        ("defaults:\n  train:\n    seed: 1\nconfgs:\n", True),
+        ("# mine\n\ndefaults: {train: {seed: 1}}\n", True),
+        ("defaults:\n  # first\n\n  'build-dataset':\n    stride: [\n", True),
+    ],
+)
+def test_a_params_yaml_of_another_program_is_passed_over_with_a_warning(
+    text: str, ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    if ours:
+        assert params.find() == Path("params.yaml"), "its mistakes are told, and not passed over"
+    else:
+        with pytest.warns(PassedOver, match=r"params.yaml here is of another program, so .*params\.yaml is used; --params"):
+            assert params.find() == PROJECT / "params.yaml"
+
+
+def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(DVC, encoding="utf-8")
+    own = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("temperature: 0.8", "temperature: 0.25")
+    (tmp_path / "own.yaml").write_text(own, encoding="utf-8")
+    assert "unknown key 'prepare'" in here("plot", "mask", "-o", "a.svg", "--params", "params.yaml", code=2).err
+    assert "nowhere is missing" in here("plot", "mask", "-o", "a.svg", "--params", "nowhere", code=1).err
+    assert "[default: 0.25]" in here("generate", "--params", "own.yaml", "--help").out
+    told = here("plot", "mask", "--config", "debug", "-o", "a.svg").err
+    said = f"params.yaml here is of another program, so {PROJECT}/params.yaml is used; --params names another"
+    assert told.splitlines()[0] == said
+    assert here("plot", "mask", "--config", "debug", "-o", "a.svg", "--quiet").err == ""
+    monkeypatch.setenv("MAKEGPT_PARAMS", "own.yaml")
+    assert "[default: 0.25]" in here("generate", "--help").out
+    assert "[default: 0.8]" in here("generate", "--params", PROJECT / "params.yaml", "--help").out
+
+
+def test_other_project_files_of_another_program_are_passed_over_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, load in (("study.yaml", study.load), ("references.yaml", lambda: references.load(CHECKS))):
+        (tmp_path / name).write_text("- a list\n", encoding="utf-8")
+        with pytest.warns(PassedOver, match=f"{name} here is of another program, so .*{name} is used"):
+            assert load()
+    (tmp_path / "data").mkdir()
+    assert inputs.data_folder(inputs.VOCABULARY) == PROJECT / "data"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "DATASET", "-o", "RUN", "--config", "debug", "--max-steps", "3", "--set", "train.max_steps=0"],
+        ["train", "DATASET", "-o", "RUN", "--config", "debug", "--set", "train.seed = 2", "--seed", "3"],
+        ["build-dataset", "TOKENS", "-o", "DATASET", "--set", "model.context_length=8", "--context-length", "9"],
+        ["tokenize", "-o", "TOKENS", "x.txt", "--tokenizer", "char", "--set", "tokenize.tokenizer=word"],
+        ["generate", "RUN", "To be", "--set", "generate.prompt=Or not"],
+    ],
+)
+def test_two_values_for_one_parameter_are_refused(words: list[str], tmp_path: Path, here: Here) -> None:
+    assert "give two values to one parameter; keep one" in here(*words, code=2).err

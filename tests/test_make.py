@@ -1,16 +1,20 @@
 """The Makefile from the outside: what runs, what does not, and why. Each test works in a project folder of its own."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
-import plan
-from tests.conftest import PROJECT, TEXT, Stage, spent
+from lib import pipeline
+from lib.freshness import STAMPS, Freshness
+from lib.hashes import Hashes
+from tests.conftest import PROJECT, TEXT, Here, Stage, spent
 
 RUN = "artifacts/runs/debug-play"
 #: As in a shell: these tests may themselves have been started by make.
@@ -28,7 +32,8 @@ def make(folder: Path, *words: str, code: int = 0, **variables: str) -> "subproc
 def make_all(folder: Path, *words: str, change: str = SMALL, code: int = 0) -> list[str]:
     """The stages that `make all` runs on play.txt with config debug."""
     done = make(folder, "all", *words, CONFIG="debug", TEXT="play.txt", SET=change, code=code)
-    return [line.split()[0].removeprefix(".venv/bin/") for line in done.stdout.splitlines() if line.startswith(".venv/bin/")]
+    stages = [line.split()[0].removeprefix(".venv/bin/") for line in done.stdout.splitlines() if line.startswith(".venv/bin/")]
+    return [stage for stage in stages if stage != "python"]  # make -n shows the notes that plan.py writes, too
 
 
 def project(folder: Path) -> Path:
@@ -137,9 +142,9 @@ def test_the_figure_stands_once_more_under_the_name_of_its_config(built: Path) -
 
 
 def test_the_name_of_a_figure_tells_a_dataset_that_is_not_the_usual_one() -> None:
-    figures = [plan.pipeline("gpt_balanced", dataset, "", "").step("plot").copy for dataset in ("hamlet", "moby_dick")]
-    assert figures == [plan.FIGURES / "GPT_BALANCED.png", plan.FIGURES / "GPT_BALANCED-moby_dick.png"]
-    assert f"DATASET ?= {plan.USUAL_DATASET}\n" in (PROJECT / "Makefile").read_text()
+    figures = [pipeline.build("gpt_balanced", dataset, "", "").figure for dataset in ("hamlet", "moby_dick")]
+    assert figures == [pipeline.FIGURES / "GPT_BALANCED.png", pipeline.FIGURES / "GPT_BALANCED-moby_dick.png"]
+    assert f"DATASET := {pipeline.USUAL_DATASET}\n" in (PROJECT / "Makefile").read_text()
 
 
 def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: Path) -> None:
@@ -160,7 +165,7 @@ def test_the_comparison_advises_to_train_with_what_it_was_asked_for(built: Path)
 
 def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
     words: dict[str, str] = {"CONFIG": "debug", "TEXT": "play.txt", "SET": SMALL}
-    assert make(built, "-n", "report", **words).stdout == f".venv/bin/report {RUN} -o {RUN}/report.html\n"
+    assert make(built, "-n", "report", **words).stdout.startswith(f".venv/bin/report {RUN} -o {RUN}/report.html\n")
     make(built, "report", **words)
     try:
         assert "debug-play" in (built / RUN / "report.html").read_text(encoding="utf-8")
@@ -170,10 +175,18 @@ def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
         (built / RUN / "report.html").unlink()
 
 
-def test_another_text_of_the_same_name_runs_everything(built: Path) -> None:
+def test_a_run_of_another_text_is_never_replaced_unasked(built: Path) -> None:
+    everything = {
+        path: path.read_bytes() for path in (built / "artifacts").rglob("*") if path.name != "hashes.json" and path.is_file()
+    }
     (built / "play.txt").write_text(TEXT + "more", encoding="utf-8")
     try:
-        assert len(make_all(built, "-n")) == 6
+        for goal in ("all", "build-dataset", "why"):
+            told = make(built, goal, CONFIG="debug", TEXT="play.txt", SET=SMALL, code=2)
+            line = (told.stdout if goal == "why" else told.stderr).splitlines()[0]
+            assert f"{RUN} holds a run of another text" in line
+            assert "move it away or remove it, or give the text another name" in line
+        assert {path: path.read_bytes() for path in everything} == everything
     finally:
         (built / "play.txt").write_text(TEXT, encoding="utf-8")
 
@@ -185,6 +198,141 @@ def test_tokens_that_were_deleted_do_not_train_again(built: Path) -> None:
     assert "is finished already with these parameters" in done.stderr
     assert (built / RUN / "model.safetensors").read_bytes() == before
     assert make_all(built) == []
+
+
+def reasons(change: str = SMALL) -> dict[str, str]:
+    """Why `make all report` in the current folder, on play.txt with config debug, runs the stages that it runs."""
+    hashes = Hashes(STAMPS / "hashes.json")
+    found = Freshness(pipeline.build("debug", "hamlet", "play.txt", change, hashes), hashes).reasons()
+    hashes.save()
+    return {stage: reason for stage, reason in found.items() if reason and stage != "report"}
+
+
+@pytest.fixture
+def project_copy(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `built`, as the current folder."""
+    folder = tmp_path / "copy"
+    shutil.copytree(built, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+AFTER = {
+    "tokenize": ["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"],
+    "build-dataset": ["build-dataset", "train", "generate", "evaluate", "plot"],
+    "train": ["train", "generate", "evaluate", "plot"],
+    "evaluate": ["evaluate", "plot"],
+    "generate": ["generate"],
+    "plot": ["plot"],
+}
+TOKENS, WINDOWS = "artifacts/tokens/play.bytes", "artifacts/datasets/play.bytes.32"
+EVALUATION = f"{RUN}/evaluation.json"
+DEBUG = ["--config", "debug", "--set", "train.max_steps=8", "--set", "train.eval_interval=4"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "says"),
+    [
+        ("tokenize", ["tokenize", "play.txt", "-o", TOKENS, *DEBUG, "--errors", "replace"], "tokenize.errors was replace, is "),
+        ("tokenize", ["tokenize", "other.txt", "-o", TOKENS, *DEBUG], "text was "),
+        ("build-dataset", ["build-dataset", TOKENS, "-o", WINDOWS, *DEBUG, "--stride", "5"], "build-dataset.stride was 5, is "),
+        ("train", ["train", WINDOWS, "-o", RUN, *DEBUG, "--set", "train.max_steps=3"], "train.max_steps was 3, is 8"),
+        ("evaluate", ["evaluate", RUN, "-o", EVALUATION, *DEBUG, "--ngram-order", "1"], "evaluate.ngram_order was 1, is "),
+        ("evaluate", ["evaluate", RUN, "--text", "other.txt", "-o", EVALUATION, *DEBUG], "it is of another text"),
+        ("generate", ["generate", RUN, "-o", f"{RUN}/sample.txt", "--seed", "9"], "sample.txt has changed since make made it"),
+        ("plot", ["plot", "loss", RUN, "-o", f"{RUN}/loss.png", "--width", "5"], "loss.png has changed since make made it"),
+    ],
+)  # fmt: skip
+def test_what_was_made_again_by_hand_is_noticed(
+    project_copy: Path, here: Here, stage: str, words: list[str], says: str
+) -> None:
+    (project_copy / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
+    here(*words)
+    assert says in reasons()[stage]
+    assert set(reasons()) == set(AFTER[stage])
+
+
+def test_make_runs_what_it_says_after_a_stage_was_run_by_hand(project_copy: Path, here: Here) -> None:
+    assert make_all(project_copy) == [], "a project that was copied is as it was"
+    here("train", WINDOWS, "-o", RUN, *DEBUG, "--set", "train.max_steps=3")
+    told = make(project_copy, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
+    assert "train          runs: train.max_steps was 3, is 8" in told
+    assert make_all(project_copy, "-n") == AFTER["train"]
+
+
+def damages(folder: Path) -> dict[str, tuple[str, Callable[[], object]]]:
+    """Ways in which an artifact comes to be another than make left it: the first stage that is to mend it, and how."""
+    run, weights = folder / RUN, (folder / RUN / "model.safetensors").read_bytes()
+    shard = folder / TOKENS / "shard-00000.npy"
+    other = weights[:-4] + bytes(4)
+
+    def aged(path: Path, content: bytes) -> None:  # of the same size, and no newer
+        times = path.stat()
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    return {
+        "other weights in their place": ("train", lambda: aged(run / "model.safetensors", other)),
+        "weights that were deleted": ("train", (run / "model.safetensors").unlink),
+        "a shard of other tokens": ("tokenize", lambda: aged(shard, shard.read_bytes()[:-2] + bytes(2))),
+        "an evaluation of other weights": (
+            "evaluate",
+            lambda: aged(
+                run / "evaluation.json",
+                (run / "evaluation.json").read_bytes().replace(hashlib.sha256(weights).hexdigest().encode(), b"0" * 64),
+            ),
+        ),
+        "an evaluation that is no JSON": ("evaluate", lambda: aged(run / "evaluation.json", b"[")),
+        "a list in place of an evaluation": ("evaluate", lambda: aged(run / "evaluation.json", b"[]")),
+        "a sample that was edited": ("generate", lambda: aged(run / "sample.txt", b"mine")),
+        "a figure of another run": ("plot", lambda: aged(run / "loss.png", b"PNG")),
+        "a note that is damaged": ("generate", lambda: aged(folder / "artifacts/stamps/debug-play.generate.json", b"\xff{")),
+        "a note of another shape": ("generate", lambda: aged(folder / "artifacts/stamps/debug-play.generate.json", b"[1]")),
+        "hashes that are damaged": ("nothing", lambda: aged(folder / "artifacts/stamps/hashes.json", b"[[\xff")),
+        "hashes of another shape": (
+            "nothing",
+            lambda: aged(folder / "artifacts/stamps/hashes.json", b'{"play.txt": 5, "artifacts": [1]}'),
+        ),
+        "the times of all files": ("nothing", lambda: [os.utime(path) for path in sorted((folder / "artifacts").rglob("*.*"))]),
+    }
+
+
+def test_an_artifact_that_is_not_the_one_make_left_is_noticed_whatever_its_age(project_copy: Path) -> None:
+    kept = {path: path.read_bytes() for path in project_copy.joinpath("artifacts").rglob("*") if path.is_file()}
+    assert reasons() == {}
+    for name, (stage, damage) in damages(project_copy).items():
+        damage()
+        assert set(reasons()) == set(AFTER.get(stage, [])), name
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_weights_that_were_replaced_are_published_again_without_training(project_copy: Path, here: Here) -> None:
+    weights = Path(RUN, "model.safetensors")
+    right = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(right[:-4] + bytes(4))
+    assert "going on after step 8 of 8" in here("train", WINDOWS, "-o", RUN, *DEBUG).err
+    assert weights.read_bytes() == right
+    assert reasons() == {}
+    Path(RUN, "metrics.jsonl").write_text("mine")
+    assert "metrics.jsonl is damaged" in here("train", WINDOWS, "-o", RUN, *DEBUG, code=1).err
+
+
+def test_train_never_replaces_a_training_on_another_text_unasked(project_copy: Path, here: Here) -> None:
+    (project_copy / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
+    here("tokenize", "other.txt", "-o", "tokens", *DEBUG)
+    here("build-dataset", "tokens", "-o", "windows", *DEBUG)
+    weights = Path(RUN, "model.safetensors").read_bytes()
+    said = here("train", "windows", "-o", RUN, *DEBUG, code=2).err
+    assert f"{RUN} holds a finished training on another text; choose another -o, or replace it with --resume never" in said
+    assert Path(RUN, "model.safetensors").read_bytes() == weights
+    Path(RUN, "model.safetensors").unlink()
+    assert f"{RUN} holds a training on another text" in here("train", "windows", "-o", RUN, *DEBUG, code=2).err
+    here("build-dataset", TOKENS, "-o", "windows", *DEBUG, "--val-fraction", "0.2")
+    said = here("train", "windows", "-o", RUN, *DEBUG, "--stop-after", "0s").err
+    assert "beginning anew" in said, "another split of the same text is a parameter like others"
+    here("train", WINDOWS, "-o", RUN, *DEBUG, "--resume", "never", "--stop-after", "0s")
 
 
 def test_why_tells_of_each_stage(built: Path) -> None:
