@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 LAYERS = (
     ("errors", "provenance", "markup", "fields"),
     ("yaml_reader",),
-    ("config",),
+    ("config", "sessions"),
     ("params",),
     ("artifact", "references"),
     ("inputs", "text", "lines"),

@@ -4,7 +4,6 @@ What was exported here and not changed since goes back to the very bytes it came
 in its manifest. Any other model begins a run of its own.
 """
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
             "export",
             "export-weights",
             parameters={},
-            inputs={os.path.relpath(folder.resolve(), target.resolve()): {"identity": artifact.identity(source)}},
+            inputs={artifact.place(folder, target): {"identity": artifact.identity(source)}},
             outputs=artifact.files_of(beside, sorted(path.name for path in beside.iterdir())),
             facts={"parameters": model.count(trained.model), "checkpoint": checkpoint.read_facts(folder / run.MODEL)},
             started=started,

@@ -10,7 +10,7 @@ import click
 from lib import artifact
 from lib.config import Config
 from lib.errors import UsageError
-from stages import Weights, device_option, output_file_option, stage, weights_option
+from stages import Weights, device_option, output_file_option, say, stage, weights_option
 from stages.shared import tokens
 from stages.shared.progress import progress
 
@@ -66,6 +66,8 @@ def main(
             packed.pack(each.model, weights.format)
     if text_file is not None:
         found = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        if found.training is None and (reason := stretch.no_dataset(folder)):
+            say(f"nothing is counted on the training text: {reason}")
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         found = stretch.of_dataset(folder, trained, data, config.evaluate.split)
