@@ -212,12 +212,12 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     or is another now.
     """
     name, facts = next(iter(manifest["inputs"].items()))
-    found = folder / name
+    found = (folder / name).resolve()
     kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
     if not (found / MANIFEST).is_file():
-        raise MakegptError(f"the {kind} that {folder} was made from is not at {found.resolve()} any more; {advice}")
+        raise MakegptError(f"the {kind} that {folder} was made from is not at {found} any more; {advice}")
     if identity(read_manifest(found, None)) != facts.get("identity"):
-        raise MakegptError(f"{found.resolve()} has changed since {folder} was made from it; {advice}")
+        raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
     return found
 
 

@@ -161,7 +161,7 @@ def seconds(folder: Path) -> float | None:
     try:
         timings = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
         spent = sum(float(json.loads(line)["seconds"]) for line in timings)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return spent if timings and math.isfinite(spent) else None
 

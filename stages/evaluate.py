@@ -13,6 +13,7 @@ from lib.errors import UsageError
 from stages import Weights, device_option, output_file_option, say, stage, weights_option
 from stages.shared import tokens
 from stages.shared.progress import progress
+from stages.shared.terminal import coloured
 
 
 @stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
@@ -94,7 +95,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
     if file is None and sys.stdout.isatty():
         click.echo(tokens.HEAD)
         for token in found:
-            click.echo(tokens.line(token, tokens.coloured(sys.stdout)))
+            click.echo(tokens.line(token, coloured(sys.stdout)))
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
     if file is not None:
