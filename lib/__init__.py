@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 LAYERS = (
     ("errors", "provenance", "markup", "svg", "fields", "gutenberg"),
     ("yaml_reader", "files"),
-    ("config",),
+    ("config", "sessions"),
     ("params",),
     ("artifact", "references"),
     ("inputs", "text", "lines", "lock", "hashes"),

@@ -242,6 +242,29 @@ def read_json(path: Path) -> Any:
         raise MakegptError(f"{path} is damaged: not valid JSON; make the folder {path.parent} again") from None
 
 
+def place(target: Path, folder: Path) -> str:
+    """Where `target` is as seen from `folder`, as a manifest names an input: both may be moved together."""
+    return os.path.relpath(target.resolve(), folder.resolve())
+
+
+def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
+    """The artifact that the one in `folder` was made from, its first input; MakegptError with the `advice` where it has moved
+    or is another now.
+    """
+    name, facts = next(iter(manifest["inputs"].items()))
+    found = (folder / name).resolve()
+    kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
+    if not (found / MANIFEST).is_file():
+        raise MakegptError(f"the {kind} that {folder} was made from is not at {found} any more; {advice}")
+    if identity(read_manifest(found, None)) != facts.get("identity"):
+        raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
+    return found
+
+
+#: A kind of artifact -> what is made of it.
+_MADE_OF = {"tokens": "dataset", "dataset": "run", "run": "export"}
+
+
 def files_of(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the named files in `folder`, as a manifest lists its outputs."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}

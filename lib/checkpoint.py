@@ -33,10 +33,8 @@ def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
         try:
             save_file(held, beside, metadata=metadata)
         except SafetensorError as error:  # it reports the disk's errors as text
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise MakegptError(f"{path} cannot be written: {error}") from None
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+            problem = _system_error(error, path)
+            raise problem or MakegptError(f"{path} cannot be written: {error}") from None
 
 
 @contextmanager
@@ -44,12 +42,30 @@ def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
     """The safetensors file `path`, ours or not, open to read one tensor or another; MakegptError where it is none."""
     if not path.is_file():
         raise MakegptError(f"{path} is missing")
+    with open(path, "rb") as bytes_of_it:  # says what the system says where it cannot be opened
+        try:
+            file = safe_open(_as_unicode(path, bytes_of_it.fileno()), framework=framework)
+        except (SafetensorError, OSError) as error:
+            if problem := _system_error(error, path):
+                raise problem from None
+            raise MakegptError(f"{path} is damaged: it cannot be read as safetensors") from None
+        with file:
+            yield file
+
+
+def _as_unicode(path: Path, descriptor: int) -> str:
+    """A name of the open file `path` that is Unicode, as safetensors wants it."""
     try:
-        file = safe_open(path, framework=framework)
-    except (SafetensorError, OSError):
-        raise MakegptError(f"{path} is damaged: it cannot be read as safetensors") from None
-    with file:
-        yield file
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"/dev/fd/{descriptor}"
+    return str(path)
+
+
+def _system_error(error: Exception, path: Path) -> OSError | None:
+    """The system's error that safetensors tells of in its text, about `path`; None where it is another."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else None
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -8,7 +8,7 @@ Batch t is a pure function of (seed, t): each epoch goes once through all window
 computed for the windows needed and stored nowhere, so that resuming at any step costs nothing.
 """
 
-import os
+import shlex
 from decimal import Decimal
 from pathlib import Path
 
@@ -59,9 +59,7 @@ def build(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
-            inputs={
-                os.path.relpath(Path(tokens_folder).resolve(), Path(target).resolve()): {"identity": description["tokens"]}
-            },
+            inputs={artifact.place(Path(tokens_folder), Path(target)): {"identity": description["tokens"]}},
             outputs=artifact.files_of(folder, [FILE]),
             facts={"windows": windows} | description,
             started=started,
@@ -90,12 +88,14 @@ class Dataset:
         self.vocab_size: int = description["vocab_size"]
         self.tokenizer_identity: str = description["tokenizer"]
         self.windows = count_windows(self.train_tokens, self.context_length, self.stride)
-        self.tokens = Tokens(self.folder / next(iter(self.manifest["inputs"])))
-        if artifact.identity(self.tokens.manifest) != description["tokens"]:
-            raise MakegptError(
-                f"{self.folder} was built from other tokens than {self.tokens.folder.resolve()} holds now; "
-                f"run `build-dataset {os.path.relpath(self.tokens.folder.resolve())} -o {self.folder}` again"
-            )
+        self.tokens = Tokens(
+            artifact.input_folder(self.folder, self.manifest, f"`{self._rebuild()}` records where they are now")
+        )
+
+    def _rebuild(self) -> str:
+        """The command that builds the same dataset over the same tokens, wherever they are."""
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest["parameters"].items() if value)
+        return " ".join(["build-dataset TOKENS -o", shlex.quote(str(self.folder)), *options])
 
     def identity(self) -> str:
         """A hash of the split, the windows and the tokens themselves."""

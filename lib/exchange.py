@@ -4,8 +4,7 @@ What was exported here and not changed since goes back to the very bytes it came
 in its manifest. Any other model begins a run of its own.
 """
 
-import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,9 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         config = pretrained.from_theirs(described) if source.is_dir() else pretrained.released(held, source)
         made = _tokenizer(source, config)
         tensors = pretrained.read(held, config, source)
+    spare = (config.vocab_size or 0) - made.vocab_size
+    if spare:
+        tensors, config = pretrained.without_spare_rows(tensors, made.vocab_size), replace(config, vocab_size=made.vocab_size)
     facts: dict[str, Any] = {"model": asdict(config), "tokenizer": made.identity()}
     if before := _exported_facts(source, made):
         facts, config = before, schema.build_section("model", schema.MEANT["model"] | before["model"], str(source))
@@ -51,7 +53,8 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
             parameters={"model": asdict(config)},
             inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": artifact.sha256(path)} for path in used},
             outputs=artifact.files_of(folder, [run.CONFIG, tokenizer.FILE, run.MODEL]),
-            facts={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())},
+            facts={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
+            | ({"dropped_rows": spare} if spare else {}),
             started=started,
         )
         artifact.write_json(folder / artifact.MANIFEST, manifest)
@@ -59,18 +62,25 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer beside the weights, or where there is none GPT-2's own."""
+    """The tokenizer beside the weights, or where there is none GPT-2's own. The table may have rows behind its last token."""
     made = hugging_face.load(source) if source.is_dir() else None
-    if made is None and config.vocab_size == pretrained.RELEASED_TOKENS:
+    rows = config.vocab_size or 0
+    if made is None and pretrained.only_padded(rows):
         made = tokenizer.make("gpt2", [], inputs.data_folder(inputs.VOCABULARY))
     if made is None:
         raise MakegptError(
-            f"{source} holds no tokenizer, and its model has {config.vocab_size} tokens, not the {pretrained.RELEASED_TOKENS} "
+            f"{source} holds no tokenizer, and its model has {rows} tokens, not the {pretrained.RELEASED_TOKENS} "
             "of GPT-2's own; put its tokenizer.json there, or its vocab.json and merges.txt"
         )
-    if made.vocab_size != config.vocab_size:
+    if rows < made.vocab_size:
         raise MakegptError(
-            f"{source}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; one of them is of another"
+            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table has rows for {rows} alone; "
+            "one of them is of another model"
+        )
+    if rows >= 2 * made.vocab_size:
+        raise MakegptError(
+            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table {rows} rows, more than padding explains; "
+            "one of them is of another model"
         )
     return made
 
@@ -107,7 +117,7 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
             "export",
             "export-weights",
             parameters={},
-            inputs={os.path.relpath(folder.resolve(), target.resolve()): {"identity": artifact.identity(source)}},
+            inputs={artifact.place(folder, target): {"identity": artifact.identity(source)}},
             outputs=artifact.files_of(beside, sorted(path.name for path in beside.iterdir())),
             facts={"parameters": model.count(trained.model), "checkpoint": checkpoint.read_facts(folder / run.MODEL)},
             started=started,

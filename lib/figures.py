@@ -22,6 +22,9 @@ FORMATS = ("png", "svg")
 
 #: Okabe and Ito's colours for all kinds of sight (2008), with a marker each for grey.
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"), ("#000000", "x"))
+#: The longest side of a picture that matplotlib draws, and as many dots as take 1 GB of memory.
+_SIDE, _DOTS = (1 << 16) - 1, 1 << 28
+
 #: What is not a run: baselines, and what stands beside a figure.
 QUIET = "#595959"
 
@@ -126,8 +129,15 @@ def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, A
     kind = format_of(path)
     note = artifact.canonical(provenance).encode("utf-8", "backslashreplace").decode()  # a folder's name may be no Unicode
     metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
+    width, height = (round(inches * config.dpi) for inches in figure.get_size_inches())
+    picture = f"{path}: a picture of {width:,} × {height:,} dots"
+    if kind == "png" and (max(width, height) > _SIDE or width * height > _DOTS):
+        raise UsageError(f"{picture} is too large; give a smaller --width, --height or --dpi, or an .svg")
     drawn = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
-        figure.savefig(drawn, format=kind, dpi=config.dpi, metadata=metadata)
+        try:
+            figure.savefig(drawn, format=kind, dpi=config.dpi, metadata=metadata)
+        except RuntimeError:  # FreeType draws no letter that is smaller than a dot
+            raise UsageError(f"{picture} is too small for its letters; give a larger --width, --height or --dpi") from None
     content = drawn.getvalue()
     artifact.write_bytes(path, settled(content.decode()).encode() if kind == "svg" else content)

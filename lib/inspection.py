@@ -18,7 +18,7 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_dir():
         manifest = artifact.read_manifest(path, None)
         return _headline(path, manifest) | {
-            "made_by": _made_by(manifest),
+            "made_by": _made_by(path, manifest),
             "from": [_origin(path, name, facts) for name, facts in manifest["inputs"].items()],
         }
     if path.suffix == ".safetensors":
@@ -48,9 +48,11 @@ def _headline(path: Path, manifest: Manifest) -> dict[str, Any]:
     return {"path": str(path), "is": kind, **state, **manifest["facts"], "files": sorted(manifest["outputs"])}
 
 
-def _made_by(manifest: Manifest) -> dict[str, Any]:
-    names = ("command", "started", "ended", "parameters", "seed", "device", "threads", "versions")
-    return {name: manifest[name] for name in names if name in manifest}
+def _made_by(path: Path, manifest: Manifest) -> dict[str, Any]:
+    names = ("command", "started", "ended", "parameters", "seed", "device", "threads", "processes", "versions")
+    trained = manifest["artifact"] == "run" and not run.imported(manifest)
+    sessions = {"sessions": run.sessions_of(path, manifest)} if trained else {}
+    return {name: manifest[name] for name in names if name in manifest} | sessions
 
 
 def _origin(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -71,20 +73,28 @@ def _tensors(path: Path) -> dict[str, Any]:
     return {"path": str(path), "is": "checkpoint", "numbers": numbers, "facts": facts, "tensors": shapes}
 
 
-def verify(path: Path) -> list[Path]:
-    """Check every file of the folder `path`, and of those it was made from, against its hash; return the folders."""
+def verify(path: Path) -> tuple[list[Path], list[Path]]:
+    """Check every file of the folder `path`, and of those it was made from, against its hash.
+
+    Returns the folders that were checked, and those that are not where a manifest names them.
+    """
     manifest = artifact.read_manifest(path, None)
     if not manifest["outputs"]:
         raise MakegptError(f"{path} is not finished: its {MANIFEST} lists no files yet")
     artifact.verify(path, manifest["outputs"])
-    checked = [path]
+    checked, missing = [path], []
     for name, facts in manifest["inputs"].items():
-        if "identity" in facts and (path / name).is_dir():
-            before = Path((path / name).resolve())
+        if "identity" not in facts:
+            continue
+        before = Path((path / name).resolve())
+        if not (before / MANIFEST).is_file():
+            missing.append(before)
+        else:
             if artifact.identity(artifact.read_manifest(before, None)) != facts["identity"]:
                 raise MakegptError(f"{before} has changed since {path} was made from it; make {path} again")
-            checked += verify(before)
-    return checked
+            also_checked, also_missing = verify(before)
+            checked, missing = checked + also_checked, missing + also_missing
+    return checked, missing
 
 
 def as_lines(description: dict[str, Any], indent: int = 0) -> list[str]:

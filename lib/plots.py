@@ -9,7 +9,7 @@ from typing import Any, Iterable, Mapping
 import torch
 from matplotlib.figure import Figure
 
-from lib import artifact, assessment, comparison, diagrams, run, study_report, verdict
+from lib import artifact, assessment, comparison, diagrams, run, sessions, study_report, verdict
 from lib import config as schema
 from lib import curves as learning
 from lib import surprise as surprises
@@ -170,7 +170,7 @@ def provenance(
 
 def _provenance(folder: Path) -> dict[str, Any]:
     manifest = run.finished_manifest(folder)
-    versions = manifest.get("versions", {})
+    versions = sessions.all_versions(manifest)
     evaluated = [run.EVALUATION] if (folder / run.EVALUATION).is_file() else []
     return {
         "run": folder.resolve().name,

@@ -200,15 +200,27 @@ def released(held: dict[str, Held], path: Path) -> ModelConfig:
     blocks = {match[1] for name in held if (match := re.match(r"h\.(\d+)\.", name))}
     tables = [held[name].shape for name in ("wte.weight", "wpe.weight") if name in held]
     for layers, width, heads in RELEASED.values():
-        if len(blocks) == layers and tables == [(RELEASED_TOKENS, width), (_RELEASED_CONTEXT, width)]:
+        rows = tables[0][0] if tables else 0
+        if len(blocks) == layers and tables == [(rows, width), (_RELEASED_CONTEXT, width)] and only_padded(rows):
             sizes = {"emb_dim": width, "n_layers": layers, "n_heads": heads, "context_length": _RELEASED_CONTEXT}
-            return _gpt2(str(path), vocab_size=RELEASED_TOKENS, tie_weights=_tied(held), **sizes)
+            return _gpt2(str(path), vocab_size=rows, tie_weights=_tied(held), **sizes)
     known = ", ".join(f"{name} {layers} × {width}" for name, (layers, width, _) in RELEASED.items())
     seen = f"{len(blocks)} blocks, tables of {' and '.join(map(str, tables))}" if tables else "no tables of embeddings"
     raise MakegptError(
         f"{path} has the shapes of no released size ({seen}); a bare file can be {known}, with {RELEASED_TOKENS} tokens and "
         f"{_RELEASED_CONTEXT} positions; of another size name a folder that holds it and its {CONFIG}"
     )
+
+
+def only_padded(rows: int) -> bool:
+    """Whether a table of so many rows is GPT-2's own, or that with rows behind it that no token has: nanoGPT's has 50,304."""
+    return RELEASED_TOKENS <= rows < RELEASED_TOKENS + 1024
+
+
+def without_spare_rows(tensors: dict[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """Our `tensors` with the rows of the first `vocab_size` tokens in the tables of embeddings and of the head."""
+    tables = ("tok_emb.weight", "out_head.weight")
+    return {name: tensor[:vocab_size].clone() if name in tables else tensor for name, tensor in tensors.items()}
 
 
 def _tied(held: dict[str, Held]) -> bool:

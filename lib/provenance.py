@@ -33,8 +33,13 @@ def manifest(
         "versions": versions(),
         "started": started,
         "ended": now(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
     }
+
+
+def command() -> str:
+    """The command that this process was started by."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def versions() -> dict[str, Any]:

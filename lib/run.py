@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, fields, files, lines, lock, model, provenance, samples, tokenizer
+from lib import artifact, checkpoint, fields, files, lines, lock, model, provenance, samples, sessions, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -125,11 +125,24 @@ def finished_manifest(folder: Path) -> Manifest:
 
 
 def dataset_folder(folder: Path) -> Path:
-    """Where the dataset lay that the run in `folder` was trained on."""
+    """The dataset that the run in `folder` was trained on; MakegptError where it has moved or is another now."""
     manifest = artifact.read_manifest(folder, "run")
     if imported(manifest):
         raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
-    return folder / next(iter(manifest["inputs"]))
+    again = f"name it: `evaluate {folder} DATASET`; the command that trained the run, with that DATASET, records its new place"
+    return artifact.input_folder(folder, manifest, again)
+
+
+def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """The sessions of the training in `folder`; of one that goes on, or was killed, up to the last saved state."""
+    found = sessions.of(manifest)
+    if found[-1]["to_step"] is not None:
+        return found
+    if MODEL in manifest["outputs"]:
+        return sessions.ended_at(found, manifest["parameters"]["train"]["max_steps"], manifest.get("ended"))
+    saved = folder / LAST / STATE
+    step = artifact.read_json(saved).get("step", 0) if saved.is_file() else 0
+    return [*found[:-1], found[-1] | {"to_step": step}]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -152,7 +165,7 @@ def seconds(folder: Path) -> float | None:
     try:
         timings = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
         spent = sum(float(json.loads(line)["seconds"]) for line in timings)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return spent if timings and math.isfinite(spent) else None
 
@@ -189,6 +202,10 @@ class RunFolder:
         made.save(self.folder / tokenizer.FILE)
         (self.folder / LAST).mkdir()
 
+    def record(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        artifact.write_json(self.folder / artifact.MANIFEST, manifest)
+
     def append(self, name: str, line: Any) -> None:
         """Append a JSON line to metrics.jsonl, timings.jsonl or samples.jsonl."""
         lines.append(self.folder / name, line)
@@ -224,9 +241,11 @@ class RunFolder:
         sampled = [samples.FILE] if (self.folder / samples.FILE).is_file() else []
         outputs = artifact.files_of(self.folder, [CONFIG, tokenizer.FILE, METRICS, *sampled])
         outputs[MODEL] = artifact.files_of(best.parent, [best.name])[best.name]
-        finished = manifest | {"outputs": outputs, "ended": provenance.now()}
+        ended = provenance.now()
+        closed = sessions.ended_at(manifest["sessions"], state.step, ended)
+        finished = manifest | {"outputs": outputs, "ended": ended, "sessions": closed}
         finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
-        artifact.write_json(self.folder / artifact.MANIFEST, finished)
+        self.record(finished)
         with artifact.replacing(self.folder / MODEL) as beside:
             beside.unlink()
             with files.courtesy():

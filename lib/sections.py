@@ -245,14 +245,30 @@ def _origin(described: dict[str, Any]) -> Html:
     if "command" in made:
         told.append(("made by", element("code", str(made["command"]))))
     if "started" in made:
-        told.append(("when", f"{made['started']} to {made.get('ended', '–')}"))
-    if versions:
-        commit = f"commit {str(versions.get('commit'))[:10]}{', changed' if versions.get('dirty') else ''}"
-        told.append(("with", f"makegpt {versions.get('makegpt')}, {commit}, Python {versions.get('python')}, "
-                             f"torch {versions.get('torch', '–')}"))  # fmt: skip
+        told.append(("when", f"{made['started']} to {made.get('ended') or '–'}"))
+    if len(sessions := made.get("sessions", [])) > 1:
+        told.append(("trained in", f"{len(sessions)} sessions"))
+        told += [(f"steps {each['from_step'] + 1:,} to {each['to_step']:,}", _session(each)) for each in sessions]
+    elif versions:
+        told.append(("with", _with(versions)))
     below = [_origin(one) for one in described.get("from", [])]
     title = element("p", element("strong", element("bdi", name)), f": {described['is']}")
     return element("li", title, terms(told, class_="facts"), element("ol", *below) if below else "")
+
+
+def _session(session: dict[str, Any]) -> Html:
+    """One session of a training: with what, when, by which command."""
+    means = (
+        [f"on {session['device']}", f"{session['processes']} × {session['threads']} threads"] if "processes" in session else []
+    )
+    when = f"{session.get('started', '–')} to {session.get('ended') or 'a kill'}"
+    return element("span", "; ".join([_with(session.get("versions", {})), *means, when]), ": ",
+                   element("code", str(session.get("command", "–"))))  # fmt: skip
+
+
+def _with(versions: dict[str, Any]) -> str:
+    commit = f"commit {str(versions.get('commit'))[:10]}{', changed' if versions.get('dirty') else ''}"
+    return f"makegpt {versions.get('makegpt')}, {commit}, Python {versions.get('python')}, torch {versions.get('torch', '–')}"
 
 
 def _plain(value: Any) -> Html:

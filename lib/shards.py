@@ -111,7 +111,9 @@ def open_shard(path: Path) -> np.ndarray:
     """The ids of the shard `path`, memory-mapped; MakegptError where it is none."""
     try:
         shard = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError):
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    except (ValueError, EOFError):
         raise MakegptError(f"{path} is not a token shard; make the folder again with `tokenize`") from None
     if shard.ndim != 1 or shard.dtype not in (np.dtype(np.uint16), np.dtype(np.uint32)):
         raise MakegptError(f"{path} holds {shard.dtype} of shape {shard.shape}; a 1-D array of uint16 or uint32 is expected")

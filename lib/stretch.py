@@ -66,6 +66,16 @@ def own_dataset(folder: Path) -> Dataset | None:
     return dataset if trained_on(folder, dataset) else None
 
 
+def no_dataset(folder: Path) -> str | None:
+    """Why the dataset that the run in `folder` was trained on cannot be opened; None where it can, or for an imported run."""
+    if not run.imported(artifact.read_manifest(folder, "run")):
+        try:
+            Dataset(run.dataset_folder(folder))
+        except MakegptError as error:
+            return str(error)
+    return None
+
+
 def trained_on(folder: Path, dataset: Dataset) -> bool:
     """Whether `dataset` is the one that the run in `folder` was trained on."""
     return bool(artifact.read_manifest(folder, "run")["facts"].get("dataset") == dataset.identity())

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from lib import artifact, assessment, model, params, provenance, run, training, yaml_reader
+from lib import artifact, assessment, model, params, provenance, run, sessions, training, yaml_reader
 from lib.config import Config
 from lib.dataset import Dataset
 from lib.errors import MakegptError, UsageError
@@ -211,7 +211,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "memorisation": found.get("memorisation"),
         "seconds": run.seconds(folder),
         "threads": manifest["threads"],
-        "versions": {name: manifest["versions"].get(name) for name in _MADE_WITH},
+        "versions": {name: sessions.all_versions(manifest).get(name) for name in _MADE_WITH},
         "date": manifest["ended"][:10],
         "model_sha256": sha256,
     }

@@ -3,7 +3,6 @@
 `train` is a generator: it yields what happens and prints nothing.
 """
 
-import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from lib import artifact, beginning, checkpoint, model, provenance, samples
+from lib import artifact, beginning, checkpoint, model, provenance, samples, sessions
 from lib import device as devices
-from lib.beginning import Origin
 from lib.clock import Clock
 from lib.config import ModelConfig, TrainConfig
 from lib.dataset import Dataset
@@ -89,18 +87,20 @@ def train(
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
     facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
+    used = [(dataset.folder, dataset.identity())]
     origin = None
     if init_from is not None:
         if init_from.resolve() == folder.resolve():
             raise UsageError(f"--init-from {init_from} is the run to be trained itself; choose another -o")
         origin = beginning.origin(init_from, dataset, model_config)
         facts["init_from"] = origin.sha256
+        used.append((origin.folder, origin.identity))
     run = RunFolder(folder)
     with ExitStack() as stack:
 
         def look() -> _Found:
             unlocked = stack.enter_context(run.locked())
-            found = _look(run, parameters, facts, dataset.texts(), train_config.max_steps, resume)
+            found = _look(run, parameters, facts, dataset.texts(), used, train_config.max_steps, resume)
             return replace(found, notices=[Notice(unlocked), *found.notices]) if unlocked else found
 
         found = world.told(look)
@@ -120,27 +120,44 @@ def train(
             trainer.restore(state.step, checkpoint.load(run.folder / LAST / state.moments)[0])
             if trainer.loss_scale and state.loss_scale:
                 trainer.loss_scale = LossScale(*state.loss_scale)
-            means = _means(device.type, world.size, str(trainer.precision))
-            for before, now in zip(_means(state.device, state.processes, state.precision), means, strict=True):
-                if before != now:
-                    yield Notice(f"the steps so far were done {before}, not {now}; last bits may differ")
+        session = _session(trainer, state.step if state else 0, started)
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
-            manifest = _manifest(folder, trainer, parameters, facts, origin, started)
+            manifest = _manifest(folder, trainer, parameters, facts, used, session)
             first = manifest
             world.told(lambda: run.begin(first, parameters, made))
+        else:
+            before = sessions.ended_at(sessions.of(manifest), state.step)
+            if differences := sessions.differences(before[-1] | _means_of(state), session):
+                yield Notice(f"the steps so far were done {differences}; last bits may differ")
+            manifest = manifest | sessions.latest(session) | {"ended": None, "sessions": [*before, session]}
+            resumed = manifest
+            world.told(lambda: run.record(resumed))
         if world.leads:
             (folder / DIVERGED).unlink(missing_ok=True)
         try:
-            yield from _session(run if world.leads else None, state, manifest, trainer, sampler, facts, stop_asked)
+            yield from _steps(run if world.leads else None, state, manifest, trainer, sampler, facts, stop_asked)
         except Diverged as error:
             if world.leads:
                 artifact.write_json(folder / DIVERGED, error.facts)
             raise Diverged(f"{error}; {folder / DIVERGED} tells all about it", error.facts) from None
 
 
-def _means(device: str, processes: int, precision: str) -> tuple[str, str, str]:
-    """In words, what the last bits of a step depend on besides the inputs."""
-    return f"on {device}", f"by {processes} process{'es' if processes > 1 else ''}", f"in {precision.removeprefix('torch.')}"
+def _session(trainer: Trainer, step: int, started: str) -> dict[str, Any]:
+    """The session of this process, from `step` on."""
+    return sessions.begin(
+        step,
+        started,
+        device=trainer.device.type,
+        threads=devices.threads(),
+        processes=trainer.world.size,
+        precision=str(trainer.precision).removeprefix("torch."),
+    )
+
+
+def _means_of(state: State) -> dict[str, Any]:
+    """What a session tells of the means, as the state does."""
+    precision = state.precision.removeprefix("torch.")
+    return {"device": state.device, "threads": state.threads, "processes": state.processes, "precision": precision}
 
 
 @dataclass
@@ -154,9 +171,18 @@ class _Found:
 
 
 def _look(
-    run: RunFolder, parameters: dict[str, Any], facts: dict[str, Any], texts: list[str], max_steps: int, resume: bool
+    run: RunFolder,
+    parameters: dict[str, Any],
+    facts: dict[str, Any],
+    texts: list[str],
+    used: list[tuple[Path, str]],
+    max_steps: int,
+    resume: bool,
 ) -> _Found:
-    """What is there to go on with; UsageError where it is a training on another text than `texts`, which would be lost."""
+    """What is there to go on with. Its manifest names the inputs where they are now; that of a finished run is rewritten.
+
+    UsageError where it is a training on another text than `texts`, which would be lost.
+    """
     manifest = run.begun() if resume else None
     if manifest and (difference := beginning.first_difference(manifest, parameters, facts)):
         if beginning.replaces_another_text(run, manifest, facts, texts):
@@ -165,38 +191,60 @@ def _look(
                 "choose another -o, or replace it with --resume never"
             )
         return _Found([Notice(f"{run.folder} was made with other parameters ({difference}); beginning anew")])
+    moved: list[Path] = []
+    if manifest:
+        manifest, moved = _where_now(run.folder, manifest, used)
     if manifest and run.finished() and beginning.as_published(run.folder, manifest):
-        return _Found([Notice(f"{run.folder} is finished already with these parameters; nothing to do")], finished=True)
+        if moved:
+            run.record(manifest)
+        result = f"what it was made from is now recorded at {', '.join(map(str, moved))}" if moved else "nothing to do"
+        return _Found([Notice(f"{run.folder} is finished already with these parameters; {result}")], finished=True)
     state = run.load_state() if manifest else None
     notices = [Notice(f"going on after step {state.step} of {max_steps}")] if state else []
     return _Found(notices, manifest=manifest, state=state)
 
 
+def _inputs(folder: Path, used: list[tuple[Path, str]]) -> dict[str, Any]:
+    """The inputs of a run in `folder` as its manifest names them; the first is the dataset."""
+    return {artifact.place(each, folder): {"identity": identity} for each, identity in used}
+
+
+def _where_now(folder: Path, manifest: artifact.Manifest, used: list[tuple[Path, str]]) -> tuple[artifact.Manifest, list[Path]]:
+    """The run's manifest with the artifacts `used` where they are now, and those that were elsewhere."""
+    inputs = _inputs(folder, used)
+    if manifest["inputs"].keys() == inputs.keys() or list(manifest["inputs"].values()) != list(inputs.values()):
+        return manifest, []
+    moved = [each for each, place in zip((each for each, _ in used), inputs, strict=True) if place not in manifest["inputs"]]
+    return manifest | {"inputs": inputs}, moved
+
+
 def _manifest(
-    folder: Path, trainer: Trainer, parameters: dict[str, Any], facts: dict[str, Any], origin: Origin | None, started: str
+    folder: Path,
+    trainer: Trainer,
+    parameters: dict[str, Any],
+    facts: dict[str, Any],
+    used: list[tuple[Path, str]],
+    session: dict[str, Any],
 ) -> artifact.Manifest:
-    """The manifest of a training that begins; its outputs are filled in when it ends. The first input is the dataset."""
+    """The manifest of a training that begins; its outputs are filled in when it ends."""
     found = {name: value for name, value in facts.items() if name != "model"} | {
         "parameters": model.count(trainer.model),
         "texts": trainer.dataset.texts(),
     }
-    used = [(trainer.dataset.folder, trainer.dataset.identity()), *([(origin.folder, origin.identity)] if origin else [])]
-    return provenance.manifest(
+    manifest = provenance.manifest(
         "run",
         "train",
         parameters=parameters,
-        inputs={os.path.relpath(each.resolve(), folder.resolve()): {"identity": identity} for each, identity in used},
+        inputs=_inputs(folder, used),
         outputs={},
         facts=found,
-        started=started,
+        started=session["started"],
         seed=trainer.config.seed,
-        device=trainer.device.type,
-        threads=devices.threads(),
-        processes=trainer.world.size,
     )
+    return manifest | sessions.latest(session) | {"ended": None, "sessions": [session]}
 
 
-def _session(
+def _steps(
     run: RunFolder | None,
     state: State | None,
     manifest: artifact.Manifest,
@@ -252,6 +300,9 @@ def _session(
             if logged:
                 yield Logged(record, timing, clock.seconds_left(step))
         if stopping:
+            if run:
+                ended = sessions.ended_at(manifest["sessions"], step, provenance.now())
+                run.record(manifest | {"sessions": ended})
             trainer.world.meet()  # who left before the state is saved would have torchrun end the process that saves it
             yield Stopped(step)
             return

@@ -6,6 +6,8 @@ interrupted. A stage reads, makes one call into `lib` and writes. It never impor
 
 import dataclasses
 import errno
+import io
+import logging
 import os
 import signal
 import sys
@@ -38,6 +40,9 @@ class Stage(click.Command):
         words = list(sys.argv[1:] if args is None else args)
         code = 0
         _open_what_is_closed()
+        _write_any_character()
+        if "--debug" not in words:
+            _silence_other_packages()
         # OpenMP's threads spin a moment between two operations and then sleep: a small model's step takes three quarters of the
         # time it takes with threads that sleep at once, and where a core is busy elsewhere a step of gpt_balanced takes four
         # fifths of what it takes with threads that spin for long (bench/threads.py). Read when torch is imported.
@@ -109,6 +114,23 @@ def _open_what_is_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open as long as the process
+
+
+def _write_any_character() -> None:
+    """Have stdout, which is data, be UTF-8 whatever the environment says, and neither it nor stderr refuse a character.
+
+    What is no Unicode (a part of a file's name, say), and what a terminal of another encoding cannot show, is an escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = stream is sys.stdout and not stream.isatty()
+            stream.reconfigure(encoding="utf-8" if utf8 else stream.encoding, errors="backslashreplace")
+
+
+def _silence_other_packages() -> None:
+    """Show no warnings and log lines of other packages (torch, matplotlib): they name source files, and no stage gives any."""
+    warnings.showwarning = lambda *_, **__: None
+    logging.lastResort = logging.NullHandler()
 
 
 def _defect(error: Exception) -> str:

@@ -10,9 +10,10 @@ import click
 from lib import artifact, files
 from lib.config import Config
 from lib.errors import UsageError
-from stages import Weights, device_option, output_file_option, stage, text_path, weights_option
+from stages import Weights, device_option, output_file_option, say, stage, text_path, weights_option
 from stages.shared import tokens
 from stages.shared.progress import progress
+from stages.shared.terminal import coloured
 
 
 @stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
@@ -66,6 +67,8 @@ def main(
             packed.pack(each.model, weights.format)
     if text_file is not None:
         found = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        if found.training is None and (reason := stretch.no_dataset(folder)):
+            say(f"nothing is counted on the training text: {reason}")
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         found = stretch.of_dataset(folder, trained, data, config.evaluate.split)
@@ -92,7 +95,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
     if file is None and sys.stdout.isatty():
         click.echo(tokens.HEAD)
         for token in found:
-            click.echo(tokens.line(token, tokens.coloured(sys.stdout)))
+            click.echo(tokens.line(token, coloured(sys.stdout)))
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
     artifact.write_text(file or files.STDOUT, lines)

@@ -23,7 +23,7 @@ from stages import (
     text_path,
     weights_option,
 )
-from stages.shared import tokens
+from stages.shared import terminal, tokens
 
 if TYPE_CHECKING:
     from lib.continuation import Continuation, Prompt
@@ -109,15 +109,16 @@ def main(
 
     # the weights in large pages, which are read faster; torch looks for it at its first allocation
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from lib import continuation, device, generation, packed, run
+    from lib import continuation, device, generation, kernel, packed, run
 
     output = output or files.STDOUT
-    coloured = output == files.STDOUT and tokens.coloured(sys.stdout)
+    coloured = output == files.STDOUT and terminal.coloured(sys.stdout)
     chosen = device.choose(device_name)
     trained = run.load(folder, chosen, weights.saved)
     made, context = trained.tokenizer, trained.model.context_length
     if not packed.pack(trained.model, weights.format) and weights.format != "float32":
-        say(f"without a C++ compiler, or off the CPU, {weights.format} weights take less memory, but not less time")
+        reason = kernel.missing() if chosen.type == "cpu" else f"on {chosen.type}"
+        say(f"{reason or 'with its parts written out'}, {weights.format} weights take less memory, but not less time")
 
     def continued(prompts: Sequence["Prompt"]) -> Iterator[str]:
         """The text that answers, piece by piece."""

@@ -20,6 +20,8 @@ def main(source: Path, output: Path) -> None:
     from lib import exchange
 
     made = exchange.import_weights(source, output, started=provenance.now())
+    if spare := made["facts"].get("dropped_rows"):
+        say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
     say(f"{output}: {made['facts']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")
 
 

@@ -27,8 +27,11 @@ def main(path: Path, verify: bool, as_json: bool) -> None:
     description = inspection.describe(path)
     click.echo(json.dumps(description, indent=2) if as_json else "\n".join(inspection.as_lines(description)))
     if verify:
-        for folder in inspection.verify(path if path.is_dir() else path.parent):
+        checked, missing = inspection.verify(path if path.is_dir() else path.parent)
+        for folder in checked:
             say(f"{folder}: every file is as it was written")
+        for folder in missing:
+            say(f"{folder}: it is not there any more, so it was not checked")
 
 
 if __name__ == "__main__":

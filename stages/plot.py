@@ -12,6 +12,7 @@ from lib.config import Config
 from lib.errors import UsageError
 from stages import config_named, say, stage, text_path, writable
 from stages.shared import tokens
+from stages.shared.terminal import coloured
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
 OF_RESULTS = ("depth",)
@@ -125,7 +126,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
         artifact.write_text(output, plots.surprise(folder, trained, stretch))
-    elif tokens.coloured(sys.stdout):
+    elif coloured(sys.stdout):
         for piece in surprise.pieces(trained, stretch, cpu):
             click.echo(tokens.passage(surprise.printable(piece.text), surprise.level(piece.nats)), nl=False)
         click.echo()

@@ -239,7 +239,7 @@ def test_what_is_something_else_is_not_overwritten(copied: Path, folder: Path, n
         ({"n_head": 7}, "emb_dim=24 cannot be cut into model.n_heads=7"),
         ({"n_embd": None}, "does not say n_embd"),
         ({"n_layer": "two"}, "n_layers=two is not a whole number"),
-        ({"vocab_size": 300}, f"the tokenizer has {V} tokens, the model 300"),
+        ({"vocab_size": 300}, rf"wte.weight has the shape \({V}, 24\), not \(300, 24\)"),
         ({"n_layer": 2}, "missing: h.1.ln_1.weight, .*, and 4 more"),
         ({"n_positions": 9}, rf"wpe.weight has the shape \({T}, 24\), not \(9, 24\)"),
         ({"tie_word_embeddings": False}, "missing: lm_head.weight"),
@@ -568,3 +568,65 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(MakegptError, match=r"missing: (\S+, ){8}and \d+ more$"):
         checkpoint.fill(built, {}, tmp_path / "model.safetensors")
+
+
+# Tables with rows that no text asks for.
+
+
+def padded_by_rows(transformers: Any, their: Any, folder: Path) -> None:
+    their.resize_token_embeddings(V + 43)
+
+
+def with_a_padding_token(transformers: Any, their: Any, folder: Path) -> None:
+    tokenizer = transformers.GPT2Tokenizer(vocab=VOCAB, merges=JOINS)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    their.resize_token_embeddings(len(tokenizer))
+
+
+def with_a_padding_token_in_the_older_files(transformers: Any, their: Any, folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(VOCAB))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(join) for join in JOINS))
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": V}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+    their.resize_token_embeddings(V + 7)
+
+
+@pytest.mark.parametrize("pad", [padded_by_rows, with_a_padding_token, with_a_padding_token_in_the_older_files])
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_behind_the_last_token_are_dropped_and_the_other_logits_stay(
+    theirs: Callable[..., tuple[Any, Path]], transformers: Any, tmp_path: Path, here: Here, pad: Callable[..., None], tied: bool
+) -> None:
+    their, source = theirs(tie_word_embeddings=tied)
+    folder = Path(shutil.copytree(source, tmp_path / "theirs"))
+    pad(transformers, their, folder)
+    their.save_pretrained(folder)
+    rows = their.get_input_embeddings().weight.shape[0]
+    told = here("import-weights", folder, "-o", tmp_path / "run").err
+    assert f"{rows - V} rows of its tables belong to no token of a text and were dropped" in told
+    ours = run.load(tmp_path / "run", CPU)
+    assert ours.config.vocab_size == ours.tokenizer.vocab_size == V
+    ids = ids_of(V)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids), their(ids).logits[..., :V], rtol=1e-4, atol=1e-4)
+    here("export-weights", tmp_path / "run", "-o", tmp_path / "export")
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "export")
+    assert again.config.vocab_size == again.get_input_embeddings().weight.shape[0] == V
+    assert "dropped" not in here("import-weights", tmp_path / "export", "-o", tmp_path / "back").err
+
+
+def test_an_added_token_that_a_text_can_hold_is_refused_by_name(folder: Path, transformers: Any, tmp_path: Path) -> None:
+    tokenizer = transformers.GPT2Tokenizer(vocab=VOCAB, merges=JOINS)
+    tokenizer.add_tokens(["hello"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(MakegptError, match="1 tokens were added to it that a text can hold, such as 'hello'"):
+        exchange.import_weights(folder, tmp_path / "run", started="now")
+
+
+@pytest.mark.parametrize(("rows", "says"), [(V - 1, f"rows for {V - 1} alone"), (2 * V, "more than padding explains")])
+def test_a_table_of_another_tokenizer_is_refused_with_the_reason(
+    theirs: Callable[..., tuple[Any, Path]], tmp_path: Path, rows: int, says: str
+) -> None:
+    with pytest.raises(MakegptError, match=says):
+        exchange.import_weights(theirs(vocab_size=rows)[1], tmp_path / "run", started="now")

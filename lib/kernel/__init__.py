@@ -65,22 +65,43 @@ class Decoder(ctypes.Structure):
     )
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel, its two functions declared; None where it cannot be compiled, or with MAKEGPT_KERNEL=off."""
+    found = _found()
+    return found if isinstance(found, ctypes.CDLL) else None
+
+
+def missing() -> str | None:
+    """Why there is no kernel, in words; None where there is one."""
+    found = _found()
+    return found if isinstance(found, str) else None
+
+
+@functools.cache
+def _found() -> ctypes.CDLL | str:
+    """The compiled kernel, or why there is none."""
     if os.environ.get("MAKEGPT_KERNEL") == "off":
-        return None
+        return "with MAKEGPT_KERNEL=off"
+    compiler = os.environ.get("CXX") or "c++"
     try:
-        return _kept() or _made()
-    except (OSError, RuntimeError, ValueError, AttributeError, subprocess.SubprocessError):  # no compiler, or no place for it
-        return None
+        command = _compiler()
+        if (kept := _kept()) is None and shutil.which(command[0]) is None:
+            return f"without a C++ compiler ({command[0]} is not there)"
+        return kept or _made()
+    except subprocess.SubprocessError:
+        return f"without a C++ compiler that can make the kernel ({compiler} could not)"
+    except ValueError:
+        return f"without a C++ compiler (CXX={compiler} is no command)"
+    except (OSError, AttributeError) as error:
+        return f"without the kernel, which could not be compiled or opened ({getattr(error, 'strerror', None) or error})"
 
 
 def _kept() -> ctypes.CDLL | None:
     """The kernel as it was compiled at an earlier time; None where there is none, or where its file is damaged."""
-    for path in sorted(_folder().glob(f"kernel-{_key()}-*.so")):
-        if artifact.sha256(path)[:16] == path.stem.rpartition("-")[2]:
-            return _declared(path)
+    with suppress(OSError, RuntimeError, AttributeError):  # no home, or one that cannot be read: as if there were none
+        for path in sorted(_folder().glob(f"kernel-{_key()}-*.so")):
+            if artifact.sha256(path)[:16] == path.stem.rpartition("-")[2]:
+                return _declared(path)
     return None
 
 

@@ -17,6 +17,7 @@ from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, joined, joins_of, written
 FILE = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 _VOCAB, _MERGES = "vocab.json", "merges.txt"
+_ADDED, _SPECIAL = "added_tokens.json", "special_tokens_map.json"
 
 #: What a text is cut into before anything is joined: GPT-2's words, or nothing at all; either way in bytes.
 _WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -76,13 +77,28 @@ def load(folder: Path) -> Tokenizer | None:
         if names == [_VOCAB, _MERGES]:
             lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
             joins = [line for line in lines if line and not line.startswith("#version")]
-            saved = {"pre_tokenizer": _WORDS, "model": {"type": "BPE", "vocab": saved, "merges": joins}}
+            model = {"type": "BPE", "vocab": saved, "merges": joins}
+            saved = {"pre_tokenizer": _WORDS, "model": model, "added_tokens": _added(folder)}
         return tokenizer.load(path) if "kind" in saved else as_ours(saved)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise MakegptError(
             f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
             f"with ids in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
         ) from None
+
+
+def _added(folder: Path) -> list[dict[str, Any]]:
+    """The tokens that were added to a vocab.json, as a tokenizer.json tells of them."""
+    settings, named, ids = (
+        artifact.read_json(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, _SPECIAL, _ADDED)
+    )
+    described = settings.get("added_tokens_decoder", {}).values()
+    special = {token["content"] for token in described if token.get("special")}
+    for value in named.values():
+        special |= {
+            each["content"] if isinstance(each, dict) else each for each in (value if isinstance(value, list) else [value])
+        }
+    return [{"id": id, "content": content, "special": content in special} for content, id in ids.items()]
 
 
 def files(folder: Path) -> list[str]:
@@ -94,14 +110,18 @@ def files(folder: Path) -> list[str]:
 
 
 def as_ours(saved: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like where it is another."""
+    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like where it is another.
+
+    Special tokens that were added behind GPT-2's own, such as [PAD], are left out: no text holds them.
+    """
     model, cut = saved["model"], saved.get("pre_tokenizer")
     if model["type"] != "BPE" or saved.get("normalizer"):
         raise ValueError(f"its model is {model['type']}, its normalizer {saved.get('normalizer')}")
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback", "ignore_merges"):
         if model.get(name):
             raise ValueError(f"its model has {name}")
-    ids = model["vocab"] | {token["content"]: token["id"] for token in saved.get("added_tokens", [])}
+    added = saved.get("added_tokens") or []
+    ids = model["vocab"] | {token["content"]: token["id"] for token in added}
     joins = [join.split(" ") if isinstance(join, str) else join for join in model["merges"]]
     if cut is None and not joins:
         characters = sorted(ids, key=ids.__getitem__)
@@ -114,7 +134,11 @@ def as_ours(saved: dict[str, Any]) -> Tokenizer:
         if joins or ids != BYTE_OF:
             raise ValueError("it does not cut text into words")
         return BytesTokenizer()
+    own = {content: id for content, id in ids.items() if id < len(BYTE_OF) + len(joins) + 1}
+    special = {token["content"] for token in added if token.get("special")}
+    if ordinary := sorted(ids.keys() - own.keys() - special):
+        raise ValueError(f"{len(ordinary)} tokens were added to it that a text can hold, such as {ordinary[0]!r}")
     try:
-        return GPT2Tokenizer(joined(joins, ids))
+        return GPT2Tokenizer(joined(joins, own))
     except ValueError:
         raise ValueError("its ids are not bytes, joins and the end of a text, in this order") from None

@@ -1,6 +1,5 @@
 """How far a work has come, told on stderr."""
 
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Iterator
 import click
 
 from stages import say
+from stages.shared.terminal import columns, obeys_escapes
 
 _SECONDS_BETWEEN_LINES = 10.0  # where stderr is no terminal
 _BAR = 16  # characters
@@ -47,9 +47,9 @@ class _TerminalProgress(Progress):
         if time.monotonic() - self._said >= 0.1 or self.done >= self.total:
             self._said = time.monotonic()
             filled = _BAR * self.done // max(1, self.total)
-            bar = "█" * filled + "░" * (_BAR - filled)
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            click.echo(f"\r\033[K{f'{bar} {line}'[: width - 1]}", err=True, nl=False)
+            full, empty = ("█", "░") if sys.stderr.encoding.lower().startswith("utf") else ("#", "-")
+            bar = full * filled + empty * (_BAR - filled)
+            click.echo(f"\r\033[K{f'{bar} {line}'[: columns(sys.stderr) - 1]}", err=True, nl=False)
 
     def note(self, text: str) -> None:
         click.echo("\r\033[K", err=True, nl=False)
@@ -59,7 +59,7 @@ class _TerminalProgress(Progress):
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Progress]:
     """Show how far a work of `total` units has come: one living line on a terminal, else a line every 10 seconds."""
-    on_terminal = sys.stderr.isatty() and not click.get_current_context().meta["quiet"]
+    on_terminal = obeys_escapes(sys.stderr) and not click.get_current_context().meta["quiet"]
     shown = (_TerminalProgress if on_terminal else Progress)(total, unit)
     try:
         yield shown

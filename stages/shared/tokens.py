@@ -1,9 +1,8 @@
 """Tokens with what a model thought of them, a line each or as the text they are, coloured by how surprised it was."""
 
 import json
-import os
 import re
-from typing import Any, Mapping, TextIO
+from typing import Any, Mapping
 
 import click
 
@@ -33,11 +32,6 @@ _PASSAGE: tuple[dict[str, Any], ...] = (
     {"bg": 130, "fg": 231, "underline": True},
     {"bg": 52, "fg": 231, "underline": True, "bold": True},
 )
-
-
-def coloured(file: TextIO) -> bool:
-    """Whether lines for `file` are to be coloured: on a terminal, unless NO_COLOR is set (no-color.org)."""
-    return file.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _quoted(text: str) -> str:
