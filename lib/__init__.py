@@ -9,11 +9,11 @@ __version__ = "0.1.0"
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
     ("errors", "provenance", "markup", "fields"),
-    ("yaml_reader",),
+    ("yaml_reader", "files"),
     ("config",),
     ("params",),
     ("artifact", "references"),
-    ("inputs", "text", "lines"),
+    ("inputs", "text", "lines", "lock"),
     ("tokenizer",),
     ("shards",),
     ("corpus", "dataset"),

@@ -1,20 +1,23 @@
 """Artifacts: files and folders that are complete or not there, and know where they came from.
 
-A file is written beside its place and moved in; so is a folder, with its `manifest.json` inside. The
+A folder is written beside its place and moved in, with its `manifest.json` inside (files: `lib.files`). The
 manifest tells the stage, its parameters, its inputs and outputs with their SHA-256, the versions and
 the command, so that from any figure one can walk back to the bytes of the text.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
+from lib import files
 from lib.errors import MakegptError, UsageError
+from lib.files import replacing as replacing
 
 Manifest = dict[str, Any]
 MANIFEST = "manifest.json"
@@ -45,146 +48,164 @@ def digest(data: Any) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; move it there when the block ends well, else remove it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    beside = _beside(path)
-    try:
-        yield beside
-        beside.chmod(0o666 & ~_umask())  # some writers make files for their owner alone
-        _sync(beside)
-        os.replace(beside, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _about(error, beside, path) from None
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
 def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
-    """Yield a new folder beside `path` to fill; move it to `path` when the block ends well, else remove it.
+    """Yield a new folder to fill; move it to `path` when the block ends well, else remove it.
 
-    An older artifact of the same `kind` at `path` is replaced; any other folder with something in it is refused.
+    An older artifact of the same `kind` at `path` is replaced; any other folder with something in it is refused. A folder
+    that cannot be moved, such as a mount point, is filled itself, its manifest last.
     """
-    path = Path(path).resolve()
+    path = Path(path)
     check_replaceable(path, kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    beside = _beside(path)
-    beside.mkdir()
+    real = files.behind(path)
+    place = _workplace(real)
+    beside = files.beside_of(real, place)
     try:
-        yield beside
-        for file in beside.iterdir():
-            _sync(file)
-        _sync(beside)
-        if path.exists():
-            old = path.with_name(beside.name + ".old")
-            os.rename(path, old)
-            os.rename(beside, path)
-            shutil.rmtree(old)
-        else:
-            os.rename(beside, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _about(error, beside, path) from None
+        with files.about(path, beside, real):
+            place.mkdir(parents=True, exist_ok=True)
+            files.remove_leftovers(real, place)
+            beside.mkdir()
+            mode = beside.stat().st_mode & 0o7777
+            yield beside
+            for file in beside.iterdir():
+                files.sync(file)
+            files.make_like(beside, real, mode)
+            files.sync(beside)
+            check_replaceable(path, kind)
+            if place == real:
+                _fill(beside, real, kind)
+            else:
+                try:
+                    _move(beside, real, kind)
+                except OSError as error:
+                    if error.errno not in files.IMMOVABLE or not real.is_dir():
+                        raise
+                    _fill(beside, real, kind)
+            files.sync(place)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        files.remove(beside)
+
+
+def _workplace(folder: Path) -> Path:
+    """Where what is to become `folder` is written: beside it, or inside where it cannot be moved."""
+    if folder.is_dir() and (os.path.ismount(folder) or not files.may_write_in(folder.parent)):
+        return folder
+    return folder.parent
+
+
+def _move(beside: Path, path: Path, kind: str) -> None:
+    """Put the folder `beside` at `path`; what another command of the same kind has put there in the meantime is replaced."""
+    old = beside.with_name(beside.name + ".old")
+    while not files.exchange(beside, path):  # in one moment; where there is nothing yet, or no such call, in two
+        with suppress(FileNotFoundError):
+            os.rename(path, old)
+        try:
+            os.rename(beside, path)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                files.remove(old)
+                check_replaceable(path, kind)
+                continue
+            with suppress(OSError):
+                os.rename(old, path)
+            raise
+        files.remove(old)
+        return
+
+
+def _fill(beside: Path, path: Path, kind: str) -> None:
+    """Put what is in `beside` into the folder `path`: the old manifest goes first, then the old files, the new one comes last.
+
+    In between a file says that the folder is being filled, so that the same command can do it again after a kill.
+    """
+    if beside.parent != path:  # on another file system, it may be: all of it over there before anything is removed
+        inside = files.beside_of(path, path)
+        try:
+            shutil.copytree(beside, inside)
+            _fill(inside, path, kind)
+        finally:
+            files.remove(inside)
+        return
+    write_text(path / _FILLING, kind)
+    (path / MANIFEST).unlink(missing_ok=True)
+    files.sync(path)
+    for entry in path.iterdir():
+        if entry.name != _FILLING and not _in_use(entry.name):
+            files.remove(entry)
+    for entry in sorted(beside.iterdir(), key=lambda entry: entry.name == MANIFEST):
+        if entry.name == MANIFEST:
+            files.sync(path)
+        files.sync(entry)
+        os.replace(entry, path / entry.name)
+    (path / _FILLING).unlink()
 
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that is gone when the block ends; what a kill leaves, the next run removes."""
-    parent = next(parent for parent in path.absolute().parents if parent.is_dir())
-    folder = parent / (_beside(path).name + ".scratch")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    """Yield an empty folder near `path` that is gone when the block ends; what a kill leaves, the next run removes."""
+    real = files.behind(path)
+    place = _workplace(real)
+    place = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    folder = place / (files.beside_of(real).name + ".scratch")
     try:
-        yield folder
+        with files.about(path, folder):
+            files.remove(folder)
+            folder.mkdir()
+            yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _about(error: OSError, beside: Path, path: Path) -> OSError:
-    """`error` as one about `path`, where it is about what was being written beside it."""
-    if error.filename is None or str(error.filename).startswith(str(beside)):
-        return OSError(error.errno, error.strerror or str(error), str(path))
-    return error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        files.remove(folder)
 
 
 def check_replaceable(path: Path, kind: str) -> None:
     """Refuse to write an artifact over a file, or over a folder that is not an artifact of this `kind`."""
-    if path.is_dir() and not all(_LEFT_BY_US.fullmatch(entry.name) for entry in path.iterdir()):
-        try:
-            found = read_manifest(path, None)["artifact"]
-        except MakegptError:
-            found = None
+    real = files.behind(path)
+    if real.is_dir() and not all(_LEFT_BY_US.fullmatch(entry.name) for entry in real.iterdir()):
+        found = _kind_of(real)
         if found != kind:
-            damaged = f", or its {MANIFEST} is damaged" if (path / MANIFEST).exists() else ""
+            damaged = f", or its {MANIFEST} is damaged" if (real / MANIFEST).exists() else ""
             what = f"holds {_article(found)}" if found else f"is not empty and not made by this program{damaged}"
             raise UsageError(f"{path} {what}; choose another folder for {_article(kind)}")
-    elif path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; {_article(kind)} needs a folder")
+    elif real.exists() and not real.is_dir():
+        what = "a file" if real.is_file() else "no folder"
+        raise UsageError(f"{path} is {what}; {_article(kind)} needs a folder")
 
 
-#: How a name beside its place ends: the process that writes it, and what it is besides the thing itself.
-_PART = r"\.(\d+)\.part(\.old|\.scratch)?"
+def _kind_of(folder: Path) -> str | None:
+    """The kind of the artifact in `folder`, or of the one that it was being filled with; None where there is none."""
+    with suppress(MakegptError):
+        return str(read_manifest(folder, None)["artifact"])
+    filling = folder / _FILLING
+    return filling.read_text(encoding="utf-8") if filling.is_file() and not (folder / MANIFEST).exists() else None
 
-#: What a process killed at its very beginning may leave in a folder.
-_LEFT_BY_US = re.compile(rf"\.lock|\..+{_PART}")
+
+#: In a folder that is being filled itself: the kind of what it will hold.
+_FILLING = ".filling"
+
+#: What may lie in a folder that holds nothing yet: what a process left that was killed at its very beginning, and a disk's own.
+_LEFT_BY_US = re.compile(rf"\.lock|\..+{files.PART}|lost\+found")
+
+
+def _in_use(name: str) -> bool:
+    """Whether an entry of a folder that is being filled is not ours to remove: what a process is writing, a disk's own."""
+    part = re.fullmatch(rf"\..+{files.PART}", name)
+    return name == "lost+found" or (part is not None and files.alive(int(part[1])))
 
 
 def _article(kind: str) -> str:
     return {"tokens": "tokens", "dataset": "a dataset", "run": "a run", "export": "an export"}.get(kind, f"a {kind!r}")
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left beside `path`."""
-    ours = re.compile(rf"\.{re.escape(path.name)}{_PART}")
-    for entry in path.parent.iterdir():
-        left = ours.fullmatch(entry.name)
-        if left and (not _alive(int(left[1])) or (int(left[1]) == os.getpid() and left[2] != ".scratch")):
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written, so that a power cut cannot leave a moved but empty file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write `text`, whole or in pieces, as UTF-8 and with its newlines as they are; the file is there when all of it is.
+    """Write `text`, whole or in pieces, as UTF-8 and with its newlines as they are; see `files.write`.
 
     What no Unicode is (a part of a file's name, say) is written as an escape, which JSON reads back.
     """
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        file.writelines([text] if isinstance(text, str) else text)
+    pieces = [text] if isinstance(text, str) else text
+    files.write(path, (piece.encode("utf-8", "backslashreplace") for piece in pieces))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`; see `files.write`."""
+    files.write(path, [content])
 
 
 def write_json(path: Path, data: Any) -> None:

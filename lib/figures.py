@@ -3,6 +3,7 @@
 The same input gives the same bytes.
 """
 
+import io
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -12,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from lib import artifact
+from lib import artifact, files
 from lib.config import PlotConfig
 from lib.errors import UsageError
 
@@ -25,8 +26,10 @@ QUIET = "#595959"
 
 
 def format_of(path: Path) -> str:
-    """The format that the ending of `path` asks for, png or svg; UsageError for any other."""
+    """The format that the ending of `path` asks for, png or svg, png for a pipe without one; UsageError for any other."""
     ending = path.suffix.lstrip(".").lower()
+    if not ending and files.check(path) is None:
+        return "png"
     if ending not in FORMATS:
         raise UsageError(f"{path}: the ending tells the format; .png and .svg are known")
     return ending
@@ -122,5 +125,7 @@ def save(figure: Figure, path: Path, config: PlotConfig, provenance: dict[str, A
     kind = format_of(path)
     note = artifact.canonical(provenance).encode("utf-8", "backslashreplace").decode()  # a folder's name may be no Unicode
     metadata = {"Software": None, "Description": note} if kind == "png" else {"Date": None, "Description": note}
-    with artifact.replacing(path) as beside, matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
-        figure.savefig(beside, format=kind, dpi=config.dpi, metadata=metadata)
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "makegpt"}):
+        figure.savefig(drawn, format=kind, dpi=config.dpi, metadata=metadata)
+    artifact.write_bytes(path, drawn.getvalue())

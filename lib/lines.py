@@ -1,10 +1,10 @@
 """Files of JSON lines that grow while something goes on, and can be cut back to where they once were."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from lib import files
 from lib.errors import MakegptError
 
 
@@ -18,9 +18,8 @@ def flushed_size(path: Path) -> int:
     """The bytes of the file, all of them on the disk; 0 where there is none."""
     if not path.exists():
         return 0
-    with open(path, "ab") as file:
-        os.fsync(file.fileno())
-        return file.tell()
+    files.sync(path)
+    return path.stat().st_size
 
 
 def cut(path: Path, size: int) -> None:

@@ -60,7 +60,10 @@ def processor() -> str:
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (OSError, AttributeError):  # not Linux, or a sandbox
+        cores = os.cpu_count() or 1
     return f"{cores} core{'' if cores == 1 else 's'} of {name}"
 
 

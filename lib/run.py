@@ -12,20 +12,19 @@ An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.jso
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 
-import fcntl
 import json
 import math
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, fields, lines, model, provenance, samples, tokenizer
+from lib import artifact, checkpoint, fields, files, lines, lock, model, provenance, samples, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -162,23 +161,9 @@ class RunFolder:
         if (begun := self.begun()) and imported(begun):
             raise UsageError(f"{folder} holds imported weights; choose another -o, and begin with them by --init-from {folder}")
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other trainings out; the lock dies with the process. MakegptError where one is at work already."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "a+", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                owner = lock.read().strip()
-                raise MakegptError(
-                    f"{self.folder} is being trained by another `train` (process {owner}); wait for it, or choose another -o"
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+    def locked(self) -> AbstractContextManager[str | None]:
+        """Keep other trainings out, or yield why that cannot be done; MakegptError where one is at work already."""
+        return lock.hold(self.folder)
 
     def begun(self) -> Manifest | None:
         """The manifest of the training that was begun here, if one was."""
@@ -238,9 +223,10 @@ class RunFolder:
         finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
         artifact.write_json(self.folder / artifact.MANIFEST, finished)
         with artifact.replacing(self.folder / MODEL) as beside:
-            try:
+            beside.unlink()
+            with files.courtesy():
                 os.link(best, beside)  # the same bytes, stored once
-            except OSError:  # a file system without links
+            if not beside.exists():  # a file system without links
                 shutil.copyfile(best, beside)
 
 

@@ -99,8 +99,9 @@ def train(
     with ExitStack() as stack:
 
         def look() -> _Found:
-            stack.enter_context(run.locked())
-            return _look(run, parameters, facts, train_config.max_steps, resume)
+            unlocked = stack.enter_context(run.locked())
+            found = _look(run, parameters, facts, train_config.max_steps, resume)
+            return replace(found, notices=[Notice(unlocked), *found.notices]) if unlocked else found
 
         found = world.told(look)
         yield from found.notices

@@ -15,7 +15,7 @@ from typing import Any, Callable, ClassVar, NamedTuple, NoReturn, Sequence, Type
 import click
 
 from lib import config as schema
-from lib import params
+from lib import files, params
 from lib.config import Config
 from lib.errors import MakegptError
 
@@ -247,6 +247,19 @@ weights_option = click.option(
     help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
 )
 
+
+def writable(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """The FILE of an option -o; OSError, before any work is done, where it could not be written."""
+    if path is not None:
+        files.check(path)
+    return path
+
+
 output_file_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write there, whole  [default: stdout]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE|-",
+    callback=writable,
+    help="Write there, whole; into a pipe as it comes  [default: stdout]",
 )

@@ -7,7 +7,7 @@ from typing import Any, Iterator
 
 import click
 
-from lib import artifact
+from lib import artifact, files
 from lib.config import Config
 from lib.errors import UsageError
 from stages import Weights, device_option, output_file_option, stage, weights_option
@@ -69,7 +69,7 @@ def main(
     else:
         data = Dataset(dataset or run.dataset_folder(folder))
         found = stretch.of_dataset(folder, trained, data, config.evaluate.split)
-    file = None if str(output) == "-" else output
+    file = None if output == files.STDOUT else output
     if per_token:
         _list(assessment.each_token(trained, found, chosen), file)
         return
@@ -95,11 +95,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
             click.echo(tokens.line(token, tokens.coloured(sys.stdout)))
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
-    if file is not None:
-        artifact.write_text(file, lines)
-        return
-    for line in lines:
-        sys.stdout.buffer.write(line.encode("utf-8"))
+    artifact.write_text(file or files.STDOUT, lines)
 
 
 if __name__ == "__main__":

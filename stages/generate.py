@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import click
 
-from lib import artifact
+from lib import artifact, files
 from lib.config import Config
 from lib.errors import MakegptError, UsageError
 from stages import Weights, device_option, output_file_option, say, stage, weights_option
@@ -83,8 +83,8 @@ def main(
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from lib import continuation, device, generation, packed, run
 
-    file = None if str(output) == "-" else output
-    coloured = file is None and tokens.coloured(sys.stdout)
+    output = output or files.STDOUT
+    coloured = output == files.STDOUT and tokens.coloured(sys.stdout)
     chosen = device.choose(device_name)
     trained = run.load(folder, chosen, weights.saved)
     made, context = trained.tokenizer, trained.model.context_length
@@ -112,16 +112,7 @@ def main(
         asked = [continuation.encode(made, continuation.read_prompt(sys.stdin.buffer))]
     else:
         asked = [continuation.encode(made, config.generate.prompt if prompt is None else prompt)]
-    if file is not None:
-        artifact.write_text(file, continued(asked))
-    else:
-        _print(continued(asked))
-
-
-def _print(pieces: Iterator[str]) -> None:
-    for piece in pieces:
-        sys.stdout.buffer.write(piece.encode("utf-8"))
-        sys.stdout.buffer.flush()
+    artifact.write_text(output, continued(asked))
 
 
 def _converse(continued: Callable[[str], Iterator[str]]) -> None:
@@ -132,9 +123,9 @@ def _converse(continued: Callable[[str], Iterator[str]]) -> None:
         if not (line := sys.stdin.readline()):
             return
         try:
-            _print(continued(line.removesuffix("\n")))
+            artifact.write_text(files.STDOUT, continued(line.removesuffix("\n")))
         except KeyboardInterrupt:
-            _print(iter(["\n"]))
+            artifact.write_text(files.STDOUT, "\n")
         except MakegptError as error:  # a prompt that cannot be read ends nothing
             click.echo(str(error), err=True)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from lib import files
 from lib.config import Config
 from lib.errors import UsageError
-from stages import config_named, say, stage
+from stages import config_named, say, stage, writable
 from stages.shared import tokens
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
@@ -26,8 +27,9 @@ _TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The figure; .png or .svg, .html for tokens, which may also go to the terminal.",
+    metavar="FILE|-",
+    callback=writable,
+    help="The figure; .png or .svg, .html for tokens, which may also go to the terminal; - is stdout, as PNG or HTML.",
 )
 @click.option("--panels", is_flag=True, help="For loss: a panel a RUN, side by side, each with its own baselines.")
 @click.option("--text", "text_file", metavar="FILE|-", help="For tokens: the text to read, a file or stdin, and not --prompt.")
@@ -101,7 +103,7 @@ def _is_config(word: Path) -> bool:
 
 def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Config) -> None:
     """A text, coloured: a page of HTML, or in the terminal; a line a token where nothing shows colours."""
-    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+    if output is not None and output.suffix.lower() not in (".html", ".htm") and (output.suffix or files.check(output)):
         raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
 
     from lib import artifact, assessment, device, plots, run, surprise

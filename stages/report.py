@@ -1,17 +1,23 @@
 """Runs to one page that tells all about them."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from stages import say, stage
+from lib import files
+from stages import say, stage, writable
 
 
 @stage("report", config="none")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE|-", help="The page, HTML; - is stdout."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE|-",
+    callback=writable,
+    help="The page, HTML; - is stdout.",
 )
 def main(folders: tuple[Path, ...], output: Path) -> None:
     """Tell about finished runs in one HTML page: results, learning, samples through training, where all of it comes from.
@@ -21,12 +27,9 @@ def main(folders: tuple[Path, ...], output: Path) -> None:
     """
     from lib import artifact, page
 
-    made = page.page(folders)
-    if str(output) == "-":
-        sys.stdout.buffer.write(made.encode("utf-8"))
-        return
-    artifact.write_text(output, made)
-    say(f"{output}: a report on {len(folders)} run{'s' if len(folders) > 1 else ''}")
+    artifact.write_text(output, page.page(folders))
+    if output != files.STDOUT:
+        say(f"{output}: a report on {len(folders)} run{'s' if len(folders) > 1 else ''}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lib import artifact
+from lib import artifact, files
 from lib.config import Config
 from lib.errors import UsageError
 from stages import device_option, say, stage
@@ -48,6 +48,7 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
     from lib import device, study, study_report
     from lib.trainer import Record
 
+    files.check(output / study_report.RESULTS)
     if results is not None:
         found = study_report.read(results)
     else:
