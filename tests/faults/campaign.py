@@ -73,7 +73,9 @@ class Done:
     seconds: float
 
 
-def do(words: tuple[str, ...], folder: Path, fault: Fault = Fault(), stdin: str | None = None, stdout: str | None = None) -> Done:
+def do(
+    words: tuple[str, ...], folder: Path, fault: Fault = Fault(), stdin: str | None = None, stdout: str | None = None
+) -> Done:
     """Run a command in `folder`, in a forked child, with `fault`."""
     scratch = folder.parent
     began = time.monotonic()
@@ -134,6 +136,43 @@ def _be_the_command(
         os._exit(code)
 
 
+class _Disk:
+    """A file system of a megabyte at `folder`, which holds what lay there, with `room` bytes left until `free`d."""
+
+    _DETACH = 2  # linux/fs.h: MNT_DETACH
+
+    def __init__(self, folder: Path, room: int) -> None:
+        held = folder.with_name("held")
+        shutil.rmtree(held, ignore_errors=True)
+        folder.rename(held)
+        folder.mkdir()
+        _mount(folder)
+        shutil.copytree(held, folder, dirs_exist_ok=True, symlinks=True)
+        self._folder, self._filler = folder, folder / ".filler"
+        there = os.statvfs(folder)
+        with self._filler.open("wb") as file:
+            file.write(bytes(max(0, there.f_bavail * there.f_bsize - room)))
+
+    def free(self) -> None:
+        self._filler.unlink()
+
+    def remove(self) -> None:
+        ctypes.CDLL(None).umount2(os.fsencode(self._folder), self._DETACH)
+
+
+def _mount(folder: Path) -> None:
+    if ctypes.CDLL(None, use_errno=True).mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=1M"):
+        raise OSError(ctypes.get_errno(), "no file system can be mounted", str(folder))
+
+
+@functools.cache
+def _has_disks() -> bool:
+    """Whether file systems can be mounted, in a namespace of this process and its children."""
+    namespace, slave_and_below = 0x00020000, 1 << 19 | 16384  # linux/sched.h: CLONE_NEWNS; linux/fs.h: MS_SLAVE, MS_REC
+    system = ctypes.CDLL(None)
+    return system.unshare(namespace) == 0 and system.mount(b"none", b"/", None, slave_and_below, None) == 0
+
+
 class Campaign:
     """All faults of one case after another, in a folder of its own."""
 
@@ -173,24 +212,31 @@ class Campaign:
         return do(case.words, self.folder, fault, case.stdin, case.stdout)
 
     def _wrong(self, case: Case, fault: Fault) -> Iterator[str]:
-        done = self._do(case, fault)
+        disk = _Disk(self.folder / "out", fault.room) if fault.room is not None else None
         try:
-            after = cases.seen(case, self.folder)
-        except Exception as error:
-            after = repr(error)
-        yield from _wrongly_said(case, fault, done)
+            done = self._do(case, fault)
+            yield from _wrongly_said(case, fault, done)
+            yield from (f"exit {done.code}; {wrong}" for wrong in self._wrongly_left(case, done, disk))
+        finally:
+            if disk:
+                disk.remove()
+
+    def _wrongly_left(self, case: Case, done: Done, disk: _Disk | None) -> Iterator[str]:
+        after = cases.seen(case, self.folder)
         if done.code == 0 and after != self.new:
-            yield f"exit 0, but the output is not there: {_short(after)}"
+            yield f"but the output is not there: {_short(after)}"
         if case.stdout is None and not self._whole(case, after):
-            yield f"exit {done.code}; what is there is neither the old output nor the new one: {_short(after)}"
+            yield f"what is there is neither the old output nor the new one: {_short(after)}"
+        if disk:
+            disk.free()
         again = self._do(case)
         if again.code:
-            yield f"exit {done.code}; the same command then ends with {again.code}: {again.said.strip()[-300:]}"
+            yield f"the same command then ends with {again.code}: {again.said.strip()[-300:]}"
             return
         if cases.seen(case, self.folder) != self.new:
-            yield f"exit {done.code}; the same command then gives other bytes than an undisturbed one"
+            yield "the same command then gives other bytes than an undisturbed one"
         if more := cases.names(self.folder) - self.names:
-            yield f"exit {done.code}; after the same command there is more: {', '.join(sorted(more))}"
+            yield f"after the same command there is more: {', '.join(sorted(more))}"
 
     def _whole(self, case: Case, after: Any) -> bool:
         if case.kind == "files":
@@ -243,6 +289,8 @@ def _faults(done: Done, draw: random.Random, *, long: bool) -> list[Fault]:
     found += [Fault(SIGNAL_BEFORE, signal.SIGKILL, *point) for point in some(points, 2)]
     found += [Fault(SIGNAL_AFTER, signal.SIGKILL, *point) for point in points[-1:]]
     found += [Fault(SIGNAL_BEFORE, number, *point) for number in (signal.SIGTERM, signal.SIGINT) for point in some(points, 1)]
+    if _has_disks():
+        found += [Fault(room=4096 * pages) for pages in (range(9) if long else draw.sample(range(9), 1))]
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         found += [Fault(value=number, seconds=draw.uniform(0.0, done.seconds)) for _ in range(5 if long else 0)]
     return found
@@ -290,6 +338,8 @@ def main(folder: Path, long: bool, names: list[str]) -> int:
     os.environ["DATA_MIRROR"] = str(base)
     os.environ["MAKEGPT_KERNEL"] = "off"
     _warm_up(base)
+    if not _has_disks():
+        print("# no file system can be mounted here: the small full disks are left out")
     every = [case for case in cases.cases() if (case.name in names if names else long or not case.long_only)]
     jobs = (os.cpu_count() or 1) if long else 1
     children = []
@@ -297,7 +347,9 @@ def main(folder: Path, long: bool, names: list[str]) -> int:
         if not (child := os.fork()):
             os._exit(min(_of_some(list(enumerate(every))[job::jobs], base.parent, long=long), 100))
         children.append(child)
-    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(f"# {len(every)} cases, {sum(os.times()[:4]):.0f} s of processor time")
+    return int(any(codes))
 
 
 if __name__ == "__main__":

@@ -174,7 +174,10 @@ def seen(case: Case, folder: Path) -> Any:
         artifact.verify(target, manifest["outputs"])
     except MakegptError as error:
         return f"refused: {error}"
-    names = [*manifest["outputs"], *([run.METRICS, run.CONFIG, samples.FILE, tokenizers.FILE] if case.kind == "training" else [])]
+    names = [
+        *manifest["outputs"],
+        *([run.METRICS, run.CONFIG, samples.FILE, tokenizers.FILE] if case.kind == "training" else []),
+    ]
     return {name: (target / name).read_bytes() for name in names}
 
 
