@@ -120,7 +120,9 @@ def _fill(beside: Path, path: Path, kind: str) -> None:
     if beside.parent != path:  # on another file system, it may be: all of it over there before anything is removed
         inside = files.beside_of(path, path)
         try:
-            shutil.copytree(beside, inside)
+            inside.mkdir()
+            for entry in beside.iterdir():
+                shutil.copyfile(entry, inside / entry.name)
             _fill(inside, path, kind)
         finally:
             files.remove(inside)
