@@ -31,6 +31,7 @@ from tests.faults.cases import Case
 COUNT, FAIL, FAIL_FROM_HERE, SHORT, SIGNAL_BEFORE, SIGNAL_AFTER = range(6)
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT)
 _SEED = 13
+_PAGES = 9  # of 4,096 bytes left on a small disk: none to eight
 _LONGEST = 60  # seconds for one command; the longest takes half of one
 
 
@@ -274,25 +275,39 @@ def _short(value: Any) -> str:
 
 
 def _faults(done: Done, draw: random.Random, *, long: bool) -> list[Fault]:
-    """All faults of a case whose undisturbed run was `done`; or a few of each sort, drawn."""
+    """The faults of a case whose undisturbed run was `done`: all calls in the long form, else some that are drawn."""
     points = [(at, call.replace("\t", " ")) for at, call in enumerate(done.calls, 1)]
     writes = [point for point in points if point[1].startswith("write")]
+    return _at_all(points, writes, done, draw) if long else _at_some(points, writes, draw)
 
-    def some(points: list[tuple[int, str]], count: int) -> list[tuple[int, str]]:
-        return points if long else draw.sample(points, min(count, len(points)))
 
-    found = [Fault(FAIL, number, *point) for number in ERRORS for point in some(points, 1)]
-    found += [Fault(FAIL_FROM_HERE, number, *point) for number in (errno.ENOSPC, errno.EROFS) for point in some(points, 1)]
-    found += [Fault(SHORT, 0, *point) for point in some(writes, 1)]
-    uninterrupted = [point for point in points if not point[1].startswith("close")]  # no close of Linux is interrupted
-    found += [Fault(FAIL, errno.EINTR, *point) for point in some([p for p in writes if p in uninterrupted], 1)]
-    found += [Fault(SIGNAL_BEFORE, signal.SIGKILL, *point) for point in some(points, 2)]
+Points = list[tuple[int, str]]
+
+
+def _at_some(points: Points, writes: Points, draw: random.Random) -> list[Fault]:
+    """Each errno once, a kill at two calls, and two of all else."""
+    found = [Fault(FAIL, number, *draw.choice(points)) for number in ERRORS]
+    found += [Fault(SIGNAL_BEFORE, signal.SIGKILL, *draw.choice(points)) for _ in range(2)]
+    others = [Fault(FAIL_FROM_HERE, number, *draw.choice(points)) for number in (errno.ENOSPC, errno.EROFS)]
+    others += [Fault(SIGNAL_BEFORE, number, *draw.choice(points)) for number in (signal.SIGTERM, signal.SIGINT)]
+    others += [Fault(SHORT, 0, *draw.choice(writes)), Fault(FAIL, errno.EINTR, *draw.choice(writes))]
+    others += [Fault(room=4096 * draw.randrange(_PAGES))] if _has_disks() else []
+    return found + draw.sample(others, 2)
+
+
+def _at_all(points: Points, writes: Points, done: Done, draw: random.Random) -> list[Fault]:
+    """At each call ENOSPC, EIO, another errno, a disk that stays full or read-only, a kill, and SIGTERM or SIGINT."""
+    found = []
+    for number, point in enumerate(points):
+        once = (errno.ENOSPC, errno.EIO, (errno.EACCES, errno.EROFS, errno.EDQUOT)[number % 3])
+        found += [Fault(FAIL, each, *point) for each in once]
+        found += [Fault(FAIL_FROM_HERE, (errno.ENOSPC, errno.EROFS)[number % 2], *point)]
+        found += [Fault(SIGNAL_BEFORE, each, *point) for each in (signal.SIGKILL, (signal.SIGTERM, signal.SIGINT)[number % 2])]
     found += [Fault(SIGNAL_AFTER, signal.SIGKILL, *point) for point in points[-1:]]
-    found += [Fault(SIGNAL_BEFORE, number, *point) for number in (signal.SIGTERM, signal.SIGINT) for point in some(points, 1)]
-    if _has_disks():
-        found += [Fault(room=4096 * pages) for pages in (range(9) if long else draw.sample(range(9), 1))]
+    found += [Fault(SHORT, 0, *point) for point in writes] + [Fault(FAIL, errno.EINTR, *point) for point in writes]
+    found += [Fault(room=4096 * pages) for pages in range(_PAGES)] if _has_disks() else []
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-        found += [Fault(value=number, seconds=draw.uniform(0.0, done.seconds)) for _ in range(5 if long else 0)]
+        found += [Fault(value=number, seconds=draw.uniform(0.0, done.seconds)) for _ in range(5)]
     return found
 
 

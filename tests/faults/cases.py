@@ -7,7 +7,7 @@ a training, which grows and is finished when it holds its weights.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -81,9 +81,10 @@ def _folders() -> list[Case]:
     found = []
     for stage, (new, old) in made.items():
         for state, before in (("", ()), (" over an older one", ((stage, *old, "-o", "out/made"),))):
-            found.append(Case(f"{stage}{state}", (stage, *new, "-o", "out/made"), ("out/made",), "folder", before))
+            words = (stage, *new, "-o", "out/made")
+            found.append(Case(f"{stage}{state}", words, ("out/made",), "folder", before, long_only=not before))
     words = ("tokenize", "-", "-o", "out/made", "--tokenizer", "bytes")
-    return [*found, Case("tokenize stdin", words, ("out/made",), "folder", stdin="../base/play.txt")]
+    return [*found, Case("tokenize stdin", words, ("out/made",), "folder", stdin="../base/play.txt", long_only=True)]
 
 
 def _trainings() -> list[Case]:
@@ -92,7 +93,7 @@ def _trainings() -> list[Case]:
     other = (*words, "--set", "train.seed=5")
     return [
         Case("train", words, ("out/run",), "training"),
-        Case("train over an older run", words, ("out/run",), "training", (other,)),
+        Case("train over an older run", words, ("out/run",), "training", (other,), long_only=True),
         Case("train resumed", words, ("out/run",), "training", (stopped,)),
         Case("train from weights", (*words, "--init-from", RUN), ("out/run",), "training", long_only=True),
     ]
@@ -115,8 +116,9 @@ def _files() -> list[Case]:
         def older(folder: Path, path: str = path) -> None:
             (folder / path).write_text("what was there before\n", encoding="utf-8")
 
-        found.append(Case(name, (*words, "-o", path), (path,), "files", long_only=name != "evaluate"))
-        found.append(Case(f"{name} over an older file", (*words, "-o", path), (path,), "files", prepare=older))
+        found.append(Case(name, (*words, "-o", path), (path,), "files", long_only=True))
+        over = Case(f"{name} over an older file", (*words, "-o", path), (path,), "files", prepare=older)
+        found.append(replace(over, long_only=name not in ("evaluate", "generate", "plot loss", "report")))
     return found
 
 
@@ -131,7 +133,10 @@ def _piped() -> list[Case]:
         "explain": ("explain", "softmax", "--quiet"),
         "report": ("report", RUN, "-o", "-"),
     }
-    return [Case(f"{name} > file", words, ("out/stdout",), "files", stdout="out/stdout") for name, words in made.items()]
+    return [
+        Case(f"{name} > file", words, ("out/stdout",), "files", stdout="out/stdout", long_only=name != "compare")
+        for name, words in made.items()
+    ]
 
 
 def _others() -> list[Case]:
