@@ -22,7 +22,8 @@ GPT2    := artifacts/runs/gpt2_small
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines test-browser lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines \
+        test-faults test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,7 +34,7 @@ INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
 KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
-         MAKEGPT_PARAMS
+         MAKEGPT_PARAMS MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
           PIP_% PYTEST_% PYTHONPATH PYTHONHASHSEED PYTHONWARNINGS PYTHONUTF8 PYTHONIOENCODING MPLBACKEND MPLCONFIGDIR XDG_% \
@@ -77,6 +78,7 @@ help:
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
+## test-faults    every stage with each of its writes failing once, and killed at each; half an hour on 2 cores
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
@@ -203,6 +205,9 @@ test-kill: | $(READY)
 
 test-machines: | $(READY)
 	$(BIN)/python -m tests.machines $(MACHINES) $(if $(SHORT),--short)
+
+test-faults: | $(READY)
+	FAULTS=long $(BIN)/python -m pytest -s -rs tests/faults
 
 test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py

@@ -12,7 +12,6 @@ from typing import Any, Iterator, Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lib import artifact
 from lib.errors import MakegptError
@@ -27,14 +26,40 @@ def save(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) ->
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """The same with the bare `metadata` of the format, for others to read."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with artifact.replacing(path) as beside:
-        try:
-            save_file(held, beside, metadata=metadata)
-        except SafetensorError as error:  # it reports the disk's errors as text
-            problem = _system_error(error, path)
-            raise problem or MakegptError(f"{path} cannot be written: {error}") from None
+    """The same with the bare `metadata` of the format, for others to read.
+
+    The bytes are those that safetensors' own `save_file` writes. That one makes a temporary file of its own beside, which a
+    kill would leave there for good, and tells the disk's errors as text.
+    """
+    ordered = sorted(tensors, key=lambda name: (-_DTYPES.index(tensors[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in ordered:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with artifact.replacing(path) as beside, open(beside, "wb", buffering=1 << 20) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in ordered:
+            file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+#: The format's name of each dtype; the larger ones come first in a file, so that all numbers are aligned.
+_DTYPE_NAMES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+_DTYPES = list(_DTYPE_NAMES)
 
 
 @contextmanager

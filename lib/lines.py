@@ -10,7 +10,7 @@ from lib.errors import MakegptError
 
 def append(path: Path, line: Any) -> None:
     """Add `line`, plain data, to the file at `path`."""
-    with open(path, "a", encoding="utf-8") as file:
+    with files.about(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
@@ -29,5 +29,5 @@ def cut(path: Path, size: int) -> None:
         return
     if not path.is_file() or path.stat().st_size < size:
         raise MakegptError(f"{path} is shorter than when the state was saved")
-    with open(path, "r+b") as file:
+    with files.about(path), open(path, "r+b") as file:
         file.truncate(size)

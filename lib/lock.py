@@ -20,7 +20,7 @@ def hold(folder: Path) -> Iterator[str | None]:
     Yields None, or what to say where the file system has no locks: then nothing keeps others out, and the work goes on.
     """
     files.behind(folder).mkdir(parents=True, exist_ok=True)
-    with open(folder / FILE, "a+b", buffering=0) as file:
+    with files.about(folder), open(folder / FILE, "a+b", buffering=0) as file:
         notice = None
         try:
             free = lock_descriptor(file.fileno(), blocking=False)

@@ -29,7 +29,7 @@ def test_the_contents_name_every_page_once_and_in_order() -> None:
     text = (DOCS / "README.md").read_text(encoding="utf-8")
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)]
     assert numbers == list(range(1, len(PAGES) + 1))
-    assert {path.stem for path in FILES} == {page.name for page in PAGES} | {"README", "bibliography"}
+    assert {path.stem for path in FILES} == {page.name for page in PAGES} | {"README", "bibliography", "promises"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
