@@ -6,7 +6,7 @@ from typing import BinaryIO, Callable, Iterable, Iterator
 
 import numpy as np
 
-from lib import artifact, inputs, provenance, shards, text, tokenizer
+from lib import artifact, folders, inputs, provenance, shards, text, tokenizer
 from lib.artifact import Manifest
 from lib.config import TokenizeConfig
 from lib.errors import MakegptError, UsageError, nearest
@@ -31,7 +31,7 @@ def opened(names: Iterable[str], stdin: BinaryIO, target: Path) -> Iterator[list
         for number, name in enumerate(names):
             path = Path(name)
             if name == "-" or not text.is_plain(path):
-                scratch = scratch or stack.enter_context(artifact.scratch_folder(target))
+                scratch = scratch or stack.enter_context(folders.scratch_folder(target))
                 with nullcontext(stdin) if name == "-" else open(path, "rb") as source:
                     kept = scratch / str(number)
                     with open(kept, "wb") as file:
@@ -79,7 +79,7 @@ def write(
     `kind` is a kind of tokenizer, its vocabulary learned from the documents where it needs one, or a folder with
     a saved one. `on_bytes` learns how many bytes of text were read. Raises MakegptError for what is no text.
     """
-    with artifact.replacing_folder(target, "tokens") as folder:
+    with folders.replacing_folder(target, "tokens") as folder:
         if kind in tokenizer.KINDS:
             texts = (document.pieces(config.errors) for document in documents)
             made = tokenizer.make(kind, texts, inputs.data_folder(inputs.VOCABULARY))

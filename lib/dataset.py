@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import artifact, provenance
+from lib import artifact, folders, provenance
 from lib.artifact import Manifest
 from lib.errors import MakegptError, UsageError
 from lib.shards import Tokens
@@ -53,7 +53,7 @@ def build(
         "train_tokens": train,
         "val_tokens": val,
     }
-    with artifact.replacing_folder(target, "dataset") as folder:
+    with folders.replacing_folder(target, "dataset") as folder:
         artifact.write_json(folder / FILE, description)
         manifest = provenance.manifest(
             "dataset",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib import artifact, certificate, checkpoint, inputs, model, pretrained, provenance, run, tokenizer
+from lib import artifact, certificate, checkpoint, folders, inputs, model, pretrained, provenance, run, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -26,7 +26,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
     Raises MakegptError where it is none that can be followed; UsageError where `target` holds something else.
     """
-    artifact.check_replaceable(target, "run")
+    folders.check_replaceable(target, "run")
     if (target / artifact.MANIFEST).exists() and not run.imported(artifact.read_manifest(target, "run")):
         raise UsageError(f"{target} holds a run that was trained here; choose another -o")
     files = pretrained.weight_files(source)
@@ -43,7 +43,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         facts, config = before, schema.build_section("model", schema.MEANT["model"] | before["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
     used = [*files, *([described, *map(source.joinpath, hugging_face.files(source))] if source.is_dir() else [])]
-    with artifact.replacing_folder(target, "run") as folder:
+    with folders.replacing_folder(target, "run") as folder:
         artifact.write_json(folder / run.CONFIG, {"model": asdict(config)})
         made.save(folder / tokenizer.FILE)
         checkpoint.save(folder / run.MODEL, tensors, facts)
@@ -103,10 +103,10 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
     """
     source = run.finished_manifest(folder)
     pretrained.check_expressible(run.read_config(folder), folder)
-    artifact.check_replaceable(target, "export")
+    folders.check_replaceable(target, "export")
     trained = run.load(folder, torch.device("cpu"))
     made = trained.tokenizer
-    with artifact.replacing_folder(target, "export") as beside:
+    with folders.replacing_folder(target, "export") as beside:
         artifact.write_json(beside / pretrained.CONFIG, pretrained.as_theirs(trained.config, made.endoftext))
         pretrained.write(beside / pretrained.WEIGHTS, dict(trained.model.named_parameters()), trained.config)
         for name, content in (hugging_face.as_theirs(made) or {}).items():

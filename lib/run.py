@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, fields, files, lines, lock, model, provenance, samples, sessions, tokenizer
+from lib import artifact, checkpoint, fields, files, folders, lines, lock, model, provenance, samples, sessions, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -69,8 +69,7 @@ class Trained:
 def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
     """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
 
-    `weights`: "best", those that a finished run has published, or "last", those of the last saved state, of a run
-    that is still being trained too.
+    `weights`: "best", those a finished run has published, or "last", those of the last saved state, of an unfinished run too.
     """
     if weights == "best":
         path = folder / MODEL
@@ -175,7 +174,7 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        artifact.check_replaceable(self.folder, "run")
+        folders.check_replaceable(self.folder, "run")
         if (begun := self.begun()) and imported(begun):
             raise UsageError(f"{folder} holds imported weights; choose another -o, and begin with them by --init-from {folder}")
 

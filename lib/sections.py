@@ -143,15 +143,11 @@ def counting(subject: Subject) -> Html:
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
     made = table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
     told = verdict.sentences(found)
-    first, five = (number(100 * found[key], ".1f", _percent(error.get(key))) for key in ("top_1", "top_5"))
+    first, five = (number(100 * found[key], ".1f", error.get(key) and 100 * error[key]) for key in ("top_1", "top_5"))
     hits = (
         f" Its most probable token is right {first} % of the time, and the right one is among its five most probable {five} %."
     )
     return Html(element("p", told + hits, class_="verdict") + made + element("p", "± is the standard error.", class_="note"))
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
 
 
 def _row(name: str, scores: dict[str, Any], error: dict[str, Any], words: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from lib.config import ModelConfig, TrainConfig
 from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.precision import LossScale
+from lib.resume import ResumeState, inputs_of, look
 from lib.run import DIVERGED, LAST, METRICS, TIMINGS, RunFolder, State
 from lib.samples import Sampler
 from lib.tokenizer import Tokenizer
@@ -98,13 +99,13 @@ def train(
     run = RunFolder(folder)
     with ExitStack() as stack:
 
-        def look() -> _Found:
+        def look_locked() -> ResumeState:
             unlocked = stack.enter_context(run.locked())
-            found = _look(run, parameters, facts, dataset.texts(), used, train_config.max_steps, resume)
-            return replace(found, notices=[Notice(unlocked), *found.notices]) if unlocked else found
+            found = look(run, parameters, facts, dataset.texts(), used, train_config.max_steps, resume)
+            return replace(found, notices=[unlocked, *found.notices]) if unlocked else found
 
-        found = world.told(look)
-        yield from found.notices
+        found = world.told(look_locked)
+        yield from map(Notice, found.notices)
         if found.finished:
             return
         state, manifest = found.state, found.manifest
@@ -160,64 +161,6 @@ def _means_of(state: State) -> dict[str, Any]:
     return {"device": state.device, "threads": state.threads, "processes": state.processes, "precision": precision}
 
 
-@dataclass
-class _Found:
-    """What a run folder holds when a training begins: nothing, a training to go on with, or a finished one."""
-
-    notices: list[Notice]
-    finished: bool = False
-    manifest: artifact.Manifest | None = None
-    state: State | None = None
-
-
-def _look(
-    run: RunFolder,
-    parameters: dict[str, Any],
-    facts: dict[str, Any],
-    texts: list[str],
-    used: list[tuple[Path, str]],
-    max_steps: int,
-    resume: bool,
-) -> _Found:
-    """What is there to go on with. Its manifest names the inputs where they are now; that of a finished run is rewritten.
-
-    UsageError where it is a training on another text than `texts`, which would be lost.
-    """
-    manifest = run.begun() if resume else None
-    if manifest and (difference := beginning.first_difference(manifest, parameters, facts)):
-        if beginning.replaces_another_text(run, manifest, facts, texts):
-            raise UsageError(
-                f"{run.folder} holds a {'finished ' if run.finished() else ''}training on another text; "
-                "choose another -o, or replace it with --resume never"
-            )
-        return _Found([Notice(f"{run.folder} was made with other parameters ({difference}); beginning anew")])
-    moved: list[Path] = []
-    if manifest:
-        manifest, moved = _where_now(run.folder, manifest, used)
-    if manifest and run.finished() and beginning.as_published(run.folder, manifest):
-        if moved:
-            run.record(manifest)
-        result = f"what it was made from is now recorded at {', '.join(map(str, moved))}" if moved else "nothing to do"
-        return _Found([Notice(f"{run.folder} is finished already with these parameters; {result}")], finished=True)
-    state = run.load_state() if manifest else None
-    notices = [Notice(f"going on after step {state.step} of {max_steps}")] if state else []
-    return _Found(notices, manifest=manifest, state=state)
-
-
-def _inputs(folder: Path, used: list[tuple[Path, str]]) -> dict[str, Any]:
-    """The inputs of a run in `folder` as its manifest names them; the first is the dataset."""
-    return {artifact.place(each, folder): {"identity": identity} for each, identity in used}
-
-
-def _where_now(folder: Path, manifest: artifact.Manifest, used: list[tuple[Path, str]]) -> tuple[artifact.Manifest, list[Path]]:
-    """The run's manifest with the artifacts `used` where they are now, and those that were elsewhere."""
-    inputs = _inputs(folder, used)
-    if manifest["inputs"].keys() == inputs.keys() or list(manifest["inputs"].values()) != list(inputs.values()):
-        return manifest, []
-    moved = [each for each, place in zip((each for each, _ in used), inputs, strict=True) if place not in manifest["inputs"]]
-    return manifest | {"inputs": inputs}, moved
-
-
 def _manifest(
     folder: Path,
     trainer: Trainer,
@@ -235,7 +178,7 @@ def _manifest(
         "run",
         "train",
         parameters=parameters,
-        inputs=_inputs(folder, used),
+        inputs=inputs_of(folder, used),
         outputs={},
         facts=found,
         started=session["started"],

@@ -6,22 +6,25 @@ interrupted. A stage reads, makes one call into `lib` and writes. It never impor
 
 import dataclasses
 import errno
-import io
-import logging
 import os
 import signal
 import sys
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Iterator, NamedTuple, NoReturn, Sequence, TypeVar
+from typing import Any, Callable, NoReturn, Sequence, TypeVar
 
 import click
 
 from lib import artifact, files, params, text
 from lib import config as schema
 from lib.config import Config
-from lib.errors import MakegptError, PassedOver, UsageError
+from lib.errors import MakegptError, UsageError
+from stages.shared.streams import (
+    open_what_is_closed,
+    printable,
+    saying_what_is_passed_over,
+    silence_other_packages,
+    write_any_character,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,17 +42,17 @@ class Stage(click.Command):
         """Do the stage, as click would, and leave with its exit code."""
         words = list(sys.argv[1:] if args is None else args)
         code = 0
-        _open_what_is_closed()
-        _write_any_character()
+        open_what_is_closed()
+        write_any_character()
         if "--debug" not in words:
-            _silence_other_packages()
+            silence_other_packages()
         # OpenMP's threads spin a moment between two operations and then sleep: a small model's step takes three quarters of the
         # time it takes with threads that sleep at once, and where a core is busy elsewhere a step of gpt_balanced takes four
         # fifths of what it takes with threads that spin for long (bench/threads.py). Read when torch is imported.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
-            with _saying_what_is_passed_over(), self.make_context(self.name, words, **extra) as context:
+            with saying_what_is_passed_over(say), self.make_context(self.name, words, **extra) as context:
                 self.invoke(context)
             sys.stdout.flush()
         except click.exceptions.Exit as exit:  # --help has been given
@@ -84,53 +87,7 @@ class Stage(click.Command):
     def _complain(self, message: str) -> None:
         line = " ".join(message.split("\n")).strip()
         process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        click.echo(_printable(f"{self.name}{process}: error: {line}"), err=True)
-
-
-def _printable(line: str) -> str:
-    """The same line, with an escape for each byte of a name that is no UTF-8."""
-    return line.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@contextmanager
-def _saying_what_is_passed_over() -> Iterator[None]:
-    """Tell in a line, once, of a file here that has the name of one of ours; all other warnings stay Python's."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, PassedOver):
-                say(str(message))
-            else:
-                others(message, category, *rest, **more)
-
-        warnings.simplefilter("once", PassedOver)
-        warnings.showwarning = show
-        yield
-
-
-def _open_what_is_closed() -> None:
-    """Give a stage that was started with a standard stream closed an empty one."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open as long as the process
-
-
-def _write_any_character() -> None:
-    """Have stdout, which is data, be UTF-8 whatever the environment says, and neither it nor stderr refuse a character.
-
-    What is no Unicode (a part of a file's name, say), and what a terminal of another encoding cannot show, is an escape.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            utf8 = stream is sys.stdout and not stream.isatty()
-            stream.reconfigure(encoding="utf-8" if utf8 else stream.encoding, errors="backslashreplace")
-
-
-def _silence_other_packages() -> None:
-    """Show no warnings and log lines of other packages (torch, matplotlib): they name source files, and no stage gives any."""
-    warnings.showwarning = lambda *_, **__: None
-    logging.lastResort = logging.NullHandler()
+        click.echo(printable(f"{self.name}{process}: error: {line}"), err=True)
 
 
 def _defect(error: Exception) -> str:
@@ -226,7 +183,9 @@ def _check_output(options: list[click.Parameter], given: dict[str, Any]) -> None
     output = given.get("output")
     if output is None or str(output) == "-":
         return
-    named = [given[str(option.name)] for option in options if isinstance(option.type, click.Path) and option.name != "output"]
+    named = [
+        given.get(str(option.name)) for option in options if isinstance(option.type, click.Path) and option.name != "output"
+    ]
     words = [word for value in named if value is not None for word in (value if isinstance(value, tuple) else (value,))]
     artifact.check_output(output, (Path(word) for word in words if str(word) != "-"))
 
@@ -281,7 +240,7 @@ def _parameter_option(section: str, key: str) -> ParameterOption:
 def say(line: str) -> None:
     """Talk on stderr, unless --quiet was given."""
     if not click.get_current_context().meta.get("quiet"):
-        click.echo(_printable(line), err=True)
+        click.echo(printable(line), err=True)
 
 
 def be_quiet() -> None:
@@ -298,39 +257,6 @@ device_option = click.option(
     help="Where to compute; auto takes cuda, then mps, then cpu.",
 )
 
-
-class Weights(NamedTuple):
-    """Which weights of a run to take, and in which numbers."""
-
-    saved: str = "best"
-    format: str = "float32"
-
-
-class _WeightsType(click.ParamType[Weights]):
-    name = "weights"
-    _words: ClassVar[dict[str, tuple[str, ...]]] = {"saved": ("best", "last"), "format": ("float32", "bfloat16", "int8")}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Weights:
-        if isinstance(value, Weights):
-            return value
-        chosen: dict[str, str] = {}
-        for word in str(value).split(","):
-            kind = next((kind for kind, words in self._words.items() if word in words), None)
-            if kind is None or kind in chosen:
-                known = " and ".join(" or ".join(words) for words in self._words.values())
-                self.fail(f"{value!r} is not right; {known}, with a comma between, would do", param, ctx)
-            chosen[kind] = word
-        return Weights(**chosen)
-
-
-weights_option = click.option(
-    "--weights",
-    type=_WeightsType(),
-    default="best,float32",
-    show_default=True,
-    metavar="WORDS",
-    help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
-)
 
 #: A text, or a file of prompts, that may come on stdin too.
 text_path = click.Path(path_type=str, allow_dash=True)

@@ -10,10 +10,11 @@ import click
 from lib import artifact, files
 from lib.config import Config
 from lib.errors import UsageError
-from stages import Weights, device_option, output_file_option, say, stage, text_path, weights_option
+from stages import device_option, output_file_option, say, stage, text_path
 from stages.shared import tokens
 from stages.shared.progress import progress
 from stages.shared.terminal import coloured
+from stages.shared.weights import Weights, weights_option
 
 
 @stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))

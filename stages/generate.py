@@ -13,17 +13,9 @@ from lib import artifact, files
 from lib.config import Config
 from lib.errors import MakegptError, UsageError
 from lib.text import check_word, read_line
-from stages import (
-    Weights,
-    check_one_value,
-    device_option,
-    output_file_option,
-    say,
-    stage,
-    text_path,
-    weights_option,
-)
+from stages import check_one_value, device_option, output_file_option, say, stage, text_path
 from stages.shared import terminal, tokens
+from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
     from lib.continuation import Continuation, Prompt

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import artifact, provenance
+from lib import artifact, folders, provenance
 from lib.errors import MakegptError, UsageError
 
 
@@ -29,7 +29,7 @@ def names(folder: Path) -> list[str]:
 
 def made(path: Path, kind: str = "tokens", content: bytes = b"ids") -> Path:
     """A small artifact of `kind` at `path`."""
-    with artifact.replacing_folder(path, kind) as folder:
+    with folders.replacing_folder(path, kind) as folder:
         (folder / "a.bin").write_bytes(content)
         files = artifact.files_of(folder, ["a.bin"])
         manifest = provenance.manifest(kind, "stage", parameters={}, inputs={}, outputs=files, facts={}, started="")
@@ -48,7 +48,7 @@ def fail_writing(path: Path, error: BaseException) -> None:
 
 
 def fail_filling(path: Path, error: BaseException) -> None:
-    with artifact.replacing_folder(path, "tokens") as folder:
+    with folders.replacing_folder(path, "tokens") as folder:
         (folder / "a.bin").write_bytes(b"half")
         raise error
 
@@ -98,7 +98,7 @@ def test_newlines_and_characters_are_written_as_they_are(tmp_path: Path) -> None
 
 
 def test_a_folder_is_there_when_the_work_ends_well_and_not_before(tmp_path: Path) -> None:
-    with artifact.replacing_folder(tmp_path / "deep" / "out", "tokens") as folder:
+    with folders.replacing_folder(tmp_path / "deep" / "out", "tokens") as folder:
         (folder / "a").write_bytes(b"a")
         assert not (tmp_path / "deep" / "out").exists()
     assert names(tmp_path / "deep") == ["out"]
@@ -274,3 +274,17 @@ def test_a_manifest_tells_versions_times_and_command(tmp_path: Path) -> None:
     assert found["versions"].keys() >= {"python", "torch", "commit", "dirty"}
     assert found["ended"] >= "2024"
     assert found["command"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "dataset", ".hidden"])
+def test_what_a_user_has_put_into_an_artifact_is_not_lost_when_it_is_replaced(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "tokens"
+    for content in ("old", "new"):
+        with folders.replacing_folder(place, "tokens") as folder:
+            (folder / "a.npy").write_text(content)
+            manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "facts": {}}
+            artifact.write_json(folder / artifact.MANIFEST, manifest | {"outputs": artifact.files_of(folder, ["a.npy"])})
+    (place / name).mkdir()
+    with pytest.raises(UsageError, match=f"holds {name}, which is no part of tokens and would be lost; move it elsewhere"):
+        folders.replacing_folder(place, "tokens").__enter__()
+    assert (place / "a.npy").read_text() == "new"

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 import pytest
 
-from lib import artifact, files, lines, lock, provenance, run
+from lib import artifact, files, folders, lines, lock, provenance, run
 from lib.errors import MakegptError
 from tests.conftest import PROJECT, Here
 
@@ -271,7 +271,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[Any]
 
 def made(path: Path, content: bytes = b"ids") -> Path:
     """A small artifact at `path`."""
-    with artifact.replacing_folder(path, "tokens") as folder:
+    with folders.replacing_folder(path, "tokens") as folder:
         (folder / "a.bin").write_bytes(content)
         listed = artifact.files_of(folder, ["a.bin"])
         manifest = provenance.manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=listed, facts={}, started="")
@@ -425,7 +425,7 @@ def test_a_folder_half_filled_is_no_artifact_and_the_same_command_fills_it_again
     with pytest.raises(MakegptError, match=r"has no manifest\.json"):
         artifact.read_manifest(place, "tokens")
     with pytest.raises(MakegptError, match="holds tokens; choose another folder for a dataset"):
-        artifact.check_replaceable(place, "dataset")
+        folders.check_replaceable(place, "dataset")
     assert holds(made(place, b"third"), b"third")
 
 
@@ -451,10 +451,10 @@ MOUNTED = """
 mount -t tmpfs none "$1" && cd "$2" && exec "$3" -c '
 import sys
 from pathlib import Path
-from lib import artifact
+from lib import artifact, folders
 place = Path(sys.argv[1])
 for content in ("old", "new"):
-    with artifact.replacing_folder(place, "tokens") as folder:
+    with folders.replacing_folder(place, "tokens") as folder:
         (folder / content).write_text(content)
         manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "outputs": {}, "facts": {}}
         artifact.write_json(folder / artifact.MANIFEST, manifest)

@@ -170,5 +170,5 @@ def test_a_process_that_does_not_lead_makes_no_samples(small: Path, tokenizer: T
     at_work = trainer(small)
     made = sampler(at_work.model, tokenizer)
     made.line = lambda step, tokens: pytest.fail("it has no folder to write to")  # type: ignore[method-assign]
-    events = list(training._session(None, None, {}, at_work, made, {}, lambda: False))
+    events = list(training._steps(None, None, {}, at_work, made, {}, lambda: False))
     assert len(events) == 13

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 
 from lib import checkpoint, kernel, shards
 from lib.errors import MakegptError
-from stages import _silence_other_packages, _write_any_character
 from stages.shared import terminal
+from stages.shared.streams import silence_other_packages, write_any_character
 from tests.conftest import PROJECT, TINY, Here, Stage
 
 
@@ -139,7 +139,7 @@ def test_warnings_and_log_lines_of_other_packages_never_reach_stderr(capsys: pyt
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            _silence_other_packages()
+            silence_other_packages()
             warnings.warn("Glyph 128512 missing from font", stacklevel=1)
             logging.getLogger("matplotlib").warning("Matplotlib created a temporary cache directory")
     finally:
@@ -212,7 +212,7 @@ def test_what_a_terminal_cannot_show_is_an_escape_and_a_pipe_gets_utf_8(monkeypa
     for kind, expected in ((Terminal, b"\\u20ac\xe9\\udcff"), (io.TextIOWrapper, "€é\\udcff".encode())):
         out = kind(io.BytesIO(), encoding="latin-1")
         monkeypatch.setattr(sys, "stdout", out)
-        _write_any_character()
+        write_any_character()
         out.write("€é\udcff")
         out.flush()
         assert out.buffer.getvalue() == expected  # type: ignore[attr-defined]
