@@ -217,7 +217,7 @@ def memorisation(subject: Subject) -> Html:
 
 def _share(one: dict[str, Any], length: str) -> str:
     share = one["share_new"].get(length)
-    return number(_percent(share), ".1f") + ("" if share is None else " %")
+    return number(None if share is None else 100 * share, ".1f") + ("" if share is None else " %")
 
 
 def origins(subject: Subject) -> Html:
