@@ -108,6 +108,8 @@ def test_a_folder_is_there_when_the_work_ends_well_and_not_before(tmp_path: Path
 def test_a_folder_of_the_same_kind_is_replaced_whole(tmp_path: Path) -> None:
     path = made(tmp_path / "out", content=b"old")
     (path / "left.npy").write_bytes(b"a shard that the new one has not")
+    manifest = artifact.read_manifest(path, "tokens")
+    artifact.write_json(path / artifact.MANIFEST, manifest | {"outputs": artifact.files_of(path, ["a.bin", "left.npy"])})
     made(path, content=b"new")
     assert names(path) == ["a.bin", "manifest.json"]
     assert (path / "a.bin").read_bytes() == b"new"

@@ -125,10 +125,10 @@ def test_no_place_for_temporary_files_is_not_called_a_missing_compiler(
     assert "No usable temporary directory" in str(kernel.missing())
 
 
-def test_a_figure_without_a_home_says_nothing(tmp_path: Path, stage: Stage) -> None:
+def test_a_figure_without_a_home_says_nothing(tmp_path: Path, command: Stage) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "OMP_NUM_THREADS": "1"}
     words = ["schedule", "--config", "debug", "-o", tmp_path / "x.png", "--width", 1.5, "--height", 1]
-    assert stage("plot", *words, env=env).stderr == ""
+    assert command("plot", *words, env=env).stderr == ""
 
 
 # Warnings and sizes of figures.
