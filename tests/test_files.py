@@ -456,8 +456,8 @@ place = Path(sys.argv[1])
 for content in ("old", "new"):
     with folders.replacing_folder(place, "tokens") as folder:
         (folder / content).write_text(content)
-        manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "outputs": {}, "facts": {}}
-        artifact.write_json(folder / artifact.MANIFEST, manifest)
+        manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "facts": {}}
+        artifact.write_json(folder / artifact.MANIFEST, manifest | {"outputs": artifact.files_of(folder, [content])})
 assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "new"]
 ' "$1"
 """

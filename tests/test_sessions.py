@@ -122,7 +122,7 @@ def test_a_finished_run_is_told_where_its_dataset_is_now(copied: Path, here: Her
 
 
 def rebuild(folder: Path, here: Here) -> None:
-    here("build-dataset", folder / "elsewhere", "-o", folder / "dataset", *CONFIG)
+    here("build-dataset", folder / "elsewhere", "-o", folder / "dataset", *CONFIG, "--val-fraction", "0.2")
 
 
 def retrain(folder: Path, here: Here) -> None:
@@ -180,7 +180,7 @@ def test_a_way_that_still_leads_to_the_dataset_is_gone(how: str, copied: Path, h
 
 
 def test_another_dataset_in_the_place_of_a_runs_own_is_not_taken_for_it(copied: Path, here: Here) -> None:
-    here("build-dataset", copied / "tokens", "-o", copied / "dataset", *CONFIG, "--val-fraction", "0.2")
+    here("build-dataset", copied / "tokens", "-o", copied / "dataset", *CONFIG, "--val-fraction", "0.3")
     assert "has changed since" in here("evaluate", copied / "run", code=1).err
     here("evaluate", copied / "run", copied / "dataset", "-o", copied / "named.json")
 
