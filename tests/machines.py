@@ -65,8 +65,8 @@ def settings() -> dict[str, dict[str, str]]:
         "kernel-avx2": {"CXX": NO_AVX512},
         "kernel-plain": {"CXX": NO_AVX},
         "threads-1": {"OMP_NUM_THREADS": "1"},
-        "threads-2": {"OMP_NUM_THREADS": "2"},
-        "oldest": plain | numpy | libm | mkl | {"OPENBLAS_CORETYPE": "Nehalem", "CXX": NO_AVX, "OMP_NUM_THREADS": "2"},
+        "threads-2": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},  # two workers of two threads: none may spin
+        "oldest": plain | numpy | libm | mkl | {"OPENBLAS_CORETYPE": "Nehalem", "CXX": NO_AVX, "OMP_NUM_THREADS": "1"},
     }
     if platform.machine() not in ("x86_64", "AMD64"):  # these names are of x86 processors
         found = {name: chosen for name, chosen in found.items() if name in ("unset", "torch-default", "threads-1", "threads-2")}
