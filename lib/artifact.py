@@ -108,7 +108,7 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     found = (folder / name).resolve()
     kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
     if not (found / MANIFEST).is_file():
-        raise MakegptError(f"the {kind} that {folder} was made from is not at {found} any more; {advice}")
+        raise MakegptError(f"{folder} was made from {article(kind)} at {found}, which is not there; {advice}")
     if identity(read_manifest(found, None)) != facts.get("identity"):
         raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
     return found

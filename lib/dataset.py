@@ -89,7 +89,7 @@ class Dataset:
         self.tokenizer_identity: str = description["tokenizer"]
         self.windows = count_windows(self.train_tokens, self.context_length, self.stride)
         self.tokens = Tokens(
-            artifact.input_folder(self.folder, self.manifest, f"`{self._rebuild()}` records where they are now")
+            artifact.input_folder(self.folder, self.manifest, f"`{self._rebuild()}` builds it on the right TOKENS again")
         )
 
     def _rebuild(self) -> str:

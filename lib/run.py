@@ -138,7 +138,7 @@ def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     if found[-1]["to_step"] is not None:
         return found
     if MODEL in manifest["outputs"]:
-        return sessions.ended_at(found, manifest["parameters"]["train"]["max_steps"], manifest.get("ended"))
+        return sessions.ended_at(found, manifest["parameters"].get("train", {}).get("max_steps", 0), manifest.get("ended"))
     saved = folder / LAST / STATE
     step = artifact.read_json(saved).get("step", 0) if saved.is_file() else 0
     return [*found[:-1], found[-1] | {"to_step": step}]

@@ -212,7 +212,9 @@ def test_tokens_that_changed_are_refused_with_what_to_run(tmp_path: Path) -> Non
     tokens = tokens_of(tmp_path, places(50))
     built(tokens, tmp_path / "dataset")
     tokens_of(tmp_path, places(60))
-    with pytest.raises(MakegptError, match=r"was built from other tokens.*run `build-dataset .*tokens -o .*dataset` again"):
+    with pytest.raises(
+        MakegptError, match=r"has changed since .* was made from it; `build-dataset TOKENS -o .*dataset .*` builds it"
+    ):
         Dataset(tmp_path / "dataset")
 
 
@@ -229,7 +231,7 @@ def test_tokens_that_are_gone_or_damaged_are_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(MakegptError, match=r"shard-00000\.npy is damaged"):
         Dataset(tmp_path / "dataset")
     shutil.rmtree(tokens)
-    with pytest.raises(MakegptError, match=r"tokens does not exist"):
+    with pytest.raises(MakegptError, match=r"was made from tokens at .*, which is not there; `build-dataset TOKENS -o"):
         Dataset(tmp_path / "dataset")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import artifact, laboratory, references, reproduction
+from lib import artifact, laboratory, params, references, reproduction
 from lib.config import MEANT
 from lib.errors import UsageError
 from lib.laboratory import CHECKS, Laboratory
@@ -111,6 +111,7 @@ def test_a_number_that_is_none_agrees_with_nothing() -> None:
 def trained(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Laboratory:
     """A laboratory with the small run, and a params.yaml that has its config by the name of `tiny`."""
     config = "  tiny:\n    like: debug\n    train:\n      max_steps: 12\n      eval_interval: 4\n      batch_size: 4\n"
+    config += "    build-dataset:\n      val_fraction: 0.2\n"
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("configs:\n", f"configs:\n{config}", 1)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     (tmp_path / "data").mkdir()
@@ -233,6 +234,7 @@ def test_a_row_that_is_not_right_is_refused(written: str, says: str, tmp_path: P
 def test_a_text_that_is_not_there_is_told(lab: Laboratory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(params, "candidates", lambda name: [Path(name)] * 3)  # the project's own data/ may have it
     found = outcome(ROWS["verdict-words"], Laboratory(tmp_path))
     assert found.reason == "data/the_verdict.txt is not there; get it with `fetch the_verdict`"
 

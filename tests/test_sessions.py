@@ -131,8 +131,8 @@ def retrain(folder: Path, here: Here) -> None:
 
 #: What moved, a command that needs it, what it says then (None: it goes on without), what mends it.
 MOVED: list[tuple[str, list[str], str | None, Any]] = [
-    ("tokens", ["evaluate", "run", "--set", "evaluate.passages=0"], "records where they are now", rebuild),
-    ("tokens", ["train", "dataset", "-o", "run2", *TRAIN], "records where they are now", rebuild),
+    ("tokens", ["evaluate", "run", "--set", "evaluate.passages=0"], "builds it on the right TOKENS again", rebuild),
+    ("tokens", ["train", "dataset", "-o", "run2", *TRAIN], "builds it on the right TOKENS again", rebuild),
     ("tokens", ["inspect", "dataset", "--verify"], None, rebuild),
     ("tokens", ["evaluate", "run", "--text", "play.txt"], None, rebuild),
     ("dataset", ["evaluate", "run", "--set", "evaluate.passages=0"], "name it: `evaluate", retrain),

@@ -133,7 +133,7 @@ def test_how_often_the_state_is_saved_changes_nothing(small: Path, tmp_path: Pat
 
 
 def test_the_published_weights_are_the_best_by_validation(small: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", small, config(learning_rate=0.2, eval_interval=2, warmup_steps=0, final_rate_fraction=1.0))
+    train(tmp_path / "run", small, config(learning_rate=0.3, eval_interval=2, warmup_steps=0, final_rate_fraction=1.0))
     lines = run.read_metrics(tmp_path / "run")[1:]
     losses = {line["step"]: line["val_loss"] for line in lines if line["val_loss"] is not None}
     best = min(losses, key=lambda step: losses[step])
