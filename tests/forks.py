@@ -20,7 +20,16 @@ from typing import Any, NoReturn
 
 PROJECT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-_SLOW_TO_LOAD = ("torch", "numpy", "tiktoken", "safetensors.torch", "matplotlib.figure", "lib.training", "lib.plots")
+_SLOW_TO_LOAD = (
+    "torch",
+    "torch._dynamo",
+    "numpy",
+    "tiktoken",
+    "safetensors.torch",
+    "matplotlib.figure",
+    "lib.training",
+    "lib.plots",
+)
 
 
 class Server:

@@ -116,9 +116,9 @@ def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_falls_to_one_at_le
 
 
 def test_float16_goes_on_with_its_scale_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
-    chosen = config(precision="float16")
+    chosen = config(precision="float16", max_steps=6, batch_size=2)
     train(tmp_path / "whole", small, chosen)
-    train(tmp_path / "run", small, chosen, stop_after=5)
+    train(tmp_path / "run", small, chosen, stop_after=3)
     state = run.read_state(tmp_path / "run")
     assert state is not None
     assert state.loss_scale is not None
