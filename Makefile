@@ -19,7 +19,7 @@ GPT2    := artifacts/runs/gpt2_small
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill test-browser lint format check wheel clean $(PIPELINE)
+.PHONY: help all why ladder comparison demo reproduce study study-check figures bench setup test test-kill test-fuzz test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -46,6 +46,7 @@ help:
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
+## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
@@ -170,6 +171,9 @@ test: | $(READY)
 
 test-kill: | $(READY)
 	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
+
+test-fuzz: | $(READY)
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
     ("errors", "provenance", "markup", "fields"),
-    ("yaml_reader",),
+    ("yaml_reader", "json_reader"),
     ("config",),
     ("params",),
     ("artifact", "references"),
@@ -26,7 +26,7 @@ LAYERS = (
     ("generation",),
     ("samples",),
     ("evaluation", "scores", "baselines", "compressors", "pretrained", "certificate"),
-    ("trainer",),
+    ("trainer", "state"),
     ("run", "clock"),
     ("beginning", "exchange", "stretch"),
     ("training",),

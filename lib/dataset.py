@@ -17,9 +17,15 @@ import numpy as np
 from lib import artifact, provenance
 from lib.artifact import Manifest
 from lib.errors import MakegptError, UsageError
+from lib.fields import POSITIVE, Fields, damaged
 from lib.shards import Tokens
 
 FILE = "dataset.json"
+
+_DESCRIPTION: Fields = {
+    **dict.fromkeys(("tokens", "tokenizer"), str),
+    **dict.fromkeys(("context_length", "stride", "train_tokens", "val_tokens", "vocab_size"), POSITIVE),
+}
 
 
 def build(
@@ -83,6 +89,8 @@ class Dataset:
         self.manifest = artifact.read_manifest(self.folder, "dataset")
         artifact.verify(self.folder, self.manifest["outputs"])
         description = artifact.read_json(self.folder / FILE)
+        if (place := damaged(description, _DESCRIPTION)) is not None:
+            raise MakegptError(f"{self.folder / FILE} is damaged at {place or 'its beginning'}; build the dataset again")
         self.context_length: int = description["context_length"]
         self.stride: int = description["stride"]
         self.train_tokens: int = description["train_tokens"]
@@ -96,6 +104,9 @@ class Dataset:
                 f"{self.folder} was built from other tokens than {self.tokens.folder.resolve()} holds now; "
                 f"run `build-dataset {os.path.relpath(self.tokens.folder.resolve())} -o {self.folder}` again"
             )
+
+        if self.train_tokens + self.val_tokens != len(self.tokens) or self.windows < 1:
+            raise MakegptError(f"{self.folder / FILE} does not fit its {len(self.tokens)} tokens; build the dataset again")
 
     def identity(self) -> str:
         """A hash of the split, the windows and the tokens themselves."""

@@ -17,7 +17,7 @@ import click
 from lib import config as schema
 from lib import params
 from lib.config import Config
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError, one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -42,6 +42,8 @@ class Stage(click.Command):
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
+            if any("\0" in word for word in words):
+                raise UsageError("a NUL character cannot stand in a word of the command line")
             with self.make_context(self.name, words, **extra) as context:
                 self.invoke(context)
             sys.stdout.flush()
@@ -75,7 +77,7 @@ class Stage(click.Command):
         sys.exit(code)
 
     def _complain(self, message: str) -> None:
-        line = " ".join(message.split("\n")).strip()
+        line = one_line(message)
         process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         click.echo(f"{self.name}{process}: error: {line}", err=True)
 
