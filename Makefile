@@ -23,7 +23,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines \
-        test-faults test-browser lint format check wheel clean $(PIPELINE)
+        test-faults test-fuzz test-browser lint format check wheel clean $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -79,6 +79,7 @@ help:
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-faults    every stage with each of its writes failing once, and killed at each; half an hour on 2 cores
+## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
@@ -208,6 +209,9 @@ test-machines: | $(READY)
 
 test-faults: | $(READY)
 	FAULTS=long $(BIN)/python -m pytest -s -rs tests/faults
+
+test-fuzz: | $(READY)
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 #: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
 LAYERS = (
     ("errors", "provenance", "markup", "svg", "fields", "gutenberg"),
-    ("yaml_reader", "files"),
+    ("yaml_reader", "json_reader", "files"),
     ("config", "sessions"),
     ("params",),
     ("artifact", "references"),
@@ -28,7 +28,7 @@ LAYERS = (
     ("generation",),
     ("samples",),
     ("evaluation", "scores", "baselines", "compressors", "pretrained", "certificate"),
-    ("trainer",),
+    ("trainer", "state"),
     ("run", "clock"),
     ("beginning", "exchange", "stretch"),
     ("resume",),

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, Iterable
 
-from lib import files
+from lib import fields, files, json_reader
 from lib.errors import MakegptError, UsageError
 from lib.files import replacing as replacing
 
@@ -88,11 +88,11 @@ def write_json(path: Path, data: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; MakegptError where it is missing or damaged."""
     try:
-        return json.loads(path.read_bytes())
+        return json_reader.load(path)
     except FileNotFoundError:
         raise MakegptError(f"{path} is missing") from None
-    except ValueError:
-        raise MakegptError(f"{path} is damaged: not valid JSON; make the folder {path.parent} again") from None
+    except ValueError as error:
+        raise MakegptError(f"{path} is damaged: {error}; make the folder {path.parent} again") from None
 
 
 def place(target: Path, folder: Path) -> str:
@@ -135,8 +135,8 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {needed}: {again}")
     found = read_json(folder / MANIFEST)
-    if not _is_manifest(found):
-        raise MakegptError(f"{folder / MANIFEST} is damaged: it names no artifact; make the folder again")
+    if (problem := _problem(found)) is not None:
+        raise MakegptError(f"{folder / MANIFEST} is damaged: {problem}; make the folder again")
     if kind is not None and found["artifact"] != kind:
         if (found["artifact"], kind) == ("export", "run"):
             again = f"make one of it with `import-weights {folder} -o RUN`"
@@ -144,10 +144,28 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     return found
 
 
-def _is_manifest(found: Any) -> bool:
+def _problem(found: Any) -> str | None:
+    """Why `found` is no manifest that its readers can rely on; None where it is one."""
     if not isinstance(found, dict) or found.get("artifact") not in list(MAKERS):
-        return False
-    return all(isinstance(found.get(key), dict) for key in ("parameters", "inputs", "outputs", "facts"))
+        return "it names no artifact"
+    if (place := fields.damaged(found, _MANIFEST)) is not None:
+        return f"{place} is missing or not as it was written"
+    if odd := [name for name in found["outputs"] if Path(name).name != name or name in ("", "..") or "\0" in name]:
+        return f"it lists {odd[0]!r}, which is no file of this folder"
+    if any("\0" in name for name in found["inputs"]) or (found["artifact"] == "dataset" and not found["inputs"]):
+        return "it does not say what it was made from"
+    return None
+
+
+#: What is relied on in every manifest. A name or a command may hold bytes that are no UTF-8, as escapes.
+_MANIFEST: fields.Fields = {
+    "parameters": dict,
+    "inputs": {"*": dict},
+    "outputs": {"*": {"bytes": fields.COUNT, "sha256": str}},
+    "facts": dict,
+    "versions?": dict,
+    "sessions?": [{"from_step": fields.COUNT, "to_step?": fields.COUNT, "versions?": dict}],
+}
 
 
 def verify(folder: Path, listed: dict[str, dict[str, Any]]) -> None:

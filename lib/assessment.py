@@ -14,7 +14,7 @@ from lib.config import EvaluateConfig, GenerateConfig
 from lib.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluation import OnTokens, each_prediction, predictions
-from lib.fields import NUMBER, Fields, damaged
+from lib.fields import COUNT, NUMBER, POSITIVE, Fields, damaged
 from lib.run import Trained
 from lib.scores import Sums, difference, scores, scores_with_errors, share
 from lib.shards import Readable
@@ -252,7 +252,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 _SCORES: dict[str, Any] = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}
 _ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
-_COPIED = {"tokens": int, "longest_run": int, "share_new": {"*": NUMBER | None}, "passage?": str}
+_COPIED = {"tokens": COUNT, "longest_run": COUNT, "share_new": {"*": NUMBER | None}, "passage?": str}
 
 _LEAD = {"loss": NUMBER, "standard_error": NUMBER | None, "blocks": int, "significant": bool | None}
 
@@ -261,15 +261,15 @@ _EVALUATION: Fields = _SCORES | {
     "model_sha256": str,
     "weights": {"saved": str, "format": str},
     "split": str,
-    "tokens": int,
-    "bytes": int,
+    "tokens": POSITIVE,
+    "bytes": COUNT,
     "text_sha256": str,
-    "blocks": int,
+    "blocks": POSITIVE,
     "top_1": NUMBER,
     "top_5": NUMBER,
     "standard_error": _ERRORS,
-    "sliding?": _SCORES | {"stride": int, "standard_error": _ERRORS},
+    "sliding?": _SCORES | {"stride": POSITIVE, "standard_error": _ERRORS},
     "baselines": {"*": _SCORES | {"ahead_of_model?": _LEAD}},
-    "loss_by_position": [{"from": int, "to": int, "loss": NUMBER}],
+    "loss_by_position": [{"from": POSITIVE, "to": POSITIVE, "loss": NUMBER}],
     "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
 }

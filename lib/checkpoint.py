@@ -13,8 +13,10 @@ from typing import Any, Iterator, Mapping
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lib import artifact
+from lib import artifact, json_reader, model
+from lib.config import ModelConfig
 from lib.errors import MakegptError
+from lib.model import LanguageModel
 
 _KEY = "makegpt"
 _NAMED = 8  # tensors that an error names; of more it tells how many
@@ -107,15 +109,41 @@ def read_facts(path: Path) -> dict[str, Any]:
     if written is None:
         raise MakegptError(f"{path} was not written by this program: its metadata lacks {_KEY!r}")
     try:
-        return dict(json.loads(written))
-    except (ValueError, TypeError):
-        raise MakegptError(f"{path} is damaged: the facts in its metadata cannot be read") from None
+        facts = json_reader.loads(written)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise MakegptError(f"{path} is damaged: the facts in its metadata cannot be read")
+    return facts
+
+
+def build(config: ModelConfig, path: Path, device: torch.device) -> LanguageModel:
+    """The model of `config` with the weights in the file `path`; MakegptError where they do not fit.
+
+    A configuration may claim any size, so it is held against the file before memory is taken for it.
+    """
+    with opened(path) as file:
+        check_size(config, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+    built = model.build(config, device)
+    fill(built, load(path)[0], path)
+    return built
+
+
+def check_size(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """MakegptError where the model of `config` has other tensors than those of `shapes`; nothing of its size is built."""
+    complaint = f"{path} does not fit the model in its config.json"
+    if config.n_layers > len(shapes):
+        raise MakegptError(f"{complaint}: {len(shapes)} tensors are no {config.n_layers} blocks")
+    wanted = _shapes(dict(model.build(config, "meta").named_parameters()))
+    check(wanted, shapes, complaint)
 
 
 def fill(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Copy `tensors` into the model's parameters; MakegptError names those that are missing, spare or of another shape."""
     wanted = dict(model.named_parameters())
     check(_shapes(wanted), _shapes(tensors), f"{path} does not fit the model in its config.json")
+    if odd := [name for name in wanted if tensors[name].dtype != torch.float32]:
+        raise MakegptError(f"{path} is damaged: {odd[0]} holds {tensors[odd[0]].dtype}, not torch.float32")
     with torch.no_grad():
         for name, weight in wanted.items():
             weight.copy_(tensors[name])

@@ -49,7 +49,7 @@ def _row(
     name: str, evaluation: dict[str, Any], scores: dict[str, Any], parameters: int | None = None, seconds: float | None = None
 ) -> Row:
     about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"], evaluation["text_sha256"])
-    return Row(name, *about, scores["loss"], scores["perplexity"], scores["bits_per_byte"], parameters, seconds)
+    return Row(name, *about, scores["loss"], scores.get("perplexity"), scores.get("bits_per_byte"), parameters, seconds)
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -65,11 +65,11 @@ FIXED_BY_KIND: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     kind: str = parameter("the model's design", one_of=tuple(FIXED_BY_KIND))
-    vocab_size: int | None = parameter("distinct tokens, V (null: the tokenizer's)", at_least=1)
-    context_length: int = parameter("tokens the model sees at once, T", at_least=1)
-    emb_dim: int = parameter("width of the embeddings and of every block, C (bigram: none)", at_least=1)
+    vocab_size: int | None = parameter("distinct tokens, V (null: the tokenizer's)", at_least=1, at_most=2**32)
+    context_length: int = parameter("tokens the model sees at once, T", at_least=1, at_most=2**20)
+    emb_dim: int = parameter("width of the embeddings and of every block, C (bigram: none)", at_least=1, at_most=2**28)
     n_heads: int = parameter("attention heads a block, H", at_least=1)
-    n_layers: int = parameter("transformer blocks", at_least=1)
+    n_layers: int = parameter("transformer blocks", at_least=1, at_most=4096)
     drop_rate: float = parameter("probability of dropping an activation in training", at_least=0.0, at_most=0.999)
     qkv_bias: bool = parameter("biases in the query, key and value projections")
     tie_weights: bool = parameter("one matrix for the token embedding and the output head")
@@ -229,7 +229,11 @@ def build_section(name: str, values: Any, source: str) -> Any:
         raise UsageError(f"{source}: unknown parameter {name}.{unknown[0]}; {nearest(unknown[0], known)}")
     if missing := sorted(set(known) - set(values)):
         raise UsageError(f"{source}: {name}.{missing[0]} is missing")
-    return cls(**{key: coerce(known[key], values[key], f"{source}: {name}.{key}") for key in known})
+    read = {key: coerce(known[key], values[key], f"{source}: {name}.{key}") for key in known}
+    try:
+        return cls(**read)
+    except UsageError as error:  # an impossible combination
+        raise UsageError(f"{source}: {error}") from None
 
 
 def coerce(spec: Any, value: Any, where: str) -> Any:

@@ -209,6 +209,8 @@ def _words(stdin: BinaryIO) -> Iterator[list[bytes]]:
         data = held + data
         words = data.split()
         held = b"" if data[-1:].isspace() else words.pop()
+        if len(held) > _LONGEST_ID:
+            words.append(held)  # what is no id is refused before it fills the memory
         yield words
     yield [held] if held else []
 

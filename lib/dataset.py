@@ -17,9 +17,15 @@ import numpy as np
 from lib import artifact, folders, provenance
 from lib.artifact import Manifest
 from lib.errors import MakegptError, UsageError
+from lib.fields import POSITIVE, Fields, damaged
 from lib.shards import Tokens
 
 FILE = "dataset.json"
+
+_DESCRIPTION: Fields = {
+    **dict.fromkeys(("tokens", "tokenizer"), str),
+    **dict.fromkeys(("context_length", "stride", "train_tokens", "val_tokens", "vocab_size"), POSITIVE),
+}
 
 
 def build(
@@ -81,6 +87,8 @@ class Dataset:
         self.manifest = artifact.read_manifest(self.folder, "dataset")
         artifact.verify(self.folder, self.manifest["outputs"])
         description = artifact.read_json(self.folder / FILE)
+        if (place := damaged(description, _DESCRIPTION)) is not None:
+            raise MakegptError(f"{self.folder / FILE} is damaged at {place or 'its beginning'}; build the dataset again")
         self.context_length: int = description["context_length"]
         self.stride: int = description["stride"]
         self.train_tokens: int = description["train_tokens"]
@@ -91,6 +99,8 @@ class Dataset:
         self.tokens = Tokens(
             artifact.input_folder(self.folder, self.manifest, f"`{self._rebuild()}` builds it on the right TOKENS again")
         )
+        if self.train_tokens + self.val_tokens != len(self.tokens) or self.windows < 1:
+            raise MakegptError(f"{self.folder / FILE} does not fit its {len(self.tokens)} tokens; build the dataset again")
 
     def _rebuild(self) -> str:
         """The command that builds the same dataset over the same tokens, wherever they are."""

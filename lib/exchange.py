@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lib import artifact, certificate, checkpoint, folders, inputs, model, pretrained, provenance, run, tokenizer
+from lib import artifact, certificate, checkpoint, fields, folders, inputs, model, pretrained, provenance, run, tokenizer
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
@@ -92,8 +92,9 @@ def _exported_facts(source: Path, made: Tokenizer) -> dict[str, Any] | None:
         artifact.verify(source, manifest["outputs"])
     except MakegptError:
         return None
-    facts: dict[str, Any] = manifest["facts"].get("checkpoint", {})
-    return facts if facts.get("tokenizer") == made.identity() else None
+    facts = manifest["facts"].get("checkpoint")
+    wanted = {"tokenizer": str, "model": dict}
+    return facts if fields.damaged(facts, wanted) is None and facts["tokenizer"] == made.identity() else None
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:

@@ -1,12 +1,27 @@
 """The fields of a JSON file that was read back: whether they are what its readers rely on."""
 
+from dataclasses import dataclass
 from types import UnionType
 from typing import Any
 
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in a range."""
+
+    at_least: int
+    at_most: int = 2**63 - 1
+
+    def holds(self, value: Any) -> bool:
+        return type(value) is int and self.at_least <= value <= self.at_most
+
+
 #: A type, [what each item is], or {name: what stands there}: a name that ends in "?" may be missing or null, "*" is every name.
-Fields = type | UnionType | list[Any] | dict[str, Any]
+Fields = type | UnionType | Whole | list[Any] | dict[str, Any]
 
 NUMBER = int | float
+COUNT = Whole(0)
+POSITIVE = Whole(1)
 
 
 def damaged(found: Any, wanted: Fields, at: str = "") -> str | None:
@@ -26,9 +41,18 @@ def damaged(found: Any, wanted: Fields, at: str = "") -> str | None:
             return at
         inner = [(str(number), value, wanted[0]) for number, value in enumerate(found)]
     else:
-        return None if isinstance(found, wanted) else at
+        return None if _is(found, wanted) else at
     places = (damaged(value, kind, _within(at, name)) for name, value, kind in inner)
     return next((place for place in places if place is not None), None)
+
+
+def _is(found: Any, wanted: type | UnionType | Whole) -> bool:
+    """Whether a value is of the type `wanted`; true and false are no numbers."""
+    if isinstance(wanted, Whole):
+        return wanted.holds(found)
+    if isinstance(found, bool):
+        return wanted is bool or (isinstance(wanted, UnionType) and bool in wanted.__args__)
+    return isinstance(found, wanted)
 
 
 def _within(at: str, name: str) -> str:

@@ -182,7 +182,10 @@ def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
 def _slots(input_name: str, name: str, template: str) -> str:
     """`template` with {name}, the file's path less its first folder, and {stem}, that less its ending."""
     inner = name.removeprefix(f"{input_name}/")
-    return template.format(name=inner, stem=inner.rpartition(".")[0] or inner)
+    filled = template.replace("{name}", inner).replace("{stem}", inner.rpartition(".")[0] or inner)
+    if "{" in filled or "}" in filled:
+        raise ValueError(f"{template!r} has other slots than {{name}} and {{stem}}")
+    return filled
 
 
 def _wheel_pattern(requirement: str) -> str:

@@ -1,17 +1,38 @@
 """What an artifact is, and its way back to the text it came from."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib import artifact, checkpoint, run, shards, tokenizer
 from lib.artifact import MANIFEST, Manifest
-from lib.errors import MakegptError
+from lib.errors import MakegptError, printable
 
 
-def describe(path: Path) -> dict[str, Any]:
+class Way(NamedTuple):
+    """The way back that led to an artifact: the folders made from it, and in how many ways it may go on so far."""
+
+    folders: tuple[Path, ...] = ()
+    branches: int = 1
+
+    def on(self, folder: Path, manifest: Manifest, before: Path) -> "Way":
+        """The way on from `folder` to `before`, one of its inputs; MakegptError where it goes in a circle, or has no end."""
+        folders = (*self.folders, folder.resolve())
+        branches = self.branches * sum("identity" in facts for facts in manifest["inputs"].values())
+        if before.resolve() in folders:
+            raise MakegptError(f"{before.resolve()} was made from itself, says its {MANIFEST}; it is damaged: make it again")
+        if len(folders) > _LONGEST or branches > _WIDEST:
+            raise MakegptError(f"{folders[0]} goes back over too many artifacts to follow; the {MANIFEST} of one is damaged")
+        return Way(folders, branches)
+
+
+_START = Way()
+_LONGEST, _WIDEST = 100, 10_000  # artifacts in a row, and side by side
+
+
+def describe(path: Path, made_into: Way = _START) -> dict[str, Any]:
     """The artifact at `path`, a folder or one of its files, as plain data: what it is, how it was made, from what.
 
-    Raises MakegptError where nothing is there, or nothing of ours.
+    Raises MakegptError where nothing is there, or nothing of ours. `made_into`: the folders that were made from it.
     """
     if not path.exists():
         raise MakegptError(f"{path} does not exist")
@@ -19,7 +40,7 @@ def describe(path: Path) -> dict[str, Any]:
         manifest = artifact.read_manifest(path, None)
         return _headline(path, manifest) | {
             "made_by": _made_by(path, manifest),
-            "from": [_origin(path, name, facts) for name, facts in manifest["inputs"].items()],
+            "from": [_origin(path, manifest, name, made_into) for name in manifest["inputs"]],
         }
     if path.suffix == ".safetensors":
         return _tensors(path)
@@ -55,15 +76,15 @@ def _made_by(path: Path, manifest: Manifest) -> dict[str, Any]:
     return {name: manifest[name] for name in names if name in manifest} | sessions
 
 
-def _origin(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+def _origin(folder: Path, manifest: Manifest, name: str, made_into: Way) -> dict[str, Any]:
     """One input of the artifact in `folder`: an artifact to be described in turn, or a text file."""
-    path = folder / name
+    path, facts = folder / name, manifest["inputs"][name]
     if "identity" not in facts:
         return {"path": name, "is": "text", **facts}
     if not (path / MANIFEST).is_file():
         return {"path": str(path), "is": "an artifact that is no longer there", **facts}
     changed = artifact.identity(artifact.read_manifest(path, None)) != facts["identity"]
-    return describe(Path(path.resolve())) | ({"changed_since": True} if changed else {})
+    return describe(Path(path.resolve()), made_into.on(folder, manifest, path)) | ({"changed_since": True} if changed else {})
 
 
 def _tensors(path: Path) -> dict[str, Any]:
@@ -73,7 +94,7 @@ def _tensors(path: Path) -> dict[str, Any]:
     return {"path": str(path), "is": "checkpoint", "numbers": numbers, "facts": facts, "tensors": shapes}
 
 
-def verify(path: Path) -> tuple[list[Path], list[Path]]:
+def verify(path: Path, made_into: Way = _START) -> tuple[list[Path], list[Path]]:
     """Check every file of the folder `path`, and of those it was made from, against its hash.
 
     Returns the folders that were checked, and those that are not where a manifest names them.
@@ -92,7 +113,7 @@ def verify(path: Path) -> tuple[list[Path], list[Path]]:
         else:
             if artifact.identity(artifact.read_manifest(before, None)) != facts["identity"]:
                 raise MakegptError(f"{before} has changed since {path} was made from it; make {path} again")
-            also_checked, also_missing = verify(before)
+            also_checked, also_missing = verify(before, made_into.on(path, manifest, before))
             checked, missing = checked + also_checked, missing + also_missing
     return checked, missing
 
@@ -103,12 +124,12 @@ def as_lines(description: dict[str, Any], indent: int = 0) -> list[str]:
     pad = "  " * indent
     for key, value in description.items():
         if isinstance(value, dict) and value:
-            lines += [f"{pad}{key}:", *as_lines(value, indent + 1)]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines.append(f"{pad}{key}:")
+            lines += [printable(f"{pad}{key}:"), *as_lines(value, indent + 1)]
+        elif isinstance(value, list) and value and all(isinstance(item, dict) and item for item in value):
+            lines.append(printable(f"{pad}{key}:"))
             for item in value:
                 first, *rest = as_lines(item, indent + 2)
                 lines += [f"{pad}  - {first.strip()}", *rest]
         else:
-            lines.append(f"{pad}{key}: {value}")
+            lines.append(printable(f"{pad}{key}: {value}"))
     return lines

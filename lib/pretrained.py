@@ -231,6 +231,12 @@ def _tied(held: dict[str, Held]) -> bool:
 
 def read(held: dict[str, Held], config: ModelConfig, source: Path) -> dict[str, Tensor]:
     """Our tensors of a model of `config`, float32; MakegptError names what is missing, spare or of another shape or type."""
+    if config.n_layers > len(held):
+        raise MakegptError(
+            f"{source} does not hold the GPT-2 that is expected: {len(held)} tensors are no {config.n_layers} blocks"
+        )
+    if odd := [f"{name} ({each.dtype})" for name, each in held.items() if each.dtype not in _FLOATS]:
+        raise MakegptError(f"{source}: {odd[0]} is not of a type that can be read; {', '.join(_FLOATS)} could")
     wanted = {place.theirs: place.shape for place in places(config)}
     if config.tie_weights and _HEAD in held and held[_HEAD].shape == wanted[_TABLE]:
         if not _tied(held):
@@ -241,8 +247,6 @@ def read(held: dict[str, Held], config: ModelConfig, source: Path) -> dict[str, 
     checkpoint.check(
         wanted, {name: each.shape for name, each in held.items()}, f"{source} does not hold the GPT-2 that is expected"
     )
-    if odd := [f"{name} ({each.dtype})" for name, each in held.items() if each.dtype not in _FLOATS]:
-        raise MakegptError(f"{source}: {odd[0]} is not of a type that can be read; {', '.join(_FLOATS)} could")
     tensors = {}
     for place in places(config):
         tensor = held[place.theirs].read()

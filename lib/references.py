@@ -48,14 +48,16 @@ class Reference:
             raise UsageError(f"{where}: {missing[0]} is missing")
         if ("check" in row) == ("not_checked" in row):
             raise UsageError(f"{where}: give either check or not_checked")
-        if "check" in row and row["check"] not in checks:
-            raise UsageError(f"{where}: unknown check {row['check']!r}; {nearest(row['check'], checks)}")
         for key in row.keys() - {"with", "expected"}:
             if not isinstance(row[key], str):
                 raise UsageError(f"{where}: {key} must be a number or a text, not {row[key]!r}")
+        if "check" in row and row["check"] not in checks:
+            raise UsageError(f"{where}: unknown check {row['check']!r}; {nearest(row['check'], checks)}")
         written = row["expected"] if isinstance(row["expected"], list) else [row["expected"]]
         if not all(isinstance(text, str) for text in written):
             raise UsageError(f"{where}: expected must be a number, several, or a text, not {row['expected']!r}")
+        if not written:
+            raise UsageError(f"{where}: expected is an empty list; give at least one number or text")
         tolerance = _value(row.get("tolerance", "0"))
         if isinstance(tolerance, str) or not 0 <= tolerance < float("inf"):
             raise UsageError(f"{where}: tolerance={tolerance} is out of range; 0 or more would do")

@@ -12,32 +12,46 @@ An imported run (`lib.exchange`) holds config.json, tokenizer.json, manifest.jso
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 
-import json
 import math
 import os
 import shutil
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib import artifact, checkpoint, fields, files, folders, lines, lock, model, provenance, samples, sessions, tokenizer
+from lib import (
+    artifact,
+    checkpoint,
+    fields,
+    files,
+    folders,
+    json_reader,
+    lines,
+    lock,
+    provenance,
+    samples,
+    sessions,
+    tokenizer,
+)
 from lib import config as schema
 from lib.artifact import Manifest
 from lib.config import ModelConfig
 from lib.errors import MakegptError, UsageError
 from lib.model import LanguageModel
+from lib.state import LAST as LAST
+from lib.state import STATE as STATE
+from lib.state import State as State
+from lib.state import read_state as read_state
 from lib.tokenizer import Tokenizer
 
 MODEL = "model.safetensors"
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
-LAST = "last"
-STATE = "state.json"
 EVALUATION = "evaluation.json"
 SAMPLE = "sample.txt"
 LOSS_FIGURE = "loss.png"
@@ -46,11 +60,11 @@ DIVERGED = "diverged.json"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
 IMPORT = "import-weights"
-_IMPORTED_FACTS = {"parameters", "tokenizer"}
-_TRAINED_FACTS = {"parameters", "best_step", "best_val_loss"}
+_IMPORTED_FACTS: fields.Fields = {"parameters": fields.COUNT, "tokenizer": str}
+_TRAINED_FACTS: fields.Fields = {"parameters": fields.COUNT, "best_step": fields.COUNT, "best_val_loss": fields.NUMBER}
 
 #: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
-_METRICS = {"step": int, "tokens?": int, "train_loss": fields.NUMBER | None, "val_loss": fields.NUMBER | None}
+_METRICS = {"step": fields.COUNT, "tokens?": fields.COUNT, "train_loss": fields.NUMBER | None, "val_loss": fields.NUMBER | None}
 
 #: What is removed where a run begins anew: all that was made with the old parameters.
 _MADE = (MODEL, EVALUATION, SAMPLE, LOSS_FIGURE, REPORT, DIVERGED, METRICS, TIMINGS, samples.FILE, CONFIG, tokenizer.FILE)
@@ -87,15 +101,14 @@ def load(folder: Path, device: torch.device, weights: str = "best") -> Trained:
     made = tokenizer.load(folder)
     if made.vocab_size != config.vocab_size:
         raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
-    built = model.build(config, device)
-    checkpoint.fill(built, checkpoint.load(path)[0], path)
+    built = checkpoint.build(config, path, device)
     return Trained(built.eval(), made, config, sha256)
 
 
 def read_config(folder: Path) -> ModelConfig:
     """The model of the run in `folder`."""
     saved = artifact.read_json(folder / CONFIG)
-    if not isinstance(saved, dict) or "model" not in saved:
+    if fields.damaged(saved, {"model": dict}) is not None:
         raise MakegptError(f"{folder / CONFIG} is damaged: it describes no model; train the run again")
     config: ModelConfig = schema.build_section("model", schema.MEANT["model"] | saved["model"], str(folder / CONFIG))
     return config
@@ -116,7 +129,7 @@ def finished_manifest(folder: Path) -> Manifest:
     manifest = artifact.read_manifest(folder, "run")
     if not (folder / MODEL).is_file() or MODEL not in manifest["outputs"]:
         raise MakegptError(f"{folder} has no finished {MODEL}; go on with `{manifest.get('command', 'train')}`")
-    if not (_IMPORTED_FACTS if imported(manifest) else _TRAINED_FACTS) <= manifest["facts"].keys():
+    if fields.damaged(manifest["facts"], _IMPORTED_FACTS if imported(manifest) else _TRAINED_FACTS) is not None:
         raise MakegptError(
             f"{folder / artifact.MANIFEST} is damaged: its facts are not those of a finished run; train it again"
         )
@@ -128,6 +141,8 @@ def dataset_folder(folder: Path) -> Path:
     manifest = artifact.read_manifest(folder, "run")
     if imported(manifest):
         raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
+    if not manifest["inputs"]:
+        raise MakegptError(f"{folder} does not say what it was trained on; name a dataset: `evaluate {folder} DATASET`")
     again = f"name it: `evaluate {folder} DATASET`; the command that trained the run, with that DATASET, records its new place"
     return artifact.input_folder(folder, manifest, again)
 
@@ -148,7 +163,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     path = folder / METRICS
     try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = json_reader.load_lines(path)
         if fields.damaged(found, [_METRICS]) is not None or all(line["val_loss"] is None for line in found):
             raise ValueError
         return found
@@ -162,8 +177,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def seconds(folder: Path) -> float | None:
     """Time spent on the training, steps done twice because of a kill included; None where timings.jsonl cannot tell."""
     try:
-        timings = (folder / TIMINGS).read_text(encoding="utf-8").splitlines()
-        spent = sum(float(json.loads(line)["seconds"]) for line in timings)
+        timings = json_reader.load_lines(folder / TIMINGS)
+        spent = sum(float(line["seconds"]) for line in timings)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return spent if timings and math.isfinite(spent) else None
@@ -209,7 +224,7 @@ class RunFolder:
         """Append a JSON line to metrics.jsonl, timings.jsonl or samples.jsonl."""
         lines.append(self.folder / name, line)
 
-    def save_state(self, state: "State", weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def save_state(self, state: State, weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Write weights and moments of `state.step` beside the older ones, then make them the state, then remove the older."""
         last = self.folder / LAST
         checkpoint.save(last / state.weights, weights, facts)
@@ -223,7 +238,7 @@ class RunFolder:
             if entry.name != STATE and entry.name not in state.files:
                 entry.unlink()
 
-    def load_state(self) -> "State | None":
+    def load_state(self) -> State | None:
         """The state to resume from, its files verified, metrics and samples cut to it; None where there is none yet."""
         try:
             if state := read_state(self.folder):
@@ -233,7 +248,7 @@ class RunFolder:
             raise MakegptError(f"{self.folder} cannot be resumed: {error}; begin anew with --resume never") from None
         return state
 
-    def publish(self, state: "State", manifest: Manifest) -> None:
+    def publish(self, state: State, manifest: Manifest) -> None:
         """Finish the run: the manifest with all outputs, then, last of all, the best weights as model.safetensors."""
         assert state.best_weights is not None
         best = self.folder / LAST / state.best_weights
@@ -251,50 +266,3 @@ class RunFolder:
                 os.link(best, beside)  # the same bytes, stored once
             if not beside.exists():  # a file system without links
                 shutil.copyfile(best, beside)
-
-
-@dataclass(kw_only=True)
-class State:
-    """last/state.json: which files are the state after `step`, and which hold the best weights so far."""
-
-    step: int
-    best_step: int | None  # None before the first validation
-    best_val_loss: float | None
-    threads: int
-    device: str
-    processes: int = 1
-    precision: str = "torch.float32"
-    loss_scale: tuple[float, int] | None = None  # and the step since which it is that
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
-    metrics_bytes: int = 0
-    samples_bytes: int = 0
-
-    @property
-    def weights(self) -> str:
-        return weights_name(self.step)
-
-    @property
-    def best_weights(self) -> str | None:
-        return None if self.best_step is None else weights_name(self.best_step)
-
-    @property
-    def moments(self) -> str:
-        return f"moments-{self.step:08d}.safetensors"
-
-
-def read_state(folder: Path) -> State | None:
-    """The last saved state of the run in `folder`, its files verified; None where there is none yet."""
-    last = folder / LAST
-    if not (last / STATE).is_file():
-        return None
-    try:
-        state = State(**artifact.read_json(last / STATE))
-        artifact.verify(last, state.files)
-    except (TypeError, ValueError, KeyError, AttributeError):
-        raise MakegptError(f"{last / STATE} is damaged") from None
-    return state
-
-
-def weights_name(step: int) -> str:
-    """The file in last/ that holds the weights after `step`."""
-    return f"weights-{step:08d}.safetensors"

@@ -1,13 +1,12 @@
 """Samples through training: what a model writes after one and the same prompt, as it learns."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib import compiled, generation, packed
+from lib import compiled, fields, generation, json_reader, packed
 from lib.config import GenerateConfig, TrainConfig
 from lib.continuation import Continuation, encode
 from lib.device import seed_from
@@ -79,9 +78,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        lines = [json.loads(line) for line in path.read_bytes().decode("utf-8").splitlines()]
-        if not all(isinstance(line["step"], int) and isinstance(line["text"] + line["prompt"], str) for line in lines):
+        lines = json_reader.load_lines(path)
+        if fields.damaged(lines, [{"step": fields.COUNT, "prompt": str, "text": str}]) is not None:
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         raise MakegptError(f"{path} is damaged: it holds lines that are no samples; train the run again") from None
     return lines

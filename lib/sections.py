@@ -29,8 +29,8 @@ def summary(subject: Subject) -> Html:
         error = found["standard_error"]
         scores = [
             ("nats a token", number(found["loss"], ".3f", error.get("loss"))),
-            ("perplexity", number(found["perplexity"], ",.1f", error.get("perplexity"))),
-            ("bits a byte", number(found["bits_per_byte"], ".3f", error.get("bits_per_byte"))),
+            ("perplexity", number(found.get("perplexity"), ",.1f", error.get("perplexity"))),
+            ("bits a byte", number(found.get("bits_per_byte"), ".3f", error.get("bits_per_byte"))),
             *scores,
         ]
     elif not subject.imported:

@@ -32,8 +32,8 @@ _OF_A_SESSION = ("started", "ended", "command", "device", "threads", "processes"
 def of(manifest: dict[str, Any]) -> list[Session]:
     """The sessions of a training, oldest first; of an older manifest the one that it tells of."""
     found: list[Session] | None = manifest.get("sessions")
-    if found is not None:
-        return found
+    if found:
+        return [{"to_step": None} | each for each in found]
     return [{"from_step": 0, "to_step": None} | {name: manifest[name] for name in _OF_A_SESSION if name in manifest}]
 
 

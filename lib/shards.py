@@ -4,6 +4,7 @@
 Nothing here keeps more than one shard in memory, so a corpus may have any size.
 """
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -79,6 +80,8 @@ class Tokens(Readable):
         artifact.verify(self.folder, self.manifest["outputs"])
         shards = (name for name in self.manifest["outputs"] if name.endswith(".npy"))
         names = sorted(shards, key=lambda name: (len(name), name))
+        if not names:
+            raise MakegptError(f"{self.folder} holds no token shards; make the folder again with `tokenize`")
         self.shards = [open_shard(self.folder / name) for name in names]
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
@@ -108,13 +111,31 @@ class Tokens(Readable):
 
 
 def open_shard(path: Path) -> np.ndarray:
-    """The ids of the shard `path`, memory-mapped; MakegptError where it is none."""
+    """The ids of the shard `path`, memory-mapped; MakegptError where it is none.
+
+    Of the many things that an `.npy` header may say, in Python's syntax, the one is read that is written here.
+    """
+    if not path.is_file():
+        raise MakegptError(f"{path} is missing, or no file; make the folder again with `tokenize`")
+    with open(path, "rb") as file:
+        found = _HEADER.match(file.read(_LONGEST_HEADER))
+    if found is None or len(found[0]) != len(_MAGIC) + 2 + int.from_bytes(found["length"], "little"):
+        raise MakegptError(
+            f"{path} is not a token shard, a 1-D array of uint16 or uint32; make the folder again with `tokenize`"
+        )
+    dtype, count, start = np.dtype(found["dtype"].decode("ascii")), int(found["count"]), len(found[0])
+    if path.stat().st_size != start + count * dtype.itemsize:
+        raise MakegptError(f"{path} is damaged: it does not hold the {count} ids that it claims; make the folder again")
     try:
-        shard = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
+        return np.asarray(np.memmap(path, dtype, "r", start, (count,)))
+    except OSError as error:  # a file system that maps no files
         raise OSError(error.errno, error.strerror, str(path)) from None
-    except (ValueError, EOFError):
-        raise MakegptError(f"{path} is not a token shard; make the folder again with `tokenize`") from None
-    if shard.ndim != 1 or shard.dtype not in (np.dtype(np.uint16), np.dtype(np.uint32)):
-        raise MakegptError(f"{path} holds {shard.dtype} of shape {shard.shape}; a 1-D array of uint16 or uint32 is expected")
-    return np.asarray(shard)
+
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = re.compile(
+    re.escape(_MAGIC)
+    + rb"(?P<length>..)\{'descr': '(?P<dtype><u[24])', 'fortran_order': False, 'shape': \((?P<count>\d{1,18}),\), \} *\n",
+    re.DOTALL,
+)
+_LONGEST_HEADER = 1 << 10  # numpy writes 128 bytes

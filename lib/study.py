@@ -7,7 +7,7 @@ share a run that both need, a stopped study goes on where it was, and a short fo
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence
 
@@ -24,6 +24,7 @@ FILE = "study.yaml"
 #: What came of one training, as plain data.
 Row = dict[str, Any]
 
+_MOST = 1000  # runs of one line
 _KEYS = {"dataset", "changes", "runs"}
 _FLAGS = {"long_only", "paired"}
 
@@ -71,7 +72,7 @@ def load(path: Path | None = None) -> list[Planned]:
     """The trainings that `study.yaml` names, the one found or the one at `path`, in its order."""
     path = path or params.locate(FILE, lambda text: all(f"{key}:" in text for key in _KEYS)) or Path(FILE)
     try:
-        tree = yaml_reader.read_library(path.read_text(encoding="utf-8"), str(path))
+        tree = yaml_reader.read_library(path.read_bytes().decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     planned: list[Planned] = []
@@ -84,7 +85,8 @@ def load(path: Path | None = None) -> list[Planned]:
                 raise UsageError(
                     f"{path}: {experiment}: a run is a mapping with config, step_seconds, run_seconds and changes, not {line!r}"
                 )
-            expanded = _expanded(experiment, said["dataset"], _joined(said["changes"]) | line, f"{path}: {experiment}")
+            where = f"{path}: {experiment}"
+            expanded = _expanded(experiment, said["dataset"], _joined(said["changes"], where) | line, where)
             planned += [replace(one, long_only=flags["long_only"], paired=flags["paired"]) for one in expanded]
     return planned
 
@@ -95,10 +97,12 @@ def _flag(said: Any, where: str) -> bool:
     return bool(said == "true")
 
 
-def _joined(changes: Any) -> dict[str, Any]:
+def _joined(changes: Any, where: str) -> dict[str, Any]:
     """Changes in one mapping or in a list of mappings, whose later parts add to the earlier."""
     joined: dict[str, Any] = {}
     for part in changes if isinstance(changes, list) else [changes]:
+        if not isinstance(part, dict):
+            raise UsageError(f"{where}: changes are a mapping of parameters, or a list of such mappings, not {part!r}")
         joined |= part
     return joined
 
@@ -106,12 +110,18 @@ def _joined(changes: Any) -> dict[str, Any]:
 def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: str) -> Iterator[Planned]:
     """The runs that one line stands for: one for each way to choose from its brackets."""
     choices = {key: value if isinstance(value, list) else [value] for key, value in line.items()}
+    if not all(isinstance(value, str) for value in (dataset_name, *chain(*choices.values()))):
+        raise UsageError(f"{where}: a dataset, a config and each change is one value, or a list of values")
+    if (count := math.prod(map(len, choices.values()))) > _MOST:
+        raise UsageError(f"{where}: a line stands for {count} runs; {_MOST} at most are meant")
     for chosen in product(*choices.values()):
         one = dict(zip(choices, chosen, strict=True))
         try:
             config_name, step, rest = one.pop("config"), float(one.pop("step_seconds")), float(one.pop("run_seconds"))
         except (KeyError, ValueError):
             raise UsageError(f"{where}: each run says its config, its step_seconds and its run_seconds, numbers") from None
+        if not (0 <= step < math.inf and 0 <= rest < math.inf):
+            raise UsageError(f"{where}: step_seconds={step} and run_seconds={rest} must be 0 or more")
         yield Planned(experiment, dataset_name, config_name, one, step, rest)
 
 

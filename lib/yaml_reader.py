@@ -18,11 +18,18 @@ from lib.errors import MakegptError
 Tree = dict[str, Any]
 
 
+MAX_CHARACTERS = 1 << 18  # of a file, which PyYAML reads in 3 s; params.yaml has 20,000
+
+MAX_BRACKETS = 20
+MAX_NODES = 100_000  # keys and values, with what aliases stand for
+
+
 def read(text: str, source: str) -> Tree:
     """Read YAML `text` with PyYAML where it is installed, else with the plain reader.
 
     `source` names the file in errors. Raises MakegptError for bad YAML or a repeated key.
     """
+    _check_size(text, source)
     try:
         import yaml  # noqa: F401
     except ImportError:
@@ -32,10 +39,31 @@ def read(text: str, source: str) -> Tree:
 
 def read_library(text: str, source: str) -> Tree:
     """Read `text` with PyYAML; every scalar stays a string and a repeated key is refused."""
+    _check_size(text, source)
     import yaml
 
     class Loader(yaml.BaseLoader):
-        """PyYAML's loader without type guesses, which by itself lets the last of two equal keys win."""
+        """PyYAML's loader without type guesses, which by itself lets the last of two equal keys win.
+
+        What aliases stand for is counted: a few lines of them can stand for more than any memory holds, or for themselves.
+        """
+
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            waiting, count = [node], 0
+            while waiting:
+                count += 1
+                if count > MAX_NODES:
+                    raise MakegptError(f"{source} stands for more than {MAX_NODES} values; a file of parameters is expected")
+                inner = getattr(waiting.pop(), "value", None)
+                for each in inner if isinstance(inner, list) else ():
+                    waiting += each if isinstance(each, tuple) else (each,)
+            return node
+
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            if self.flow_level >= MAX_BRACKETS:  # PyYAML's time grows with the square of their depth
+                raise MakegptError(f"{source} line {self.line + 1}: more than {MAX_BRACKETS} brackets stand inside each other")
+            super().fetch_flow_collection_start(token)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
@@ -53,15 +81,24 @@ def read_library(text: str, source: str) -> Tree:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise MakegptError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise MakegptError(f"{source}: it is nested too deep") from None
+    except (ValueError, OverflowError) as error:  # an escape that is no character
+        raise MakegptError(f"{source}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
     return tree
 
 
+def _check_size(text: str, source: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise MakegptError(f"{source} is longer than {MAX_CHARACTERS} characters; a file of parameters is expected")
+
+
 _FIRST = r"""(?:[-?:](?=[^\s,\[\]{}])|[^\s#"'{}\[\],&*!|>%@`:?-])"""  # how a text may begin that is not quoted
 _LINE = re.compile(rf"""(?P<indent> *)(?P<key>{_FIRST}[^#'"\t]*?) *:(?: +(?P<value>.*))?$""")
 _VALUE = re.compile(
-    r"""(?:(?P<double>"(?:[^"\\\t]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*")"""
+    r"""(?:(?P<double>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*")"""
     r"""|'(?P<single>(?:[^']|'')*)'"""
     rf"""|(?P<bare>{_FIRST}(?:[^\t:#]|:(?! |$)|(?<! )#)*?)?)(?:(?:^| +)#.*)? *$"""
 )

@@ -17,7 +17,7 @@ import click
 from lib import artifact, files, params, text
 from lib import config as schema
 from lib.config import Config
-from lib.errors import MakegptError, UsageError
+from lib.errors import MakegptError, UsageError, one_line
 from stages.shared.streams import (
     open_what_is_closed,
     printable,
@@ -52,6 +52,8 @@ class Stage(click.Command):
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         try:
             signal.signal(signal.SIGTERM, _terminate)
+            if any("\0" in word for word in words):
+                raise UsageError("a NUL character cannot stand in a word of the command line")
             with saying_what_is_passed_over(say), self.make_context(self.name, words, **extra) as context:
                 self.invoke(context)
             sys.stdout.flush()
@@ -85,7 +87,7 @@ class Stage(click.Command):
         sys.exit(code)
 
     def _complain(self, message: str) -> None:
-        line = " ".join(message.split("\n")).strip()
+        line = one_line(message)
         process = f" (process {os.environ.get('RANK')})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         click.echo(printable(f"{self.name}{process}: error: {line}"), err=True)
 

@@ -110,7 +110,7 @@ def test_a_dataset_that_moved_is_recorded_when_the_training_goes_on(
 def test_a_finished_run_is_told_where_its_dataset_is_now(copied: Path, here: Here) -> None:
     dataset, before = moved_dataset(copied), (copied / "run" / run.MODEL).stat()
     told = here("evaluate", copied / "run", code=1).err
-    assert f"is not at {(copied / 'dataset').resolve()} any more; name it: `evaluate {copied / 'run'} DATASET`" in told
+    assert f"at {(copied / 'dataset').resolve()}, which is not there; name it: `evaluate {copied / 'run'} DATASET`" in told
     here("evaluate", copied / "run", dataset, "-o", copied / "named.json")
     assert "memorisation" in artifact.read_json(copied / "named.json"), "it is the run's own, wherever it is"
     assert "is now recorded at" in here("train", dataset, "-o", copied / "run", *TRAIN).err

@@ -40,7 +40,7 @@ def load(path: Path) -> Tokenizer:
     if path.is_dir():
         path = path / FILE
     saved = artifact.read_json(path)
-    if not isinstance(saved, dict) or saved.get("kind") not in KINDS:
+    if not isinstance(saved, dict) or saved.get("kind") not in list(KINDS):
         raise MakegptError(f"{path} is not a tokenizer of this program; make one with `tokenize FILE -o DIR`")
     try:
         return KINDS[saved["kind"]].from_saved(saved)

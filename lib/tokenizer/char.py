@@ -12,8 +12,10 @@ class CharTokenizer(Tokenizer):
     kind = "char"
 
     def __init__(self, characters: str) -> None:
+        """ValueError where they are not distinct, none, or no Unicode."""
         if len(set(characters)) != len(characters) or not characters:
             raise ValueError("characters must be distinct, and at least one")
+        "".join(characters).encode("utf-8")
         self.characters = characters
         self._ids = {character: id for id, character in enumerate(characters)}
 
@@ -49,6 +51,8 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> Self:
+        if not isinstance(saved["characters"], str):
+            raise TypeError("characters must be a text")
         return cls(saved["characters"])
 
     @classmethod

@@ -6,7 +6,6 @@ tiktoken does that joining, over the two files as released; it never goes to the
 """
 
 import base64
-import json
 import os
 import re
 from itertools import pairwise
@@ -16,6 +15,7 @@ from typing import Any, Iterable, Iterator, Self, Sequence
 import numpy as np
 import tiktoken
 
+from lib import json_reader
 from lib.errors import MakegptError
 from lib.text import cut_at_blanks
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
@@ -30,7 +30,13 @@ class GPT2Tokenizer(Tokenizer):
     kind = "gpt2"
 
     def __init__(self, tokens: list[bytes]) -> None:
-        """`tokens`: the byte sequence of each id, in the order in which they were joined (their rank)."""
+        """`tokens`: the byte sequence of each id, in the order in which they were joined (their rank).
+
+        ValueError where one is empty or there twice, or where a byte has none: tiktoken would stop the process.
+        """
+        distinct = set(tokens)
+        if len(distinct) < len(tokens) or b"" in distinct or not {bytes([byte]) for byte in range(256)} <= distinct:
+            raise ValueError("tokens must be distinct, and each byte one of them")
         self.tokens = tokens
         self.endoftext = len(tokens)
         self._encoding = tiktoken.Encoding(
@@ -115,7 +121,7 @@ def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
     """
     try:
         joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
-        ids = json.loads(encoder_json.read_text(encoding="utf-8"))
+        ids = json_reader.load(encoder_json)
     except ValueError:
         raise MakegptError(f"{vocab_bpe} or {encoder_json} is damaged; fetch both again") from None
     except FileNotFoundError as error:

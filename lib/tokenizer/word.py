@@ -29,6 +29,10 @@ class WordTokenizer(Tokenizer):
     lossless = False
 
     def __init__(self, words: list[str]) -> None:
+        """ValueError where they are not distinct, no Unicode, or without the two special ones."""
+        if len(set(words)) != len(words):
+            raise ValueError("words must be distinct")
+        "".join(words).encode("utf-8")
         self.words = words
         self.endoftext: int = words.index(ENDOFTEXT)
         self.unknown: int = words.index(UNKNOWN)
@@ -70,7 +74,7 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> Self:
-        return cls(saved["words"])
+        return cls(list(saved["words"]))
 
     @classmethod
     def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:

@@ -1,0 +1,132 @@
+"""A small whole of everything that is read, to be damaged: artifacts made by the stages, and a few files written by hand."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+from lib import artifact, run
+from lib.tokenizer import GPT2Tokenizer, hugging_face  # type: ignore[attr-defined]
+from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.gpt2 import BYTE_OF, written
+from lib.tokenizer.word import WordTokenizer
+
+_PARAMS = """defaults:
+  train:
+    learning_rate: 3e-4
+    max_steps: 100
+  model:
+    drop_rate: 0.1  # a comment
+configs:
+  small:
+    train:
+      seed: 2
+    model:
+      n_layers: 1
+  other:
+    like: small
+wheels:
+  plays==3.0.0:
+    sha256: 00ff
+inputs:
+  play:
+    about: a play
+    licence: public
+    files:
+      play.txt: "00ff"
+    wheel: plays==3.0.0
+    member: "plays/{stem}.md"
+"""
+_STUDY = """shapes:
+  paired: true
+  dataset: play
+  changes:
+    - &base
+      train.max_steps: 30
+    - train.seed: [1, 2]
+  runs:
+    - {config: debug, step_seconds: 1.5, run_seconds: 7}
+again:
+  dataset: play
+  changes: *base
+  runs:
+    - {config: debug, step_seconds: 1, run_seconds: 7, model.n_layers: [1, 2]}
+"""
+_REFERENCES = """ids-dog:
+  measures: GPT-2's ids of "The dog"
+  expected: [464, 3290]
+  source: somebody
+  check: ids
+  with: {text: The dog}
+loss:
+  measures: a loss
+  expected: 3.25
+  tolerance: 0.01
+  source: somebody
+  not_checked: it takes days
+"""
+_RESULTS: dict[str, Any] = {
+    "about": {"dates": ["2026-01-01"], "commits": ["abc"], "processors": ["one"], "versions": {"torch": ["2"]}},
+    "runs": [
+        {
+            **dict.fromkeys(("experiment", "config"), "a"),
+            **dict.fromkeys(("layers", "width", "seed", "parameters", "in_blocks", "in_embeddings"), 1),
+            **dict.fromkeys(("steps", "tokens", "best_step", "threads"), 1),
+            **dict.fromkeys(("learning_rate", "drop_rate", "weight_decay", "loss", "bits_per_byte"), 1.5),
+            "seconds": 1.0,
+            "curve": [[1, 2.5]],
+            "standard_error": {"loss": 0.1},
+            "baselines": {"bigram": 2.5},
+        }
+    ],
+}
+
+
+def make(folder: Path, stage: Callable[..., Any]) -> None:
+    """Fill `folder`; `stage` runs a stage by its name."""
+    joined = GPT2Tokenizer([*(bytes([byte]) for byte in BYTE_OF.values()), b"th", b"the"])
+    for made in (joined, CharTokenizer("\n ab"), WordTokenizer(["a", "b", "<|endoftext|>", "<unk>"]), BytesTokenizer()):
+        (folder / made.kind).mkdir()
+        made.save(folder / made.kind / "tokenizer.json")
+
+    text = folder / "play.txt"
+    text.write_text("To be, or not to be, that is the question.\n" * 20, encoding="utf-8")
+    shape = ["--config", "debug", "--set", "model.context_length=8"]
+    sizes = [
+        *shape,
+        *(f"--set=model.{size}" for size in ("emb_dim=4", "n_layers=1", "n_heads=2", "tie_weights=true", "qkv_bias=true")),
+    ]
+    steps = [f"--set=train.{change}" for change in ("max_steps=4", "eval_interval=2", "batch_size=2", "sample_tokens=4")]
+    stage("tokenize", text, "-o", folder / "tokens", "--tokenizer", folder / "gpt2")
+    stage("build-dataset", folder / "tokens", "-o", folder / "dataset", *shape)
+    stage("train", folder / "dataset", "-o", folder / "run", *sizes, *steps)
+    stage("evaluate", folder / "run", "-o", folder / "run" / run.EVALUATION)
+    stage("export-weights", folder / "run", "-o", folder / "theirs")
+    (folder / "theirs" / artifact.MANIFEST).unlink()  # as others write it
+
+    files: dict[str, str] = {
+        "prompts.jsonl": '"to be"\n{"prompt": "not", "more": [1, 2.5]}\n',
+        "ids": "84 111 32 98 101",
+        "set": "train.learning_rate=1e-4",
+        "params.yaml": _PARAMS,
+        "study.yaml": _STUDY,
+        "references.yaml": _REFERENCES,
+        "results.json": json.dumps(_RESULTS),
+    }
+    theirs = hugging_face.as_theirs(joined)
+    assert theirs is not None
+    model = theirs["tokenizer.json"]["model"]
+    files["vocab.bpe"] = "#version: 0.2\n" + "".join(f"{' '.join(join)}\n" for join in model["merges"])
+    files["encoder.json"] = json.dumps({written(token): id for id, token in enumerate(joined.tokens)} | {"<|endoftext|>": 258})
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+
+    sharded = folder / "sharded"
+    shutil.copytree(folder / "theirs", sharded)
+    (sharded / "model.safetensors").rename(sharded / "model-00001-of-00001.safetensors")
+    (sharded / "tokenizer.json").rename(sharded / "vocab.json")
+    shutil.copyfile(folder / "encoder.json", sharded / "vocab.json")
+    shutil.copyfile(folder / "vocab.bpe", sharded / "merges.txt")
+    index = {"metadata": {"total_size": 1}, "weight_map": {"wte.weight": "model-00001-of-00001.safetensors"}}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
