@@ -237,6 +237,10 @@ def read(folder: Path) -> dict[str, Any]:
     found = artifact.read_json(path)
     if isinstance(found, dict) and "loss" in found and "text_sha256" not in found:
         raise MakegptError(f"{path} does not say which text it is about; make it again with `evaluate {folder} -o {path}`")
+    if isinstance(found, dict) and "loss" in found and "split" not in found:
+        raise MakegptError(
+            f"{path} is about a text of its own; runs are compared on a split: make it again with `evaluate {folder} -o {path}`"
+        )
     if (place := damaged(found, _EVALUATION)) is not None:
         what = f"it is no evaluation at {place}" if place else "it is no evaluation"
         raise MakegptError(f"{path} is damaged: {what}; make it again with `evaluate {folder} -o {path}`")
@@ -248,6 +252,11 @@ def read(folder: Path) -> dict[str, Any]:
             f"make it again with `evaluate {folder} -o {path}`"
         )
     return found
+
+
+def of_own_validation(evaluation: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether an evaluation is about the text of the validation losses of the run whose manifest has these `facts`."""
+    return bool(evaluation["split"] == "val" and evaluation.get("dataset") == facts.get("dataset"))
 
 
 _SCORES: dict[str, Any] = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}

@@ -1,6 +1,8 @@
 """Evaluated runs beside each other and beside their baselines, as rows and as a table."""
 
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Iterable, Sequence
@@ -22,34 +24,50 @@ class Row:
     bits_per_byte: float | None
     parameters: int | None = None  # None for a baseline
     seconds: float | None = None
+    tokenizer: str | None = None  # the hash of its vocabulary
 
     @property
-    def scored_on(self) -> tuple[str, int, str]:
+    def scored_on(self) -> tuple[str, int, str, str | None]:
         """What the numbers are about: rows of other texts cannot be compared, nor those of other tokens in nats/token."""
-        return self.split, self.tokens, self.text_sha256
+        return self.split, self.tokens, self.text_sha256, self.tokenizer
 
 
 def rows(folders: Iterable[Path]) -> list[Row]:
     """The evaluated runs in `folders` and, each once, the baselines they were evaluated beside.
 
-    Those that were scored on the same tokens stand together, in the order of `folders`, the best first.
+    Those that were scored on the same tokens stand together, in the order of `folders`, the best first. Baselines that were
+    counted on different training texts have the name of a run of theirs.
     """
     found: dict[Row, None] = {}
+    beside: dict[tuple[Any, ...], list[tuple[str, Row]]] = defaultdict(list)
     for folder in folders:
         facts = run.finished_manifest(folder)["facts"]
         evaluation = assessment.read(folder)
-        found[_row(folder.resolve().name, evaluation, evaluation, facts["parameters"], run.seconds(folder))] = None
+        run_name, tokenizer = folder.resolve().name, facts.get("tokenizer")
+        found[_row(run_name, evaluation, evaluation, tokenizer, facts["parameters"], run.seconds(folder))] = None
         for name, scores in evaluation["baselines"].items():
-            found[_row(baselines.label(name), evaluation, scores)] = None
+            row = _row(baselines.label(name), evaluation, scores, tokenizer)
+            known = beside[row.scored_on, row.name]
+            if not any(math.isclose(row.loss, other.loss) for _, other in known):
+                known.append((run_name, row))
+    for known in beside.values():
+        several = len(known) > 1
+        found |= {replace(row, name=f"{row.name}, {run_name}") if several else row: None for run_name, row in known}
     texts = list(dict.fromkeys(row.scored_on for row in found))
     return sorted(found, key=lambda row: (texts.index(row.scored_on), row.loss))
 
 
 def _row(
-    name: str, evaluation: dict[str, Any], scores: dict[str, Any], parameters: int | None = None, seconds: float | None = None
+    name: str,
+    evaluation: dict[str, Any],
+    scores: dict[str, Any],
+    tokenizer: str | None,
+    parameters: int | None = None,
+    seconds: float | None = None,
 ) -> Row:
     about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"], evaluation["text_sha256"])
-    return Row(name, *about, scores["loss"], scores.get("perplexity"), scores.get("bits_per_byte"), parameters, seconds)
+    found = (scores["loss"], scores.get("perplexity"), scores.get("bits_per_byte"))
+    return Row(name, *about, *found, parameters, seconds, tokenizer)
 
 
 def table(rows: list[Row]) -> list[str]:
@@ -66,12 +84,14 @@ def table(rows: list[Row]) -> list[str]:
 
 
 def headings(rows: Sequence[Row]) -> list[str]:
-    """What the texts are called that `rows` are about, one row a text; with their hashes where two would be called the same."""
+    """What the texts are called that `rows` are about, one row a text; with hashes where two would be called the same."""
     names = [f"{row.split} split, {row.tokens:,} tokens" for row in rows]
-    return [
-        f"{name} of text {row.text_sha256[:8]}" if names.count(name) > 1 else name
-        for name, row in zip(names, rows, strict=True)
-    ]
+    for more in (
+        [f" of text {row.text_sha256[:8]}" for row in rows],
+        [f", vocabulary {row.tokenizer or '-':.8}" for row in rows],
+    ):
+        names = [name + one if names.count(name) > 1 else name for name, one in zip(names, more, strict=True)]
+    return names
 
 
 def _cells(row: Row) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Iterable, Sequence
 
-from lib import comparison, subject
+from lib import assessment, comparison, subject
 from lib.config import PlotConfig
 from lib.curves import Curve, loss_figure
 from lib.markup import Html, element, escaped, table
@@ -72,7 +72,8 @@ def _chapter(one: Subject) -> Html:
 
 
 def _curve(one: Subject) -> Curve:
-    facts, text = one.manifest["facts"], (one.evaluation or {}).get("text_sha256")
+    facts, found = one.manifest["facts"], one.evaluation
+    text = found["text_sha256"] if found and assessment.of_own_validation(found, facts) else None
     return Curve(one.name, one.metrics or [], {}, facts.get("tokenizer"), text, facts.get("dataset"))
 
 

@@ -140,11 +140,13 @@ def surprise(folder: Path, trained: Trained, stretch: Stretch) -> str:
 
 
 def curves(folders: Iterable[Path]) -> list[Curve]:
-    """What a loss figure shows of each run; its baselines where it has been evaluated."""
+    """What a loss figure shows of each run; its baselines where it has been evaluated on its own validation split."""
     gathered = []
     for folder in folders:
         facts = run.finished_manifest(folder)["facts"]
         evaluation = assessment.read(folder) if (folder / run.EVALUATION).is_file() else {}
+        if evaluation and not assessment.of_own_validation(evaluation, facts):
+            evaluation = {}  # its baselines are of another text than the curves
         losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
         identity = (facts.get("tokenizer"), evaluation.get("text_sha256"), facts.get("dataset"))
         gathered.append(Curve(folder.resolve().name, run.read_metrics(folder), losses, *identity))

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable
 
-from lib import artifact, baselines, inspection, run, verdict
+from lib import artifact, assessment, baselines, inspection, run, verdict
 from lib.config import PlotConfig
 from lib.curves import Curve, loss_figure, position_figure
 from lib.errors import MakegptError
@@ -63,7 +63,9 @@ def curves(subject: Subject) -> Html:
     if subject.metrics is None:
         why = "It was imported, so there is no training to show;" if subject.imported else "Its metrics are not here;"
         return missing(f"{why} a training of your own is made by", "train DATASET -o RUN --config NAME")
-    losses = {name: scores["loss"] for name, scores in (subject.evaluation or {"baselines": {}})["baselines"].items()}
+    found = subject.evaluation
+    same_text = found is not None and assessment.of_own_validation(found, subject.manifest["facts"])
+    losses = {name: scores["loss"] for name, scores in found["baselines"].items()} if found and same_text else {}
     shown = {name: loss for name, loss in losses.items() if name != "uniform" and loss <= _highest(subject.metrics)}
     validated = [line for line in subject.metrics if line["val_loss"] is not None]
     best = min(validated, key=lambda line: line["val_loss"])

@@ -190,7 +190,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
     manifest = run.finished_manifest(folder)
     facts, sha256 = manifest["facts"], manifest["outputs"][run.MODEL]["sha256"]
     shape = model.build(run.read_config(folder), "meta")
-    found = _evaluation(folder, config)
+    found = _evaluation(folder, data, config)
     if found is None:
         trained = run.load(folder, device)
         stretch = of_dataset(folder, trained, data, config.evaluate.split)
@@ -230,13 +230,14 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
 _MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
 
 
-def _evaluation(folder: Path, config: Config) -> dict[str, Any] | None:
-    """The evaluation that lies in a run's folder; None where it is not of these weights, or was done otherwise."""
+def _evaluation(folder: Path, data: Dataset, config: Config) -> dict[str, Any] | None:
+    """The evaluation in a run's folder; None where it is not of these weights and this data, or was done otherwise."""
     try:
         found = assessment.read(folder)
     except MakegptError:
         return None
-    return found if found.get("parameters") == assessment.parameters(config.evaluate, config.generate) else None
+    wanted = (data.identity(), config.evaluate.split, assessment.parameters(config.evaluate, config.generate))
+    return found if (found.get("dataset"), found["split"], found.get("parameters")) == wanted else None
 
 
 def pair(rows: list[Row], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:

@@ -104,6 +104,13 @@ def test_blocks_are_of_equal_size_to_one_token() -> None:
             assert sizes.max() - sizes.min() <= 1
 
 
+def test_a_longer_text_takes_no_more_memory_for_its_sums() -> None:
+    for tokens in (10**6, 10**9 + 7):
+        sums = Sums(tokens)
+        assert len(sums.blocks) == len(sums.sizes) == scores.MOST_BLOCKS
+        assert sums.sizes.max() - sums.sizes.min() <= 1
+
+
 def test_a_standard_error_is_how_much_a_mean_varies_from_sample_to_sample() -> None:
     generator = np.random.default_rng(2)
     means, errors = [], []

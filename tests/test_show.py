@@ -103,6 +103,53 @@ def test_an_evaluation_names_the_text_that_it_is_about(two_texts: tuple[Path, Pa
     assert [json.loads((run / "evaluation.json").read_text())["text_sha256"] for run in two_texts] == expected
 
 
+def _evaluated_anew(folder: Path, target: Path, **changes: object) -> Path:
+    """A copy of an evaluated run, its evaluation changed."""
+    shutil.copytree(folder, target)
+    evaluation = artifact.read_json(target / run.EVALUATION)
+    artifact.write_json(target / run.EVALUATION, evaluation | changes)
+    return target
+
+
+def test_baselines_counted_on_different_training_texts_are_told_apart(
+    two_texts: tuple[Path, Path], here: Here, tmp_path: Path
+) -> None:
+    one = two_texts[0]
+    baselines = artifact.read_json(one / run.EVALUATION)["baselines"]
+    other = baselines | {"bigram": baselines["bigram"] | {"loss": baselines["bigram"]["loss"] + 0.5}}
+    names = [row.name for row in comparison.rows([one, _evaluated_anew(one, tmp_path / "other", baselines=other)])]
+    assert {"counted bigram, one", "counted bigram, other", "counted trigram", "one", "other"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_runs_of_one_text_in_different_vocabularies_stand_apart(two_texts: tuple[Path, Path], tmp_path: Path) -> None:
+    one = two_texts[0]
+    shutil.copytree(one, tmp_path / "other")
+    manifest = artifact.read_json(one / artifact.MANIFEST)
+    artifact.write_json(
+        tmp_path / "other" / artifact.MANIFEST, manifest | {"facts": manifest["facts"] | {"tokenizer": "0" * 64}}
+    )
+    rows = comparison.rows([one, tmp_path / "other"])
+    heads = [line for line in comparison.table(rows) if line.startswith("val split")]
+    assert len({head.split("  ")[0] for head in heads}) == 2
+
+
+def test_baselines_of_another_text_are_not_drawn_beside_the_curves(two_texts: tuple[Path, Path], tmp_path: Path) -> None:
+    one = two_texts[0]
+    assert plots.curves([one])[0].baselines
+    for number, changes in enumerate(({"split": "train"}, {"dataset": "0" * 64})):
+        (curve,) = plots.curves([_evaluated_anew(one, tmp_path / str(number), **changes)])
+        assert (curve.baselines, curve.text) == ({}, None)
+
+
+def test_an_evaluation_of_a_text_is_not_called_damaged(two_texts: tuple[Path, Path], here: Here, tmp_path: Path) -> None:
+    shutil.copytree(two_texts[0], tmp_path / "run")
+    (tmp_path / "text.txt").write_text("to be or not to be")
+    here("evaluate", tmp_path / "run", "--text", tmp_path / "text.txt", "-o", tmp_path / "run" / run.EVALUATION)
+    told = here("compare", tmp_path / "run", code=1).err
+    assert "is about a text of its own; runs are compared on a split" in told
+
+
 @pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"seconds": NaN}\n', '{"seconds": 1e999}\n', "[1]\n"])
 def test_timings_that_tell_nothing_are_a_dash(tmp_path: Path, content: str) -> None:
     (tmp_path / "timings.jsonl").write_text(content)

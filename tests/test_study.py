@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lib import findings, params, references, study, study_report
+from lib.dataset import Dataset
 from lib.errors import UsageError
 from lib.laboratory import CHECKS
 from tests.compare import assert_same_figure
@@ -226,6 +227,21 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
     again = here("study", "-o", "out")
     assert again.out == first.out
     assert (tiny_study / "out" / "results.json").read_bytes() == results
+
+
+def test_a_study_takes_no_evaluation_of_another_text(copied: Path, here: Here) -> None:
+    few = ["evaluate.passages=0", "evaluate.overlap=0"]
+    config, data, path = (
+        params.resolve(params.load(), "debug", few),
+        Dataset(copied / "dataset"),
+        copied / "run" / "evaluation.json",
+    )
+    here("evaluate", copied / "run", "-o", path, "--config", "debug", "--set", few[0], "--set", few[1])
+    found = json.loads(path.read_text())
+    assert study._evaluation(copied / "run", data, config) == found
+    for changes in ({"dataset": "0" * 64}, {"split": "train"}):
+        path.write_text(json.dumps(found | changes))
+        assert study._evaluation(copied / "run", data, config) is None
 
 
 def test_the_losses_first_reported_are_those_that_are_referred_to() -> None:

@@ -263,7 +263,7 @@ def _wrongly_said(case: Case, fault: Fault, done: Done) -> Iterator[str]:
             yield f"the reason, {reason}, is not in: {done.said.strip()}"
         if ".part" in done.said or ".tmp" in done.said or "defect" in done.said:
             yield f"a passing name: {done.said.strip()}"
-        path = case.outputs[0] if case.outputs else "out"
+        path = case.outputs[0]
         if case.stdout is None and not any(name in done.said for name in (path, case.outputs[-1], "data/play.txt")):
             yield f"{path} is not named: {done.said.strip()}"
 

@@ -118,7 +118,7 @@ def _files() -> list[Case]:
 
         found.append(Case(name, (*words, "-o", path), (path,), "files", long_only=True))
         over = Case(f"{name} over an older file", (*words, "-o", path), (path,), "files", prepare=older)
-        found.append(replace(over, long_only=name not in ("evaluate", "generate", "plot loss", "report")))
+        found.append(replace(over, long_only=name not in ("evaluate", "generate", "plot schedule", "report")))
     return found
 
 
@@ -161,7 +161,6 @@ def _others() -> list[Case]:
     return [
         Case("fetch", ("fetch", "play"), ("out/play.txt",), "files", prepare=own_inputs),
         Case("study", words, figures, "files", prepare=results, long_only=True),
-        Case("the kept kernel", ("generate", RUN, "To", *EVALUATION, "-o", "text"), (), "files", long_only=True),
     ]
 
 
