@@ -32,8 +32,8 @@ LONGEST = 1100  # characters of a message
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that is read, undamaged."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stderr", open(os.devnull, "w"))  # noqa: SIM115
+    with pytest.MonkeyPatch.context() as patch, open(os.devnull, "w") as nowhere:
+        patch.setattr("sys.stderr", nowhere)
         material.make(folder, _stage)
     return folder
 
