@@ -76,7 +76,8 @@ def _no_constant(name: str) -> None:
 
 
 def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < _DIGITS_OF_64_BITS else _finite(digits)
+    number = int(digits) if len(digits) <= _LONGEST_OF_64_BITS else None
+    return number if number is not None and -(2**63) <= number < 2**63 else _finite(digits)
 
 
 def _finite(digits: str) -> float:
@@ -86,5 +87,5 @@ def _finite(digits: str) -> float:
     return number
 
 
-_DIGITS_OF_64_BITS = 19
+_LONGEST_OF_64_BITS = 20  # characters, with the sign
 _SHOWN = 40  # characters of what an error quotes

@@ -18,7 +18,7 @@ from lib.errors import MakegptError, one_line
 from tests.conftest import Here
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**59), 2**59) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -54,8 +54,10 @@ def test_what_is_no_json_is_refused_in_words(content: bytes, said: str) -> None:
 
 
 def test_a_whole_number_of_more_than_64_bits_is_no_whole_number() -> None:
-    assert json_reader.loads(str(10**17)) == 10**17
-    assert type(json_reader.loads(str(10**30))) is float
+    for number in (2**63 - 1, -(2**63), 0):
+        assert (json_reader.loads(str(number)), type(json_reader.loads(str(number)))) == (number, int)
+    for number in (2**63, -(2**63) - 1, 10**30):
+        assert type(json_reader.loads(str(number))) is float
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
