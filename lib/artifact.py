@@ -104,6 +104,8 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     """The artifact that the one in `folder` was made from, its first input; MakegptError with the `advice` where it has moved
     or is another now.
     """
+    if not manifest["inputs"]:
+        raise MakegptError(f"{folder} does not say what it was made from; {advice}")
     name, facts = next(iter(manifest["inputs"].items()))
     found = (folder / name).resolve()
     kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")

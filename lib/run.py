@@ -141,8 +141,6 @@ def dataset_folder(folder: Path) -> Path:
     manifest = artifact.read_manifest(folder, "run")
     if imported(manifest):
         raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
-    if not manifest["inputs"]:
-        raise MakegptError(f"{folder} does not say what it was trained on; name a dataset: `evaluate {folder} DATASET`")
     again = f"name it: `evaluate {folder} DATASET`; the command that trained the run, with that DATASET, records its new place"
     return artifact.input_folder(folder, manifest, again)
 
