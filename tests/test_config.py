@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -345,7 +345,10 @@ def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
     assert "[default: 0.8]" in here("generate", "--params", PROJECT / "params.yaml", "--help").out
 
 
-def test_other_project_files_of_another_program_are_passed_over_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_project_files_of_another_program_are_passed_over_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: Callable[[str], Path]
+) -> None:
+    fetched("gpt2")
     monkeypatch.chdir(tmp_path)
     for name, load in (("study.yaml", study.load), ("references.yaml", lambda: references.load(CHECKS))):
         (tmp_path / name).write_text("- a list\n", encoding="utf-8")

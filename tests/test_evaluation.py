@@ -158,10 +158,10 @@ def drawn(kind: str, texts: int, tokens: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "passages"])
-@pytest.mark.parametrize("tokens", [2, 64, 127, 128, 129, 130, 140, 192, 256, 300, 511, 512, 513, 700, 1023, 1024, 1280, 2000])
+@pytest.mark.parametrize("tokens", [2, 64, 127, 128, 129, 140, 256, 511, 512, 700, 1024, 2000])
 def test_where_there_is_no_difference_few_are_found(kind: str, tokens: int) -> None:
     """5 in 100 are meant; what neighbouring tokens share makes it a little more. Of a short text nothing is said."""
-    texts = 1000
+    texts = 1000 if tokens >= 512 else 10
     answers = []
     for differences in drawn(kind, texts, tokens):
         sums, nothing = Sums(tokens), Sums(tokens)
