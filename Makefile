@@ -78,7 +78,7 @@ help:
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
-## test-faults    every stage with each of its writes failing once, and killed at each; half an hour on 2 cores
+## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
