@@ -7,7 +7,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster on one thread
 
@@ -67,17 +67,16 @@ def command() -> Stage:
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[Stage]:
+def stage() -> Stage:
     """stage("train", ...): the same, forked from a process that has loaded torch already."""
-    server = forks.Server()
+    server = forks.shared()
 
     def run(
         name: str, *words: Any, code: int = 0, cwd: Path = PROJECT, input: str | None = None, timeout: float = 300
     ) -> "subprocess.CompletedProcess[str]":
         return checked(server.run([name, *map(str, words)], cwd=cwd, input=input, timeout=timeout), code)
 
-    yield run
-    server.close()
+    return run
 
 
 def checked(done: "subprocess.CompletedProcess[str]", code: int) -> "subprocess.CompletedProcess[str]":

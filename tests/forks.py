@@ -3,17 +3,20 @@
 A server process loads torch and the stages once and computes nothing. For each command it forks: the child has its own
 process id, folder, standard streams, signals and exit code, as a command from the shell has.
 
-    python -m tests.forks     reads requests from stdin, a line of JSON each, and answers with a line: the exit code
+    python -m tests.forks SOCKET     takes the standard streams and a line of JSON with each request, answers with the exit code
 """
 
+import atexit
 import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,40 +39,69 @@ class Server:
     """A running server; `run` is what subprocess.run is for a command."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.forks"]
-        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="makegpt-forks-")
+        self.address = f"{self._folder.name}/socket"
+        command = [sys.executable, "-m", "tests.forks", self.address]
+        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
 
     def run(self, words: list[str], *, cwd: Path, input: str | None, timeout: float) -> "subprocess.CompletedProcess[str]":
         """Run the stage `words[0]` with the arguments behind it."""
         with tempfile.TemporaryDirectory(prefix="makegpt-fork-") as folder:
             streams = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
             streams[0].write_bytes((input or "").encode("utf-8"))
-            request = {
-                "words": [word.encode("utf-8", "surrogateescape").hex() for word in words],
-                "cwd": str(cwd),
-                "environment": dict(os.environ),
-                "streams": list(map(str, streams)),
-                "timeout": timeout,
-            }
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-            assert answer, "the server of forked stages has ended"
-            code = json.loads(answer)
-            if code is None:
-                raise subprocess.TimeoutExpired(words, timeout)
+            with streams[0].open("rb") as stdin, streams[1].open("wb") as stdout, streams[2].open("wb") as stderr:
+                handles = [stdin.fileno(), stdout.fileno(), stderr.fileno()]
+                code = ask(self.address, words, str(cwd), handles, timeout)
             told = [stream.read_bytes().decode("utf-8") for stream in streams[1:]]
         return subprocess.CompletedProcess(words, code, *told)
 
     def close(self) -> None:
         """End the server."""
+        self._process.terminate()
         self._process.communicate()
+        self._folder.cleanup()
 
 
-def serve() -> None:
-    """Answer requests until stdin ends."""
+@cache
+def shared() -> Server:
+    """The server of this process, started when it is first asked for."""
+    server = Server()
+    atexit.register(server.close)
+    return server
+
+
+def ask(address: str, words: list[str], cwd: str, handles: list[int], timeout: float | None = None) -> int:
+    """Have the server at `address` run a stage with these standard streams; its exit code, or minus its signal."""
+    request = {
+        "words": [word.encode("utf-8", "surrogateescape").hex() for word in words],
+        "cwd": cwd,
+        "environment": dict(os.environ),
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout)
+        connection.connect(address)
+        socket.send_fds(connection, [b"."], handles)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answer = connection.makefile().readline()
+    if not answer:
+        raise RuntimeError("the server of forked stages has ended")
+    return int(answer)
+
+
+#: A stage as a script: it asks the server that MAKEGPT_FORKS names.
+CLIENT = """#!{python} -IS
+import os, sys
+sys.path.insert(0, {project!r})
+from tests.forks import ask
+code = ask(os.environ["MAKEGPT_FORKS"], [os.path.basename(sys.argv[0]), *sys.argv[1:]], os.getcwd(), [0, 1, 2])
+sys.exit(code if code >= 0 else 128 - code)
+"""
+
+
+def serve(address: str) -> None:
+    """Answer requests, each in a process of its own, until the server is ended."""
     for name in _SLOW_TO_LOAD:
         import_module(name)
     from stages.__main__ import ORDER
@@ -77,36 +109,43 @@ def serve() -> None:
     for stage in ORDER:
         import_module(f"stages.{stage}")
     gc.freeze()
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(request)
-        print(json.dumps(_wait(child, request["timeout"])), flush=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen(16)
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a stage is not waited for
+        while True:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                _answer(connection)
+            connection.close()
 
 
-def _wait(child: int, seconds: float) -> int | None:
-    """The exit code of the process `child`; None where it had to be killed after so many seconds."""
-    end = time.monotonic() + seconds
-    pause = 0.001
-    while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+def _answer(connection: socket.socket) -> NoReturn:
+    """Run the stage that is asked for on a connection, and tell its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, handles, _, _ = socket.recv_fds(connection, 1, 3)
+    request = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(request, handles)
+    for handle in handles:
+        os.close(handle)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with suppress(OSError):
+        connection.sendall(f"{code}\n".encode())
+    os._exit(0)
 
 
-def _become(request: dict[str, Any]) -> NoReturn:
+def _become(request: dict[str, Any], handles: list[int]) -> NoReturn:
     """Be the command that a request describes, to its end."""
     code = 70  # of a child that fails before its stage does
     try:
-        flags = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
-        for number, (name, flag) in enumerate(zip(request["streams"], flags, strict=True)):
-            os.dup2(os.open(name, flag, 0o600), number)
+        for number, handle in enumerate(handles):
+            os.dup2(handle, number)
+            os.close(handle)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -127,4 +166,4 @@ def _become(request: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

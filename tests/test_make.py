@@ -14,7 +14,9 @@ import pytest
 from lib import pipeline
 from lib.freshness import STAMPS, Freshness
 from lib.hashes import Hashes
-from tests.conftest import PROJECT, TEXT, Here, Stage, spent
+from stages.__main__ import ORDER
+from tests import forks
+from tests.conftest import BIN, PROJECT, TEXT, Here, Stage, spent
 
 RUN = "artifacts/runs/debug-play"
 #: As in a shell: these tests may themselves have been started by make.
@@ -36,8 +38,11 @@ def make_all(folder: Path, *words: str, change: str = SMALL, code: int = 0) -> l
     return [stage for stage in stages if stage != "python"]  # make -n shows the notes that plan.py writes, too
 
 
-def project(folder: Path) -> Path:
-    """A project folder with the committed files, an environment that is set up, and a text."""
+def project(folder: Path, forked: bool = True) -> Path:
+    """A project folder with the committed files, an environment that is set up, and a text.
+
+    `forked`: its stages are forked from a process that has loaded torch; a signal to make does not reach them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("Makefile", "plan.py", "params.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(PROJECT / name, folder / name)
@@ -45,7 +50,18 @@ def project(folder: Path) -> Path:
         (folder / name).symlink_to(PROJECT / name)
     (folder / "play.txt").write_text(TEXT, encoding="utf-8")
     (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    if not forked:
+        (folder / ".venv" / "bin").symlink_to(BIN)
+    else:
+        (folder / ".venv" / "bin").mkdir()
+        for entry in BIN.iterdir():
+            (folder / ".venv" / "bin" / entry.name).symlink_to(entry)
+        for stage in ORDER:
+            script = folder / ".venv" / "bin" / stage.replace("_", "-")
+            script.unlink()
+            script.write_text(forks.CLIENT.format(python=sys.executable, project=str(PROJECT)))
+            script.chmod(0o755)
+        ENVIRONMENT["MAKEGPT_FORKS"] = forks.shared().address
     (folder / ".venv" / "ready").touch()
     return folder
 
@@ -343,7 +359,7 @@ def test_why_tells_of_each_stage(built: Path) -> None:
 
 
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Path, tmp_path: Path, stage: Stage) -> None:
-    folder = project(tmp_path / "project")
+    folder = project(tmp_path / "project", forked=False)
     change = "train.max_steps=120 train.eval_interval=60 train.checkpoint_interval=10"
     words = ["make", "train", "CONFIG=debug", "TEXT=play.txt", f"SET={change}"]
     running = subprocess.Popen(
@@ -362,7 +378,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
 
 
 def test_make_j_works(tmp_path: Path) -> None:
-    folder = project(tmp_path / "project")
+    folder = project(tmp_path / "project", forked=False)
     assert sorted(make_all(folder, "-j", "4")) == sorted(["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"])
     assert make_all(folder) == []
 
