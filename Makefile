@@ -202,7 +202,7 @@ test: | $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-kill: | $(READY)
-	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/test_training.py -k killed_run_goes_on
+	KILL_ROUNDS=20 $(BIN)/python -m pytest tests/train/test_loop.py -k killed_run_goes_on
 
 test-machines: | $(READY)
 	$(BIN)/python -m tests.machines $(MACHINES) $(if $(SHORT),--short)
@@ -236,7 +236,7 @@ study:
 	$(BIN)/study -o artifacts/study$(if $(STUDY_BUDGET),-$(STUDY_BUDGET) --budget $(STUDY_BUDGET))
 
 study-check: | $(READY)
-	@$(BIN)/python -m pytest tests/test_study.py -k committed
+	@$(BIN)/python -m pytest tests/study/test_study.py -k committed
 	@echo "docs/study/ is what docs/study/results.json says"
 
 study-figures: | $(READY)

@@ -16,27 +16,28 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
-    from lib.freshness import Freshness
+    from lib.pipeline.freshness import Freshness
 
 
 def answer(words: "list[str]") -> str:
     """The answer to one question, as text; the errors of `lib` are raised."""
     question, rest = (words or [""])[0], words[1:]
     if question == "configs":
-        from lib import inputs, params
+        from lib.config.params import config_names, load_params
+        from lib.data.downloads import load_inputs
 
-        tree = params.load()
-        texts = [name for name, entry in inputs.load(tree).items() if entry.is_text]
-        return f"configs:  {' '.join(params.config_names(tree))}\ndatasets: {' '.join(texts)}"
+        tree = load_params()
+        texts = [name for name, entry in load_inputs(tree).items() if entry.is_text]
+        return f"configs:  {' '.join(config_names(tree))}\ndatasets: {' '.join(texts)}"
     if question == "unknown" and rest:
         from lib.errors import nearest
 
         return f"make knows no variable {rest[0]}; {nearest(rest[0].upper(), rest[1:])}"
     if question == "runs" and len(rest) == 4:
-        from lib import pipeline
+        from lib.pipeline.steps import build_pipeline
 
         names, dataset, text, changes = rest
-        return " ".join(str(pipeline.build(name, dataset, text, changes).run) for name in names.split())
+        return " ".join(str(build_pipeline(name, dataset, text, changes).run) for name in names.split())
     if question in ("variables", "why") and len(rest) == 4:
         return _with_pipeline(variables if question == "variables" else why, rest)
     if question == "note" and len(rest) == 5:
@@ -48,16 +49,16 @@ def _with_pipeline(ask: "Callable[[Freshness], Any]", words: "list[str]") -> str
     """The answer of `ask` about the pipeline that `words` name; hashes are kept for the next time."""
     from pathlib import Path
 
-    from lib import pipeline
     from lib.errors import MakegptError
-    from lib.freshness import STAMPS, Freshness
-    from lib.hashes import Hashes
+    from lib.pipeline.freshness import STAMPS, Freshness
+    from lib.pipeline.hashes import Hashes
+    from lib.pipeline.steps import build_pipeline
 
     if Path("artifacts").exists() and not Path("artifacts").is_dir():
         raise MakegptError("artifacts is a file, but the pipeline keeps its folders there; move it away")
     hashes = Hashes(STAMPS / "hashes.json")
     config, dataset, text, changes = words
-    told = ask(Freshness(pipeline.build(config, dataset, text, changes, hashes), hashes))
+    told = ask(Freshness(build_pipeline(config, dataset, text, changes, hashes), hashes))
     hashes.save()
     return str(told)
 

@@ -23,12 +23,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib import corpus, cost, device, model, params, training
-from lib.config import Config
-from lib.dataset import Dataset, build
-from lib.text import open_document
-from lib.trainer import Trainer
-from lib.world import ALONE, World
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import Config
+from lib.data.corpus import write_corpus
+from lib.data.dataset import Dataset, build_dataset
+from lib.data.text import open_document
+from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
+from lib.device.hardware import keep_freed_memory, matmul_rate, peak_memory
+from lib.model.registry import build_model, count_operations
+from lib.train.estimate import estimate_training
+from lib.train.loop import fit_vocabulary
+from lib.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 VOCABULARY = {"gpt2": 50257, "char": 65, "bytes": 256}
@@ -36,20 +41,20 @@ VOCABULARY = {"gpt2": 50257, "char": 65, "bytes": 256}
 Step = Callable[[], Any]
 
 
-def ours(config: Config, world: World = ALONE) -> Step:
+def ours(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Step:
     """The trainer that the stage has, on random words."""
-    device.keep_freed_memory()
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
         text, tokens, folder = (Path(scratch) / part for part in ("text.txt", "tokens", "dataset"))
         text.write_text(words(config))
-        corpus.write(
+        write_corpus(
             tokens, [open_document(text)], config.tokenize.tokenizer, config.tokenize, started="", on_bytes=lambda _: None
         )
-        build(tokens, folder, context_length=config.model.context_length, stride=None, val_fraction=0.1, started="")
+        build_dataset(tokens, folder, context_length=config.model.context_length, stride=None, val_fraction=0.1, started="")
         data = Dataset(folder)
-        model_config = training.fit_vocabulary(config.model, data.tokens.load_tokenizer())
+        model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         data.batch(config.train.seed, 0, config.train.batch_size)  # opens the shards, which stay open when their folder is gone
-    built = model.build(model_config)
+    built = build_model(model_config)
     built.initialise(torch.Generator().manual_seed(1))
     trainer = Trainer(built, data, config.train, CPU, world)
     if failure := trainer.compile():
@@ -112,8 +117,8 @@ def ceiling(config: Config) -> Step:
     tokens = config.train.batch_size * config.model.context_length
 
     def step() -> float:
-        operations = model.operations(model.build(shape, "meta")) * tokens
-        return operations / device.matmul_rate(CPU, (2048, 2048, 2048))
+        operations = count_operations(build_model(shape, "meta")) * tokens
+        return operations / matmul_rate(CPU, (2048, 2048, 2048))
 
     return step
 
@@ -123,7 +128,7 @@ def model_config(config: Config) -> Any:
 
 
 def main(name: str, config_name: str, changes: list[str]) -> None:
-    config = params.resolve(params.load(), config_name, changes)
+    config = resolve_config(load_params(), config_name, changes)
     step = {"ours": ours, "transformers": transformers, "textbook": textbook, "ceiling": ceiling}[name](config)
     step()  # to warm up
     for line in sys.stdin:
@@ -131,9 +136,9 @@ def main(name: str, config_name: str, changes: list[str]) -> None:
         began = time.perf_counter()
         done = [step() for _ in range(int(line))]
         told["seconds"] = done[0] if name == "ceiling" else (time.perf_counter() - began) / len(done)
-        told["memory"] = device.peak_memory(CPU)
+        told["memory"] = peak_memory(CPU)
         if name == "ours":
-            plan = cost.plan(model_config(config), config.train, CPU, 0)
+            plan = estimate_training(model_config(config), config.train, CPU, 0)
             told |= {"planned_seconds": plan["seconds"] / plan["steps"], "planned_memory": plan["memory_bytes"]}
         print(json.dumps(told), flush=True)
 

@@ -22,8 +22,9 @@ import time
 
 import numpy as np
 
-from lib import baselines
-from lib.shards import Held
+from lib.data.shards import InMemoryTokens
+from lib.evaluate import ngrams
+from lib.evaluate.ngrams import NGrams
 
 V = 50_257
 WAYS = ("merging", "sorting")
@@ -36,12 +37,14 @@ def main(millions: float, rounds: int) -> None:
 
 def measure(millions: float, name: str) -> None:
     if name == "sorting":
-        setattr(baselines, "_add", sort_again)  # noqa: B010 - mypy refuses to assign to a function
+        setattr(ngrams, "_add", sort_again)  # noqa: B010 - mypy refuses to assign to a function
     likely = np.cumsum(1 / np.arange(1, V + 1))
     generator, count = np.random.default_rng(1), int(1e6 * millions)
-    tokens = Held(np.concatenate([draw(generator, likely, part) for part in np.diff([*range(0, count, 1 << 20), count])]))
+    tokens = InMemoryTokens(
+        np.concatenate([draw(generator, likely, part) for part in np.diff([*range(0, count, 1 << 20), count])])
+    )
     before, began = peak(), time.process_time()
-    counted = baselines.NGrams(tokens, 0, count, 5, V)
+    counted = NGrams(tokens, 0, count, 5, V)
     seconds, memory = time.process_time() - began, peak() - before
     digest = hashlib.sha256()
     for order in counted.orders:
@@ -59,7 +62,7 @@ def draw(generator: np.random.Generator, likely: np.ndarray, count: int) -> np.n
     return np.searchsorted(likely, generator.random(count) * likely[-1]).astype(np.uint16)
 
 
-def sort_again(runs: list[baselines._Run], new: baselines._Run) -> None:
+def sort_again(runs: list[ngrams._Run], new: ngrams._Run) -> None:
     keys, times = (np.concatenate(parts) for parts in zip(*runs, new, strict=True))
     merged, where = np.unique(keys, return_inverse=True)
     total = np.zeros(len(merged), np.uint32)

@@ -11,23 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import artifact, corpus, params
-from lib.dataset import Dataset, build
-from lib.text import open_document
+from lib.artifact.io import write_json
+from lib.artifact.manifest import MANIFEST, describe_files, read_manifest
+from lib.config.params import load_params, resolve_config
+from lib.data.corpus import write_corpus
+from lib.data.dataset import Dataset, build_dataset
+from lib.data.text import open_document
 
 SHARD = 1 << 29  # tokens a shard, 1 GB of uint16
 
 
 def grow(folder: Path, gigabytes: int) -> None:
     """Put so many shards of zeros behind those of a tokens folder."""
-    manifest = artifact.read_manifest(folder, "tokens")
+    manifest = read_manifest(folder, "tokens")
     for number in range(1, gigabytes + 1):
         path = folder / f"shard-{number:05d}.npy"
         with open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (SHARD,)})
             file.truncate(file.tell() + 2 * SHARD)
-        manifest["outputs"] |= artifact.files_of(folder, [path.name])
-    artifact.write_json(folder / artifact.MANIFEST, manifest)
+        manifest["outputs"] |= describe_files(folder, [path.name])
+    write_json(folder / MANIFEST, manifest)
 
 
 def own_memory() -> int:
@@ -37,12 +40,12 @@ def own_memory() -> int:
 
 
 def main(gigabytes: int, scratch: Path) -> None:
-    config = params.resolve(params.load(), "gpt_balanced")
+    config = resolve_config(load_params(), "gpt_balanced")
     text, tokens, folder = (scratch / part for part in ("text.txt", "tokens", "dataset"))
     text.write_text("to be or not to be " * 1000)
-    corpus.write(tokens, [open_document(text)], "gpt2", config.tokenize, started="", on_bytes=lambda _: None)
+    write_corpus(tokens, [open_document(text)], "gpt2", config.tokenize, started="", on_bytes=lambda _: None)
     grow(tokens, gigabytes)
-    build(tokens, folder, context_length=256, stride=None, val_fraction=0.1, started="")
+    build_dataset(tokens, folder, context_length=256, stride=None, val_fraction=0.1, started="")
     before = own_memory()
     began = time.perf_counter()
     data = Dataset(folder)

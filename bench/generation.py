@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.training import Contender, keep
-from lib import packed
+from lib.generate.quantize import WEIGHT_FORMATS
 
 HERE = Path(__file__).parent
 OURS = ("ours", "ours, bfloat16", "ours, int8", "ours, without the kernel")
@@ -70,7 +70,7 @@ def compete(race: Race, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for each in field:
         seconds = each.column("seconds")
-        dtype = packed.FORMATS.get(each.name.removeprefix("ours, "), torch.float32)
+        dtype = WEIGHT_FORMATS.get(each.name.removeprefix("ours, "), torch.float32)
         read = each.told[0]["matrices"] * dtype.itemsize * race.new_tokens
         row = {
             "contender": each.name,

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn import functional as F
 
-from lib import device
-from lib.loss import cross_entropy, linear_cross_entropy
+from lib.device.hardware import keep_freed_memory
+from lib.model.loss import cross_entropy, linear_cross_entropy
 
 N, C, V = 1024, 384, 50257
 CHUNK = LinearCrossEntropyOptions(batch_chunk_size=N)
@@ -25,7 +25,7 @@ WAYS = {
     ),
 }
 
-device.keep_freed_memory()
+keep_freed_memory()
 draw = torch.Generator().manual_seed(1)
 x = torch.randn(N, C, generator=draw).requires_grad_()
 weight = torch.randn(V, C, generator=draw).mul_(0.02).requires_grad_()

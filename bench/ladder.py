@@ -7,12 +7,12 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from lib import comparison
+from lib.evaluate.comparison import comparison_rows
 
 RUNGS = ("bigram", "single_head", "multi_head", "single_block", "decoder")
 FOLDERS = [Path("artifacts/runs") / f"{rung}-tiny_shakespeare" for rung in RUNGS]
 
-rows = {row.name: row for row in comparison.rows(FOLDERS)}
+rows = {row.name: row for row in comparison_rows(FOLDERS)}
 runs = [rows[folder.name] for folder in FOLDERS]
 gains = [before.loss - after.loss for before, after in pairwise(runs)]
 floor = min(rows["counted bigram"].loss, rows["counted add-one bigram"].loss)

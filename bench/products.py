@@ -18,7 +18,8 @@ from typing import Callable
 import torch
 from torch.nn import functional as F
 
-from lib import kernel, packed
+from lib.generate.kernel import load_kernel
+from lib.generate.quantize import WEIGHT_FORMATS, QuantizedLinear
 from lib.model.layers import Linear
 
 SHAPES = [(2304, 768), (768, 768), (3072, 768), (768, 3072)] * 12 + [(50257, 768)]
@@ -38,9 +39,7 @@ def ways(linears: list[Linear], rows: int) -> dict[str, tuple[int, Callable[[], 
     weights = [linear.weight.detach() for linear in linears]
     halves = [weight.bfloat16() for weight in weights]
     turned = [weight.T.contiguous() for weight in weights]
-    kinds = {
-        name: [packed.PackedLinear(each, dtype, kernel.library()) for each in linears] for name, dtype in packed.FORMATS.items()
-    }
+    kinds = {name: [QuantizedLinear(each, dtype, load_kernel()) for each in linears] for name, dtype in WEIGHT_FORMATS.items()}
     whole = [(each.weight, each.scale.bfloat16()) for each in kinds["int8"] if each.scale is not None]
     x = {inputs: torch.randn(rows, inputs) for inputs in (768, 3072)}
     x16 = {inputs: each.bfloat16() for inputs, each in x.items()}
@@ -50,7 +49,7 @@ def ways(linears: list[Linear], rows: int) -> dict[str, tuple[int, Callable[[], 
 
     return {
         "the memory": (4, lambda: [weight.sum() for weight in weights]),
-        **{f"kernel, {name}": (dtype.itemsize, ours(name)) for name, dtype in packed.FORMATS.items()},
+        **{f"kernel, {name}": (dtype.itemsize, ours(name)) for name, dtype in WEIGHT_FORMATS.items()},
         "F.linear, float32": (4, lambda: [F.linear(x[weight.shape[1]], weight) for weight in weights]),
         "x @ transposed, float32": (4, lambda: [x[weight.shape[0]] @ weight for weight in turned]),
         "F.linear, bfloat16": (2, lambda: [F.linear(x16[weight.shape[1]], weight) for weight in halves]),

@@ -18,14 +18,18 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the stages have it
 import torch
 
 from bench.training import machine
-from lib import device, model, params, provenance, training
-from lib.config import Config
-from lib.dataset import Dataset
-from lib.evaluation import total_nats
-from lib.loss import cross_entropy
-from lib.model import LanguageModel
-from lib.schedule import learning_rate
-from lib.trainer import Trainer
+from lib.artifact.provenance import software_versions, timestamp
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import Config
+from lib.data.dataset import Dataset
+from lib.device.hardware import keep_freed_memory
+from lib.evaluate.windows import total_nats
+from lib.model.language_model import LanguageModel
+from lib.model.loss import cross_entropy
+from lib.model.registry import build_model
+from lib.train.loop import fit_vocabulary
+from lib.train.schedule import learning_rate
+from lib.train.trainer import Trainer
 
 CPU = torch.device("cpu")
 GOAL = 1.88
@@ -49,14 +53,14 @@ def watched(step: Callable[[], object], net: LanguageModel, data: Dataset, steps
 
 
 def built(config: Config, data: Dataset) -> LanguageModel:
-    net = model.build(training.fit_vocabulary(config.model, data.tokens.load_tokenizer()))
+    net = build_model(fit_vocabulary(config.model, data.tokens.load_tokenizer()))
     net.initialise(torch.Generator().manual_seed(config.train.seed))
     return net
 
 
 def plain(data: Dataset) -> Curve:
     """The loop that everybody writes, around the same model: fused attention, all logits, AdamW as it comes."""
-    config = params.resolve(params.load(), "decoder", RECIPE)
+    config = resolve_config(load_params(), "decoder", RECIPE)
     net = built(config, data).train()
     optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     done = 0
@@ -77,8 +81,8 @@ def plain(data: Dataset) -> Curve:
 
 
 def fast(data: Dataset) -> Curve:
-    device.keep_freed_memory()
-    config = params.resolve(params.load(), "decoder_fast")
+    keep_freed_memory()
+    config = resolve_config(load_params(), "decoder_fast")
     trainer = Trainer(built(config, data), data, config.train, CPU)
     return watched(trainer.train_step, trainer.model, data, config.train.max_steps)
 
@@ -96,7 +100,7 @@ def main() -> None:
     end = curves["plain"][-1][1]
     same = min((loss, seconds) for _, seconds, loss in curves["decoder_fast"] if seconds <= end)
     print(f"decoder_fast within the plain loop's {end:.0f} s: {same[0]:.4f}, after {same[1]:.0f} s")
-    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "goal": GOAL}
+    facts = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "goal": GOAL}
     (Path(__file__).parent / "results" / "quality.json").write_text(json.dumps(facts | {"curves": curves}, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Tokens a second and memory with 1, 2 and 3 processes of one thread each, beside what `lib.cost.together` says: a table.
+"""Tokens/s and memory with 1, 2 and 3 processes of one thread each, next to what `group_step_seconds` estimates: a table.
 
 python bench/scaling.py [CONFIG] [STEPS]      starts torchrun on itself
 """
@@ -14,19 +14,22 @@ import torch
 import torch.distributed as dist
 
 from bench.contender import CPU, ours
-from lib import cost, device, model, params
-from lib.world import joined
+from lib.config.params import load_params, resolve_config
+from lib.device.distributed import init_distributed
+from lib.device.hardware import peak_memory
+from lib.model.registry import count_parameters
+from lib.train.estimate import group_step_seconds
 
 
 def work(config_name: str, steps: int) -> None:
     """What each process does: steps, then sums of as many numbers as there are gradients. Rank 0 tells."""
-    config = params.resolve(params.load(), config_name)
-    with joined(CPU) as world:
+    config = resolve_config(load_params(), config_name)
+    with init_distributed(CPU) as world:
         step = ours(config, world)
         step()
         seconds = [_timed(step) for _ in range(steps)]
         trainer = step.__self__  # type: ignore[attr-defined]
-        parameters = model.count(trainer.model)
+        parameters = count_parameters(trainer.model)
         update = statistics.median(_timed(lambda: [optimizer.step() for optimizer in trainer.optimizers]) for _ in range(3))
         sums = [0.0]
         if world.size > 1:
@@ -34,7 +37,7 @@ def work(config_name: str, steps: int) -> None:
             sums = [_timed(lambda: dist.all_reduce(gradients)) for _ in range(5)]
         told = {"seconds": statistics.median(seconds), "update": update, "sum": min(sums), "parameters": parameters}
         if world.leads:
-            print(json.dumps(told | {"memory": device.peak_memory(CPU)}))
+            print(json.dumps(told | {"memory": peak_memory(CPU)}))
 
 
 def _timed(what: object) -> float:
@@ -44,7 +47,7 @@ def _timed(what: object) -> float:
 
 
 def main(config_name: str, steps: int) -> None:
-    config = params.resolve(params.load(), config_name)
+    config = resolve_config(load_params(), config_name)
     tokens = config.train.batch_size * config.model.context_length
     found = {}
     print(f"{config_name:14}{'tokens/s':>12}{'said':>10}{'MB each':>10}{'sum of gradients':>20}")
@@ -56,7 +59,7 @@ def main(config_name: str, steps: int) -> None:
         found[size] = row = json.loads(done.stdout)
         update = found[1]["update"]
         batch = found[1]["seconds"] - update
-        seconds = cost.together(batch, update, row["parameters"], size, _bandwidth(row, size), os.cpu_count() or 1)
+        seconds = group_step_seconds(batch, update, row["parameters"], size, _bandwidth(row, size), os.cpu_count() or 1)
         print(f"{size} process{'es' if size > 1 else '':5}{tokens / row['seconds']:11,.0f}{tokens / seconds:10,.0f}", end="")
         print(f"{row['memory'] / 1e6:10,.0f}{row['sum'] * 1e3:17,.0f} ms", flush=True)
 

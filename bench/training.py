@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from lib import params, provenance
+from lib.artifact.provenance import processor_name, software_versions, timestamp
+from lib.config.params import load_params, resolve_config
 
 HERE = Path(__file__).parent
 DROPOUT = ("model.drop_rate=0.1",)
@@ -76,7 +77,7 @@ SHAPES = {
 
 def compete(shape: Shape, rounds: int) -> list[dict[str, Any]]:
     """The rows of one shape: medians over the rounds; each ratio is the median of the ratios within a round."""
-    made = params.resolve(params.load(), shape.config, list(shape.changes))
+    made = resolve_config(load_params(), shape.config, list(shape.changes))
     tokens = made.train.batch_size * made.model.context_length
     field = [contender(name, shape.config, (*shape.changes, *changes)) for name, changes in shape.contenders.items()]
     for _ in range(rounds):
@@ -118,7 +119,7 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     return {
-        "processor": provenance.processor(),
+        "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
@@ -132,7 +133,7 @@ def keep(file: str, name: str, rows: list[dict[str, Any]], rounds: int) -> None:
     target = HERE / "results" / file
     target.parent.mkdir(exist_ok=True)
     results = json.loads(target.read_text()) if target.is_file() else {}
-    facts = {"made": provenance.now(), "versions": provenance.versions(), "machine": machine(), "rounds": rounds}
+    facts = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "rounds": rounds}
     target.write_text(json.dumps(results | {name: facts | {"rows": rows}}, indent=1) + "\n")
 
 

@@ -24,11 +24,15 @@ if sys.argv[1:2] == ["ours, without the kernel"]:
 
 import torch
 
-from lib import device, model, packed, params, pretrained
-from lib.config import GenerateConfig, ModelConfig
-from lib.continuation import Continuation, encode
-from lib.generation import plain, write
-from lib.model import LanguageModel
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import GenerateConfig, ModelConfig
+from lib.device.hardware import keep_freed_memory, peak_memory
+from lib.generate.engine import generate, generate_naive
+from lib.generate.quantize import WEIGHT_FORMATS, quantize
+from lib.generate.request import Request, encode_prompt
+from lib.huggingface.gpt2 import tensor_mappings, to_hf_config
+from lib.model.language_model import LanguageModel
+from lib.model.registry import build_model
 from lib.tokenizer.base import Tokenizer
 
 NAME = sys.argv[1]
@@ -62,20 +66,20 @@ class Numbers(Tokenizer):
 
 
 def built(config: ModelConfig) -> LanguageModel:
-    made = model.build(config)
+    made = build_model(config)
     made.initialise(torch.Generator().manual_seed(1))
     return made.eval()
 
 
 def ours(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
     made = built(config)
-    packed.pack(made, NAME.removeprefix("ours, ") if NAME.removeprefix("ours, ") in packed.FORMATS else "float32")
+    quantize(made, NAME.removeprefix("ours, ") if NAME.removeprefix("ours, ") in WEIGHT_FORMATS else "float32")
     numbers = Numbers(made.vocab_size)
 
     def continued(count: int) -> tuple[list[list[int]], float]:
-        texts = [Continuation(numbers, encode(numbers, "".join(map(chr, prompt))), asked, scored=False) for _ in range(count)]
+        texts = [Request(numbers, encode_prompt(numbers, "".join(map(chr, prompt))), asked, scored=False) for _ in range(count)]
         began, first = time.perf_counter(), 0.0
-        for n, _ in enumerate(write(made, texts, CPU, batch_size=count)):
+        for n, _ in enumerate(generate(made, texts, CPU, batch_size=count)):
             if n == 0:
                 first = time.perf_counter() - began
         return [text.tokens for text in texts], first
@@ -85,17 +89,17 @@ def ours(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Write
 
 def plain_loop(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
     made = built(config)
-    return lambda count: ([list(plain(made, prompt, asked, CPU)) for _ in range(count)], 0.0)
+    return lambda count: ([list(generate_naive(made, prompt, asked, CPU)) for _ in range(count)], 0.0)
 
 
 def transformers(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     made = built(config)
-    theirs = GPT2LMHeadModel(GPT2Config(**pretrained.as_theirs(config, None))).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(**to_hf_config(config, None))).eval()
     weights = dict(made.named_parameters())
     zeros = torch.zeros(3 * config.emb_dim)
-    for place in pretrained.places(config):
+    for place in tensor_mappings(config):
         name = place.theirs if place.theirs.startswith("lm_head") else f"transformer.{place.theirs}"
         weight = weights.get(place.ours, zeros).detach()
         theirs.get_parameter(name).data.copy_(weight.T if place.turned else weight)
@@ -118,9 +122,9 @@ WRITERS = {"transformers": transformers, "the plain loop": plain_loop}
 
 def main(config_name: str, prompt_tokens: int, new_tokens: int) -> None:
     changes = ["generate.temperature=0", f"generate.max_new_tokens={new_tokens}"]
-    config = params.resolve(params.load(), config_name, changes)
+    config = resolve_config(load_params(), config_name, changes)
     shape = dataclasses.replace(config.model, vocab_size=VOCABULARY[config.tokenize.tokenizer])
-    device.keep_freed_memory()
+    keep_freed_memory()
     assert shape.vocab_size is not None
     draw = torch.Generator().manual_seed(2)
     prompt = torch.randint(32, min(shape.vocab_size, 0xD800), (prompt_tokens,), generator=draw).tolist()
@@ -143,7 +147,7 @@ def main(config_name: str, prompt_tokens: int, new_tokens: int) -> None:
                 "forward": time.perf_counter() - began,
                 "tokens": hashlib.sha256(repr(texts[-1]).encode()).hexdigest()[:12],
                 "matrices": matrices,
-                "memory": device.peak_memory(CPU),
+                "memory": peak_memory(CPU),
             }
             print(json.dumps(answer), flush=True)
 

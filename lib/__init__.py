@@ -1,44 +1,34 @@
 """Everything a GPT is made of, from the bytes of a text to the tensors of the model.
 
-`lib` is deep and silent: it never prints, never parses arguments and does nothing on import.
-Its modules import one way only, in the order of `lib.LAYERS`; a test holds them to it.
+`lib` never prints, never parses arguments and does nothing on import. Each room is a package (or one module), and imports
+only from rooms above its own line in `LAYERS`; a test holds them to it.
 """
+
+from pathlib import Path
 
 __version__ = "0.1.0"
 
-#: The rooms of the house, ground floor first. A module imports only from rooms above its own line.
+#: Where `params.yaml` and `docs/` are: the checkout, or this package where it was installed from a wheel.
+PROJECT = Path(__file__).resolve().parent.parent
+
+#: The rooms, lowest first.
 LAYERS = (
-    ("errors", "provenance", "markup", "svg", "fields", "gutenberg"),
-    ("yaml_reader", "json_reader", "files"),
-    ("config", "sessions"),
-    ("params",),
-    ("artifact", "references"),
-    ("folders", "inputs", "text", "lines", "lock", "hashes"),
-    ("pipeline",),
-    ("freshness",),
-    ("tokenizer",),
-    ("shards",),
-    ("corpus", "dataset"),
-    ("loss",),
-    ("model",),
-    ("device", "precision", "compiled", "world", "schedule", "muon", "kernel"),
-    ("optimizer", "checkpoint", "packed"),
-    ("sampling", "analysis"),
-    ("continuation",),
-    ("generation",),
-    ("samples",),
-    ("evaluation", "scores", "baselines", "compressors", "pretrained", "certificate"),
-    ("trainer", "state"),
-    ("run", "clock"),
-    ("beginning", "exchange", "stretch"),
-    ("resume",),
-    ("training",),
-    ("memorisation", "verdict"),
-    ("assessment",),
-    ("cost", "figures", "inspection", "comparison", "book", "laboratory", "study", "findings"),
-    ("diagrams", "blueprint", "curves", "ladder", "surprise", "reproduction", "study_figures", "inline_svg"),
-    ("study_report",),
-    ("plots", "subject"),
-    ("sections",),
-    ("page",),
+    "errors",  # what a user can cause and mend
+    "config",  # what can be set: schema, params.yaml, --set
+    "artifact",  # files and folders written atomically, that know where they came from
+    "tokenizer",  # text to token ids and back
+    "data",  # files to shards to batches
+    "pipeline",  # what make runs, and which artifacts are stale
+    "model",  # the GPT, from scratch
+    "device",  # hardware, precision, compilation, process groups
+    "generate",  # prompt to text
+    "run",  # one model's folder, read back
+    "evaluate",  # how good it is, compared with what, how sure
+    "huggingface",  # GPT-2 in and out
+    "train",  # dataset to run
+    "plot",  # figures of runs and of the code
+    "study",  # the depth-and-width sweep
+    "reproduce",  # published numbers, measured
+    "report",  # one HTML page, one terminal summary
+    "book",  # runs the pages of docs/
 )

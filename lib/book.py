@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
 
+from lib import PROJECT
 from lib.errors import MakegptError, UsageError, nearest
 
 CONTENTS = "README.md"
@@ -42,31 +43,24 @@ class Block:
     section: str
 
 
-def folder() -> Path:
-    """Where the book is: the wheel's own copy inside `lib`, or in the checkout that `lib` stands in."""
-    lib = Path(__file__).resolve().parent
-    for path in (lib / "docs", lib.parent / "docs"):
-        if (path / CONTENTS).is_file():
-            return path
-    raise MakegptError(f"the book is missing; looked for {lib / 'docs'}, {lib.parent / 'docs'}")
-
-
-def pages() -> list[Page]:
+def list_pages() -> list[Page]:
     """The pages, in the order of the contents."""
-    docs = folder()
+    docs = PROJECT / "docs"
+    if not (docs / CONTENTS).is_file():
+        raise MakegptError(f"the book is missing; looked for {docs}")
     found = _ENTRY.finditer((docs / CONTENTS).read_text(encoding="utf-8"))
     return [Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md") for entry in found]
 
 
-def find(name: str) -> Page:
+def find_page(name: str) -> Page:
     """The page called `name`, with - or _; UsageError where there is none."""
-    known = {page.name: page for page in pages()}
+    known = {page.name: page for page in list_pages()}
     if (wanted := name.replace("-", "_")) not in known:
         raise UsageError(f"there is no page {name!r}; {nearest(wanted, known)}")
     return known[wanted]
 
 
-def blocks(page: Page) -> list[Block]:
+def code_blocks(page: Page) -> list[Block]:
     """The page cut into its blocks; fences in other languages, or in none, are prose."""
     text = page.path.read_text(encoding="utf-8")
     found: list[Block] = []
@@ -91,7 +85,7 @@ def blocks(page: Page) -> list[Block]:
     return found
 
 
-def run(page: Page) -> Iterator[Block]:
+def run_page(page: Page) -> Iterator[Block]:
     """The blocks of the page with the output that its code gives here and now; an error of the code's is raised as it is.
 
     In a checkout the code runs in the project's folder, on its params.yaml and data, wherever it is asked for.
@@ -99,7 +93,7 @@ def run(page: Page) -> Iterator[Block]:
     namespace: dict[str, object] = {"__name__": page.name}
     project = page.path.parent.parent
     where = project if (project / "params.yaml").is_file() and (project / "stages").is_dir() else Path.cwd()
-    for block in blocks(page):
+    for block in code_blocks(page):
         if block.kind != "output":
             yield block
         if block.kind == "code":
@@ -111,10 +105,10 @@ def run(page: Page) -> Iterator[Block]:
                 yield replace(block, kind="output", text=printed.getvalue())
 
 
-def example(page: Page) -> Iterator[Block]:
+def page_example(page: Page) -> Iterator[Block]:
     """The page's worked example, as `run` gives it. The code before it is run as well, what comes after it is not."""
     found = False
-    for block in run(page):
+    for block in run_page(page):
         if block.section == EXAMPLE:
             found = True
             yield block
@@ -126,7 +120,7 @@ _MARGIN = {"prose": "", "code": "  │ ", "output": "  = "}
 _LINK = re.compile(r"!?\[([^\]]+)\]\([^)]+\)")
 
 
-def as_text(block: Block) -> str:
+def page_as_text(block: Block) -> str:
     """The block as a terminal shows it: code and output by their margins, links by their text."""
     text = _LINK.sub(r"\1", block.text) if block.kind == "prose" else block.text
     lines = text.strip("\n").splitlines()

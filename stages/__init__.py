@@ -14,9 +14,11 @@ from typing import Any, Callable, NoReturn, Sequence, TypeVar
 
 import click
 
-from lib import artifact, files, params, text
-from lib import config as schema
-from lib.config import Config
+from lib.artifact.files import check_writable
+from lib.artifact.manifest import check_output_file
+from lib.config.params import choose_params, load_params, resolve_config
+from lib.config.schema import SECTIONS, Config
+from lib.data.text import check_word
 from lib.errors import MakegptError, UsageError, one_line
 from stages.shared.streams import (
     open_what_is_closed,
@@ -113,7 +115,7 @@ class ParameterOption(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         names, about = super().get_help_record(ctx) or ("", "")
         try:
-            default = params.load()["defaults"][self.section][self.key]
+            default = load_params()["defaults"][self.section][self.key]
         except (MakegptError, KeyError, TypeError):
             default = "in params.yaml"
         return names, f"{about}  [default: {default}]"
@@ -189,26 +191,26 @@ def _check_output(options: list[click.Parameter], given: dict[str, Any]) -> None
         given.get(str(option.name)) for option in options if isinstance(option.type, click.Path) and option.name != "output"
     ]
     words = [word for value in named if value is not None for word in (value if isinstance(value, tuple) else (value,))]
-    artifact.check_output(output, (Path(word) for word in words if str(word) != "-"))
+    check_output_file(output, (Path(word) for word in words if str(word) != "-"))
 
 
 def _choose_params(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    params.choose(path)
-    context.call_on_close(lambda: params.choose(None))
+    choose_params(path)
+    context.call_on_close(lambda: choose_params(None))
 
 
 def _resolve(options: list[click.Parameter], given: dict[str, Any]) -> Config:
     """The Config that --config, --set and the parameters' own options ask for; they are taken out of `given`."""
     name = given.pop("config_name")
-    changes = [text.check_word(change, f"--set {change.partition('=')[0]!r}") for change in given.pop("changes")]
+    changes = [check_word(change, f"--set {change.partition('=')[0]!r}") for change in given.pop("changes")]
     for option in options:
         if isinstance(option, ParameterOption):
             value = given.pop(str(option.name))
             if value is not None:
-                text.check_word(str(value), option.opts[0])
+                check_word(str(value), option.opts[0])
                 check_one_value(option.opts[0], value, f"{option.section}.{option.key}", changes)
                 changes.append(f"{option.section}.{option.key}={value}")
-    return params.resolve(params.load(), name, changes)
+    return resolve_config(load_params(), name, changes)
 
 
 def check_one_value(word: str, value: str, key: str, changes: Sequence[str] | None = None) -> None:
@@ -221,11 +223,11 @@ def check_one_value(word: str, value: str, key: str, changes: Sequence[str] | No
 
 def config_named(name: str) -> Config:
     """What `--config name` would come to beside the --set of this command."""
-    return params.resolve(params.load(), name, click.get_current_context().params["changes"])
+    return resolve_config(load_params(), name, click.get_current_context().params["changes"])
 
 
 def _parameter_option(section: str, key: str) -> ParameterOption:
-    spec = next(f for f in dataclasses.fields(schema.SECTIONS[section]) if f.name == key)
+    spec = next(f for f in dataclasses.fields(SECTIONS[section]) if f.name == key)
     about = spec.metadata["help"]
     metavar = "|".join(spec.metadata["one_of"]) or {"int": "N", "float": "X", "bool": "true|false"}.get(
         getattr(spec.type, "__name__", str(spec.type).split(" ")[0]), "TEXT"
@@ -267,7 +269,7 @@ text_path = click.Path(path_type=str, allow_dash=True)
 def writable(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
     """The FILE of an option -o; OSError, before any work is done, where it could not be written."""
     if path is not None:
-        files.check(path)
+        check_writable(path)
     return path
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from lib import provenance
-from lib.config import Config
+from lib.artifact.provenance import timestamp
+from lib.config.schema import Config
 from stages import say, stage
 
 
@@ -16,15 +16,15 @@ from stages import say, stage
 )
 def main(tokens: Path, output: Path, config: Config) -> None:
     """Split the tokens folder TOKENS for training and validation, and lay windows over the first part."""
-    from lib import dataset
+    from lib.data.dataset import build_dataset
 
-    made = dataset.build(
+    made = build_dataset(
         tokens,
         output,
         context_length=config.model.context_length,
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
-        started=provenance.now(),
+        started=timestamp(),
     )
     facts = made["facts"]
     say(

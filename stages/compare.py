@@ -14,10 +14,10 @@ from stages import stage
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def main(folders: tuple[Path, ...], as_json: bool) -> None:
     """Compare evaluated runs, the best first: parameters, loss, bits a byte, seconds of training; and their baselines."""
-    from lib import comparison
+    from lib.evaluate.comparison import comparison_rows, comparison_table
 
-    rows = comparison.rows(folders)
-    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] if as_json else comparison.table(rows)
+    rows = comparison_rows(folders)
+    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] if as_json else comparison_table(rows)
     click.echo("\n".join(lines))
 
 

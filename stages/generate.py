@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import click
 
-from lib import artifact, files
-from lib.config import Config
+from lib.artifact.files import STDOUT
+from lib.artifact.io import write_text
+from lib.config.schema import Config
+from lib.data.text import check_word, read_line
 from lib.errors import MakegptError, UsageError
-from lib.text import check_word, read_line
 from stages import check_one_value, device_option, output_file_option, say, stage, text_path
 from stages.shared import terminal, tokens
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
-    from lib.continuation import Continuation, Prompt
+    from lib.generate.request import Prompt, Request
 
 
 _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
@@ -101,23 +102,28 @@ def main(
 
     # the weights in large pages, which are read faster; torch looks for it at its first allocation
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from lib import continuation, device, generation, kernel, packed, run
+    from lib.device.hardware import choose_device
+    from lib.generate.engine import generate, in_request_order
+    from lib.generate.kernel import why_no_kernel
+    from lib.generate.quantize import quantize
+    from lib.generate.request import encode_prompt, make_requests, read_prompt, read_prompts
+    from lib.run.folder import is_gpt2_release, load_run
 
-    output = output or files.STDOUT
-    coloured = output == files.STDOUT and terminal.coloured(sys.stdout)
-    chosen = device.choose(device_name)
-    trained = run.load(folder, chosen, weights.saved)
+    output = output or STDOUT
+    coloured = output == STDOUT and terminal.coloured(sys.stdout)
+    chosen = choose_device(device_name)
+    trained = load_run(folder, chosen, weights.saved)
     made, context = trained.tokenizer, trained.model.context_length
-    if not packed.pack(trained.model, weights.format) and weights.format != "float32":
-        reason = kernel.missing() if chosen.type == "cpu" else f"on {chosen.type}"
+    if not quantize(trained.model, weights.format) and weights.format != "float32":
+        reason = why_no_kernel() if chosen.type == "cpu" else f"on {chosen.type}"
         say(f"{reason or 'with its parts written out'}, {weights.format} weights take less memory, but not less time")
 
     def continued(prompts: Sequence["Prompt"]) -> Iterator[str]:
         """The text that answers, piece by piece."""
         for prompt in prompts:
             _check_length(prompt, context, strict)
-        texts = continuation.samples(made, prompts, config.generate, num_samples, stop=stop, scored=as_json, explained=explain)
-        pieces = generation.in_order(generation.write(trained.model, texts, chosen, batch_size=batch_size, cached=cache))
+        texts = make_requests(made, prompts, config.generate, num_samples, stop=stop, scored=as_json, explained=explain)
+        pieces = in_request_order(generate(trained.model, texts, chosen, batch_size=batch_size, cached=cache))
         end = "\n---\n" if len(prompts) * num_samples > 1 else "\n"
         if as_json:
             return _as_json(pieces)
@@ -125,8 +131,8 @@ def main(
 
     def encoded(words: str | None) -> "Prompt":
         """The prompt in `words`; without any an imported GPT-2 begins as its release does."""
-        begins = from_endoftext or (not words and run.is_gpt2_release(folder, made))
-        return continuation.encode(made, words, from_endoftext=begins)
+        begins = from_endoftext or (not words and is_gpt2_release(folder, made))
+        return encode_prompt(made, words, from_endoftext=begins)
 
     if interactive:
         _converse(lambda line: continued([encoded(line)]))
@@ -134,12 +140,12 @@ def main(
     if prompts is not None:
         with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as lines:
             name = "stdin" if prompts == "-" else prompts
-            asked = list(continuation.read_prompts(lines, made, name, from_endoftext=from_endoftext))
+            asked = list(read_prompts(lines, made, name, from_endoftext=from_endoftext))
     elif prompt == "-":
-        asked = [encoded(continuation.read_prompt(sys.stdin.buffer))]
+        asked = [encoded(read_prompt(sys.stdin.buffer))]
     else:
         asked = [encoded(config.generate.prompt if prompt is None else prompt)]
-    artifact.write_text(output, continued(asked))
+    write_text(output, continued(asked))
 
 
 def _converse(continued: Callable[[str], Iterator[str]]) -> None:
@@ -151,9 +157,9 @@ def _converse(continued: Callable[[str], Iterator[str]]) -> None:
         if not (line := sys.stdin.buffer.readline()):
             return
         try:
-            artifact.write_text(files.STDOUT, continued(read_line(line, "the prompt", first=first)))
+            write_text(STDOUT, continued(read_line(line, "the prompt", first=first)))
         except KeyboardInterrupt:
-            artifact.write_text(files.STDOUT, "\n")
+            write_text(STDOUT, "\n")
         except MakegptError as error:  # a prompt that cannot be read ends nothing
             click.echo(str(error), err=True)
         first = False
@@ -169,7 +175,7 @@ def _check_length(prompt: "Prompt", context: int, strict: bool) -> None:
     say(f"{which} has {length:,} tokens; the model sees the last {context:,} of them")
 
 
-Pieces = Iterator[tuple["Continuation", str]]
+Pieces = Iterator[tuple["Request", str]]
 
 
 def _as_json(pieces: Pieces) -> Iterator[str]:

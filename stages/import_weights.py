@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lib import provenance
+from lib.artifact.provenance import timestamp
 from stages import say, stage
 
 
@@ -17,9 +17,9 @@ def main(source: Path, output: Path) -> None:
     SOURCE is a folder with config.json and model.safetensors, as Hugging Face lays them out, of any size; or a
     model.safetensors alone, of one of the released sizes. The folder's own tokenizer is taken, else GPT-2's.
     """
-    from lib import exchange
+    from lib.huggingface.convert import import_weights
 
-    made = exchange.import_weights(source, output, started=provenance.now())
+    made = import_weights(source, output, started=timestamp())
     if spare := made["facts"].get("dropped_rows"):
         say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
     say(f"{output}: {made['facts']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")

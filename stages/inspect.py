@@ -22,12 +22,12 @@ from stages import say, stage
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(path: Path, verify: bool, as_json: bool) -> None:
     """Tell what the artifact at PATH is: a tokens, dataset or run folder, a shard, a checkpoint or a tokenizer."""
-    from lib import inspection
+    from lib.run.lineage import describe_artifact, lineage_lines, verify_lineage
 
-    description = inspection.describe(path)
-    click.echo(json.dumps(description, indent=2) if as_json else "\n".join(inspection.as_lines(description)))
+    description = describe_artifact(path)
+    click.echo(json.dumps(description, indent=2) if as_json else "\n".join(lineage_lines(description)))
     if verify:
-        checked, missing = inspection.verify(path if path.is_dir() else path.parent)
+        checked, missing = verify_lineage(path if path.is_dir() else path.parent)
         for folder in checked:
             say(f"{folder}: every file is as it was written")
         for folder in missing:

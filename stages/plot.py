@@ -7,22 +7,21 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from lib import files
-from lib.config import Config
+from lib.artifact.files import check_writable
+from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import config_named, say, stage, text_path, writable
 from stages.shared import tokens
 from stages.shared.terminal import coloured
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
-OF_RESULTS = ("depth",)
 OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
 _SUMMED_UP = ("loss", "ladder", "attention")
-_TAKES = {"attention": "one run", "tokens": "one run", "depth": "one file"}
+_TAKES = {"attention": "one run", "tokens": "one run"}
 
 
 @stage("plot", plot=("prompt", "width", "height", "dpi"))
-@click.argument("kind", type=click.Choice([*OF_RUNS, *OF_RESULTS, *OF_CONFIGS]), metavar="KIND")
+@click.argument("kind", type=click.Choice([*OF_RUNS, *OF_CONFIGS]), metavar="KIND")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
 @click.option(
     "-o",
@@ -55,7 +54,6 @@ def main(
     \b
     loss RUN...     training and validation loss by step and by tokens, beside the baselines
     ladder RUN...   bits a byte against parameters, beside the baselines
-    depth FILE      loss against depth, at equal size and at equal width, from a study's results.json
     attention RUN   what each head looks at as it reads --prompt
     tokens RUN      --text or --prompt, coloured by how surprised the model was by each token
     model           the model's parts, the shapes of its weights and of what flows; of RUNs or named configs too
@@ -69,8 +67,6 @@ def main(
     """  # noqa: D301 - click's \b keeps the lines below it apart
     if kind in OF_RUNS and not folders:
         raise UsageError(f"plot {kind} shows a trained run; name its folder")
-    if kind in OF_RESULTS and not folders:
-        raise UsageError(f"plot {kind} shows the results of a study; name its results.json, or docs/study/results.json")
     if summary and kind not in _SUMMED_UP:
         raise UsageError(f"--summary sums up a run beside its figure: plot loss, ladder or attention; plot {kind} has none")
     if panels and kind != "loss":
@@ -87,13 +83,16 @@ def main(
     if output is None:
         raise UsageError(f"plot {kind} makes a picture; give -o FILE, .png or .svg")
 
-    from lib import figures, plots
+    from lib.plot.kinds import draw_figure
+    from lib.plot.style import figure_format, save_figure
+    from lib.report.summary import run_summary
+    from lib.run.provenance import figure_provenance
 
-    figures.format_of(output)
+    figure_format(output)
     configs = {str(word): config_named(str(word)) for word in folders if _is_config(word)} if kind == "model" else {}
-    drawn = plots.figure(kind, folders, config, panels=panels, configs=configs)
-    told = plots.summary(folders[0], output) if summary else None
-    figures.save(drawn, output, config.plot, plots.provenance(kind, folders, config, configs=configs))
+    drawn = draw_figure(kind, folders, config, panels=panels, configs=configs)
+    told = run_summary(folders[0], output) if summary else None
+    save_figure(drawn, output, config.plot, figure_provenance(kind, folders, config, configs=configs))
     if told is not None:
         say(told)
 
@@ -110,30 +109,34 @@ def _is_config(word: Path) -> bool:
 
 def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Config) -> None:
     """A text, coloured: a page of HTML, or in the terminal; a line a token where nothing shows colours."""
-    if output is not None and output.suffix.lower() not in (".html", ".htm") and (output.suffix or files.check(output)):
+    if output is not None and output.suffix.lower() not in (".html", ".htm") and (output.suffix or check_writable(output)):
         raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
 
-    from lib import artifact, assessment, device, plots, run, surprise
-    from lib.stretch import of_text
-    from lib.text import check_word
+    from lib.artifact.io import write_text
+    from lib.data.text import check_word
+    from lib.device.hardware import choose_device
+    from lib.evaluate.evaluation import score_tokens
+    from lib.evaluate.span import text_span
+    from lib.report.surprisal import draw_surprisal, printable_html, surprisal_level, surprisal_pieces
+    from lib.run.folder import load_run
     from stages.shared.reading import read_stretch
 
-    cpu = device.choose("cpu")
-    trained = run.load(folder, cpu)
+    cpu = choose_device("cpu")
+    trained = load_run(folder, cpu)
     if text_file is None:
-        stretch = of_text([check_word(config.plot.prompt, "plot.prompt")], trained.tokenizer, "--prompt")
+        stretch = text_span([check_word(config.plot.prompt, "plot.prompt")], trained.tokenizer, "--prompt")
     else:
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
-        artifact.write_text(output, plots.surprise(folder, trained, stretch))
+        write_text(output, draw_surprisal(folder, trained, stretch))
     elif coloured(sys.stdout):
-        for piece in surprise.pieces(trained, stretch, cpu):
-            click.echo(tokens.passage(surprise.printable(piece.text), surprise.level(piece.nats)), nl=False)
+        for piece in surprisal_pieces(trained, stretch, cpu):
+            click.echo(tokens.passage(printable_html(piece.text), surprisal_level(piece.nats)), nl=False)
         click.echo()
         say("the darker, the less likely the model found it; -o FILE.html tells of each token")
     else:
         click.echo(tokens.HEAD)
-        for token in assessment.each_token(trained, stretch, cpu):
+        for token in score_tokens(trained, stretch, cpu):
             click.echo(tokens.line(token, coloured=False))
 
 

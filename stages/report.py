@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lib import files
+from lib.artifact.files import STDOUT
 from stages import say, stage, writable
 
 
@@ -25,10 +25,11 @@ def main(folders: tuple[Path, ...], output: Path) -> None:
     The page needs nothing but itself: no script, no network. What is not there yet, such as an evaluation, has a line that
     says how to make it.
     """
-    from lib import artifact, page
+    from lib.artifact.io import write_text
+    from lib.report.page import report_page
 
-    artifact.write_text(output, page.page(folders))
-    if output != files.STDOUT:
+    write_text(output, report_page(folders))
+    if output != STDOUT:
         say(f"{output}: a report on {len(folders)} run{'s' if len(folders) > 1 else ''}")
 
 

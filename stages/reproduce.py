@@ -22,21 +22,19 @@ def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None
     """
     import tempfile
 
-    from lib import reproduction
-    from lib.laboratory import CHECKS, Laboratory
-    from lib.references import choose, load
+    from lib.reproduce.checks import CHECKS, CheckContext
+    from lib.reproduce.outcomes import FAIL, measure_references, outcome_table
+    from lib.reproduce.references import choose_references, load_references
 
-    rows = choose(load(CHECKS, references), names)
+    rows = choose_references(load_references(CHECKS, references), names)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch, progress(len(rows), "rows") as shown:
-        for outcome in reproduction.measure(rows, Laboratory(Path(scratch))):
+        for outcome in measure_references(rows, CheckContext(Path(scratch))):
             outcomes.append(outcome)
             shown.advance(1)
-    lines = (
-        [json.dumps(outcome.as_json(), ensure_ascii=False) for outcome in outcomes] if as_json else reproduction.table(outcomes)
-    )
+    lines = [json.dumps(outcome.as_json(), ensure_ascii=False) for outcome in outcomes] if as_json else outcome_table(outcomes)
     click.echo("\n".join(lines))
-    if failed := [outcome.reference.name for outcome in outcomes if outcome.result == reproduction.FAIL]:
+    if failed := [outcome.reference.name for outcome in outcomes if outcome.result == FAIL]:
         raise MakegptError(f"{len(failed)} of {len(outcomes)} rows did not come out: {', '.join(failed)}")
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from lib import artifact, files
-from lib.config import Config
+from lib.artifact.files import check_writable
+from lib.artifact.io import write_json
+from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import device_option, say, stage
 from stages.shared.progress import duration, progress
@@ -34,10 +35,25 @@ from stages.shared.stopping import StopSignal, seconds
     "--budget", callback=seconds, metavar="TIME", help="Train so much less that it ends in about TIME on 2 cores: 15m or 1h."
 )
 @click.option(
+    "--study",
+    "study_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Other trainings than those of lib/study/study.yaml.",
+)
+@click.option(
     "--results", type=click.Path(path_type=Path), metavar="FILE", help="Train nothing: figures and table of these results.json."
 )
 @device_option
-def main(output: Path, artifacts: Path, budget: float | None, results: Path | None, device_name: str, config: Config) -> None:
+def main(
+    output: Path,
+    artifacts: Path,
+    budget: float | None,
+    study_file: Path | None,
+    results: Path | None,
+    device_name: str,
+    config: Config,
+) -> None:
     """Do the study of depth and width that study.yaml describes; print its findings and its table as Markdown.
 
     Every finished training is kept and not done again, an interrupted one goes on where it was: the same command resumes.
@@ -45,23 +61,25 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
     if results is not None and budget is not None:
         raise UsageError("give --budget or --results, not both")
 
-    from lib import device, study, study_report
-    from lib.trainer import Record
+    from lib.device.hardware import choose_device, keep_freed_memory
+    from lib.study.results import RESULTS_FILE, read_results, result_lines, write_study_figures
+    from lib.study.sweep import StudyRow, add_paired_differences, environment, estimate_seconds, plan_study, run_trial
+    from lib.train.trainer import StepMetrics
 
-    files.check(output / study_report.RESULTS)
+    check_writable(output / RESULTS_FILE)
     if results is not None:
-        found = study_report.read(results)
+        found = read_results(results)
     else:
-        device.keep_freed_memory()
-        chosen = device.choose(device_name)
-        planned, stop = study.plan(budget), StopSignal()
-        say(f"{len(planned)} trainings, about {duration(study.seconds(planned))} of steps on two cores")
+        keep_freed_memory()
+        chosen = choose_device(device_name)
+        planned, stop = plan_study(study_file, budget), StopSignal()
+        say(f"{len(planned)} trainings, about {duration(estimate_seconds(planned))} of steps on two cores")
         lengths = [one.config().train.max_steps for one in planned]
-        rows: list[study.Row] = []
+        rows: list[StudyRow] = []
         with stop.caught(), progress(sum(lengths), "steps") as shown:
             for one in planned:
-                for told in study.do(one, artifacts, chosen, stop.asked):
-                    if isinstance(told, Record) and told.step:
+                for told in run_trial(one, artifacts, chosen, stop.asked):
+                    if isinstance(told, StepMetrics) and told.step:
                         shown.advance(1)
                     elif isinstance(told, dict):
                         rows.append(told)
@@ -70,11 +88,11 @@ def main(output: Path, artifacts: Path, budget: float | None, results: Path | No
                 if stop.asked():
                     shown.note("stopped; the same command goes on from there")
                     sys.exit(128 + stop.number)
-        study.pair(rows, planned, artifacts, chosen)
-        found = {"about": study.about(rows), "runs": rows}
-        artifact.write_json(output / study_report.RESULTS, found)
-    study_report.write_figures(found, output, config.plot)
-    click.echo("\n".join(study_report.lines(found)))
+        add_paired_differences(rows, planned, artifacts, chosen)
+        found = {"about": environment(rows), "runs": rows}
+        write_json(output / RESULTS_FILE, found)
+    write_study_figures(found, output, config.plot)
+    click.echo("\n".join(result_lines(found)))
 
 
 if __name__ == "__main__":

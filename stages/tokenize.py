@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from lib import provenance
-from lib.config import Config
+from lib.artifact.provenance import timestamp
+from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import check_one_value, say, stage, text_path
 from stages.shared.progress import progress
@@ -37,10 +37,20 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     Each FILE is one document, and so is stdin (-). On the way to shards a byte-order mark is dropped and Project
     Gutenberg's headers and licences are cut; documents are separated by <|endoftext|> where the tokenizer has it.
     """
-    from lib import corpus
-    from lib.text import Tally
+    from lib.data.corpus import (
+        cleaning_notices,
+        corpus_summary,
+        decode_ids,
+        encode_ids,
+        open_documents,
+        replacement_notice,
+        saved_tokenizer,
+        total_bytes,
+        write_corpus,
+    )
+    from lib.data.text import Tally
 
-    started = provenance.now()
+    started = timestamp()
     if (output is not None) + ids + decode != 1:
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
     if not files and sys.stdin.isatty():
@@ -52,23 +62,23 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     if decode:
         if files:
             raise UsageError(f"--decode reads ids from stdin; do `tokenize --decode < {files[0]}`")
-        for text in corpus.decode_ids(sys.stdin.buffer, corpus.saved_tokenizer(chosen, "--decode")):
+        for text in decode_ids(sys.stdin.buffer, saved_tokenizer(chosen, "--decode")):
             sys.stdout.buffer.write(text)
     elif ids:
         tally = Tally()
-        tokenizer = corpus.saved_tokenizer(chosen, "--ids")
-        for text in corpus.encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, tally):
+        tokenizer = saved_tokenizer(chosen, "--ids")
+        for text in encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, tally):
             sys.stdout.buffer.write(text)
         if tally.replaced:
-            say(corpus.replaced(tally.replaced))
+            say(replacement_notice(tally.replaced))
     else:
         assert output is not None
-        with corpus.opened(names, sys.stdin.buffer, output) as documents:
-            for notice in corpus.notices(documents):
+        with open_documents(names, sys.stdin.buffer, output) as documents:
+            for notice in cleaning_notices(documents):
                 say(notice)
-            with progress(corpus.size(documents), "bytes") as shown:
-                made = corpus.write(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
-        say(f"{output}: {corpus.summary(made)}")
+            with progress(total_bytes(documents), "bytes") as shown:
+                made = write_corpus(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
+        say(f"{output}: {corpus_summary(made)}")
     sys.stdout.buffer.flush()
 
 

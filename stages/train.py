@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lib import provenance
-from lib.config import Config
+from lib.artifact.provenance import timestamp
+from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import be_quiet, device_option, stage
 from stages.shared.progress import duration, progress
 from stages.shared.stopping import StopSignal, seconds
 
 if TYPE_CHECKING:
-    from lib.trainer import Record
+    from lib.train.trainer import StepMetrics
 
 
 @stage("train", config="required", train=("max_steps", "seed"))
@@ -57,20 +57,23 @@ def main(
     the same command goes on there and ends with the same bytes. `torchrun --nproc-per-node N -m stages.train …` trains
     with N processes, each with its share of every batch.
     """
-    started, began = provenance.now(), time.monotonic()
+    started, began = timestamp(), time.monotonic()
     if output is None and not plan:
         raise UsageError("give -o RUN, the folder to train in, or --plan")
 
-    from lib import cost, device, training, world
-    from lib.dataset import Dataset
-    from lib.trainer import Record
+    from lib.data.dataset import Dataset
+    from lib.device.distributed import init_distributed
+    from lib.device.hardware import choose_device, keep_freed_memory
+    from lib.train.estimate import estimate_training
+    from lib.train.loop import Logged, Notice, Stopped, fit_vocabulary, train_run
+    from lib.train.trainer import StepMetrics
 
-    device.keep_freed_memory()
+    keep_freed_memory()
     data = Dataset(dataset)
-    chosen = device.choose(device_name)
+    chosen = choose_device(device_name)
     if plan:
-        model_config = training.fit_vocabulary(config.model, data.tokens.load_tokenizer())
-        click.echo(json.dumps(cost.plan(model_config, config.train, chosen, data.val_tokens), indent=2))
+        model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
+        click.echo(json.dumps(estimate_training(model_config, config.train, chosen, data.val_tokens), indent=2))
         return
     assert output is not None
     stop = StopSignal()
@@ -78,11 +81,11 @@ def main(
     def stop_asked() -> bool:
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
 
-    with world.joined(chosen) as all_processes, stop.caught(), ExitStack() as stack:
+    with init_distributed(chosen) as all_processes, stop.caught(), ExitStack() as stack:
         if not all_processes.leads:
             be_quiet()
         shown = stack.enter_context(progress(config.train.max_steps, "steps"))
-        events = training.train(
+        events = train_run(
             output,
             data,
             config.model,
@@ -96,21 +99,21 @@ def main(
         )
         for event in events:
             match event:
-                case training.Notice(text):
+                case Notice(text):
                     shown.note(text)
-                case Record(step=0, val_loss=val_loss):
+                case StepMetrics(step=0, val_loss=val_loss):
                     shown.note(f"step 0: validation loss {val_loss:.4f}")
-                case training.Logged(record, timing, seconds_left):
+                case Logged(record, timing, seconds_left):
                     shown.done = record.step
                     tell = shown.show if record.val_loss is None else shown.note
                     tell(_line(record, timing, config.train.max_steps, seconds_left))
-                case training.Stopped(step):
+                case Stopped(step):
                     shown.note(f"stopped after step {step}; the same command goes on from there")
                     if stop.asked():
                         sys.exit(128 + stop.number)
 
 
-def _line(record: "Record", timing: dict[str, Any], max_steps: int, seconds_left: float) -> str:
+def _line(record: "StepMetrics", timing: dict[str, Any], max_steps: int, seconds_left: float) -> str:
     """All that is known after a step, in one line."""
     validation = "" if record.val_loss is None else f"validation loss {record.val_loss:.4f}, "
     return (

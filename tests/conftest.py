@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are 
 
 import pytest
 
-from lib import inputs, params
+from lib.config.params import load_params
+from lib.data.downloads import fetch_input, find_input
 from lib.errors import MakegptError
 from tests import forks
 
@@ -36,7 +37,7 @@ def fetched() -> Callable[[str], Path]:
     def fetch(name: str) -> Path:
         folder = PROJECT / "data"
         try:
-            list(inputs.fetch(inputs.find(params.load(PROJECT / "params.yaml"), name), folder))
+            list(fetch_input(find_input(load_params(PROJECT / "params.yaml"), name), folder))
         except MakegptError as error:
             pytest.skip(f"{name} cannot be had here: {error}")
         return folder

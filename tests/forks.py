@@ -30,8 +30,8 @@ _SLOW_TO_LOAD = (
     "tiktoken",
     "safetensors.torch",
     "matplotlib.figure",
-    "lib.training",
-    "lib.plots",
+    "lib.train.loop",
+    "lib.plot.kinds",
 )
 
 

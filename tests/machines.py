@@ -27,7 +27,7 @@ NO_AVX512, NO_AVX = "c++ -mno-avx512f", "c++ -mno-avx -mno-avx2 -mno-fma"
 def computing() -> list[Path]:
     """The test files that compute: all that take a library for it, and those of `COMMITTED`."""
     takes = re.compile(r"^(?:import|from) (?:torch|numpy|matplotlib)\b", re.MULTILINE)
-    paths = sorted((PROJECT / "tests").glob("test_*.py"))
+    paths = sorted((PROJECT / "tests").rglob("test_*.py"))
     return [path for path in paths if path.stem[5:] in COMMITTED or takes.search(path.read_text(encoding="utf-8"))]
 
 

@@ -8,15 +8,14 @@ from typing import Callable
 import pytest
 
 from docs.figures import commands
-from lib import book
-from lib.book import Page
+from lib.book import EXAMPLE, Page, code_blocks, find_page, list_pages, page_example, run_page
 from lib.errors import UsageError
 from tests.compare import assert_same_numbers, assert_same_svg
 from tests.conftest import PROJECT, Here, Stage
-from tests.test_make import make, project
+from tests.pipeline.test_make import make, project
 
 DOCS = PROJECT / "docs"
-PAGES = book.pages()
+PAGES = list_pages()
 FILES = sorted(DOCS.glob("*.md"))
 FIGURES = commands()
 
@@ -39,7 +38,7 @@ def test_a_pages_code_prints_what_stands_there(
     if page.name == "tokens":
         fetched("gpt2")
     monkeypatch.chdir(PROJECT)
-    for ran, stands in zip(book.run(page), book.blocks(page), strict=True):
+    for ran, stands in zip(run_page(page), code_blocks(page), strict=True):
         assert ran.kind == stands.kind
         assert_same_numbers(ran.text, stands.text)
 
@@ -49,7 +48,7 @@ def test_a_page_has_a_worked_example_that_prints_numbers_and_names_its_source(pa
     text = page.path.read_text(encoding="utf-8")
     assert text.startswith(f"# {page.title}\n")
     assert f"`explain {page.name}`" in text
-    example = [block for block in book.blocks(page) if block.section == book.EXAMPLE]
+    example = [block for block in code_blocks(page) if block.section == EXAMPLE]
     assert {"prose", "code", "output"} <= {block.kind for block in example}
     assert re.search(r"\d", "".join(block.text for block in example if block.kind == "output"))
     assert "bibliography.md" in text
@@ -155,20 +154,20 @@ def test_a_page_is_cut_into_prose_code_and_output(tmp_path: Path) -> None:
         "# Title\n\n```sh\nls\n```\n\n## A worked example\n\nSum:\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n\nEnd\n"
     )
     page = Page("page", "Title", "about", path)
-    assert [(block.kind, block.line) for block in book.blocks(page)] == [
+    assert [(block.kind, block.line) for block in code_blocks(page)] == [
         ("prose", 1), ("prose", 7), ("code", 12), ("output", 16), ("prose", 18),
     ]  # fmt: skip
-    assert [block.text for block in book.example(page) if block.kind == "output"] == ["2\n"]
+    assert [block.text for block in page_example(page) if block.kind == "output"] == ["2\n"]
 
 
 def test_an_error_in_a_page_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("# Title\n\n```python\nx = 1\nx / 0\n```\n")
     with pytest.raises(ZeroDivisionError) as caught:
-        list(book.run(Page("page", "Title", "about", path)))
+        list(run_page(Page("page", "Title", "about", path)))
     assert caught.traceback[-1].lineno + 1 == 5
 
 
 def test_an_unknown_page_is_refused() -> None:
     with pytest.raises(UsageError, match="there is no page"):
-        book.find("nothing")
+        find_page("nothing")

@@ -3,12 +3,10 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 import lib
 from tests.conftest import PROJECT
 
-ROOMS = {room: floor for floor, rooms in enumerate(lib.LAYERS) for room in rooms}
+FLOORS = {room: floor for floor, room in enumerate(lib.LAYERS)}
 LIB = sorted((PROJECT / "lib").rglob("*.py"))
 STAGES = sorted((PROJECT / "stages").glob("*.py"))
 
@@ -25,45 +23,82 @@ def imported(path: Path) -> set[str]:
 
 
 def room(path: Path) -> str:
+    """The room of a file of lib: its package, or the module that stands there alone."""
     return path.relative_to(PROJECT / "lib").with_suffix("").parts[0]
 
 
-def test_every_module_of_lib_has_its_floor() -> None:
-    assert {room(path) for path in LIB} - {"__init__"} == set(ROOMS)
+def test_the_listing_of_lib_is_the_diagram() -> None:
+    assert {room(path) for path in LIB} - {"__init__"} == set(FLOORS)
+    alone = {path.stem for path in (PROJECT / "lib").glob("*.py")} - {"__init__"}
+    assert alone == {"errors", "book"}
 
 
-@pytest.mark.parametrize("path", LIB, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_lib_imports_only_from_floors_below(path: Path) -> None:
-    here = room(path)
-    for name in imported(path):
-        first, _, rest = name.partition(".")
-        assert first not in ("stages", "click", "argparse"), f"{path} imports {name}"
-        target = rest.split(".")[0]
-        if first == "lib" and target in ROOMS and target != here:
-            assert ROOMS[target] < ROOMS[here], f"{path} imports {name}, which stands on its own floor or above"
+def test_a_room_imports_only_from_rooms_above_its_own_line() -> None:
+    upwards = []
+    for path in LIB:
+        for name in imported(path):
+            first, _, rest = name.partition(".")
+            target = rest.split(".")[0]
+            outside = first in ("stages", "click", "argparse")
+            if outside or (
+                first == "lib" and target in FLOORS and target != room(path) and FLOORS[target] >= FLOORS[room(path)]
+            ):
+                upwards.append(f"{path.relative_to(PROJECT)} imports {name}")
+    assert not upwards
 
 
-@pytest.mark.parametrize("path", LIB, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_lib_prints_nothing(path: Path) -> None:
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
+def test_no_two_modules_of_a_room_import_each_other() -> None:
+    """Nor any longer circle: taking away what imports nothing that is left takes away everything."""
+    modules = {".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path for path in LIB}
+    left = {
+        module: {
+            other
+            for other in modules
+            if other != module and any((name + ".").startswith(other + ".") for name in imported(path))
+        }
+        - {module.rpartition(".")[0], "lib"}
+        for module, path in modules.items()
+    }
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
+def test_the_package_files_hold_a_docstring_and_nothing_else() -> None:
+    for path in (PROJECT / "lib").glob("*/__init__.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        assert len(tree.body) == 1, path
+
+
+def test_lib_prints_nothing() -> None:
+    printing = [
+        path
+        for path in LIB
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert not printing
 
 
 def test_the_grid_of_the_figures_has_one_home() -> None:
-    assert [path.name for path in LIB if "grid(alpha" in path.read_text(encoding="utf-8")] == ["figures.py"]
+    assert [path.name for path in LIB if "grid(alpha" in path.read_text(encoding="utf-8")] == ["style.py"]
 
 
 def test_the_model_knows_nothing_of_files() -> None:
     for path in (PROJECT / "lib" / "model").glob("*.py"):
         for name in imported(path):
-            assert not name.startswith(("lib.artifact", "lib.run", "lib.checkpoint", "pathlib", "os", "json", "safetensors"))
+            assert not name.startswith(
+                ("lib.artifact.manifest", "lib.run.folder", "lib.artifact.tensors", "pathlib", "os", "json", "safetensors")
+            )
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.name)
-def test_stages_do_not_import_each_other(path: Path) -> None:
-    others = {f"stages.{other.stem}" for other in STAGES if other.stem not in ("__init__", path.stem)}
-    assert not imported(path) & others
-    assert "torch" not in {name.split(".")[0] for name in imported(path)}
+def test_stages_do_not_import_each_other() -> None:
+    for path in STAGES:
+        others = {f"stages.{other.stem}" for other in STAGES if other.stem not in ("__init__", path.stem)}
+        assert not imported(path) & others, path
+        assert "torch" not in {name.split(".")[0] for name in imported(path)}, path
 
 
 def test_no_file_is_longer_than_a_sitting() -> None:

@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 
 from tests.conftest import PROJECT, TEXT
-from tests.test_make import ENVIRONMENT, make, project
+from tests.pipeline.test_make import ENVIRONMENT, make, project
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.config import ModelConfig
-from lib.model.cache import LayerPast
+from lib.config.schema import ModelConfig
 from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.dropout import Dropout
+from lib.model.kv_cache import LayerKVCache
 from lib.model.layers import Linear
 from lib.model.norm import RMSNorm
 from lib.model.positions import Rotary
@@ -81,7 +81,7 @@ class MultiHeadAttention(nn.Module):
         """Each of G heads H/G times: (B, G, T, D) -> (B, H, T, D)."""
         return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
-    def forward(self, x: Tensor, past: LayerPast | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: LayerKVCache | None = None) -> Tensor:
         """x: (B, T, C) -> (B, T, C); with a `past`, x follows it, and its own keys and values are added there."""
         B, T, C = x.shape
         if past is None:
@@ -94,7 +94,7 @@ class MultiHeadAttention(nn.Module):
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """What each head gathers: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
         drop_rate = self.dropout.rate if self.training else 0.0
-        if written_out(self.fused, drop_rate, q.device):
+        if materializes_weights(self.fused, drop_rate, q.device):
             return self.dropout(self._weights(q, k)) @ self._shared(v)
         T, N = q.shape[-2], k.shape[-2]
         everything = self.window is None and T == 1  # what a single new token may see
@@ -110,12 +110,12 @@ class MultiHeadAttention(nn.Module):
         )
 
 
-def written_out(fused: bool, drop_rate: float, device: torch.device) -> bool:
+def materializes_weights(fused: bool, drop_rate: float, device: torch.device) -> bool:
     """Whether attention makes its weights, T × T numbers a head: also on a CPU where it drops, for fused it is slower there."""
     return not fused or (drop_rate > 0 and device.type == "cpu")
 
 
-def attention_of(config: ModelConfig) -> MultiHeadAttention:
+def build_attention(config: ModelConfig) -> MultiHeadAttention:
     """The attention that `config` describes."""
     return MultiHeadAttention(
         config.emb_dim,

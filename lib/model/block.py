@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from lib.config import ModelConfig
-from lib.model.attention import attention_of
-from lib.model.cache import LayerPast
+from lib.config.schema import ModelConfig
+from lib.model.attention import build_attention
 from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS
+from lib.model.kv_cache import LayerKVCache
 from lib.model.norm import NORMS
 
 
@@ -21,12 +21,12 @@ class TransformerBlock(nn.Module):
         super().__init__()
         fused = config.layers == "fused"
         self.norm1 = NORMS[config.norm](config.emb_dim, fused=fused)
-        self.attention = attention_of(config)
+        self.attention = build_attention(config)
         self.norm2 = NORMS[config.norm](config.emb_dim, fused=fused)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
         self.dropout = Dropout(config.drop_rate, fused=fused)
 
-    def forward(self, x: Tensor, past: LayerPast | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: LayerKVCache | None = None) -> Tensor:
         """x: (B, T, C) -> (B, T, C), behind the `past`."""
         x = x + self.dropout(self.attention(self.norm1(x), past))
         return x + self.dropout(self.feed_forward(self.norm2(x)))

@@ -14,7 +14,7 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     return x * kept / (1 - rate)
 
 
-def dropout_by_the_bit(x: Tensor, rate: float) -> Tensor:
+def dropout_16bit(x: Tensor, rate: float) -> Tensor:
     """`dropout` with other draws: 16 random bits decide about a number, four numbers share a draw.
 
     On a CPU the draws are most of the work, and this one takes a fifth of the time. `rate` is rounded to 1/65,536.
@@ -38,4 +38,4 @@ class Dropout(nn.Module):
             return x
         if not self.fused:
             return dropout(x, self.rate)
-        return dropout_by_the_bit(x, self.rate) if x.device.type == "cpu" else F.dropout(x, self.rate)
+        return dropout_16bit(x, self.rate) if x.device.type == "cpu" else F.dropout(x, self.rate)

@@ -6,8 +6,8 @@ B batch, T time, C embedding
 import torch
 from torch import Tensor
 
-from lib.config import ModelConfig
-from lib.model.cache import Past
+from lib.config.schema import ModelConfig
+from lib.model.kv_cache import KVCache
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Embedding
 from lib.model.positions import Sinusoidal
@@ -25,7 +25,7 @@ class EmbeddingModel(LanguageModel):
         elif config.positions == "sinusoidal":
             self.waves = Sinusoidal(config.context_length, config.emb_dim)
 
-    def embed(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def embed(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), behind the `past`. Rotary positions are not added here: attention is told of them."""
         x = self.tok_emb(ids)
         if self.positions == "learned":

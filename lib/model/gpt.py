@@ -5,11 +5,11 @@ B batch, T time, C embedding
 
 from torch import Tensor, nn
 
-from lib.config import ModelConfig
+from lib.config.schema import ModelConfig
 from lib.model.block import TransformerBlock
-from lib.model.cache import Past
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
+from lib.model.kv_cache import KVCache
 from lib.model.layers import Linear
 from lib.model.norm import NORMS
 
@@ -28,7 +28,7 @@ class GPT(EmbeddingModel):
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight
 
-    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), behind the `past`."""
         x = self.dropout(self.embed(ids, past))
         for layer, block in enumerate(self.blocks):

@@ -8,21 +8,21 @@ from typing import ClassVar, Sequence
 import torch
 from torch import Tensor, nn
 
-from lib.config import ModelConfig
+from lib.config.schema import ModelConfig
 from lib.errors import MakegptError
-from lib.loss import cross_entropy, cross_entropy_by_hand, linear_cross_entropy
-from lib.model.cache import Cache, Past
+from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.layers import Linear
+from lib.model.loss import cross_entropy, linear_cross_entropy, naive_cross_entropy
 
 #: The first logits' standard deviation: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
-START_LOGITS = 0.3
+INIT_LOGIT_STD = 0.3
 
 
 class LanguageModel(nn.Module):
     """`features` reads the past of each position, `out_head` turns what it found into logits.
 
     A model sets `out_head`; weights are undefined until `initialise` or a checkpoint fills them. One that `remembers` can
-    keep the past of a text in a `Cache`; others read it anew for each token.
+    keep the past of a text in a `BatchKVCache`; others read it anew for each token.
     """
 
     out_head: nn.Module
@@ -37,17 +37,19 @@ class LanguageModel(nn.Module):
         self.fused = config.layers == "fused"
         self.config = config
 
-    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
         """ids: (B, T), behind the `past` -> what the head reads at each position, (B, T, C)."""
         raise NotImplementedError
 
-    def cache(self, capacity: int) -> Cache | None:
+    def cache(self, capacity: int) -> BatchKVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None from a model that does not remember."""
         if not self.remembers:
             return None
         config = self.config
         device = next(self.parameters()).device
-        return Cache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device)
+        return BatchKVCache(
+            config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
@@ -59,15 +61,15 @@ class LanguageModel(nn.Module):
         in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
         if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose range its sums may leave
             return linear_cross_entropy(x, self.out_head.weight, targets)
-        return (cross_entropy if self.fused else cross_entropy_by_hand)(self.out_head(x).float(), targets)
+        return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets)
 
-    def next_token_logits(self, ids: Tensor, caches: Sequence[Cache] = ()) -> Tensor:
+    def next_token_logits(self, ids: Tensor, caches: Sequence[BatchKVCache] = ()) -> Tensor:
         """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only.
 
         With `caches`, one a text, the ids are those after what each has read, and are added to it.
         """
         read = max((cache.length for cache in caches), default=0)
-        past = Past(caches, ids.shape[1], ids.device) if caches else None
+        past = KVCache(caches, ids.shape[1], ids.device) if caches else None
         logits = self.out_head(self.features(self._checked(ids, read), past)[:, -1])
         for cache in caches:
             cache.length += ids.shape[1]
@@ -97,11 +99,11 @@ class LanguageModel(nn.Module):
     def first_std(self, name: str, weight: Tensor) -> float:
         """The standard deviation that the matrix `name` is drawn with: here one that keeps the size of a product's input.
 
-        The head starts with logits of `START_LOGITS` for inputs of size 1, whatever the width, so that the
+        The head starts with logits of `INIT_LOGIT_STD` for inputs of size 1, whatever the width, so that the
         first loss is near ln V, that of guessing.
         """
         if weight is self.out_head.weight:
-            return START_LOGITS * weight.shape[1] ** -0.5
+            return INIT_LOGIT_STD * weight.shape[1] ** -0.5
         return 1.0 if self.is_table(name) else float(weight.shape[1] ** -0.5)
 
     def is_table(self, name: str) -> bool:

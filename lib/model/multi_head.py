@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from lib.config import ModelConfig
-from lib.model.attention import attention_of
-from lib.model.cache import Past
+from lib.config.schema import ModelConfig
+from lib.model.attention import build_attention
 from lib.model.embeddings import EmbeddingModel
+from lib.model.kv_cache import KVCache
 from lib.model.layers import Linear
 
 
@@ -16,9 +16,9 @@ class MultiHead(EmbeddingModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.attention = attention_of(config)
+        self.attention = build_attention(config)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), behind the `past`."""
         return self.attention(self.embed(ids, past), past and past.of(0))

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 #: The fastest wave turns once in 2π positions, the slowest in nearly 2π·BASE (both papers' figure).
-BASE = 10_000.0
+ROTARY_BASE = 10_000.0
 
 
 def angles(length: int, size: int) -> Tensor:
     """The angle t · BASE^(-2i/size), in radians, of wave i at position t, fast waves first: (length, size/2)."""
-    rates = BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+    rates = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
     return torch.arange(length, dtype=torch.float32)[:, None] * rates
 
 

@@ -5,10 +5,10 @@ B batch, T time, C embedding
 
 from torch import Tensor
 
-from lib.config import ModelConfig
+from lib.config.schema import ModelConfig
 from lib.model.block import TransformerBlock
-from lib.model.cache import Past
 from lib.model.embeddings import EmbeddingModel
+from lib.model.kv_cache import KVCache
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
 
@@ -24,6 +24,6 @@ class SingleBlock(EmbeddingModel):
         self.final_norm = LayerNorm(config.emb_dim, fused=config.layers == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, past: Past | None = None) -> Tensor:
+    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), behind the `past`."""
         return self.final_norm(self.block(self.embed(ids, past), past and past.of(0)))

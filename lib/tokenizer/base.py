@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Iterable, Iterator, Self, Sequence
 
 import numpy as np
 
-from lib import artifact
+from lib.artifact.io import canonical_json, json_digest, write_text
 from lib.errors import MakegptError
 
 #: The token between two documents, where a tokenizer has it (GPT-2's name for it).
@@ -104,8 +104,8 @@ class Tokenizer(ABC):
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json, self-contained."""
-        artifact.write_text(path, artifact.canonical(self.saved()) + "\n")
+        write_text(path, canonical_json(self.saved()) + "\n")
 
     def identity(self) -> str:
         """A hash of the vocabulary: two tokenizers with the same one give the same ids."""
-        return artifact.digest(self.saved())
+        return json_digest(self.saved())

@@ -15,10 +15,10 @@ from typing import Any, Iterable, Iterator, Self, Sequence
 import numpy as np
 import tiktoken
 
-from lib import json_reader
+from lib.artifact.strict_json import load_json
 from lib.errors import MakegptError
-from lib.text import cut_at_blanks
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.splitting import cut_at_blanks
 
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
@@ -121,18 +121,18 @@ def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
     """
     try:
         joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
-        ids = json_reader.load(encoder_json)
+        ids = load_json(encoder_json)
     except ValueError:
         raise MakegptError(f"{vocab_bpe} or {encoder_json} is damaged; fetch both again") from None
     except FileNotFoundError as error:
         raise MakegptError(f"{error.filename} is missing; bring GPT-2's vocabulary with `fetch gpt2`") from None
     try:
-        return joined([tuple(join.split()) for join in joins if join], ids)
+        return apply_merges([tuple(join.split()) for join in joins if join], ids)
     except ValueError:
         raise MakegptError(f"{vocab_bpe} and {encoder_json} do not belong together; fetch both again") from None
 
 
-def joined(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
+def apply_merges(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
     """The byte sequences that the `joins`, in the order of their ranks, make of single bytes; ids 0 to 255 are those.
 
     ValueError where the `ids` are others: these tokens, one after the other, and `<|endoftext|>`.
@@ -143,7 +143,7 @@ def joined(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
     return [bytes(BYTE_OF[character] for character in token) for token in written]
 
 
-def joins_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+def merges_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     """The two parts that each token after the single bytes was joined of, as `joined` wants them.
 
     They are what is left of its bytes when all joins of lower rank have been made.
@@ -160,6 +160,6 @@ def joins_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def written(token: bytes) -> str:
+def byte_string(token: bytes) -> str:
     """A byte sequence as the released files write it."""
     return "".join(_WRITTEN[byte] for byte in token)

@@ -10,8 +10,8 @@ from typing import Any, Iterable, Iterator, Self, Sequence
 
 import numpy as np
 
-from lib.text import cut_at_blanks
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.splitting import cut_at_blanks
 
 UNKNOWN = "<unk>"
 

@@ -3,21 +3,21 @@
 import sys
 from pathlib import Path
 
-from lib.corpus import replaced
-from lib.run import Trained
-from lib.stretch import Stretch, of_text, own_dataset
-from lib.text import Tally, from_stream, open_document
+from lib.data.corpus import replacement_notice
+from lib.data.text import Tally, document_from_stream, open_document
+from lib.evaluate.span import TokenSpan, own_dataset, text_span
+from lib.run.folder import TrainedModel
 from stages import say
 
 
-def read_stretch(text_file: str, folder: Path, trained: Trained, errors: str) -> Stretch:
+def read_stretch(text_file: str, folder: Path, trained: TrainedModel, errors: str) -> TokenSpan:
     """The text in a file, or with - on stdin, in the tokens of the run's model; `errors`: what is done about invalid UTF-8."""
-    document = from_stream(sys.stdin.buffer, "stdin") if text_file == "-" else open_document(Path(text_file))
+    document = document_from_stream(sys.stdin.buffer, "stdin") if text_file == "-" else open_document(Path(text_file))
     for notice in document.notices:
         say(notice)
     tally = Tally()
-    stretch = of_text(document.pieces(errors, tally), trained.tokenizer, document.name, own_dataset(folder))
-    for said in (document.cut, replaced(tally.replaced)):
+    stretch = text_span(document.pieces(errors, tally), trained.tokenizer, document.name, own_dataset(folder))
+    for said in (document.cut, replacement_notice(tally.replaced)):
         if said:
             say(f"{document.name}: {said}")
     return stretch

@@ -315,10 +315,11 @@ def _warm_up(base: Path) -> None:
     """Make what all cases read, in this process: so it has loaded and asked whatever a child would load and ask again."""
     import torch
 
-    from lib import provenance
+    from lib.artifact import provenance
+    from lib.artifact.provenance import software_versions
 
     torch.set_num_threads(1)
-    provenance.versions = functools.cache(provenance.versions)
+    provenance.versions = functools.cache(software_versions)
     before = signal.getsignal(signal.SIGTERM)
     os.chdir(base)
     for words in cases.BASE:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
-from lib import artifact, run, samples
-from lib import tokenizer as tokenizers
+from lib.artifact.io import read_json, sha256_of
+from lib.artifact.manifest import read_manifest, verify_files
 from lib.errors import MakegptError
+from lib.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, finished_manifest
+from lib.run.samples import SAMPLES_FILE
+from lib.tokenizer.registry import TOKENIZER_FILE
 
 #: Small enough that a training takes some tenths of a second: two states are saved, in six steps.
 TRAINING = (
@@ -142,7 +145,7 @@ def _piped() -> list[Case]:
 def _others() -> list[Case]:
     def own_inputs(folder: Path) -> None:
         """A project file with an input that lies in the mirror, `../base`."""
-        play = artifact.sha256(folder / "../base/play.txt")
+        play = sha256_of(folder / "../base/play.txt")
         (folder / "params.yaml").write_text(
             (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8").partition("\ninputs:")[0]
             + f"\ninputs:\n  play:\n    about: a text\n    licence: none\n    files:\n      play.txt: {play}\n",
@@ -152,7 +155,7 @@ def _others() -> list[Case]:
 
     def results(folder: Path) -> None:
         """Results of a study with one of its figures."""
-        found = artifact.read_json(Path(__file__).resolve().parents[2] / "docs/study/results.json")
+        found = read_json(Path(__file__).resolve().parents[2] / "docs/study/results.json")
         found["runs"] = [row for row in found["runs"] if row["experiment"] == "the_four"]
         (folder / "results.json").write_text(json.dumps(found), encoding="utf-8")
 
@@ -169,18 +172,18 @@ def seen(case: Case, folder: Path) -> Any:
     if case.kind == "files":
         return {path: (folder / path).read_bytes() if (folder / path).exists() else None for path in case.outputs}
     target = folder / case.outputs[0]
-    if case.kind == "training" and not (target / run.MODEL).exists():
+    if case.kind == "training" and not (target / MODEL_FILE).exists():
         return None
     if not target.exists():
         return None
     try:
-        manifest = run.finished_manifest(target) if case.kind == "training" else artifact.read_manifest(target, None)
-        artifact.verify(target, manifest["outputs"])
+        manifest = finished_manifest(target) if case.kind == "training" else read_manifest(target, None)
+        verify_files(target, manifest["outputs"])
     except MakegptError as error:
         return f"refused: {error}"
     names = [
         *manifest["outputs"],
-        *([run.METRICS, run.CONFIG, samples.FILE, tokenizers.FILE] if case.kind == "training" else []),
+        *([METRICS_FILE, CONFIG_FILE, SAMPLES_FILE, TOKENIZER_FILE] if case.kind == "training" else []),
     ]
     return {name: (target / name).read_bytes() for name in names}
 

@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any, Callable
 
-from lib import artifact, run
-from lib.tokenizer import GPT2Tokenizer, hugging_face  # type: ignore[attr-defined]
+from lib.artifact.manifest import MANIFEST
+from lib.huggingface.tokenizer import to_hf_tokenizer
+from lib.run.folder import EVALUATION_FILE
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, written
+from lib.tokenizer.gpt2 import (
+    BYTE_OF,
+    GPT2Tokenizer,  # type: ignore[attr-defined]
+    byte_string,
+)
 from lib.tokenizer.word import WordTokenizer
 
 _PARAMS = """defaults:
@@ -101,9 +106,9 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     stage("tokenize", text, "-o", folder / "tokens", "--tokenizer", folder / "gpt2")
     stage("build-dataset", folder / "tokens", "-o", folder / "dataset", *shape)
     stage("train", folder / "dataset", "-o", folder / "run", *sizes, *steps)
-    stage("evaluate", folder / "run", "-o", folder / "run" / run.EVALUATION)
+    stage("evaluate", folder / "run", "-o", folder / "run" / EVALUATION_FILE)
     stage("export-weights", folder / "run", "-o", folder / "theirs")
-    (folder / "theirs" / artifact.MANIFEST).unlink()  # as others write it
+    (folder / "theirs" / MANIFEST).unlink()  # as others write it
 
     files: dict[str, str] = {
         "prompts.jsonl": '"to be"\n{"prompt": "not", "more": [1, 2.5]}\n',
@@ -114,11 +119,13 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
         "references.yaml": _REFERENCES,
         "results.json": json.dumps(_RESULTS),
     }
-    theirs = hugging_face.as_theirs(joined)
+    theirs = to_hf_tokenizer(joined)
     assert theirs is not None
     model = theirs["tokenizer.json"]["model"]
     files["vocab.bpe"] = "#version: 0.2\n" + "".join(f"{' '.join(join)}\n" for join in model["merges"])
-    files["encoder.json"] = json.dumps({written(token): id for id, token in enumerate(joined.tokens)} | {"<|endoftext|>": 258})
+    files["encoder.json"] = json.dumps(
+        {byte_string(token): id for id, token in enumerate(joined.tokens)} | {"<|endoftext|>": 258}
+    )
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
 

@@ -13,30 +13,30 @@ from typing import Any, Callable
 
 import torch
 
-from lib import (
-    artifact,
-    assessment,
-    comparison,
-    continuation,
-    corpus,
-    exchange,
-    inputs,
-    inspection,
-    params,
-    pretrained,
-    references,
-    run,
-    samples,
-    study,
-    study_report,
-    subject,
-    tokenizer,
-    yaml_reader,
-)  # fmt: skip
-from lib.dataset import Dataset
-from lib.laboratory import CHECKS
-from lib.shards import Tokens
-from lib.tokenizer.gpt2 import read_released
+from lib.artifact.manifest import MANIFEST
+from lib.config.params import config_names, load_params, resolve_config
+from lib.config.strict_yaml import YamlTree, read_plain
+from lib.data.corpus import decode_ids
+from lib.data.dataset import Dataset
+from lib.data.downloads import load_inputs
+from lib.data.shards import Tokens
+from lib.evaluate.comparison import comparison_rows, comparison_table
+from lib.evaluate.evaluation import read_evaluation
+from lib.generate.request import encode_prompt, read_prompts
+from lib.huggingface.convert import _tokenizer
+from lib.huggingface.gpt2 import HF_CONFIG_FILE, from_hf_config, open_tensors, read_weights, weight_files
+from lib.report.run_data import read_run_data
+from lib.reproduce.checks import CHECKS
+from lib.reproduce.references import load_references
+from lib.run.folder import dataset_folder, load_run, read_metrics, training_seconds
+from lib.run.lineage import describe_artifact, lineage_lines, verify_lineage
+from lib.run.samples import read_samples
+from lib.run.state import read_state
+from lib.study.results import read_results
+from lib.study.sweep import load_study
+from lib.tokenizer.base import Tokenizer, UnknownText
+from lib.tokenizer.gpt2 import GPT2Tokenizer, read_released
+from lib.tokenizer.registry import load_tokenizer, make_tokenizer  # fmt: skip
 from tests.fuzz import mutation
 
 Damage = Callable[[Random, bytes], bytes]
@@ -59,9 +59,9 @@ def _tokens(folder: Path) -> None:
     _use(tokens.load_tokenizer())
 
 
-def _use(made: tokenizer.Tokenizer) -> None:
-    with suppress(tokenizer.UnknownText):
-        made.decode_bytes(continuation.encode(made, "a b").ids)
+def _use(made: Tokenizer) -> None:
+    with suppress(UnknownText):
+        made.decode_bytes(encode_prompt(made, "a b").ids)
     made.decode_bytes([0, made.vocab_size - 1])
     made.byte_lengths()
     made.identity()
@@ -74,39 +74,39 @@ def _dataset(folder: Path) -> None:
 
 
 def _run(folder: Path) -> None:
-    run.load(folder / "run", torch.device("cpu"))
+    load_run(folder / "run", torch.device("cpu"))
 
 
 def _last(folder: Path) -> None:
-    run.read_state(folder / "run")
-    run.load(folder / "run", torch.device("cpu"), "last")
+    read_state(folder / "run")
+    load_run(folder / "run", torch.device("cpu"), "last")
 
 
 def _lines(folder: Path) -> None:
-    run.seconds(folder / "run")
-    samples.read(folder / "run")
-    run.read_metrics(folder / "run")
+    training_seconds(folder / "run")
+    read_samples(folder / "run")
+    read_metrics(folder / "run")
 
 
 def _manifest(folder: Path) -> None:
     for path in (folder / "run" / "model.safetensors", folder / "tokens" / "shard-00000.npy", folder / "run"):
-        inspection.as_lines(inspection.describe(path))
-    inspection.verify(folder / "run")
-    subject.read(folder / "run", 1)
-    run.dataset_folder(folder / "run")
+        lineage_lines(describe_artifact(path))
+    verify_lineage(folder / "run")
+    read_run_data(folder / "run", 1)
+    dataset_folder(folder / "run")
 
 
 def _evaluation(folder: Path) -> None:
-    assessment.read(folder / "run")
-    comparison.table(comparison.rows([folder / "run"]))
+    read_evaluation(folder / "run")
+    comparison_table(comparison_rows([folder / "run"]))
 
 
 def _import(source: Path) -> None:
     """All that import-weights reads; nothing is written."""
-    with pretrained.opened(pretrained.weight_files(source)) as held:
-        config = pretrained.from_theirs(source / pretrained.CONFIG)
-        exchange._tokenizer(source, config)
-        pretrained.read(held, config, source)
+    with open_tensors(weight_files(source)) as held:
+        config = from_hf_config(source / HF_CONFIG_FILE)
+        _tokenizer(source, config)
+        read_weights(held, config, source)
 
 
 def _hugging_face(folder: Path) -> None:
@@ -118,55 +118,55 @@ def _sharded(folder: Path) -> None:
 
 
 def _prompts(folder: Path) -> None:
-    list(continuation.read_prompts(io.BytesIO((folder / "prompts.jsonl").read_bytes()), _BYTES, str(folder)))
+    list(read_prompts(io.BytesIO((folder / "prompts.jsonl").read_bytes()), _BYTES, str(folder)))
 
 
 def _ids(folder: Path) -> None:
-    list(corpus.decode_ids(io.BytesIO((folder / "ids").read_bytes()), _BYTES))
+    list(decode_ids(io.BytesIO((folder / "ids").read_bytes()), _BYTES))
 
 
 def _params(folder: Path) -> None:
-    tree = params.load(folder / "params.yaml")
-    inputs.load(tree)
+    tree = load_params(folder / "params.yaml")
+    load_inputs(tree)
     said, tree["defaults"] = tree["defaults"], copy.deepcopy(_tree()["defaults"])
     for section, values in said.items():
         known = tree["defaults"].get(section)
         tree["defaults"][section] = known | values if isinstance(known, dict) and isinstance(values, dict) else values
-    for name in (None, *params.config_names(tree)):
-        params.resolve(tree, name)
+    for name in (None, *config_names(tree)):
+        resolve_config(tree, name)
 
 
 def _plain(folder: Path) -> None:
-    yaml_reader.read_plain((folder / "params.yaml").read_bytes().decode("utf-8", "replace"), str(folder / "params.yaml"))
+    read_plain((folder / "params.yaml").read_bytes().decode("utf-8", "replace"), str(folder / "params.yaml"))
 
 
 def _set(folder: Path) -> None:
-    params.resolve(_tree(), "debug", [(folder / "set").read_bytes().decode("utf-8", "replace")])
+    resolve_config(_tree(), "debug", [(folder / "set").read_bytes().decode("utf-8", "replace")])
 
 
 def _study(folder: Path) -> None:
-    study.load(folder / "study.yaml")
+    load_study(folder / "study.yaml")
 
 
 def _references(folder: Path) -> None:
-    references.load(CHECKS, folder / "references.yaml")
+    load_references(CHECKS, folder / "references.yaml")
 
 
 def _results(folder: Path) -> None:
-    study_report.read(folder / "results.json")
+    read_results(folder / "results.json")
 
 
 def _released(folder: Path) -> None:
-    tokenizer.GPT2Tokenizer(read_released(folder / "vocab.bpe", folder / "encoder.json"))  # type: ignore[attr-defined]
+    GPT2Tokenizer(read_released(folder / "vocab.bpe", folder / "encoder.json"))  # type: ignore[attr-defined]
 
 
-_BYTES = tokenizer.make("bytes", [], Path())
-_TREE: list[yaml_reader.Tree] = []
+_BYTES = make_tokenizer("bytes", [], Path())
+_TREE: list[YamlTree] = []
 
 
-def _tree() -> yaml_reader.Tree:
+def _tree() -> YamlTree:
     if not _TREE:
-        _TREE.append(params.load())
+        _TREE.append(load_params())
     return _TREE[0]
 
 
@@ -177,7 +177,7 @@ _MODEL = mutation.safetensors
 
 def _kind(kind: str, weight: float) -> Reader:
     return Reader(
-        f"tokenizer-{kind}", {f"{kind}/tokenizer.json": _JSON}, lambda folder: _use(tokenizer.load(folder / kind)), weight
+        f"tokenizer-{kind}", {f"{kind}/tokenizer.json": _JSON}, lambda folder: _use(load_tokenizer(folder / kind)), weight
     )
 
 
@@ -227,10 +227,8 @@ class Damager:
     def __init__(self, reader: Reader, whole: Path, folder: Path) -> None:
         shutil.copytree(whole, folder)
         self._reader, self._folder = reader, folder
-        self._listing = folder / reader.listed_in / artifact.MANIFEST if reader.listed_in else None
-        self._whole = {
-            path: path.read_bytes() for path in map(self._path, (*reader.files, artifact.MANIFEST)) if path.is_file()
-        }
+        self._listing = folder / reader.listed_in / MANIFEST if reader.listed_in else None
+        self._whole = {path: path.read_bytes() for path in map(self._path, (*reader.files, MANIFEST)) if path.is_file()}
         self._changed: set[Path] = set()
 
     def _path(self, name: str) -> Path:
@@ -245,7 +243,7 @@ class Damager:
         content = self._reader.files[name](random, self._whole[path])
         path.write_bytes(content)
         self._changed = {path}
-        if self._listing and name != artifact.MANIFEST and random.random() < 0.9:
+        if self._listing and name != MANIFEST and random.random() < 0.9:
             manifest = json.loads(self._whole[self._listing])
             manifest["outputs"][name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
             self._listing.write_text(json.dumps(manifest))

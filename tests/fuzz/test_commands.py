@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lib import artifact, checkpoint, inspection, json_reader, pretrained, run, shards, yaml_reader
+from lib.artifact.io import read_json
+from lib.artifact.manifest import MANIFEST, describe_files, identity_of, read_manifest
+from lib.artifact.strict_json import MAX_BYTES, loads_json
+from lib.artifact.tensors import load_tensors
+from lib.config.strict_yaml import read_yaml
+from lib.data.shards import open_shard
 from lib.errors import MakegptError, one_line
+from lib.huggingface.gpt2 import HF_CONFIG_FILE
+from lib.run.folder import MODEL_FILE, load_run
+from lib.run.lineage import describe_artifact
+from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE
 from tests.conftest import Here
 
 PLAIN = st.recursive(
@@ -26,8 +35,8 @@ PLAIN = st.recursive(
 
 @given(PLAIN)
 def test_what_is_json_is_read_as_it_was_written(data: Any) -> None:
-    assert json_reader.loads(json.dumps(data)) == data
-    assert json_reader.loads(json.dumps(data, ensure_ascii=False).encode()) == data
+    assert loads_json(json.dumps(data)) == data
+    assert loads_json(json.dumps(data, ensure_ascii=False).encode()) == data
 
 
 @pytest.mark.parametrize(
@@ -44,26 +53,26 @@ def test_what_is_json_is_read_as_it_was_written(data: Any) -> None:
         (b'"\xed\xa0\x80"', "not valid UTF-8"),
         ("[1]".encode("utf-16"), "not valid UTF-8"),
         (b"", "not valid JSON"),
-        (b" " * (json_reader.MAX_BYTES + 1), "longer than 64 MB"),
+        (b" " * (MAX_BYTES + 1), "longer than 64 MB"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_json_is_refused_in_words(content: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        json_reader.loads(content)
+        loads_json(content)
 
 
 def test_a_whole_number_of_more_than_64_bits_is_no_whole_number() -> None:
     for number in (2**63 - 1, -(2**63), 0):
-        assert (json_reader.loads(str(number)), type(json_reader.loads(str(number)))) == (number, int)
+        assert (loads_json(str(number)), type(loads_json(str(number)))) == (number, int)
     for number in (2**63, -(2**63) - 1, 10**30):
-        assert type(json_reader.loads(str(number))) is float
+        assert type(loads_json(str(number))) is float
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(MakegptError, match="it is no file"):
-        artifact.read_json(tmp_path / "config.json")
+        read_json(tmp_path / "config.json")
 
 
 def test_a_message_is_one_line_of_bounded_length_that_no_terminal_obeys() -> None:
@@ -106,14 +115,14 @@ def test_a_config_that_claims_another_model_is_refused_before_it_takes_memory(
 
 def listed(folder: Path, *names: str) -> None:
     """Have the manifest of `folder` list these files as they are now."""
-    manifest = json.loads((folder / artifact.MANIFEST).read_bytes())
-    manifest["outputs"] |= artifact.files_of(folder, names)
-    (folder / artifact.MANIFEST).write_text(json.dumps(manifest))
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    manifest["outputs"] |= describe_files(folder, names)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def changed(folder: Path, **parts: Any) -> None:
-    manifest = json.loads((folder / artifact.MANIFEST).read_bytes())
-    (folder / artifact.MANIFEST).write_text(json.dumps(manifest | parts))
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).write_text(json.dumps(manifest | parts))
 
 
 @pytest.mark.parametrize("name", ["../run/config.json", "/etc/passwd", "..", "a\x00b", ""])
@@ -126,7 +135,7 @@ def test_a_manifest_that_lists_a_file_outside_of_its_folder_is_refused(copied: P
 
 def test_artifacts_that_were_made_from_each_other_are_refused(copied: Path, here: Here) -> None:
     tokens, dataset = copied / "tokens", copied / "dataset"
-    identity = artifact.identity(artifact.read_manifest(dataset, "dataset"))
+    identity = identity_of(read_manifest(dataset, "dataset"))
     changed(tokens, inputs={"../dataset": {"identity": identity}})
     for words in ([dataset], [dataset, "--verify"], [copied / "run"]):
         line = here("inspect", *words, code=1).err
@@ -137,15 +146,15 @@ def test_artifacts_that_were_made_from_each_other_are_refused(copied: Path, here
 def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None:
     """Twenty layers of two artifacts, each made from both of the layer before: a million ways back."""
     empty = {"artifact": "run", "parameters": {}, "facts": {}, "outputs": {"a": {"bytes": 0, "sha256": "00"}}}
-    identity = {"identity": artifact.identity(empty)}
+    identity = {"identity": identity_of(empty)}
     for layer in range(20):
         for side in "ab":
             folder = tmp_path / f"{layer}{side}"
             folder.mkdir()
             before = {f"../{layer - 1}{each}": identity for each in "ab"} if layer else {}
-            (folder / artifact.MANIFEST).write_text(json.dumps(empty | {"inputs": before}))
+            (folder / MANIFEST).write_text(json.dumps(empty | {"inputs": before}))
     with pytest.raises(MakegptError, match="too many artifacts"):
-        inspection.describe(tmp_path / "19a")
+        describe_artifact(tmp_path / "19a")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_a_damaged_run_is_told_by_the_command_that_reads_it(
 ) -> None:
     folder = copied / "run"
     (folder / name).write_bytes(content)
-    if name in artifact.read_json(copied / "dataset" / artifact.MANIFEST) or (name != "manifest.json" and "/" not in name):
+    if name in read_json(copied / "dataset" / MANIFEST) or (name != "manifest.json" and "/" not in name):
         listed(folder, name)
     words: dict[str, list[Any]] = {
         "last/state.json": ["generate", folder, "a", "--weights", "last"],
@@ -181,10 +190,10 @@ def test_a_damaged_run_is_told_by_the_command_that_reads_it(
 
 def test_a_resumed_training_refuses_a_state_that_is_damaged(copied: Path, here: Here) -> None:
     folder = copied / "run"
-    (folder / run.MODEL).unlink()
-    state = folder / run.LAST / run.STATE
+    (folder / MODEL_FILE).unlink()
+    state = folder / CHECKPOINT_FOLDER / STATE_FILE
     state.write_text(json.dumps(json.loads(state.read_bytes()) | {"step": True}))
-    parameters = json.loads((folder / artifact.MANIFEST).read_bytes())["parameters"]["train"]
+    parameters = json.loads((folder / MANIFEST).read_bytes())["parameters"]["train"]
     sets = [word for key, value in parameters.items() if value is not None for word in ("--set", f"train.{key}={value}")]
     line = here("train", copied / "dataset", "-o", folder, "--config", "debug", *sets, code=1).err.splitlines()[-1]
     assert "state.json is damaged; begin" in line
@@ -193,27 +202,27 @@ def test_a_resumed_training_refuses_a_state_that_is_damaged(copied: Path, here: 
 @pytest.mark.parametrize("shape", ["(1000000000000000,)", "(-1,)", "(True,)", "(1, 2)", "(9**9**9,)"])
 def test_a_shard_that_claims_another_size_is_refused(tmp_path: Path, shape: str) -> None:
     np.save(tmp_path / "a.npy", np.arange(9, dtype=np.uint16))
-    assert shards.open_shard(tmp_path / "a.npy").tolist() == list(range(9))
+    assert open_shard(tmp_path / "a.npy").tolist() == list(range(9))
     content = (tmp_path / "a.npy").read_bytes()
     header = f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
     (tmp_path / "a.npy").write_bytes(content[:10] + header + content[128:])
     with pytest.raises(MakegptError, match=r"a\.npy"):
-        shards.open_shard(tmp_path / "a.npy")
+        open_shard(tmp_path / "a.npy")
 
 
 def test_weights_of_another_type_are_refused(copied: Path) -> None:
-    path = copied / "run" / run.MODEL
-    tensors, facts = checkpoint.load(path)
+    path = copied / "run" / MODEL_FILE
+    tensors, facts = load_tensors(path)
     save_file({name: tensor.to(torch.int64) for name, tensor in tensors.items()}, path, {"makegpt": json.dumps(facts)})
-    listed(copied / "run", run.MODEL)
+    listed(copied / "run", MODEL_FILE)
     with pytest.raises(MakegptError, match=r"torch.int64, not torch.float32"):
-        run.load(copied / "run", torch.device("cpu"))
+        load_run(copied / "run", torch.device("cpu"))
 
 
 def test_a_foreign_config_of_a_billion_blocks_is_refused_at_once(tmp_path: Path, here: Here) -> None:
     save_file({"wte.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     sizes = {"vocab_size": 2, "n_positions": 2, "n_embd": 2, "n_head": 1, "n_layer": 4000}
-    (tmp_path / pretrained.CONFIG).write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    (tmp_path / HF_CONFIG_FILE).write_text(json.dumps({"model_type": "gpt2", **sizes}))
     (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "char", "characters": "ab"}))
     assert "1 tensors are no 4000 blocks" in here("import-weights", tmp_path, "-o", tmp_path / "run", code=1).err
 
@@ -237,7 +246,7 @@ BOMB = "a: &a [x, x, x, x]\n" + "".join(
 )
 def test_yaml_that_stands_for_more_than_it_says_is_refused(text: str, said: str) -> None:
     with pytest.raises(MakegptError, match=said):
-        yaml_reader.read(text, "params.yaml")
+        read_yaml(text, "params.yaml")
 
 
 def test_a_nul_character_on_the_command_line_is_refused(here: Here) -> None:

@@ -1,0 +1,88 @@
+"""How an artifact came to be: the content of its manifest."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lib import PROJECT, __version__
+
+
+def timestamp() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_manifest(
+    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, facts: Any, started: str, **run: Any
+) -> dict[str, Any]:
+    """A manifest: `facts` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
+    return {
+        "artifact": kind,
+        "stage": stage,
+        "parameters": parameters,
+        "inputs": inputs,
+        "outputs": outputs,
+        "facts": facts,
+        **run,
+        "versions": software_versions(),
+        "started": started,
+        "ended": timestamp(),
+        "command": command_line(),
+    }
+
+
+def command_line() -> str:
+    """The command that this process was started by."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def software_versions() -> dict[str, Any]:
+    """The machine and the versions that a result may depend on; packages are looked up, not imported."""
+    found: dict[str, Any] = {
+        "makegpt": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor_name(),
+    }
+    for package in ("torch", "numpy", "tiktoken", "safetensors"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found | _commit(PROJECT)
+
+
+def processor_name() -> str:
+    """What the machine calls its processor, and how many of its cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except (OSError, AttributeError):  # not Linux, or a sandbox
+        cores = os.cpu_count() or 1
+    return f"{cores} core{'' if cores == 1 else 's'} of {name}"
+
+
+def _commit(project: Path) -> dict[str, Any]:
+    """The commit of the checkout that this code stands in and whether it was changed since; None outside of one."""
+    if not (project / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
+        return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(project: Path, *words: str) -> str:
+    command = ["git", "-C", str(project), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,91 @@
+"""JSON as this project reads it: UTF-8, each key once, no NaN or infinity, nested a few levels deep, of bounded size.
+
+A whole number of more than 64 bits is read as a float, so that what takes a whole number refuses it.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 1 << 26  # of one document or line; GPT-2's tokenizer.json takes 2 MB
+MAX_DEPTH = 64  # lists and objects inside each other; what is written here has 6 at most
+
+
+def loads_json(content: bytes | str) -> Any:
+    """The plain data in `content`; ValueError says in a few words why it is no JSON."""
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it is longer than {MAX_BYTES >> 20} MB")
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        data = json.loads(
+            text, object_pairs_hook=_each_once, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not valid UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _check_depth(data)
+    return data
+
+
+def load_json(path: Path) -> Any:
+    """The plain data in the file `path`; ValueError where it is no JSON or no file, OSError where it cannot be read."""
+    return loads_json(_content(path, MAX_BYTES))
+
+
+def load_json_lines(path: Path) -> list[Any]:
+    """The plain data of each line of the file `path`; errors as of `load`."""
+    return [loads_json(line) for line in _content(path).split(b"\n") if line.strip()]
+
+
+def _content(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of the file `path`; a pipe or a device would be waited for, or have no end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with open(path, "rb") as file:
+        return file.read() if limit is None else file.read(limit + 1)
+
+
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        inner = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list))
+        level = [child for children in inner for child in children if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:_SHOWN]!r} stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _whole(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _LONGEST_OF_64_BITS else None
+    return number if number is not None and -(2**63) <= number < 2**63 else _finite(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:_SHOWN]} is too large for a number")
+    return number
+
+
+_LONGEST_OF_64_BITS = 20  # characters, with the sign
+_SHOWN = 40  # characters of what an error quotes

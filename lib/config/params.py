@@ -1,0 +1,161 @@
+"""`params.yaml`: where it is, what it says, and what a named config with `--set` changes comes to.
+
+The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them; `like: NAME`
+takes over another one's), `wheels` and `inputs` (the pinned files `fetch` brings; `lib.data.downloads` reads those two).
+"""
+
+import copy
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any, Iterable
+
+from lib import PROJECT
+from lib.config.schema import SECTIONS, Config, build_config
+from lib.config.strict_yaml import YamlTree, read_yaml
+from lib.errors import MakegptError, PassedOver, UsageError, nearest
+
+_LIKE = "like"
+_PARTS = ("defaults", "configs", "wheels", "inputs")
+
+
+def params_candidates(name: str) -> list[Path]:
+    """Where a project file such as `params.yaml` or `data` may be: here, or else in the project."""
+    return [Path(name), PROJECT / name]
+
+
+def choose_params(path: Path | None) -> None:
+    """Have `find` give `path` from now on; None: look for it again."""
+    global _chosen
+    _chosen = path
+
+
+_chosen: Path | None = None
+
+
+def find_config() -> Path:
+    """The `params.yaml` that was chosen, or the one that MAKEGPT_PARAMS names; else the one here, else the project's.
+
+    Raises MakegptError with the paths tried. Warns with PassedOver of one here that is of another program.
+    """
+    if path := _chosen or (os.environ.get("MAKEGPT_PARAMS") and Path(os.environ["MAKEGPT_PARAMS"])):
+        if not path.is_file():
+            raise MakegptError(f"{path} is missing; --params and MAKEGPT_PARAMS name a file like params.yaml")
+        return path
+    if (path := _locate()) is None:
+        raise MakegptError(f"params.yaml is missing; looked for {', '.join(map(str, params_candidates('params.yaml')))}")
+    return path
+
+
+def _locate() -> Path | None:
+    """The `params.yaml` here, if it is one of this project, else the project's own; None if there is none.
+
+    One of another program is passed over, with a warning.
+    """
+    here, project = params_candidates("params.yaml")
+    own = project if project.is_file() else None
+    if not here.is_file():
+        return own
+    try:
+        if own is None or here.samefile(own) or _is_ours(here.read_text(encoding="utf-8", errors="replace")):
+            return here
+    except OSError as error:
+        raise MakegptError(f"{here} cannot be read: {error.strerror}") from None
+    warnings.warn(f"{here} here is of another program, so {own} is used; --params names another", PassedOver, stacklevel=2)
+    return own
+
+
+_KEY = re.compile(r"""^["']?([^\s"'#:{}\[\]-][^"'#:]*?)["']?[ \t]*:(?=\s|$)""", re.MULTILINE)
+
+
+def _is_ours(text: str) -> bool:
+    """Whether a params.yaml is one of this project: by a section of ours below `defaults`, or by our top-level keys alone."""
+    keys = _KEY.findall(text.removeprefix("\ufeff"))
+    if "defaults" not in keys:
+        return bool(keys) and set(keys) <= set(_PARTS)
+    _, _, inside = text.partition("defaults")
+    inside = re.split(r"\n(?=[^\s#])", inside, maxsplit=1)[0]
+    sections = "|".join(map(re.escape, SECTIONS))
+    return set(keys) <= set(_PARTS) or bool(re.search(rf"""(?:^|[\s{{,"'])(?:{sections})["']?[ \t]*:""", inside))
+
+
+def load_params(path: Path | None = None) -> YamlTree:
+    """Read `path` (else the one found) and check its top level; values stay text until a section takes them."""
+    path = path or find_config()
+    try:
+        tree = read_yaml(path.read_bytes().decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise MakegptError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise MakegptError(f"{path} cannot be read: {error.strerror}") from None
+    for name in tree:
+        if name not in _PARTS:
+            raise UsageError(f"{path}: unknown key {name!r}; {nearest(name, _PARTS)}")
+    for name in _PARTS:
+        if not isinstance(tree.setdefault(name, {}), dict):
+            raise UsageError(f"{path}: {name} must be a mapping, not {tree[name]!r}")
+    return tree
+
+
+def config_names(tree: YamlTree) -> list[str]:
+    """The named configs of `params.yaml`, in its order."""
+    return list(tree["configs"])
+
+
+def resolve_config(tree: YamlTree, name: str | None = None, changes: Iterable[str] = ()) -> Config:
+    """The defaults, overridden by config `name` (None: the defaults alone), then by `section.key=value` changes.
+
+    Raises UsageError for anything unknown, of the wrong type, out of range or impossible together.
+    """
+    merged = copy.deepcopy(tree["defaults"])
+    for ancestor in _lineage(tree, name):
+        _overlay(merged, _sections(tree, ancestor), f"configs.{ancestor}")
+    for change in changes:
+        _overlay(merged, _parse_change(change), "--set")
+    return build_config(merged, f"config {name}" if name else "defaults")
+
+
+def _lineage(tree: YamlTree, name: str | None) -> list[str]:
+    """The configs that make up config `name`, itself last: each is like the one before it, but for what it says."""
+    names: list[str] = []
+    while name is not None:
+        if not isinstance(name, str):
+            raise UsageError(f"configs.{names[0]}: {_LIKE} names a config, not {name!r}")
+        if name not in tree["configs"]:
+            said = f"configs.{names[0]}: {_LIKE}: {name!r} is unknown" if names else f"unknown config {name!r}"
+            raise UsageError(f"{said}; {nearest(name, tree['configs'])}")
+        if name in names:
+            raise UsageError(f"configs.{name} is like itself: {' is like '.join([*reversed(names), name])}")
+        names.insert(0, name)
+        config = tree["configs"][name]
+        name = config.get(_LIKE) if isinstance(config, dict) else None
+    return names
+
+
+def _sections(tree: YamlTree, name: str) -> Any:
+    """What config `name` itself says."""
+    config = tree["configs"][name] or {}
+    return {key: value for key, value in config.items() if key != _LIKE} if isinstance(config, dict) else config
+
+
+def _overlay(base: dict[str, Any], over: Any, where: str) -> None:
+    if not isinstance(over, dict):
+        raise UsageError(f"{where} must be a mapping of sections, not {over!r}")
+    for section, values in over.items():
+        if section not in SECTIONS:
+            raise UsageError(f"{where}: unknown section {section!r}; {nearest(section, SECTIONS)}")
+        if not isinstance(values, dict):
+            raise UsageError(f"{where}: {section} is a section of parameters, not {values!r}")
+        if not isinstance(base.setdefault(section, {}), dict):
+            raise UsageError(f"defaults: {section} is a section of parameters, not {base[section]!r}")
+        base[section].update(values)
+
+
+def _parse_change(change: str) -> dict[str, dict[str, str]]:
+    """`train.learning_rate=1e-4` as a tree."""
+    path, equals, value = change.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not equals or not dot or not key:
+        raise UsageError(f"--set {change}: write it as section.key=value, for example train.learning_rate=1e-4")
+    return {section: {key: value.strip()}}

@@ -1,0 +1,1 @@
+"""From files to shards to batches; nothing here needs torch."""

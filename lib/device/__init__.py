@@ -1,0 +1,1 @@
+"""Where arithmetic runs: hardware, precision, compilation, processes."""

@@ -1,0 +1,154 @@
+"""How much of a text was copied from the training text: the longest run of tokens, and how many n-grams are new.
+
+Each run of n tokens has a 64-bit hash, computed for all places at once from running sums (Karp and Rabin 1987); where two
+hashes agree the tokens themselves are compared, so that nothing rests on luck. The training text is read in blocks, whatever
+its size: once for each of `LENGTHS`, and once for each step of the search for a longest run, which lies between two of them.
+"""
+
+from dataclasses import replace
+from typing import Any, Sequence
+
+import numpy as np
+import torch
+
+from lib.config.schema import EvaluateConfig, GenerateConfig
+from lib.data.shards import TokenSource
+from lib.generate.engine import generate
+from lib.generate.request import Prompt, encode_prompt, make_requests
+from lib.run.folder import TrainedModel
+from lib.tokenizer.base import Tokenizer
+
+#: The lengths of the n-grams that are counted as new or copied.
+NGRAM_LENGTHS = (4, 8, 16)
+
+_PROMPT = 32  # tokens of a training passage that a greedy continuation begins with
+
+_BLOCK = 1 << 20
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2⁶⁴; the golden ratio's bits
+_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+
+
+class CopyIndex:
+    """The training text that may have been copied from: the ids `start` to `stop` of `tokens`."""
+
+    def __init__(self, tokens: TokenSource, start: int, stop: int) -> None:
+        self._tokens = tokens
+        self._start = start
+        self._stop = stop
+
+    def copied(self, texts: Sequence[np.ndarray], n: int) -> list[np.ndarray]:
+        """Of each text whether the n tokens from each of its places on stand in the training text too, (len - n + 1,)."""
+        texts = [text.astype(np.uint32) for text in texts]
+        known = np.unique(np.concatenate([_hashes(text, n) for text in texts] or [np.empty(0, np.uint64)]))
+        found: set[bytes] = set()
+        for at in range(self._start, self._stop - n + 1, _BLOCK):
+            ids = self._tokens.read(at, min(at + _BLOCK + n - 1, self._stop)).astype(np.uint32)
+            hashes = _hashes(ids, n)
+            places = np.flatnonzero(np.isin(hashes, known)).tolist()
+            found.update(ids[place : place + n].tobytes() for place in places)  # all of them: two runs may share a hash
+        return [
+            np.array([text[at : at + n].tobytes() in found for at in range(len(text) - n + 1)], dtype=bool) for text in texts
+        ]
+
+    def longest_run(self, texts: Sequence[np.ndarray], copied: dict[int, list[np.ndarray]] | None = None) -> np.ndarray:
+        """The longest run of tokens in any of the texts that stands in the training text too.
+
+        `copied`: what `copied` has told of the texts already, by n.
+        """
+        known = copied or {}
+        longest = np.empty(0, np.int64)
+        low, high = 1, max((len(text) for text in texts), default=0)
+        while low <= high:  # what is copied at length n is copied at every shorter length
+            n = next((n for n in known if low <= n <= high), (low + high) // 2)
+            flags = known.get(n) or self.copied(texts, n)
+            places = [(text, at) for text, here in zip(texts, flags, strict=True) for at in np.flatnonzero(here)]
+            if places:
+                text, at = places[0]
+                longest = text[at : at + n]
+                low = n + 1
+            else:
+                high = n - 1
+        return longest
+
+
+def _hashes(ids: np.ndarray, n: int) -> np.ndarray:
+    """A number for each run of n ids, equal for equal runs: Σ mix(id)·base^i, (len - n + 1,) uint64, modulo 2⁶⁴."""
+    count = len(ids) - n + 1
+    if count < 1:
+        return np.empty(0, np.uint64)
+    mixed = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(29)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed * _powers(_BASE, len(ids)), dtype=np.uint64)])
+    return (sums[n:] - sums[:-n]) * _powers(_INVERSE, count)
+
+
+def _powers(base: np.uint64, count: int) -> np.ndarray:
+    """base⁰ to base^(count - 1), modulo 2⁶⁴."""
+    powers = np.full(count, base)
+    powers[0] = 1
+    return np.cumprod(powers, dtype=np.uint64)
+
+
+def measure_copying(training: CopyIndex, made: Tokenizer, kinds: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """What of each kind of texts was copied: the `longest_run` in tokens, its `passage`, the share of n-grams that are new."""
+    every = [text for texts in kinds.values() for text in texts]
+    copied = {n: training.copied(every, n) for n in NGRAM_LENGTHS}
+    found, end = {}, 0
+    for kind, texts in kinds.items():
+        end += len(texts)
+        flags = {n: each[end - len(texts) : end] for n, each in copied.items()}
+        longest = training.longest_run(texts, flags)
+        found[kind] = {
+            "tokens": sum(len(text) for text in texts),
+            "longest_run": len(longest),
+            "share_new": {str(n): _share_new(flags[n]) for n in NGRAM_LENGTHS},
+            "passage": made.decode(longest.tolist()),
+        }
+    return found
+
+
+def _share_new(flags: list[np.ndarray]) -> float | None:
+    grams = sum(len(each) for each in flags)
+    return 1 - sum(int(each.sum()) for each in flags) / grams if grams else None
+
+
+def measure_recall(
+    trained: TrainedModel,
+    tokens: TokenSource,
+    train: tuple[int, int],
+    val: tuple[int, int],
+    config: EvaluateConfig,
+    settings: GenerateConfig,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What a model copies from the `train` stretch of `tokens`, in `config.passages` texts of each of three kinds.
+
+    `samples` as `generate` makes them, with its seed and those after it; `continuations`, greedy ones of passages out of the
+    training text; and `validation`, what its author wrote himself, as long as the samples: the measure for the others.
+    """
+    made, count = trained.tokenizer, config.passages
+    training = CopyIndex(tokens, *train)
+    long = min(settings.max_new_tokens, train[1] - train[0], val[1] - val[0])
+    prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
+    greedy = replace(settings, temperature=0.0, repetition_penalty=1.0)
+    whole = min(prompt_length + settings.max_new_tokens, train[1] - train[0])  # what may be recalled is in the split too
+    passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
+
+    def written(prompts: list[Prompt], asked: GenerateConfig, each: int) -> list[np.ndarray]:
+        texts = list(make_requests(made, prompts, asked, each, scored=False))
+        for _ in generate(trained.model, texts, device):
+            pass
+        return [np.array(text.tokens, dtype=np.uint32) for text in texts]
+
+    kinds = {
+        "samples": written([encode_prompt(made, settings.prompt)], settings, count),
+        "continuations": written([Prompt("", ids, {}) for ids in passages], greedy, 1),
+        "validation": [tokens.read(at, at + long) for at in _evenly(val, long, count)],
+    }
+    return measure_copying(training, made, kinds)
+
+
+def _evenly(stretch: tuple[int, int], length: int, count: int) -> list[int]:
+    """Where `count` passages of `length` ids begin, spread evenly over a stretch."""
+    start, stop = stretch
+    return [start + number * (stop - start - length) // max(1, count - 1) for number in range(count)]

@@ -1,0 +1,81 @@
+"""A stretch of tokens that a model is to predict: a split of a dataset, or any text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable
+
+import numpy as np
+
+from lib.artifact.manifest import read_manifest
+from lib.data.dataset import Dataset
+from lib.data.shards import InMemoryTokens, TokenSource
+from lib.errors import MakegptError
+from lib.run.folder import TrainedModel, dataset_folder, is_imported
+from lib.tokenizer.base import Tokenizer, UnknownText
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """The ids `start` + 1 to `stop`, each from those before it.
+
+    `training`: the dataset whose training split the baselines are counted on; None where there is none. `split`: which part
+    of it the stretch is; None for any other text.
+    """
+
+    tokens: TokenSource
+    start: int
+    stop: int
+    training: Dataset | None = None
+    split: str | None = None
+
+    @property
+    def predicted(self) -> int:
+        """How many tokens that are."""
+        return self.stop - self.start - 1
+
+
+def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: str) -> TokenSpan:
+    """A split of `dataset`; MakegptError where that was made with another tokenizer than the model of the run in `folder`."""
+    if dataset.tokenizer_identity != trained.tokenizer.identity():
+        raise MakegptError(
+            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
+            f"tokenize its text with `--tokenizer {folder}`"
+        )
+    return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)
+
+
+def text_span(pieces: Iterable[str], made: Tokenizer, name: str, training: Dataset | None = None) -> TokenSpan:
+    """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
+    try:
+        ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
+    except UnknownText as error:
+        raise UnknownText(f"{name}: {error}") from None
+    if len(ids) < 2:
+        raise MakegptError(f"{name} has {len(ids)} tokens; the first has nothing to go by, so two are needed at least")
+    return TokenSpan(InMemoryTokens(ids), 0, len(ids), training)
+
+
+def own_dataset(folder: Path) -> Dataset | None:
+    """The dataset that the run in `folder` was trained on; None for an imported run, or where it is no longer there whole."""
+    if is_imported(read_manifest(folder, "run")):
+        return None
+    try:
+        dataset = Dataset(dataset_folder(folder))
+    except MakegptError:
+        return None
+    return dataset if is_training_dataset(folder, dataset) else None
+
+
+def why_no_dataset(folder: Path) -> str | None:
+    """Why the dataset that the run in `folder` was trained on cannot be opened; None where it can, or for an imported run."""
+    if not is_imported(read_manifest(folder, "run")):
+        try:
+            Dataset(dataset_folder(folder))
+        except MakegptError as error:
+            return str(error)
+    return None
+
+
+def is_training_dataset(folder: Path, dataset: Dataset) -> bool:
+    """Whether `dataset` is the one that the run in `folder` was trained on."""
+    return bool(read_manifest(folder, "run")["facts"].get("dataset") == dataset.identity())

@@ -1,0 +1,107 @@
+"""How well a model predicts a stretch of tokens: every one counted once, in order.
+
+The stretch is read in windows of the model's context length T. Where they touch, the first prediction of each has one token
+to go by and the last has T. Where they overlap, one beginning every `stride` tokens, each but the first predicts its last
+`stride` tokens alone, all of which have more than T - stride tokens to go by: so one sees what a short context costs.
+"""
+
+from typing import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.shards import TokenSource
+from lib.model.language_model import LanguageModel
+from lib.model.loss import LOGITS_AT_ONCE
+
+_ROWS_AT_ONCE = 64
+
+OnTokens = Callable[[int], None]
+
+
+def _windows(
+    model: LanguageModel, tokens: TokenSource, start: int, stop: int, device: torch.device, stride: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """The ids `start` to `stop` in windows (B, T + 1), each an input and, one token on, its targets; and where a part begins.
+
+    The windows begin every `stride` tokens (None: T); a shorter one may end them. Always as many go through the model side by
+    side, so that a number never depends on a batch size.
+    """
+    T = model.context_length
+    rows = max(1, min(_ROWS_AT_ONCE, LOGITS_AT_ONCE // (T * model.vocab_size)))
+    stride = stride or T
+    at = end = start  # where the next window begins, and the last id that was a target
+    while end < stop - 1:
+        whole = (stop - 1 - at - T) // stride + 1  # windows of T that are left
+        count, length = (min(whole, rows), T) if whole > 0 else (1, stop - 1 - at)
+        span = torch.from_numpy(tokens.read(at, at + (count - 1) * stride + length + 1).astype("int64"))
+        yield at, span.unfold(0, length + 1, stride).to(device)
+        end = at + (count - 1) * stride + length
+        at += count * stride
+
+
+@torch.inference_mode()
+def total_nats(
+    model: LanguageModel,
+    tokens: TokenSource,
+    start: int,
+    stop: int,
+    device: torch.device,
+    on_tokens: OnTokens | None = None,
+) -> float:
+    """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its window.
+
+    The model's training mode is left as it was found. `on_tokens` is told how many were predicted.
+    """
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    for _, windows in _windows(model, tokens, start, stop, device):
+        inputs, targets = windows[:, :-1], windows[:, 1:]
+        total += model.loss(inputs, targets).item()
+        if on_tokens:
+            on_tokens(targets.numel())
+    model.train(was_training)
+    return total
+
+
+@torch.inference_mode()
+def iterate_predictions(
+    model: LanguageModel, tokens: TokenSource, start: int, stop: int, device: torch.device
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The ids `start` + 1 to `stop` one by one: where each stands, the id, and the logits (V,) it was predicted by.
+
+    In the same windows as `total_nats`, so the losses sum to its result.
+    """
+    for at, windows in _windows(model, tokens, start, stop, device):
+        ids, logits = windows[:, 1:].flatten().tolist(), model(windows[:, :-1]).flatten(0, 1)
+        for position, (id, row) in enumerate(zip(ids, logits.float().cpu(), strict=True), at + 1):
+            yield position, id, row
+
+
+@torch.inference_mode()
+def predict_batches(
+    model: LanguageModel, tokens: TokenSource, start: int, stop: int, device: torch.device, stride: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The loss in nats and the rank (1: the likeliest) of the ids `start` + 1 to `stop`, in parts, in order: two (n,) arrays.
+
+    The windows begin every `stride` tokens (None: T). Of equally likely tokens the one with the lower id ranks first.
+    """
+    stride = stride or model.context_length
+    done = start  # the last id that was predicted
+    for at, windows in _windows(model, tokens, start, stop, device, stride):
+        nats, ranks = (found.cpu().numpy() for found in _scored(model(windows[:, :-1]), windows[:, 1:]))
+        for number in range(len(windows)):
+            fresh = done - (at + number * stride)
+            yield nats[number, fresh:], ranks[number, fresh:]
+            done += nats.shape[1] - fresh
+
+
+def _scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """What (B, T, V) logits say of (B, T) targets: their loss in nats and their rank."""
+    logits = logits.float()
+    own = logits.gather(-1, targets[..., None])
+    earlier = torch.arange(logits.shape[-1], device=logits.device) < targets[..., None]
+    ranks = 1 + ((logits > own) | ((logits == own) & earlier)).sum(dim=-1)
+    return logits.logsumexp(dim=-1) - own[..., 0], ranks

@@ -1,0 +1,171 @@
+// One step of a decoder: a new token for each of B texts, from its id to the logits of the next one.
+//
+// The fast twin of `GPT` and of `Linear` (lib/model/), for a CPU; tests hold both to the same numbers. All is float32
+// but the weights of the matrices, which may be bfloat16 or int8. What comes out for a row depends on that row alone, to the
+// last bit: not on the other rows, nor on the number of threads.
+
+#include "product.h"
+
+// ── what Python describes (lib/generate/kernel/__init__.py has the same structures) ──
+
+struct Norm {  // scale null: none; shift null: RMSNorm, else LayerNorm
+    const float *scale, *shift;
+    float eps;
+};
+
+struct Block {
+    Norm norm1, q_norm, k_norm, norm2;
+    Matrix qkv, out_proj, gate, expand, contract;  // gate: SwiGLU, without it GELU
+};
+
+struct Decoder {
+    const float *tok_emb, *pos_emb;  // (V, C), and (context, C) or null: they are added
+    float tok_scale;                 // times this much of the first
+    const float *cos, *sin;          // of rotary positions, (context, D/2), or null
+    const Block* blocks;
+    Norm final_norm;
+    Matrix out_head;
+    long layers, C, H, G, D, window;  // heads of queries, of keys and values, their size; window 0: none
+};
+
+namespace {
+
+// eˣ within 2 units of the last place: 2ⁿ times a polynomial on ±ln 2/2. Without a branch, so that it is done L at once.
+inline float exponential(float x) {
+    x = std::min(std::max(x, -87.0f), 88.0f);  // in this order nan stays nan
+    const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // the nearest whole number
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    const float polynomial =
+        1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f)))));
+    return polynomial * with_bits(uint32_t(int32_t(n) + 127) << 23);
+}
+
+inline float gelu(const float x) {  // 0.5x(1 + tanh u) = x/(1 + exp(-2u))
+    return x / (1 + exponential(-2 * 0.797884561f * (x + 0.044715f * x * x * x)));
+}
+
+inline float silu(const float x) { return x / (1 + exponential(-x)); }
+
+inline float dot(const float* a, const float* b, const long n) {
+    float result = 0;
+#pragma omp simd reduction(+ : result)
+    for (long i = 0; i < n; i++) result += a[i] * b[i];
+    return result;
+}
+
+void normalise(const Norm& norm, const float* x, float* y, const long n) {
+    if (!norm.scale) {
+        if (x != y) memcpy(y, x, n * sizeof(float));
+        return;
+    }
+    float sum = 0, squares = 0;
+    if (norm.shift) {
+#pragma omp simd reduction(+ : sum)
+        for (long i = 0; i < n; i++) sum += x[i];
+    }
+    const float mean = sum / n;
+#pragma omp simd reduction(+ : squares)
+    for (long i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1 / std::sqrt(squares / n + norm.eps);
+    for (long i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * norm.scale[i] + (norm.shift ? norm.shift[i] : 0);
+}
+
+void rotate(const Decoder& model, float* head, const long position) {
+    const long half = model.D / 2;
+    const float *cos = model.cos + position * half, *sin = model.sin + position * half;
+    for (long i = 0; i < half; i++) {
+        const float first = head[i], second = head[i + half];
+        head[i] = first * cos[i] - second * sin[i];
+        head[i + half] = second * cos[i] + first * sin[i];
+    }
+}
+
+// What one head gathers: softmax(qKᵀ/√D)V over the rows from `first` to `last` of keys and values.
+void gather(const float* q, const float* keys, const float* values, const long first, const long last, const long D, float* y) {
+    std::vector<float> weights(last - first);
+    const float scale = 1 / std::sqrt(float(D));
+    float most = -INFINITY, sum = 0;
+    for (long i = first; i < last; i++) most = std::max(most, weights[i - first] = dot(q, keys + i * D, D) * scale);
+    for (float& weight : weights) weight = exponential(weight - most);
+    for (const float weight : weights) sum += weight;
+    std::fill(y, y + D, 0.0f);
+    for (long i = first; i < last; i++) {
+        const float weight = weights[i - first] / sum;
+        for (long d = 0; d < D; d++) y[d] += weight * values[i * D + d];
+    }
+}
+
+// The attention of B new tokens in a layer: qkv (B, (H + 2G)·D) -> y (B, H·D). Their keys and values are added to kept[b],
+// (layers, 2, G, capacity, D).
+void attend(const Decoder& model, const long layer, const long B, float* qkv, const long* positions, float* const* kept,
+            const long* capacities, float* y) {
+    const long H = model.H, G = model.G, D = model.D;
+    const Block& block = model.blocks[layer];
+    long looked_at = 0;
+    for (long b = 0; b < B; b++) looked_at += positions[b] + 1;
+    shared_out(B * G, 2 * H * D * looked_at, [&](const long i) {
+        const long b = i / G, g = i % G, position = positions[b], capacity = capacities[b];
+        float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + (2 * layer * G + g) * capacity * D;
+        float* values = keys + G * capacity * D;
+        float *k = row + (H + g) * D, *v = k + G * D;
+        normalise(block.k_norm, k, k, D);
+        if (model.cos) rotate(model, k, position);
+        memcpy(keys + position * D, k, D * sizeof(float));
+        memcpy(values + position * D, v, D * sizeof(float));
+        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
+        for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
+            float* q = row + h * D;
+            normalise(block.q_norm, q, q, D);
+            if (model.cos) rotate(model, q, position);
+            gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
+        }
+    });
+}
+
+}  // namespace
+
+// ── what Python calls ──
+
+// x (M, K) -> y (M, N).
+extern "C" void product(const Matrix* w, const float* x, float* y, const long M) { multiply(x, *w, y, M); }
+
+// For each of B texts: a new token, its position, the text's cache, and for how many tokens that has room -> logits (B, V).
+extern "C" void step(const Decoder* model, const long B, const long* ids, const long* positions, float* const* kept,
+                     const long* capacities, float* logits) {
+    const long C = model->C, H = model->H, G = model->G, D = model->D;
+    std::vector<float> x(B * C), normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
+    const auto norm = [&](const Norm& with) {
+        for (long b = 0; b < B; b++) normalise(with, x.data() + b * C, normed.data() + b * C, C);
+    };
+    const auto add = [&] {
+        for (long i = 0; i < B * C; i++) x[i] += change[i];
+    };
+    for (long b = 0; b < B; b++)
+        for (long i = 0; i < C; i++)
+            x[b * C + i] = model->tok_scale * model->tok_emb[ids[b] * C + i] +
+                           (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0);
+    for (long layer = 0; layer < model->layers; layer++) {
+        const Block& block = model->blocks[layer];
+        norm(block.norm1);
+        multiply(normed.data(), block.qkv, qkv.data(), B);
+        attend(*model, layer, B, qkv.data(), positions, kept, capacities, heads.data());
+        multiply(heads.data(), block.out_proj, change.data(), B);
+        add();
+        norm(block.norm2);
+        wide.resize(B * block.expand.N);
+        multiply(normed.data(), block.expand, wide.data(), B);
+        if (block.gate.weight) {
+            gate.resize(wide.size());
+            multiply(normed.data(), block.gate, gate.data(), B);
+#pragma omp simd
+            for (size_t i = 0; i < wide.size(); i++) wide[i] *= silu(gate[i]);
+        } else {
+#pragma omp simd
+            for (size_t i = 0; i < wide.size(); i++) wide[i] = gelu(wide[i]);
+        }
+        multiply(wide.data(), block.contract, change.data(), B);
+        add();
+    }
+    norm(model->final_norm);
+    multiply(normed.data(), model->out_head, logits, B);
+}

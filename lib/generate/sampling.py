@@ -1,0 +1,101 @@
+"""From scores to a choice: logits, filtered, to probabilities, to a token.
+
+The filters work one after another, in the order in which they stand here, which is the customary one; each sees what those
+before it left. A token that is filtered out has -∞.
+"""
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from lib.config.schema import GenerateConfig
+from lib.errors import MakegptError
+
+
+def apply_repetition_penalty(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
+    """Each token of `seen` less likely: its logit divided by `penalty` where positive, else multiplied (Keskar et al. 2019)."""
+    ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
+    of_seen = logits[ids]
+    return logits.scatter(-1, ids, torch.where(of_seen > 0, of_seen / penalty, of_seen * penalty))
+
+
+def temperature_scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits divided by the temperature, in float64 and with 0 the highest: nothing overflows, however low it is."""
+    return (logits.double() - logits.max()) / temperature
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Exactly the k likeliest; of equals, those that torch.topk ranks first (Fan et al. 2018)."""
+    kept = torch.full_like(logits, -torch.inf)
+    values, ids = logits.topk(min(k, logits.shape[-1]))
+    return kept.scatter(-1, ids, values)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """The fewest likeliest tokens whose probabilities together reach p, the likeliest always (Holtzman et al. 2020)."""
+    probabilities, ids = torch.softmax(logits, dim=-1).sort(descending=True, stable=True)
+    before = probabilities.cumsum(dim=-1) - probabilities  # what those ahead of a token hold together
+    dropped = before >= p
+    dropped[0] = False
+    return logits.masked_fill(dropped.scatter(-1, ids, dropped), -torch.inf)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """The tokens that have at least p times the probability of the likeliest (Nguyen et al. 2024)."""
+    probabilities = torch.softmax(logits, dim=-1)
+    return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
+
+
+def sample_token(
+    logits: Tensor,
+    *,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seen: Sequence[int] = (),
+) -> int:
+    """One token of (V,) logits: the likeliest at temperature 0, else drawn from the softmax of what the filters leave.
+
+    `seen`: the tokens of the text so far, which the penalty is for. MakegptError where the best logit is not finite.
+    """
+    if repetition_penalty != 1.0 and seen:
+        logits = apply_repetition_penalty(logits, seen, repetition_penalty)
+    best = int(logits.argmax())  # that of nan, where there is one
+    if not torch.isfinite(logits[best]):
+        raise MakegptError("the model's scores are not finite numbers; its weights are damaged, or of a training that diverged")
+    if temperature == 0:
+        return best
+    logits = temperature_scaled(logits, temperature)
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    if min_p is not None:
+        logits = keep_min_p(logits, min_p)
+    return int(torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator))
+
+
+class TokenSampler:
+    """The choices that a configuration asks for, drawn from its seed."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self._config = config
+        self._generator = torch.Generator().manual_seed(config.seed)
+
+    def next(self, logits: Tensor, seen: Sequence[int]) -> int:
+        """A token of (V,) logits behind the tokens `seen`."""
+        config = self._config
+        return sample_token(
+            logits,
+            generator=self._generator,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            min_p=config.min_p,
+            repetition_penalty=config.repetition_penalty,
+            seen=seen,
+        )

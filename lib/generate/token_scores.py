@@ -1,0 +1,44 @@
+"""What a model thought of a token: how likely it found it, and what it would have taken instead."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token beside those the model found likeliest, by its own probabilities: before temperature and filters."""
+
+    id: int
+    text: str
+    logprob: float  # nats
+    probability: float
+    rank: int  # 1: the likeliest
+    alternatives: list[dict[str, Any]]  # the likeliest tokens, best first: id, text, probability
+
+
+def score_token(logits: Tensor, id: int, made: Tokenizer, alternatives: int = 5) -> TokenScore:
+    """What (V,) logits say about the token `id`; of equal tokens the one with the lower id ranks first."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    own = logprobs[id]
+    best = logprobs.topk(min(alternatives, len(logprobs)))
+    return TokenScore(
+        id=id,
+        text=token_text(made, id),
+        logprob=own.item(),
+        probability=own.exp().item(),
+        rank=1 + int((logprobs > own).sum() + (logprobs[:id] == own).sum()),
+        alternatives=[
+            {"id": other, "text": token_text(made, other), "probability": value}
+            for other, value in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
+        ],
+    )
+
+
+def token_text(made: Tokenizer, id: int) -> str:
+    """The text of one token; bytes that are no whole character as hexadecimal numbers behind a backslash."""
+    return made.token_bytes(id).decode("utf-8", "backslashreplace")

@@ -1,0 +1,1 @@
+"""GPT-2 in Hugging Face's layout, in and out."""

@@ -1,0 +1,158 @@
+"""Whole models from elsewhere and to elsewhere: a GPT-2 in Hugging Face's layout to a run folder, and back.
+
+What was exported here and not changed since goes back to the very bytes it came from: the facts of its checkpoint lie
+in its manifest. Any other model begins a run of its own.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.artifact.folders import check_replaceable, replacing_folder
+from lib.artifact.io import canonical_json, sha256_of, write_json, write_text
+from lib.artifact.json_shape import first_mismatch
+from lib.artifact.manifest import MANIFEST, Manifest, describe_files, identity_of, read_manifest, relative_place, verify_files
+from lib.artifact.provenance import new_manifest
+from lib.artifact.tensors import read_tensor_metadata, save_tensors
+from lib.config.schema import MEANT, ModelConfig, build_section
+from lib.data.downloads import VOCABULARY, data_folder
+from lib.errors import MakegptError, UsageError
+from lib.huggingface.gpt2 import (
+    HF_CONFIG_FILE,
+    HF_WEIGHTS_FILE,
+    RELEASED_TOKENS,
+    check_expressible,
+    from_hf_config,
+    is_released_size,
+    only_padded,
+    open_tensors,
+    read_weights,
+    to_hf_config,
+    weight_files,
+    without_spare_rows,
+    write_weights,
+)
+from lib.huggingface.parity import PARITY_FILE, compare_logits
+from lib.huggingface.tokenizer import hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
+from lib.model.registry import count_parameters
+from lib.run.folder import CONFIG_FILE, IMPORT_STAGE, MODEL_FILE, finished_manifest, is_imported, load_run, read_model_config
+from lib.tokenizer.base import Tokenizer, UnknownText
+from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
+
+#: What the certificate begins with where the tokenizer knows its characters, else what any text begins with.
+_PROMPT = "To be, or not to be"
+
+
+def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
+    """Write the run folder `target` with the GPT-2 of `source`, a folder or a safetensors file; return its manifest.
+
+    Raises MakegptError where it is none that can be followed; UsageError where `target` holds something else.
+    """
+    check_replaceable(target, "run")
+    if (target / MANIFEST).exists() and not is_imported(read_manifest(target, "run")):
+        raise UsageError(f"{target} holds a run that was trained here; choose another -o")
+    files = weight_files(source)
+    described = source / HF_CONFIG_FILE
+    with open_tensors(files) as held:
+        config = from_hf_config(described) if source.is_dir() else is_released_size(held, source)
+        made = _tokenizer(source, config)
+        tensors = read_weights(held, config, source)
+    spare = (config.vocab_size or 0) - made.vocab_size
+    if spare:
+        tensors, config = without_spare_rows(tensors, made.vocab_size), replace(config, vocab_size=made.vocab_size)
+    facts: dict[str, Any] = {"model": asdict(config), "tokenizer": made.identity()}
+    if before := _exported_facts(source, made):
+        facts, config = before, build_section("model", MEANT["model"] | before["model"], str(source))
+        tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
+    used = [*files, *([described, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
+    with replacing_folder(target, "run") as folder:
+        write_json(folder / CONFIG_FILE, {"model": asdict(config)})
+        made.save(folder / TOKENIZER_FILE)
+        save_tensors(folder / MODEL_FILE, tensors, facts)
+        manifest = new_manifest(
+            "run",
+            IMPORT_STAGE,
+            parameters={"model": asdict(config)},
+            inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in used},
+            outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
+            facts={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
+            | ({"dropped_rows": spare} if spare else {}),
+            started=started,
+        )
+        write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer beside the weights, or where there is none GPT-2's own. The table may have rows behind its last token."""
+    made = load_hf_tokenizer(source) if source.is_dir() else None
+    rows = config.vocab_size or 0
+    if made is None and only_padded(rows):
+        made = make_tokenizer("gpt2", [], data_folder(VOCABULARY))
+    if made is None:
+        raise MakegptError(
+            f"{source} holds no tokenizer, and its model has {rows} tokens, not the {RELEASED_TOKENS} "
+            "of GPT-2's own; put its tokenizer.json there, or its vocab.json and merges.txt"
+        )
+    if rows < made.vocab_size:
+        raise MakegptError(
+            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table has rows for {rows} alone; "
+            "one of them is of another model"
+        )
+    if rows >= 2 * made.vocab_size:
+        raise MakegptError(
+            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table {rows} rows, more than padding explains; "
+            "one of them is of another model"
+        )
+    return made
+
+
+def _exported_facts(source: Path, made: Tokenizer) -> dict[str, Any] | None:
+    """The facts of the checkpoint that was exported to `source`; None where none was, or where the files are others now."""
+    try:
+        manifest = read_manifest(source, "export")
+        verify_files(source, manifest["outputs"])
+    except MakegptError:
+        return None
+    facts = manifest["facts"].get("checkpoint")
+    wanted = {"tokenizer": str, "model": dict}
+    return facts if first_mismatch(facts, wanted) is None and facts["tokenizer"] == made.identity() else None
+
+
+def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
+    """Write the model of the run in `folder` as Hugging Face's GPT-2 into the folder `target`, with a certificate.
+
+    Raises UsageError where it is no GPT-2, MakegptError where what was written would not compute the same.
+    """
+    source = finished_manifest(folder)
+    check_expressible(read_model_config(folder), folder)
+    check_replaceable(target, "export")
+    trained = load_run(folder, torch.device("cpu"))
+    made = trained.tokenizer
+    with replacing_folder(target, "export") as beside:
+        write_json(beside / HF_CONFIG_FILE, to_hf_config(trained.config, made.endoftext))
+        write_weights(beside / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
+        for name, content in (to_hf_tokenizer(made) or {}).items():
+            write_text(beside / name, canonical_json(content) + "\n")
+        certified = compare_logits(trained.model, beside, _prompt(made)) | {"model_sha256": trained.sha256}
+        write_json(beside / PARITY_FILE, certified)
+        manifest = new_manifest(
+            "export",
+            "export-weights",
+            parameters={},
+            inputs={relative_place(folder, target): {"identity": identity_of(source)}},
+            outputs=describe_files(beside, sorted(path.name for path in beside.iterdir())),
+            facts={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
+            started=started,
+        )
+        write_json(beside / MANIFEST, manifest)
+    return manifest
+
+
+def _prompt(made: Tokenizer) -> list[int]:
+    try:
+        return made.encode(_PROMPT)
+    except UnknownText:
+        return made.opening()

@@ -1,0 +1,145 @@
+"""Tokenizers as Hugging Face keeps them: one tokenizer.json, byte-pair encoding with its rules beside it.
+
+`gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings that join nothing. `word` has no such form.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lib.artifact.io import read_json
+from lib.errors import MakegptError
+from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, apply_merges, byte_string, merges_of
+from lib.tokenizer.registry import load_tokenizer
+
+HF_TOKENIZER_FILE = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+_VOCAB, _MERGES = "vocab.json", "merges.txt"
+_ADDED, _SPECIAL = "added_tokens.json", "special_tokens_map.json"
+
+#: What a text is cut into before anything is joined: GPT-2's words, or nothing at all; either way in bytes.
+_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_WHOLE = _WORDS | {"use_regex": False}
+
+
+def to_hf_tokenizer(made: Tokenizer) -> dict[str, Any] | None:
+    """The contents of their files, by name; None where `made` has no such form."""
+    match made:
+        case GPT2Tokenizer():
+            joins = [[byte_string(left), byte_string(right)] for left, right in merges_of(made.tokens)]
+            saved = _saved([byte_string(token) for token in made.tokens], joins, _WORDS, _WORDS)
+            special = {"id": made.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
+            sides = {"single_word": False, "lstrip": False, "rstrip": False}
+            saved["added_tokens"] = [special | sides]
+            saved["model"]["vocab"][ENDOFTEXT] = made.endoftext
+        case BytesTokenizer():
+            saved = _saved([byte_string(bytes([byte])) for byte in range(256)], [], _WHOLE, _WHOLE)
+        case CharTokenizer():
+            saved = _saved(list(made.characters), [], None, {"type": "Fuse"})
+        case _:
+            return None
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if made.endoftext is not None:
+        settings |= {"bos_token": ENDOFTEXT, "eos_token": ENDOFTEXT, "unk_token": ENDOFTEXT}
+    return {HF_TOKENIZER_FILE: saved, SETTINGS: settings}
+
+
+def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) -> dict[str, Any]:
+    """Their tokenizer.json: `tokens` in the order of their ids, `joins` in that of their ranks."""
+    affixes = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    choices = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
+    vocab = {token: id for id, token in enumerate(tokens)}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": cut,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": {"type": "BPE", **affixes, **choices, "vocab": vocab, "merges": joins},
+    }
+
+
+def load_hf_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None where there is none.
+
+    Raises MakegptError where it is none that this program has.
+    """
+    if not (names := hf_tokenizer_files(folder)):
+        return None
+    path = folder / names[0]
+    try:
+        saved = read_json(path)
+        if names == [_VOCAB, _MERGES]:
+            lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
+            joins = [line for line in lines if line and not line.startswith("#version")]
+            model = {"type": "BPE", "vocab": saved, "merges": joins}
+            saved = {"pre_tokenizer": _WORDS, "model": model, "added_tokens": _added(folder)}
+        return load_tokenizer(path) if "kind" in saved else from_hf_tokenizer(saved)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise MakegptError(
+            f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
+            f"with ids in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
+        ) from None
+
+
+def _added(folder: Path) -> list[dict[str, Any]]:
+    """The tokens that were added to a vocab.json, as a tokenizer.json tells of them."""
+    settings, named, ids = (
+        read_json(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, _SPECIAL, _ADDED)
+    )
+    described = settings.get("added_tokens_decoder", {}).values()
+    special = {token["content"] for token in described if token.get("special")}
+    for value in named.values():
+        special |= {
+            each["content"] if isinstance(each, dict) else each for each in (value if isinstance(value, list) else [value])
+        }
+    return [{"id": id, "content": content, "special": content in special} for content, id in ids.items()]
+
+
+def hf_tokenizer_files(folder: Path) -> list[str]:
+    """The names of the files that `load` reads."""
+    for names in ([_VOCAB, _MERGES], [HF_TOKENIZER_FILE]):
+        if all((folder / name).is_file() for name in names):
+            return names
+    return []
+
+
+def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like where it is another.
+
+    Special tokens that were added behind GPT-2's own, such as [PAD], are left out: no text holds them.
+    """
+    model, cut = saved["model"], saved.get("pre_tokenizer")
+    if model["type"] != "BPE" or saved.get("normalizer"):
+        raise ValueError(f"its model is {model['type']}, its normalizer {saved.get('normalizer')}")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback", "ignore_merges"):
+        if model.get(name):
+            raise ValueError(f"its model has {name}")
+    added = saved.get("added_tokens") or []
+    ids = model["vocab"] | {token["content"]: token["id"] for token in added}
+    joins = [join.split(" ") if isinstance(join, str) else join for join in model["merges"]]
+    if cut is None and not joins:
+        characters = sorted(ids, key=ids.__getitem__)
+        if [ids[character] for character in characters] != list(range(len(ids))) or any(len(each) != 1 for each in ids):
+            raise ValueError("its vocabulary is not one of single characters")
+        return CharTokenizer("".join(characters))
+    if cut is None or cut["type"] != "ByteLevel" or cut.get("add_prefix_space"):
+        raise ValueError(f"its pre_tokenizer is {json.dumps(cut)}")
+    if not cut.get("use_regex", True):
+        if joins or ids != BYTE_OF:
+            raise ValueError("it does not cut text into words")
+        return BytesTokenizer()
+    own = {content: id for content, id in ids.items() if id < len(BYTE_OF) + len(joins) + 1}
+    special = {token["content"] for token in added if token.get("special")}
+    if ordinary := sorted(ids.keys() - own.keys() - special):
+        raise ValueError(f"{len(ordinary)} tokens were added to it that a text can hold, such as {ordinary[0]!r}")
+    try:
+        return GPT2Tokenizer(apply_merges(joins, own))
+    except ValueError:
+        raise ValueError("its ids are not bytes, joins and the end of a text, in this order") from None

@@ -1,0 +1,1 @@
+"""What make runs: the artifacts of a config and a text, and which of them are stale."""

@@ -1,0 +1,223 @@
+"""Which artifacts of a pipeline are not what is asked for now, and why: what make runs.
+
+Contents decide, and no times. The tokens, the dataset, the run and the evaluation tell themselves what they were made with;
+beside a sample, a figure and a report stands a note below artifacts/stamps/: the parameters, what was read, what was written.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable
+
+from lib.artifact.io import canonical_json, read_json, write_text
+from lib.artifact.manifest import MANIFEST, Manifest, identity_of, read_manifest
+from lib.artifact.provenance import software_versions
+from lib.config.schema import MEANT
+from lib.errors import MakegptError
+from lib.pipeline.steps import Pipeline, Sha256, Step
+
+STAMPS = Path("artifacts/stamps")
+
+_MODEL = "model.safetensors"
+_PUBLISHED = {"saved": "best", "format": "float32"}
+
+
+class _Stale(Exception):
+    """An artifact is not what is asked for: why."""
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """What is to be made again in a pipeline; `sha256` gives the hash of a file."""
+
+    pipeline: Pipeline
+    sha256: Sha256
+
+    def reasons(self) -> dict[str, str | None]:
+        """For each stage, in words, why it runs; None where it need not."""
+        found: dict[str, str | None] = {}
+        for step in self.pipeline.steps:
+            first = next((before for before in step.after if found[before]), None)
+            found[step.stage] = f"{first} runs before it" if first and step.target.is_file() else self._reason(step)
+        return found
+
+    def figure_reason(self) -> str | None:
+        """Why the figure is copied once more; None where it is the loss figure of the run already."""
+        drawn, copy = self.pipeline.step("plot").target, self.pipeline.figure
+        if copy.is_file() and drawn.is_file() and self.sha256(copy) == self.sha256(drawn):
+            return None
+        return f"{copy} is not {drawn}, which is copied there"
+
+    def check_place(self) -> None:
+        """MakegptError where the run folder holds a training on another text, which would be lost."""
+        folder = self.pipeline.run
+        if not ((folder / _MODEL).exists() or (folder / "last" / "state.json").exists()):
+            return
+        texts = self._texts_of_run()
+        if texts is not None and texts != self.pipeline.hashes:
+            raise MakegptError(
+                f"{folder} holds a run of another text (SHA-256 {texts[0][:8]}…, now {self.pipeline.hashes[0][:8]}…); "
+                f"move it away or remove it, or give the text another name"
+            )
+
+    def note(self, stage: str) -> Path:
+        """Write down what the output of `stage`, made just now, was made with; return where."""
+        step = self.pipeline.step(stage)
+        note = {"parameters": step.parameters, "inputs": self._inputs(step), "output": self.sha256(step.target)}
+        write_text(self._note(step), canonical_json(note) + "\n")
+        return self._note(step)
+
+    def other_code(self, step: Step) -> str | None:
+        """The commit that made the artifact of `step`, in words, where it is another than the present one."""
+        try:
+            then = _manifest(step.target.parent).get("versions", {}) if step.target.with_name(MANIFEST).is_file() else {}
+        except _Stale:
+            return None
+        now = software_versions()
+        if not then or now["commit"] is None or (then.get("commit"), then.get("dirty")) == (now["commit"], now["dirty"]):
+            return None
+        return f"{'changed code on ' if then.get('dirty') else ''}commit {str(then.get('commit'))[:10]}"
+
+    def _reason(self, step: Step) -> str | None:
+        if not step.target.is_file():
+            return f"{step.target} is not there"
+        checks: dict[str, Callable[[Step], None]] = {
+            "tokenize": self._check_tokens,
+            "build-dataset": self._check_dataset,
+            "train": self._check_run,
+            "evaluate": self._check_evaluation,
+        }
+        try:
+            checks.get(step.stage, self._check_note)(step)
+        except _Stale as stale:
+            return str(stale)
+        except OSError as error:
+            return f"{error.filename or step.target} cannot be read: {error.strerror}"
+        except (MakegptError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return f"what tells how {step.target} was made is damaged"
+        return None
+
+    def _check_tokens(self, step: Step) -> None:
+        manifest = _manifest(step.target.parent)
+        _compare(_flat({"tokenize": manifest["parameters"]}), step.parameters)
+        if (texts := _texts(manifest)) != self.pipeline.hashes:
+            raise _Stale(f"text was {_short(texts)}, is {_short(self.pipeline.hashes)}")
+        self._check_outputs(step, manifest)
+
+    def _check_dataset(self, step: Step) -> None:
+        manifest = _manifest(step.target.parent)
+        parameters = dict(manifest["parameters"])
+        before = _flat({"model": {"context_length": parameters.pop("context_length", None)}, "build-dataset": parameters})
+        _compare(before, step.parameters)
+        tokens = self.pipeline.step("tokenize").target.parent
+        if _used(manifest)[0] != identity_of(_manifest(tokens)):
+            raise _Stale(f"it was built from other tokens than {tokens} holds now")
+        self._check_outputs(step, manifest)
+
+    def _check_run(self, step: Step) -> None:
+        manifest = _manifest(step.target.parent)
+        if manifest["stage"] != step.stage:
+            raise _Stale(f"{step.target.parent} was made by {manifest['stage']}")
+        sections = manifest["parameters"]
+        before = _flat({name: MEANT[name] | sections.get(name, {}) for name in ("model", "train")})
+        if step.parameters.get("model.vocab_size") is None:  # the tokenizer's
+            before["model.vocab_size"] = None
+        _compare({key: value for key, value in before.items() if key in step.parameters}, step.parameters)
+        windows = self.pipeline.step("build-dataset").target.parent
+        if manifest["facts"]["dataset"] != identity_of(_manifest(windows)):
+            raise _Stale(f"it was trained on another dataset than {windows} holds now")
+        if "init_from" in manifest["facts"]:
+            raise _Stale("it began with the weights of another run")
+        if _MODEL not in manifest["outputs"]:
+            raise _Stale(f"{step.target} is not of the training that {MANIFEST} tells of")
+        self._check_outputs(step, manifest)
+
+    def _check_evaluation(self, step: Step) -> None:
+        found = read_json(step.target)
+        if "parameters" not in found:
+            raise _Stale("it is not known with what it was made")
+        _compare(_flat(found["parameters"]), step.parameters)
+        if found["model_sha256"] != self._weights() or found["weights"] != _PUBLISHED:
+            raise _Stale(f"it is of other weights than {self.pipeline.run / _MODEL}")
+        windows = self.pipeline.step("build-dataset").target.parent
+        if found.get("dataset") != identity_of(_manifest(windows)):
+            raise _Stale(f"it is of another text than {windows}")
+
+    def _check_note(self, step: Step) -> None:
+        path = self._note(step)
+        if not path.is_file():
+            raise _Stale("it is not known with what it was made")
+        note = read_json(path)
+        _compare(note["parameters"], step.parameters)
+        for name, sha256 in self._inputs(step).items():
+            if note["inputs"].get(name) != sha256:
+                raise _Stale(f"{name} has changed since")
+        if note["output"] != self.sha256(step.target):
+            raise _Stale(f"{step.target} has changed since make made it")
+
+    def _check_outputs(self, step: Step, manifest: Manifest) -> None:
+        for name, file in manifest["outputs"].items():
+            path = step.target.parent / name
+            if not path.is_file():
+                raise _Stale(f"{path} is not there")
+            if path.stat().st_size != file["bytes"] or self.sha256(path) != file["sha256"]:
+                raise _Stale(f"{path} is not the file that {MANIFEST} tells of")
+
+    def _inputs(self, step: Step) -> dict[str, str]:
+        """The hashes of what a stage without a manifest reads: a sample the weights, the others all of the run."""
+        if step.stage == "generate":
+            return {_MODEL: self._weights()}
+        names = [self.pipeline.step(before).target.name for before in step.after]
+        run = {str(self.pipeline.run): identity_of(_manifest(self.pipeline.run))}
+        return run | {name: self.sha256(self.pipeline.run / name) for name in names}
+
+    def _weights(self) -> str:
+        return str(_manifest(self.pipeline.run)["outputs"][_MODEL]["sha256"])
+
+    def _note(self, step: Step) -> Path:
+        return STAMPS / f"{step.target.parent.name}.{step.stage}.json"
+
+    def _texts_of_run(self) -> list[str] | None:
+        """The SHA-256 of each document that the run was trained on; None where that is not known any more."""
+        folders = [self.pipeline.step(stage).target.parent for stage in ("tokenize", "build-dataset")]
+        try:
+            facts = _manifest(self.pipeline.run)["facts"]
+            if isinstance(facts.get("texts"), list) and facts["texts"]:
+                return list(map(str, facts["texts"]))
+            tokens, windows = map(_manifest, folders)
+            same = facts["dataset"] == identity_of(windows) and _used(windows)[0] == identity_of(tokens)
+            return (_texts(tokens) or None) if same else None
+        except (_Stale, OSError, AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return None
+
+
+def _manifest(folder: Path) -> Manifest:
+    """The manifest in `folder`, of any kind; _Stale where there is none or it is damaged."""
+    try:
+        return read_manifest(folder, None)
+    except (MakegptError, RecursionError):
+        raise _Stale(f"{folder / MANIFEST} is missing or damaged") from None
+
+
+def _texts(tokens: Manifest) -> list[str]:
+    """The SHA-256 of each document of a tokens folder, in their order."""
+    return [file["sha256"] for file in tokens["inputs"].values()]
+
+
+def _used(manifest: Manifest) -> list[str]:
+    """The identities of the artifacts that one was made of."""
+    return [used["identity"] for used in manifest["inputs"].values()]
+
+
+def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """_Stale with every parameter that has changed."""
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        raise _Stale("; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed))
+
+
+def _short(hashes: list[str]) -> str:
+    return " ".join(each[:8] for each in hashes[:2]) + (" …" if len(hashes) > 2 else "")

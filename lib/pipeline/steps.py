@@ -1,0 +1,139 @@
+"""What `make` chains: the artifacts that a config and a text come to, stage by stage, and their names.
+
+It runs on the standard library alone, since make asks for names before anything is installed.
+
+Two texts never come to one name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
+letters that a target's name cannot hold, the name of a pinned input) gets eight digits of a hash of its path: `my-1c0e3f5a`.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Collection
+
+from lib.artifact.io import sha256_of
+from lib.artifact.manifest import MANIFEST
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import IGNORED_FOR_IDENTITY, Config, config_tree
+from lib.data.downloads import data_folder, load_inputs
+from lib.errors import MakegptError, UsageError, nearest
+
+#: From a file to its SHA-256.
+Sha256 = Callable[[Path], str]
+
+FIGURES = Path("artifacts/plots")
+
+#: The Makefile's own DATASET, which a figure's name need not tell.
+USUAL_DATASET = "hamlet"
+
+#: A name that stands for one file alone: no capitals, which some file systems do not tell apart, and no digits of a hash.
+_PLAIN = re.compile(r"(?!.*-[0-9a-f]{8}$)[a-z0-9_][a-z0-9._-]{0,59}(?<!\.)")
+
+#: Of a config, no dash either: CONFIG-DATASET is cut at the first one.
+_PLAIN_CONFIG = re.compile(r"[a-z0-9_][a-z0-9._]{0,59}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage: the file whose presence means it is done, its parameters by section.key, the stages whose output it reads."""
+
+    stage: str
+    target: Path
+    parameters: dict[str, Any]
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All steps from a text to a figure, and the files that must be fetched first."""
+
+    texts: list[Path]  # to be fetched where they are missing; none where the text is the user's own
+    vocabulary: list[Path]
+    hashes: list[str]  # SHA-256 of each document
+    steps: list[Step]
+    figure: Path  # where loss.png stands once more
+
+    def step(self, stage: str) -> Step:
+        """The step of `stage`."""
+        return next(step for step in self.steps if step.stage == stage)
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.step("train").target.parent
+
+
+def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha256: Sha256 = sha256_of) -> Pipeline:
+    """The pipeline of a config over the input `dataset`, or over the file `text` where one is named; `changes` as in SET.
+
+    `sha256` gives the hash of a file. Raises UsageError for an unknown name, MakegptError for a text that cannot be read.
+    """
+    tree = load_params()
+    config = resolve_config(tree, config_name, changes.split())
+    known = load_inputs(tree)
+    if text:
+        dataset, texts = text_name(text, known), []
+        hashes = [_hash_of_text(text, sha256)]
+    elif dataset in known and known[dataset].is_text:
+        texts = [data_folder() / name for name in known[dataset].files]
+        pins = known[dataset].files.values()
+        hashes = [sha256(path) if path.is_file() else pin for path, pin in zip(texts, pins, strict=True)]
+    else:
+        names = [name for name in known if known[name].is_text]
+        raise UsageError(f"DATASET={dataset} is unknown; {nearest(dataset, names)}; TEXT=my.txt takes a text of yours")
+    needs_vocabulary = config.tokenize.tokenizer == "gpt2"
+    vocabulary = [data_folder() / name for name in known["gpt2"].files] if needs_vocabulary else []
+    config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
+    figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
+    return Pipeline(texts, vocabulary, hashes, _steps(config, f"{config_part}-{dataset}", dataset), figure)
+
+
+def _hash_of_text(text: str, sha256: Sha256) -> str:
+    try:
+        if not Path(text).is_file():
+            raise MakegptError(f"TEXT={text} does not exist, or is no file")
+        return sha256(Path(text))
+    except OSError as error:
+        raise MakegptError(f"TEXT={text} cannot be read: {error.strerror}") from None
+
+
+def text_name(text: str, taken: Collection[str] = ()) -> str:
+    """A dataset's name after the file `text`, another one for every path; those `taken` by pinned inputs are not given."""
+    path = os.path.normpath(text)
+    inside = os.path.relpath(path)
+    path = path if inside.startswith(os.pardir) else inside  # the same name for ./my.txt and an absolute path
+    stem, ending = os.path.splitext(path)
+    if ending == ".txt" and _PLAIN.fullmatch(stem) and stem not in taken:
+        return stem
+    return _with_digits(os.path.basename(stem), path)
+
+
+def _with_digits(name: str, whole: str) -> str:
+    """`name`, with _ for what a target's name could not hold, and eight digits of the hash of `whole`."""
+    held = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name).strip(".")[:60]
+    return f"{held or 'text'}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
+
+
+def _steps(config: Config, run: str, dataset: str) -> list[Step]:
+    context = config.model.context_length
+    name = f"{dataset}.{config.tokenize.tokenizer}"
+    tokens = Path("artifacts/tokens") / name / MANIFEST
+    windows = Path("artifacts/datasets") / f"{name}.{context}" / MANIFEST
+    folder = Path("artifacts/runs") / run
+
+    def of(*sections: str) -> dict[str, Any]:
+        tree = config_tree(config)
+        values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
+        return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
+
+    return [
+        Step("tokenize", tokens, of("tokenize")),
+        Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
+        Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
+        Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
+        Step("generate", folder / "sample.txt", of("generate"), ("train",)),
+        Step("plot", folder / "loss.png", of("plot"), ("evaluate",)),
+        Step("report", folder / "report.html", {}, ("evaluate", "generate")),
+    ]

@@ -1,0 +1,124 @@
+"""The figure of a ladder: what runs reach for their size, beside what counting reaches."""
+
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox
+
+from lib.config.schema import PlotConfig
+from lib.evaluate.comparison import ComparisonRow, comparison_headings
+from lib.plot.style import (
+    GREY,
+    LINE_STYLES,
+    blank_figure,
+    edge_labels,
+    escape_mathtext,
+    format_count,
+    plain_axes,
+    strip_common_suffix,
+)
+
+#: Where a point's label may stand, in points from it, and by which of its sides: the first that is free is taken.
+_PLACES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
+
+
+def ladder_figure(rows: Sequence[ComparisonRow], config: PlotConfig) -> Figure:
+    """Bits a byte against parameters, fewer bits are better; a panel for each text that something was scored on.
+
+    `rows` as `comparison.comparison_rows` orders them: those of one text together.
+    """
+    texts = [list(rows) for _, rows in groupby(rows, key=lambda row: row.scored_on)]
+    figure = blank_figure(config, across=1 if len(texts) == 1 else 0.75 * len(texts))
+    headings = comparison_headings([rows[0] for rows in texts])
+    for axes, found, heading in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, headings, strict=True):
+        _panel(axes, found, heading)
+    if len(texts) > 1:
+        figure.supxlabel(
+            "Each panel is about another text or other tokens of it: do not compare across.", fontsize=8, color=GREY
+        )
+    return figure
+
+
+@dataclass(frozen=True)
+class _Point:
+    name: str
+    parameters: int
+    bits: float
+
+
+def _panel(axes: Axes, rows: list[ComparisonRow], heading: str) -> None:
+    runs = [row for row in rows if row.parameters is not None]
+    names, text = strip_common_suffix([run.name for run in runs])
+    points = [_Point(name, run.parameters or 1, run.bits_per_byte or 0.0) for name, run in zip(names, runs, strict=True)]
+    points.sort(key=lambda point: (point.parameters, point.bits))
+    for number, point in enumerate(points):
+        colour, marker = LINE_STYLES[number % len(LINE_STYLES)]
+        hollow = number // len(LINE_STYLES) % 2  # a second round of the same markers
+        axes.plot(
+            point.parameters,
+            point.bits,
+            color=colour,
+            marker=marker,
+            markersize=9,
+            markerfacecolor="white" if hollow else colour,
+            linestyle="none",
+        )
+    baselines = [(row.bits_per_byte or 0.0, row.name) for row in rows if row.parameters is None]
+    for bits, _ in baselines:
+        axes.axhline(bits, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
+    _scale(axes, [point.parameters for point in points])
+    axes.margins(y=0.06)
+    plain_axes(axes)
+    axes.set_xlabel("parameters")
+    axes.set_ylabel("bits a byte (fewer are better)")
+    about = f"{heading}, {rows[0].bytes:,} bytes"
+    axes.set_title(escape_mathtext(f"{text.removeprefix(' on ')}: {about}" if text else about), fontsize=11)
+    edge_labels(axes, [(bits, f"{name} {bits:.3f}") for bits, name in baselines])
+    _label(axes, points)
+
+
+def _scale(axes: Axes, parameters: list[int]) -> None:
+    """A logarithmic scale of a factor of twenty at least, so that models of nearly one size stand near each other."""
+    low, high = min(parameters), max(parameters)
+    margin = max(0.5 * math.log10(20 / (high / low)), 0.12 * math.log10(high / low), 0.3)
+    axes.set_xscale("log")
+    axes.set_xlim(low * 10**-margin, high * 10**margin)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(format_count))
+
+
+def _label(axes: Axes, points: list[_Point]) -> None:
+    """Name each point where its name covers no other, nor another point."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()  # the transforms are those of the finished layout from here on
+    where = [axes.transData.transform((point.parameters, point.bits)) for point in points]
+    reach = 7 * figure.dpi / 72
+    taken = [Bbox.from_bounds(x - reach, y - reach, 2 * reach, 2 * reach) for x, y in where]
+    for point, own in zip(points, taken[:], strict=True):
+        others = [box for box in taken if box is not own]
+        for x, y, side, edge in _PLACES:
+            label = axes.annotate(
+                f"{escape_mathtext(point.name)}\n{point.bits:.3f}",
+                (point.parameters, point.bits),
+                xytext=(x, y),
+                textcoords="offset points",
+                ha=side,
+                va=edge,
+                fontsize=8,
+                linespacing=1.1,
+                bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+            )
+            box = label.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            if inside and not any(box.overlaps(other) for other in others):
+                break
+            if (x, y, side, edge) != _PLACES[-1]:
+                label.remove()
+        taken.append(box)

@@ -1,0 +1,59 @@
+"""A run in a few lines for the terminal: what came out, what to try next."""
+
+import shlex
+from pathlib import Path
+
+from lib.evaluate.comparison import comparison_rows, comparison_table
+from lib.evaluate.evaluation import read_evaluation
+from lib.evaluate.verdict import verdict_sentences
+from lib.run.folder import (
+    EVALUATION_FILE,
+    LOSS_FIGURE_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    SAMPLE_FILE,
+    finished_manifest,
+    is_imported,
+)
+
+
+def run_summary(folder: Path, figure: Path) -> str:
+    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files.
+
+    `figure` counts as one of these where it is about to be written into `folder`.
+    """
+    manifest = finished_manifest(folder)
+    facts, steps = manifest["facts"], manifest["parameters"].get("train", {}).get("max_steps")
+    evaluation = read_evaluation(folder)
+    sample_file = folder / SAMPLE_FILE
+    sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
+    told = "imported" if is_imported(manifest) else f"{steps} steps, best at step {facts['best_step']}"
+    lines = [
+        f"{folder.resolve().name}: {facts['parameters']:,} parameters, {told}",
+        "",
+        *comparison_table(comparison_rows([folder])),
+        "",
+        verdict_sentences(evaluation),
+    ]
+    if sample is not None:
+        lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
+    lines += [
+        "",
+        f"Everything is in {folder}/ ({', '.join(_made(folder, figure))})",
+        "",
+        "Next:",
+        f"    .venv/bin/generate {shlex.quote(str(folder))} 'To be, or not' --temperature 0.7",
+    ]
+    if steps is not None:
+        lines.append(f"    with SET=train.max_steps={2 * steps} the same make trains longer; TEXT=my.txt takes a text of yours")
+    return "\n".join(lines)
+
+
+def _first_lines(text: str, count: int) -> list[str]:
+    lines = text.strip("\n").splitlines()
+    return lines[:count] + (["…"] if len(lines) > count else [])
+
+
+def _made(folder: Path, figure: Path) -> list[str]:
+    names = (MODEL_FILE, EVALUATION_FILE, SAMPLE_FILE, LOSS_FIGURE_FILE, METRICS_FILE)
+    return [name for name in names if (folder / name).is_file() or (folder / name).resolve() == figure.resolve()]

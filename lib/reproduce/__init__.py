@@ -1,0 +1,1 @@
+"""Published numbers, measured with our own code."""

@@ -1,0 +1,271 @@
+"""The measurements that `references.yaml` asks for, each with our own code.
+
+A check takes a `CheckContext` and the row's arguments and gives what it measured, one value or several. Where a text or a
+run that it needs is not there it raises `MissingInput`: then a row cannot be checked, which is another thing than failing.
+"""
+
+import math
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import numpy as np
+import torch
+
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import ModelConfig
+from lib.data.corpus import write_corpus
+from lib.data.dataset import Dataset, build_dataset
+from lib.data.downloads import VOCABULARY, data_folder
+from lib.data.shuffle import permute
+from lib.data.text import open_document
+from lib.errors import MakegptError
+from lib.evaluate.ngrams import ADD_ONE, NGRAM_NAMES, NGrams
+from lib.generate.engine import generate
+from lib.generate.request import Request, encode_prompt
+from lib.model.attention import MultiHeadAttention
+from lib.model.feed_forward import FeedForward
+from lib.model.registry import build_model, count_parameters
+from lib.reproduce.references import Value
+from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_metrics
+from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.registry import make_tokenizer
+from lib.tokenizer.word import split_words
+from lib.train.initial_weights import config_mismatch
+
+_ORDERS = 5  # of counted n-grams
+_GPT2_TOKENS = 50_257
+_CPU = torch.device("cpu")
+
+
+class MissingInput(MakegptError):
+    """A text or a run is not there to be measured."""
+
+
+class CheckContext:
+    """Where checks find what they measure: texts in the data folder, runs in `runs`; they may write to `scratch`."""
+
+    def __init__(self, scratch: Path, runs: Path = Path("artifacts/runs")) -> None:
+        self.scratch, self.runs = scratch, runs
+        self.gpt2 = cache(self._gpt2)
+        self.dataset = cache(self._dataset)
+
+    def text(self, name: str) -> str:
+        """The text `name`, less what is not its author's."""
+        return "".join(open_document(_fetched(f"{name}.txt", name)).pieces())
+
+    def _gpt2(self) -> Tokenizer:
+        _fetched("gpt2/vocab.bpe", "gpt2")
+        return make_tokenizer("gpt2", [], data_folder(VOCABULARY))
+
+    def _dataset(
+        self, text: str, kind: str, context_length: int = 1, stride: int | None = None, config_name: str | None = None
+    ) -> Dataset:
+        """The text `text` in tokens of `kind`, read and split as a config says, or as is the default."""
+        if kind == "gpt2":
+            self.gpt2()
+        config = resolve_config(load_params(), config_name)
+        document = open_document(_fetched(f"{text}.txt", text))
+        folder = self.scratch / f"{text}.{kind}.{context_length}.{stride}.{config_name}"
+        write_corpus(folder / "tokens", [document], kind, config.tokenize, started="", on_bytes=lambda _: None)
+        build_dataset(
+            folder / "tokens",
+            folder / "dataset",
+            context_length=context_length,
+            stride=stride,
+            val_fraction=config.build_dataset.val_fraction,
+            started="",
+        )
+        return Dataset(folder / "dataset")
+
+    def trained(self, config: str, text: str) -> Path:
+        """The finished run of `config` on `text`; NotHere where there is none, or one of other parameters or another text."""
+        folder = self.runs / f"{config}-{text}"
+        advice = f"train it with `make train CONFIG={config} DATASET={text}`"
+        if not (folder / MODEL_FILE).is_file():
+            raise MissingInput(f"{folder} is not there; {advice}")
+        asked = resolve_config(load_params(), config)
+        stride = asked.build_dataset.stride
+        data = self.dataset(text, asked.tokenize.tokenizer, asked.model.context_length, stride, config)
+        parameters = {"model": asdict(replace(asked.model, vocab_size=data.vocab_size)), "train": asdict(asked.train)}
+        facts = {"dataset": data.identity(), "tokenizer": data.tokenizer_identity}
+        if difference := config_mismatch(finished_manifest(folder), parameters, facts):
+            raise MissingInput(f"{folder} was made with other parameters ({difference}); move it away and {advice}")
+        return folder
+
+
+def _fetched(file: str, name: str) -> Path:
+    path = data_folder(file) / file
+    if not path.is_file():
+        raise MissingInput(f"{path} is not there; get it with `fetch {name}`")
+    return path
+
+
+# Tokens.
+
+
+def ids(lab: CheckContext, text: str) -> Sequence[Value]:
+    """GPT-2's ids of `text`."""
+    return lab.gpt2().encode(text)
+
+
+def end_of_text(lab: CheckContext) -> Sequence[Value]:
+    """GPT-2's id of the end of a text."""
+    return [lab.gpt2().endoftext or 0]
+
+
+def tokens(lab: CheckContext, text: str) -> Sequence[Value]:
+    """How many GPT-2 tokens a text has."""
+    return [len(lab.dataset(text, "gpt2").tokens)]
+
+
+def tokens_of_parts(lab: CheckContext, text: str) -> Sequence[Value]:
+    """How many GPT-2 tokens the first nine tenths of a text's characters have, and the others, each encoded alone."""
+    whole = lab.text(text)
+    cut = len(whole) * 9 // 10
+    return [len(lab.gpt2().encode(part)) for part in (whole[:cut], whole[cut:])]
+
+
+def words(lab: CheckContext, text: str) -> Sequence[Value]:
+    """How many words and marks a text has, and how many distinct ones."""
+    found = split_words(lab.text(text))
+    return [len(found), len(set(found))]
+
+
+def split(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
+    """How many tokens are for training, and how many for validation."""
+    made = lab.dataset(text, tokenizer)
+    return [made.train_tokens, made.val_tokens]
+
+
+def first_window(lab: CheckContext, text: str, length: int, stride: int) -> Sequence[Value]:
+    """The inputs of the window that a text begins with, and its targets."""
+    made = lab.dataset(text, "gpt2", length, stride)
+    (place,) = [place for place in range(made.windows) if permute(place, made.windows, key=(0, 0)) == 0]
+    (window,) = made.batch(seed=0, step=0, size=made.windows, rows=range(place, place + 1)).tolist()
+    return [*window[:-1], *window[1:]]
+
+
+# The model.
+
+
+def _model_config(config: str, changes: Sequence[str], vocabulary: int) -> ModelConfig:
+    return replace(resolve_config(load_params(), config, changes).model, vocab_size=vocabulary)
+
+
+def parameters(lab: CheckContext, config: str, changes: Sequence[str] = ()) -> Sequence[Value]:
+    """How many parameters the model of a config has with GPT-2's vocabulary."""
+    return [count_parameters(build_model(_model_config(config, changes, _GPT2_TOKENS), "meta"))]
+
+
+def gelu_error(lab: CheckContext) -> Sequence[Value]:
+    """The largest difference between feed-forward, written out and fused, and its formula number by number, in float64."""
+    x = torch.linspace(-8, 8, 400, dtype=torch.float64).view(50, 8)
+    layers = [_filled(FeedForward(8, fused=fused)) for fused in (False, True)]
+    by_formula = layers[0].expand(x).apply_(lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    found = [(layer(x), layer.contract(by_formula)) for layer in layers]
+    return [max((ours - theirs).abs().max().item() for ours, theirs in found)]
+
+
+def attention_error(lab: CheckContext) -> Sequence[Value]:
+    """The largest difference between attention, written out and fused, and its formula row by row, in float64."""
+    T, C, heads = 12, 32, 4
+    D = C // heads
+    layers = [_filled(MultiHeadAttention(C, heads, T, qkv_bias=True, fused=fused)) for fused in (False, True)]
+    x = torch.randn(1, T, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    q, k, v = (part.view(T, heads, D).numpy() for part in layers[0].W_qkv(x)[0].split(C, dim=-1))
+    gathered = np.empty((T, heads, D))
+    for head in range(heads):
+        for t in range(T):  # a row of softmax(QKᵀ/√d + M): M is 0 up to t, and -∞ behind it, where nothing is left
+            raised = np.exp([q[t, head] @ k[s, head] / math.sqrt(D) for s in range(t + 1)])
+            gathered[t, head] = raised / raised.sum() @ v[: t + 1, head]
+    by_formula = layers[0].out_proj(torch.from_numpy(gathered).view(1, T, C))
+    return [max((layer(x) - by_formula).abs().max().item() for layer in layers)]
+
+
+def _filled(layer: Any) -> Any:
+    """The layer with random weights, always the same, in float64 and without gradients."""
+    generator = torch.Generator().manual_seed(2)
+    for weight in layer.double().requires_grad_(False).parameters():
+        weight.normal_(0.0, 0.5, generator=generator)
+    return layer
+
+
+@torch.inference_mode()
+def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
+    """The first standard deviation of attention's last matrices, and of feed-forward's, over all layers."""
+    made = build_model(_model_config(config, (), vocabulary=256))
+    made.initialise(torch.Generator().manual_seed(1))
+    weights = dict(made.named_parameters())
+    return [
+        torch.cat([weight.flatten() for name, weight in weights.items() if name.endswith(ending)]).std().item()
+        for ending in ("out_proj.weight", "contract.weight")
+    ]
+
+
+@torch.inference_mode()
+def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Value]:
+    """The loss of a model that has learnt nothing yet, on random tokens, in nats a token."""
+    made = build_model(_model_config(config, (), vocabulary)).eval()
+    made.initialise(torch.Generator().manual_seed(1))
+    drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
+    return [made.loss(drawn[:, :-1], drawn[:, 1:]).item() / drawn[:, 1:].numel()]
+
+
+# Counting.
+
+
+def _counted(lab: CheckContext, text: str, tokenizer: str, order: int) -> dict[str, float]:
+    """Nats a token of the validation split by counted n-grams of the orders up to `order` and the add-one bigram, by name."""
+    made = lab.dataset(text, tokenizer)
+    start, stop = made.split("val")  # the first token is context only, as for a model
+    counted = NGrams(made.tokens, 0, made.train_tokens, order, made.vocab_size)
+    parts = list(counted.nats(made.tokens, start + 1, stop))
+    return {name: sum(float(part[name].sum()) for part in parts) / made.predicted("val") for name in parts[0]}
+
+
+def ngrams(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
+    """The losses of counted n-grams, in nats a token."""
+    counted = _counted(lab, text, tokenizer, _ORDERS)
+    return [counted[NGRAM_NAMES[n]] for n in range(1, _ORDERS + 1)]
+
+
+def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
+    """The loss of the add-one bigram, in nats a token."""
+    return [_counted(lab, text, tokenizer, order=2)[ADD_ONE]]
+
+
+# Trainings, and weights from elsewhere.
+
+
+def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
+    """The validation loss of a run's published weights, in nats a token."""
+    return [finished_manifest(lab.trained(config, text))["facts"]["best_val_loss"]]
+
+
+def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
+    """The lowest validation loss of a training, and the one it ended with, in nats a token."""
+    losses = [line["val_loss"] for line in read_metrics(lab.trained(config, text)) if line["val_loss"] is not None]
+    return [min(losses), losses[-1]]
+
+
+def greedy(lab: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[Value]:
+    """The text of the `tokens` likeliest tokens behind a prompt, by the run `model`."""
+    folder = lab.runs / model
+    if not (folder / MODEL_FILE).is_file():
+        raise MissingInput(f"{folder} is not there; `make demo` imports GPT-2's weights where they can be had")
+    trained = load_run(folder, _CPU)
+    config = replace(resolve_config(load_params()).generate, temperature=0.0, max_new_tokens=tokens)
+    text = Request(trained.tokenizer, encode_prompt(trained.tokenizer, prompt), config)
+    return ["".join(piece for _, piece in generate(trained.model, [text], _CPU))]
+
+
+CHECKS: dict[str, Callable[..., Sequence[Value]]] = {
+    check.__name__: check
+    for check in (
+        ids, end_of_text, tokens, tokens_of_parts, words, split, first_window,
+        parameters, gelu_error, attention_error, residual_init, first_loss,
+        ngrams, add_one, best_loss, lowest_and_last_loss, greedy,
+    )
+}  # fmt: skip

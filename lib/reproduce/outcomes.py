@@ -1,0 +1,84 @@
+"""What others published, beside what our own code comes to: rows measured, and a table of them."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable, Iterator
+
+from lib.reproduce.checks import CHECKS, CheckContext, MissingInput
+from lib.reproduce.references import Reference, Value
+
+PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
+
+_WIDEST = 44  # characters of a value; longer ones are cut
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a row: `measured` is None, and `reason` says why, where nothing could be; `seconds` it took."""
+
+    reference: Reference
+    measured: tuple[Value, ...] | None
+    reason: str | None
+    seconds: float
+
+    @property
+    def result(self) -> str:
+        """In a word."""
+        if self.measured is None:
+            return NOT_CHECKED
+        return PASS if self.reference.agrees(self.measured) else FAIL
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        row = {key: value for key, value in asdict(self.reference).items() if key not in ("decimals", "not_checked")}
+        return row | {"measured": self.measured, "result": self.result, "reason": self.reason, "seconds": self.seconds}
+
+
+def measure_references(rows: Iterable[Reference], lab: CheckContext) -> Iterator[Outcome]:
+    """Measure row after row."""
+    for row in rows:
+        began = time.monotonic()
+        measured, reason = None, row.not_checked
+        if row.check is not None:
+            try:
+                measured = tuple(CHECKS[row.check](lab, **row.arguments))
+            except MissingInput as error:
+                reason = str(error)
+        yield Outcome(row, measured, reason, time.monotonic() - began)
+
+
+def outcome_table(outcomes: list[Outcome]) -> list[str]:
+    """What was measured, a line a row, and then what was not, with the reasons."""
+    head = ("", "row", "expected", "measured", "tolerance", "source")
+    cells = [
+        (
+            outcome.result,
+            row.name,
+            format_value(row.expected, row),
+            format_value(outcome.measured, row),
+            f"{row.tolerance:g}" if row.tolerance else "exact",
+            row.source,
+        )
+        for outcome in outcomes
+        if outcome.measured is not None
+        for row in [outcome.reference]
+    ]
+    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [head, *cells]]
+    left = [outcome for outcome in outcomes if outcome.measured is None]
+    width = max((len(outcome.reference.name) for outcome in left), default=0)
+    lines = lines if cells else []
+    lines += ["", "not checked:"] if left and cells else ["not checked:"] if left else []
+    return lines + [f"  {outcome.reference.name:<{width}}  {outcome.reason}" for outcome in left]
+
+
+def format_value(values: tuple[Value, ...], row: Reference) -> str:
+    """Values with as many decimals as the published ones, cut where they are long."""
+    if len(values) == 1 and isinstance(values[0], int):
+        return f"{values[0]:,}"
+    text = " ".join(_number(value, row.decimals) if isinstance(value, float) else str(value) for value in values).strip()
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if decimals or value >= 0.5 else f"{value:.1g}"

@@ -1,0 +1,1 @@
+"""One model's folder, read back."""

@@ -1,0 +1,165 @@
+"""A run folder: one model's whole story, from its configuration to its finished weights.
+
+    config.json  tokenizer.json  manifest.json      written when training begins
+    metrics.jsonl  timings.jsonl                    a line a logged step
+    samples.jsonl                                   a line a sample of what the model writes by then
+    last/                                           the state to resume from; last/state.json is written last
+    model.safetensors                               the finished weights: its presence means "done"
+    evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
+    diverged.json                                   of a training that met a number that is not finite: where, in which batch
+
+An imported run (`lib.huggingface.convert`) holds config.json, tokenizer.json, manifest.json and model.safetensors at once.
+Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.artifact.io import read_json
+from lib.artifact.json_shape import COUNT, NUMBER, JsonShape, first_mismatch
+from lib.artifact.manifest import MANIFEST, Manifest, input_folder, read_manifest, verify_files
+from lib.artifact.strict_json import load_json_lines
+from lib.config.schema import MEANT, ModelConfig, build_section
+from lib.errors import MakegptError
+from lib.model.language_model import LanguageModel
+from lib.run.sessions import end_session, sessions_in
+from lib.run.state import CHECKPOINT_FOLDER as LAST
+from lib.run.state import STATE_FILE as STATE
+from lib.run.state import read_state
+from lib.run.weights import load_model
+from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.registry import load_tokenizer
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+TIMINGS_FILE = "timings.jsonl"
+EVALUATION_FILE = "evaluation.json"
+SAMPLE_FILE = "sample.txt"
+LOSS_FIGURE_FILE = "loss.png"
+REPORT_FILE = "report.html"
+DIVERGED_FILE = "diverged.json"
+
+#: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
+IMPORT_STAGE = "import-weights"
+_IMPORTED_FACTS: JsonShape = {"parameters": COUNT, "tokenizer": str}
+_TRAINED_FACTS: JsonShape = {"parameters": COUNT, "best_step": COUNT, "best_val_loss": NUMBER}
+
+#: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
+_METRICS = {"step": COUNT, "tokens?": COUNT, "train_loss": NUMBER | None, "val_loss": NUMBER | None}
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A run's model, loaded; `sha256` is that of the file its weights are from."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    config: ModelConfig
+    sha256: str
+
+
+def load_run(folder: Path, device: torch.device, weights: str = "best") -> TrainedModel:
+    """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
+
+    `weights`: "best", those a finished run has published, or "last", those of the last saved state, of an unfinished run too.
+    """
+    if weights == "best":
+        path = folder / MODEL_FILE
+        outputs = finished_manifest(folder)["outputs"]
+        verify_files(folder, outputs)
+        sha256 = outputs[MODEL_FILE]["sha256"]
+    else:
+        read_manifest(folder, "run")
+        state = read_state(folder)
+        if state is None:
+            raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
+        path = folder / LAST / state.weights
+        sha256 = state.files[state.weights]["sha256"]
+    config = read_model_config(folder)
+    made = load_tokenizer(folder)
+    if made.vocab_size != config.vocab_size:
+        raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
+    built = load_model(config, path, device)
+    return TrainedModel(built.eval(), made, config, sha256)
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The model of the run in `folder`."""
+    saved = read_json(folder / CONFIG_FILE)
+    if first_mismatch(saved, {"model": dict}) is not None:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
+    config: ModelConfig = build_section("model", MEANT["model"] | saved["model"], str(folder / CONFIG_FILE))
+    return config
+
+
+def is_imported(manifest: Manifest) -> bool:
+    """Whether a run's weights come from elsewhere: it was never trained here, and has no dataset and no losses."""
+    return manifest.get("stage") == IMPORT_STAGE
+
+
+def is_gpt2_release(folder: Path, made: Tokenizer) -> bool:
+    """Whether the run in `folder` is an imported model with GPT-2's tokenizer, whose texts begin with `<|endoftext|>`."""
+    return made.kind == "gpt2" and is_imported(read_manifest(folder, "run"))
+
+
+def finished_manifest(folder: Path) -> Manifest:
+    """The manifest of the run in `folder`; MakegptError where its training is not finished."""
+    manifest = read_manifest(folder, "run")
+    if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["outputs"]:
+        raise MakegptError(f"{folder} has no finished {MODEL_FILE}; go on with `{manifest.get('command', 'train')}`")
+    if first_mismatch(manifest["facts"], _IMPORTED_FACTS if is_imported(manifest) else _TRAINED_FACTS) is not None:
+        raise MakegptError(f"{folder / MANIFEST} is damaged: its facts are not those of a finished run; train it again")
+    return manifest
+
+
+def dataset_folder(folder: Path) -> Path:
+    """The dataset that the run in `folder` was trained on; MakegptError where it has moved or is another now."""
+    manifest = read_manifest(folder, "run")
+    if is_imported(manifest):
+        raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
+    again = f"name it: `evaluate {folder} DATASET`; the command that trained the run, with that DATASET, records its new place"
+    return input_folder(folder, manifest, again)
+
+
+def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """The sessions of the training in `folder`; of one that goes on, or was killed, up to the last saved state."""
+    found = sessions_in(manifest)
+    if found[-1]["to_step"] is not None:
+        return found
+    if MODEL_FILE in manifest["outputs"]:
+        return end_session(found, manifest["parameters"].get("train", {}).get("max_steps", 0), manifest.get("ended"))
+    saved = folder / LAST / STATE
+    step = read_json(saved).get("step", 0) if saved.is_file() else 0
+    return [*found[:-1], found[-1] | {"to_step": step}]
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    path = folder / METRICS_FILE
+    try:
+        found = load_json_lines(path)
+        if first_mismatch(found, [_METRICS]) is not None or all(line["val_loss"] is None for line in found):
+            raise ValueError
+        return found
+    except FileNotFoundError:
+        advice = (
+            "it was imported, and has no losses to show" if is_imported(finished_manifest(folder)) else "train the run first"
+        )
+        raise MakegptError(f"{path} is missing; {advice}") from None
+    except ValueError:
+        raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
+
+
+def training_seconds(folder: Path) -> float | None:
+    """Time spent on the training, steps done twice because of a kill included; None where timings.jsonl cannot tell."""
+    try:
+        timings = load_json_lines(folder / TIMINGS_FILE)
+        spent = sum(float(line["seconds"]) for line in timings)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return spent if timings and math.isfinite(spent) else None

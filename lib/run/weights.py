@@ -1,0 +1,70 @@
+"""Weights on disk into a model, every shape checked."""
+
+from pathlib import Path
+from typing import Mapping
+
+import torch
+
+from lib.artifact.tensors import load_tensors, open_safetensors
+from lib.config.schema import ModelConfig
+from lib.errors import MakegptError
+from lib.model.language_model import LanguageModel
+from lib.model.registry import build_model
+
+_NAMED = 8  # tensors that an error names; of more it tells how many
+
+
+def load_model(config: ModelConfig, path: Path, device: torch.device) -> LanguageModel:
+    """The model of `config` with the weights in the file `path`; MakegptError where they do not fit.
+
+    A configuration may claim any size, so it is held against the file before memory is taken for it.
+    """
+    with open_safetensors(path) as file:
+        check_model_fits(config, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
+    built = build_model(config, device)
+    fill_weights(built, load_tensors(path)[0], path)
+    return built
+
+
+def check_model_fits(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """MakegptError where the model of `config` has other tensors than those of `shapes`; nothing of its size is built."""
+    complaint = f"{path} does not fit the model in its config.json"
+    if config.n_layers > len(shapes):
+        raise MakegptError(f"{complaint}: {len(shapes)} tensors are no {config.n_layers} blocks")
+    wanted = _shapes(dict(build_model(config, "meta").named_parameters()))
+    check_shapes(wanted, shapes, complaint)
+
+
+def fill_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Copy `tensors` into the model's parameters; MakegptError names those that are missing, spare or of another shape."""
+    wanted = dict(model.named_parameters())
+    check_shapes(_shapes(wanted), _shapes(tensors), f"{path} does not fit the model in its config.json")
+    if odd := [name for name in wanted if tensors[name].dtype != torch.float32]:
+        raise MakegptError(f"{path} is damaged: {odd[0]} holds {tensors[odd[0]].dtype}, not torch.float32")
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            weight.copy_(tensors[name])
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_shapes(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], complaint: str) -> None:
+    """MakegptError with the `complaint` and every tensor that is missing, spare or of another shape than `wanted`."""
+    both = [name for name in wanted if name in found]
+    parts = [
+        _listed("missing: ", [name for name in wanted if name not in found]),
+        _listed("not part of it: ", sorted(found.keys() - wanted.keys())),
+        _listed(
+            "", [f"{name} has the shape {found[name]}, not {wanted[name]}" for name in both if found[name] != wanted[name]]
+        ),
+    ]
+    if any(parts):
+        raise MakegptError(f"{complaint}: {'; '.join(filter(None, parts))}")
+
+
+def _listed(head: str, items: list[str]) -> str:
+    """The items in words, the first few of many; nothing where there are none."""
+    more = f", and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return f"{head}{', '.join(items[:_NAMED])}{more}" if items else ""

@@ -1,0 +1,133 @@
+"""The study's figures, drawn from its results alone."""
+
+from typing import Any, Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.config.schema import PlotConfig
+from lib.plot.style import LINE_STYLES, blank_figure, light_grid
+from lib.study.findings import (
+    DEPTH,
+    FIRST_REPORTED,
+    Mean,
+    StudyRow,
+    depth_score,
+    depth_to_width,
+    fit_parabola,
+    mean_losses,
+    rows_of,
+)
+
+
+def depth_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
+    """Loss against depth: of equal size, over depth to width, with its fit and band; and of equal width."""
+    figure = blank_figure(config)
+    size, width = figure.subplots(1, 2)
+    _equal_size(size, rows_of(rows, "equal_size"))
+    kinds = (("equal_width", "the same tokens"), ("equal_compute", "the same arithmetic"))
+    for (name, label), style in zip(kinds, LINE_STYLES, strict=False):
+        shown = rows_of(rows, name)
+        _points(width, mean_losses(shown, lambda row: row["layers"]), style, label)
+    width.set_xscale("log", base=2)
+    width.set_xlabel(f"layers, each {rows_of(rows, 'equal_width')[0]['width']} wide")
+    width.set_xticks(*_ticks(row["layers"] for row in rows_of(rows, "equal_width")))
+    width.set_title("equal width\n", fontsize=10)
+    for axes in (size, width):
+        light_grid(axes)
+        axes.minorticks_off()
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _equal_size(axes: Axes, rows: list[StudyRow]) -> None:
+    fit = fit_parabola(rows, depth_to_width)
+    colour, marker = LINE_STYLES[0]
+    axes.fill_between(fit.x, fit.low, fit.high, color=colour, alpha=0.15, linewidth=0, label="95 % band of a parabola")
+    axes.plot(fit.x, fit.loss, color=colour, linewidth=1)
+    seeds = [depth_to_width(row) for row in rows], [row["loss"] for row in rows]
+    axes.plot(*seeds, ".", color="#444444", markersize=4, label="one seed")
+    _points(axes, mean_losses(rows, depth_to_width), (colour, marker), "mean of the seeds", line=False)
+    axes.set_xscale("log", base=2)
+    shapes = sorted({(depth_to_width(row), f"{row['layers']}×{row['width']}") for row in rows})
+    axes.set_xticks([at for at, _ in shapes], [name for _, name in shapes], fontsize=8)
+    axes.set_xlabel("layers × width, from wide to deep")
+    axes.set_ylabel("validation loss (nats a character)")
+    score, error = depth_score(rows)
+    known = "" if error is None else f" ± {error:.3f}"
+    axes.set_title(f"equal size\ndepth score {score:+.3f}{known}", fontsize=10)
+
+
+def _points(axes: Axes, found: list[Mean], style: tuple[str, str], label: str, line: bool = True) -> None:
+    axes.errorbar(
+        [mean.x for mean in found],
+        [mean.loss for mean in found],
+        yerr=None if found[0].error is None else [2 * (mean.error or 0.0) for mean in found],
+        color=style[0],
+        marker=style[1],
+        markersize=5,
+        capsize=3,
+        linewidth=1.2,
+        linestyle="-" if line else "none",
+        label=label if found[0].error is None else f"{label} (± two errors)",
+    )
+
+
+def _ticks(values: Any) -> tuple[list[Any], list[str]]:
+    found = sorted(set(values))
+    return found, [f"{value:g}" for value in found]
+
+
+def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
+    """Validation losses of the four configs by tokens seen, the best of each, the counted bigram; what was first reported."""
+    figure = blank_figure(config)
+    axes = figure.add_subplot()
+    four = rows_of(rows, "the_four")
+    bigram = four[0]["baselines"]["bigram"]
+    for row, (colour, marker) in zip(four, LINE_STYLES, strict=False):
+        a_step = row["tokens"] / row["steps"]
+        seen, losses = [step * a_step for step, _ in row["curve"]], [loss for _, loss in row["curve"]]
+        before = FIRST_REPORTED.get(row["config"])
+        label = f"{row['config']} {row['loss']:.3f}" + (f" (first reported: {before:.2f})" if before else "")
+        axes.plot(seen, losses, color=colour, marker=marker, markersize=4, label=label)
+        best: dict[str, Any] = {"marker": "*", "markersize": 12, "markeredgecolor": "black", "linestyle": "none"}
+        axes.plot(row["best_step"] * a_step, row["loss"], color=colour, **best)
+    axes.axhline(bigram, color="#666666", linewidth=1, linestyle=(0, (6, 3)), label=f"counted bigram {bigram:.3f}")
+    axes.set_ylim(bottom=min(bigram, *(row["loss"] for row in four)) - 0.2)
+    axes.set_xlabel("tokens seen")
+    axes.set_ylabel("validation loss (nats a token)")
+    light_grid(axes)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def regularisation_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
+    """Loss against dropout and against weight decay: at the best step, and at the last, when the text is known by heart."""
+    figure = blank_figure(config)
+    shown = rows_of(rows, "regularisation")
+    dropped, decayed = figure.subplots(1, 2, sharey=True)
+    _regularised(dropped, [row for row in shown if row["weight_decay"] == 0.1], "drop_rate")
+    _regularised(decayed, [row for row in shown if row["drop_rate"] == 0], "weight_decay")
+    dropped.set_xlabel("dropout")
+    dropped.set_ylabel("validation loss (nats a token)")
+    decayed.set_xlabel("weight decay")
+    decayed.set_xscale("symlog", linthresh=0.1)
+    decayed.set_xticks(*_ticks(row["weight_decay"] for row in shown))
+    decayed.minorticks_off()
+    decayed.legend(fontsize=8)
+    return figure
+
+
+def _regularised(axes: Axes, rows: list[StudyRow], key: str) -> None:
+    ends = [row | {"loss": row["curve"][-1][1]} for row in rows]
+    _points(axes, mean_losses(rows, lambda row: row[key]), LINE_STYLES[0], "at the best step")
+    _points(axes, mean_losses(ends, lambda row: row[key]), LINE_STYLES[1], "at the last step")
+    light_grid(axes)
+
+
+#: Each figure of the study by name, with the experiments it shows.
+STUDY_FIGURES: dict[str, tuple[Callable[[Sequence[StudyRow], PlotConfig], Figure], set[str]]] = {
+    "depth": (depth_figure, DEPTH),
+    "the_four": (four_figure, {"the_four"}),
+    "regularisation": (regularisation_figure, {"regularisation"}),
+}

@@ -1,0 +1,285 @@
+"""The study of depth and width: which trainings it is made of, and what came of each.
+
+`study.yaml` says what is asked. Every run lies in a folder that is named after its parameters, so that two experiments
+share a run that both need, a stopped study goes on where it was, and a short form stands beside the long one.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, product
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Sequence
+
+import torch
+
+from lib.artifact.io import write_json
+from lib.artifact.manifest import MANIFEST
+from lib.artifact.provenance import timestamp
+from lib.config.params import find_config, load_params, resolve_config
+from lib.config.schema import Config
+from lib.config.strict_yaml import YamlTree, read_yaml_library
+from lib.data.dataset import Dataset
+from lib.errors import MakegptError, UsageError
+from lib.evaluate.evaluation import compare_runs, evaluate_run, parameter_count, read_evaluation
+from lib.evaluate.span import dataset_span
+from lib.model.registry import build_model, count_operations
+from lib.run.folder import (
+    EVALUATION_FILE,
+    MODEL_FILE,
+    dataset_folder,
+    finished_manifest,
+    load_run,
+    read_metrics,
+    read_model_config,
+    training_seconds,
+)
+from lib.run.sessions import all_versions
+from lib.train.loop import Event, train_run
+
+STUDY_FILE = Path(__file__).with_name("study.yaml")
+
+#: What came of one training, as plain data.
+StudyRow = dict[str, Any]
+
+_MOST = 1000  # runs of one line
+_KEYS = {"dataset", "changes", "runs"}
+_FLAGS = {"long_only", "paired"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training of the study: a config, by name, with changes, over a dataset; and what a step and all the rest may take."""
+
+    experiment: str
+    dataset: str
+    config_name: str
+    changes: dict[str, str]
+    step_seconds: float
+    run_seconds: float
+    long_only: bool = False
+    paired: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is trained with, in words: the name of its folder."""
+        changes = {key.rpartition(".")[2]: self.changes[key] for key in sorted(self.changes) if key.startswith(_TRAINED_WITH)}
+        return ",".join([self.config_name, *(f"{key}={value}" for key, value in changes.items())])
+
+    def folder(self, artifacts: Path) -> Path:
+        """Where its run is, or will be."""
+        return artifacts / "study" / self.dataset / self.name
+
+    def config(self) -> Config:
+        """Its whole configuration."""
+        return resolve_config(
+            _tree(find_config().resolve()), self.config_name, [f"{key}={value}" for key, value in self.changes.items()]
+        )
+
+
+_TRAINED_WITH = ("model.", "train.")  # the sections a run depends on, beside its dataset
+
+
+@cache
+def _tree(path: Path) -> YamlTree:
+    """What `params.yaml` says, read once for all trainings."""
+    return load_params(path)
+
+
+def load_study(path: Path | None = None) -> list[Planned]:
+    """The trainings that the file `path` names, else this package's `study.yaml`, in its order."""
+    path = path or STUDY_FILE
+    try:
+        tree = read_yaml_library(path.read_bytes().decode("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    planned: list[Planned] = []
+    for experiment, said in tree.items():
+        if not isinstance(said, dict) or set(said) - _FLAGS != _KEYS or not isinstance(said["runs"], list):
+            raise UsageError(f"{path}: {experiment} must have {', '.join(sorted(_KEYS))}, and runs must be a list")
+        flags = {name: _flag(said.get(name, "false"), f"{path}: {experiment}: {name}") for name in _FLAGS}
+        for line in said["runs"]:
+            if not isinstance(line, dict):
+                raise UsageError(
+                    f"{path}: {experiment}: a run is a mapping with config, step_seconds, run_seconds and changes, not {line!r}"
+                )
+            where = f"{path}: {experiment}"
+            expanded = _expanded(experiment, said["dataset"], _joined(said["changes"], where) | line, where)
+            planned += [replace(one, long_only=flags["long_only"], paired=flags["paired"]) for one in expanded]
+    return planned
+
+
+def _flag(said: Any, where: str) -> bool:
+    if said not in ("true", "false"):
+        raise UsageError(f"{where} is true or false, not {said!r}")
+    return bool(said == "true")
+
+
+def _joined(changes: Any, where: str) -> dict[str, Any]:
+    """Changes in one mapping or in a list of mappings, whose later parts add to the earlier."""
+    joined: dict[str, Any] = {}
+    for part in changes if isinstance(changes, list) else [changes]:
+        if not isinstance(part, dict):
+            raise UsageError(f"{where}: changes are a mapping of parameters, or a list of such mappings, not {part!r}")
+        joined |= part
+    return joined
+
+
+def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: str) -> Iterator[Planned]:
+    """The runs that one line stands for: one for each way to choose from its brackets."""
+    choices = {key: value if isinstance(value, list) else [value] for key, value in line.items()}
+    if not all(isinstance(value, str) for value in (dataset_name, *chain(*choices.values()))):
+        raise UsageError(f"{where}: a dataset, a config and each change is one value, or a list of values")
+    if (count := math.prod(map(len, choices.values()))) > _MOST:
+        raise UsageError(f"{where}: a line stands for {count} runs; {_MOST} at most are meant")
+    for chosen in product(*choices.values()):
+        one = dict(zip(choices, chosen, strict=True))
+        try:
+            config_name, step, rest = one.pop("config"), float(one.pop("step_seconds")), float(one.pop("run_seconds"))
+        except (KeyError, ValueError):
+            raise UsageError(f"{where}: each run says its config, its step_seconds and its run_seconds, numbers") from None
+        if not (0 <= step < math.inf and 0 <= rest < math.inf):
+            raise UsageError(f"{where}: step_seconds={step} and run_seconds={rest} must be 0 or more")
+        yield Planned(experiment, dataset_name, config_name, one, step, rest)
+
+
+def plan_study(path: Path | None = None, budget: float | None = None) -> list[Planned]:
+    """The trainings of the study in the file `path`, else of this project's; with a `budget`, a short form of them.
+
+    The short form ends in so many seconds on two cores. It leaves out the experiments that are for the long form only and the
+    third seed, and every training has so many fewer steps that all fit. Steps are counted by what was written down, not by a
+    clock: the same budget gives the same bytes. UsageError for a budget that leaves no steps.
+    """
+    planned = load_study(path)
+    if budget is None:
+        return planned
+    short = [one for one in planned if not one.long_only and one.config().train.seed <= _SHORT_SEEDS]
+    rest = {(one.dataset, one.name): one.run_seconds for one in short}
+    for_steps = _SAFE * budget - sum(rest.values())
+    share = min(1.0, for_steps / estimate_seconds(short))
+    if share <= 0:
+        least = (sum(rest.values()) + _LEAST * estimate_seconds(short)) / _SAFE / 60
+        raise UsageError(
+            f"a budget of {budget:g} s is too short for {len(rest)} trainings; {math.ceil(least)}m or more would do"
+        )
+    return [_shortened(one, share) for one in short] if share < 1.0 else short
+
+
+def estimate_seconds(planned: Iterable[Planned]) -> float:
+    """What the steps of all trainings may take on two cores, each counted once."""
+    return sum({(one.dataset, one.name): one.step_seconds * one.config().train.max_steps for one in planned}.values())
+
+
+_SHORT_SEEDS = 2  # the fewest that have a spread
+_SAFE = 0.85  # of a budget; the rest is for slower machines
+_LEAST = 0.02  # of the steps
+
+
+def _shortened(one: Planned, share: float) -> Planned:
+    train = one.config().train
+    steps, warmup = (max(1, int(length * share)) for length in (train.max_steps, train.warmup_steps))
+    at_the_end = "0"  # validated then alone
+    fewer = {"train.max_steps": str(steps), "train.warmup_steps": str(warmup), "train.eval_interval": at_the_end}
+    return replace(one, changes=one.changes | fewer)
+
+
+def run_trial(
+    one: Planned, artifacts: Path, device: torch.device, stop_asked: Callable[[], bool]
+) -> Iterator[Event | StudyRow]:
+    """Train one run of the study, or go on with it, below `artifacts`; what happens on the way, and last what came of it."""
+    config = one.config()
+    data = dataset_of(one, config, artifacts)
+    folder = one.folder(artifacts)
+    yield from train_run(
+        folder, data, config.model, config.train, device, resume=True, started=timestamp(), stop_asked=stop_asked
+    )
+    if (folder / MODEL_FILE).is_file():
+        yield _result(one, folder, data, config, device)
+
+
+def dataset_of(one: Planned, config: Config, artifacts: Path) -> Dataset:
+    """The dataset of a training, where make puts it below `artifacts`; MakegptError says how to make it."""
+    folder = artifacts / "datasets" / f"{one.dataset}.{config.tokenize.tokenizer}.{config.model.context_length}"
+    if not (folder / MANIFEST).is_file():
+        raise MakegptError(f"{folder} is missing; `make build-dataset CONFIG={one.config_name} DATASET={one.dataset}` makes it")
+    return Dataset(folder)
+
+
+def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
+    """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
+    manifest = finished_manifest(folder)
+    facts, sha256 = manifest["facts"], manifest["outputs"][MODEL_FILE]["sha256"]
+    shape = build_model(read_model_config(folder), "meta")
+    found = _evaluation(folder, data, config)
+    if found is None:
+        trained = load_run(folder, device)
+        stretch = dataset_span(folder, trained, data, config.evaluate.split)
+        found = evaluate_run(folder, trained, stretch, config.evaluate, config.generate, device)
+        write_json(folder / EVALUATION_FILE, found)
+    tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_table(name))
+    train, step = config.train, config.train.batch_size * config.model.context_length
+    return {
+        "experiment": one.experiment,
+        "config": one.config_name,
+        "dataset": one.dataset,
+        "layers": config.model.n_layers,
+        "width": config.model.emb_dim,
+        "learning_rate": train.learning_rate,
+        "drop_rate": config.model.drop_rate,
+        "weight_decay": train.weight_decay,
+        "seed": train.seed,
+        "parameters": facts["parameters"],
+        "in_blocks": facts["parameters"] - tables,
+        "in_embeddings": tables,
+        "steps": train.max_steps,
+        "tokens": train.max_steps * step,
+        "operations": count_operations(shape) * train.max_steps * step,
+        "best_step": facts["best_step"],
+        "curve": [[line["step"], line["val_loss"]] for line in read_metrics(folder) if line["val_loss"] is not None],
+        **{key: found[key] for key in ("loss", "bits_per_byte", "top_1", "standard_error")},
+        "baselines": {name: scores["loss"] for name, scores in found["baselines"].items()},
+        "memorisation": found.get("memorisation"),
+        "seconds": training_seconds(folder),
+        "threads": manifest["threads"],
+        "versions": {name: all_versions(manifest).get(name) for name in _MADE_WITH},
+        "date": manifest["ended"][:10],
+        "model_sha256": sha256,
+    }
+
+
+_MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
+
+
+def _evaluation(folder: Path, data: Dataset, config: Config) -> dict[str, Any] | None:
+    """The evaluation in a run's folder; None where it is not of these weights and this data, or was done otherwise."""
+    try:
+        found = read_evaluation(folder)
+    except MakegptError:
+        return None
+    wanted = (data.identity(), config.evaluate.split, parameter_count(config.evaluate, config.generate))
+    return found if (found.get("dataset"), found["split"], found.get("parameters")) == wanted else None
+
+
+def add_paired_differences(rows: list[StudyRow], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
+    """Tell the rows of `paired` experiments by how much each is behind the best of them, token by token: `behind_best`."""
+    for experiment in {one.experiment: None for one in planned if one.paired}:
+        runs = [(row, one.folder(artifacts)) for row, one in zip(rows, planned, strict=True) if one.experiment == experiment]
+        best, best_folder = min(runs, key=lambda each: each[0]["loss"])
+        first = load_run(best_folder, device)
+        stretch = dataset_span(best_folder, first, Dataset(dataset_folder(best_folder)), "val")
+        for row, folder in runs:
+            if row is not best:
+                other = load_run(folder, device)
+                row["behind_best"] = compare_runs(other, first, stretch, device)["difference"]
+
+
+def environment(rows: Iterable[StudyRow]) -> dict[str, Any]:
+    """When, where and by which code the trainings of `rows` were done."""
+    done = list(rows)
+    versions = [row["versions"] for row in done]
+    return {
+        "dates": sorted({row["date"] for row in done}),
+        "commits": sorted({f"{each['commit']}{' and changes' if each['dirty'] else ''}" for each in versions}),
+        "processors": sorted({each["processor"] for each in versions if each["processor"]}),
+        "versions": {name: sorted({each[name] for each in versions}) for name in ("python", "torch", "numpy")},
+    }

@@ -1,0 +1,39 @@
+"""The tokenizers by name: made from texts, saved as one self-contained tokenizer.json, loaded on any machine."""
+
+from pathlib import Path
+from typing import Iterable
+
+from lib.artifact.io import read_json
+from lib.errors import MakegptError
+from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.gpt2 import GPT2Tokenizer
+from lib.tokenizer.word import WordTokenizer
+
+TOKENIZER_FILE = "tokenizer.json"
+
+TOKENIZERS: dict[str, type[Tokenizer]] = {
+    cls.kind: cls for cls in (GPT2Tokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)
+}
+
+
+def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path) -> Tokenizer:
+    """A tokenizer of `kind`. `char` and `word` read their vocabulary off the documents, each a text in pieces;
+    `gpt2` reads its files below `data`.
+    """
+    return TOKENIZERS[kind].learn(documents, data)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load the tokenizer saved at `path`, a tokenizer.json or a folder that holds one."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / TOKENIZER_FILE
+    saved = read_json(path)
+    if not isinstance(saved, dict) or saved.get("kind") not in list(TOKENIZERS):
+        raise MakegptError(f"{path} is not a tokenizer of this program; make one with `tokenize FILE -o DIR`")
+    try:
+        return TOKENIZERS[saved["kind"]].from_saved(saved)
+    except (KeyError, TypeError, ValueError):
+        raise MakegptError(f"{path} is damaged: its vocabulary cannot be read; make it again with `tokenize`") from None

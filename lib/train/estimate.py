@@ -1,0 +1,88 @@
+"""What a training would cost, estimated without doing any of it."""
+
+from typing import Any
+
+import torch
+
+from lib.config.schema import ModelConfig, TrainConfig
+from lib.device.hardware import matmul_rate, pass_rate
+from lib.device.precision import choose_precision
+from lib.model.attention import materializes_weights
+from lib.model.language_model import LanguageModel
+from lib.model.loss import LOGITS_AT_ONCE
+from lib.model.maps import attentions
+from lib.model.registry import build_model, count_operations, count_parameters, matmul_parameters
+from lib.train.muon import ITERATIONS
+from lib.train.optimizer import parameter_groups
+
+# Fitted to measured steps of three configs (`make bench` tells how near it comes); all in passes over float32 numbers,
+# one pass being read, changed, written back.
+_BLOCK_PASSES = 60  # a step's work besides products, for each of the T·C numbers that a block passes on
+_LOGIT_PASSES = 3  # softmax and its gradient, for each logit
+_WEIGHT_PASSES = 4  # gradient, its norm, AdamW, for each weight
+_BLOCK_SECONDS = 0.007  # what a block's operations take however few numbers they have, forward and backward, on a CPU
+_ATTENTION = 0.5  # attention's share of the rate of plain products
+
+_FLOAT = 4  # bytes of a float32
+_KEPT = 30  # rows of C numbers kept a token and block for the backward pass, the 4C-wide ones counted as four
+_BASE = 300 << 20  # bytes: Python and PyTorch themselves
+
+
+def estimate_training(model_config: ModelConfig, config: TrainConfig, device: torch.device, val_tokens: int) -> dict[str, Any]:
+    """Parameters, tokens, tokens a parameter, steps, seconds and bytes of memory of a training by one process.
+
+    Seconds: the products' arithmetic at the rate of such products, measured here and now, and the rest by how many numbers it
+    passes over, at a rate measured likewise; a third of it for each token of a validation. Memory: weights, gradients
+    and the optimizer's moments, and the activations of one micro-batch with its logits.
+    """
+    built = build_model(model_config, "meta")
+    parameters = count_parameters(built)
+    T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
+    layers = len(attentions(built))
+    tokens = config.max_steps * config.batch_size * T
+    rows = config.batch_size // config.grad_accum_steps * T
+    validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
+
+    rate = matmul_rate(device, (min(rows, 2048), C, 4 * C), choose_precision(config.precision, device))
+    passes = pass_rate(device)
+    products = matmul_parameters(built)
+    a_token = products / rate + (count_operations(built) - products) / (rate * _ATTENTION)
+    a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
+    a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
+    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
+
+    kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
+    if materializes_weights(model_config.attention == "fused", model_config.drop_rate, device):
+        kept += 3 * rows * T * model_config.n_heads * layers
+    return {
+        "parameters": parameters,
+        "tokens": tokens,
+        "tokens_per_parameter": tokens / parameters,
+        "steps": config.max_steps,
+        "seconds": a_token * (tokens + val_tokens * validations / 3) + a_step * config.max_steps,
+        "memory_bytes": _BASE + _FLOAT * (4 * parameters + kept),
+    }
+
+
+def _orthogonalising(built: LanguageModel, config: TrainConfig) -> float:
+    """Muon's arithmetic a step: two products with the whole matrix, and for each iteration four of its short side's square."""
+    if config.optimizer != "muon":
+        return 0.0
+    shapes = [sorted(weight.shape) for weight in parameter_groups(built, config)["matrices"]["params"]]
+    return sum(4 * short**2 * long + 8 * ITERATIONS * short**3 for short, long in shapes)
+
+
+def group_step_seconds(
+    batch: float, update: float, parameters: int, processes: int, bytes_per_second: float, cores: int = 1 << 30
+) -> float:
+    """Seconds of a step with several `processes`; one alone takes `batch` for loss and gradients, `update` for the weights.
+
+    Each computes its share of the batch, where there are `cores` enough, sends and receives in a ring 2(n - 1)/n of all
+    gradients (Patarasuk and Yuan 2009), and updates all weights itself. Sums are made while gradients of earlier layers
+    are still computed, so this is what it takes at most.
+    """
+    return (
+        batch / min(processes, cores)
+        + update * max(1, processes / cores)
+        + 2 * (processes - 1) / processes * _FLOAT * parameters / bytes_per_second
+    )

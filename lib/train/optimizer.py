@@ -1,0 +1,76 @@
+"""What changes the weights: AdamW (Loshchilov and Hutter 2019), with Muon for the matrices where it is asked for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.config.schema import TrainConfig
+from lib.model.language_model import LanguageModel
+from lib.train.muon import Muon
+
+EPS = 1e-8  # keeps a weight that never had a gradient from dividing by zero
+
+
+def naive_adamw(
+    weight: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: int,
+    *,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float = EPS,
+    weight_decay: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of AdamW written out: the new weight, and the running means of the gradient and of its square.
+
+    `step` counts from 1. The means begin at 0 and are too small at first, by 1 - betaᵗ, which is made good. The
+    decay shrinks the weight itself and does not pass through the means (Loshchilov and Hutter 2019, algorithm 2).
+    """
+    mean = beta1 * mean + (1 - beta1) * gradient
+    square = beta2 * square + (1 - beta2) * gradient**2
+    m = mean / (1 - beta1**step)
+    v = square / (1 - beta2**step)
+    return weight - rate * weight_decay * weight - rate * m / (v.sqrt() + eps), mean, square
+
+
+def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """The weights by what decays and how fast it learns: tables, matrices, vectors.
+
+    Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
+    a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
+    so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
+    al. 2022, Tensor Programs V, table 3).
+    """
+    found: dict[str, dict[str, Any]] = {
+        "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_rate_factor},
+        "matrices": {"params": [], "weight_decay": config.weight_decay, "multiple": 1.0},
+        "vectors": {"params": [], "weight_decay": 0.0, "multiple": 1.0},
+    }
+    for name, weight in model.named_parameters():
+        kind = "tables" if model.is_table(name) else "matrices" if model.decayed(name) else "vectors"
+        found[kind]["params"].append(weight)
+    return found
+
+
+def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a training, each weight in one of them.
+
+    Matrices may go by Muon, the others never: AdamW is PyTorch's fused twin of `naive_adamw`.
+    """
+    by_kind = parameter_groups(model, config)
+    muon: list[torch.optim.Optimizer] = []
+    if config.optimizer == "muon" and by_kind["matrices"]["params"]:
+        muon = [Muon([by_kind.pop("matrices")])]
+    adamw = torch.optim.AdamW(list(by_kind.values()), betas=(config.beta1, config.beta2), eps=EPS, fused=True)
+    return [adamw, *muon]
+
+
+def set_lr(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    """Give every group the learning rate `rate` times its own multiple."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["multiple"]

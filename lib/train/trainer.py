@@ -1,0 +1,212 @@
+"""One optimizer step after another: batch, loss, gradients, clipping, AdamW.
+
+Batch, dropout and learning rate of step t follow from (seed, t) alone, so a trainer that is given the
+weights and moments of step t goes on exactly as the one that computed them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.config.schema import TrainConfig
+from lib.data.dataset import Dataset
+from lib.device.compile import compile_features, compile_wanted, undo_compile
+from lib.device.distributed import SINGLE_PROCESS, GradientSum, ProcessGroup, shard_range
+from lib.device.hardware import derive_seed
+from lib.device.precision import LossScale, autocast, choose_precision
+from lib.errors import MakegptError, UsageError
+from lib.evaluate.windows import total_nats
+from lib.model.language_model import LanguageModel
+from lib.train.optimizer import build_optimizers, set_lr
+from lib.train.schedule import learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """What one step did. Losses in nats a token; `step` counts finished steps, `tokens` those trained on so far."""
+
+    step: int
+    tokens: int
+    train_loss: float | None
+    val_loss: float | None
+    lr: float | None
+    grad_norm: float | None
+
+
+class Diverged(MakegptError):
+    """A loss or gradient that is no finite number, met before it could reach the weights; `facts` tell all about it."""
+
+    def __init__(self, message: str, facts: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class Trainer:
+    """The state of a training in memory: model, optimizer, finished steps.
+
+    In a `world` of several processes each of them has one, and all do the same steps.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        world: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self.model = model.train()
+        self.dataset = dataset
+        self.config = config
+        self.device = device
+        self.world = world
+        self.precision = choose_precision(config.precision, device)
+        self.loss_scale = LossScale() if self.precision == torch.float16 else None
+        self.optimizers = build_optimizers(model, config)
+        self.step = 0
+        self._gradients = GradientSum(model, world)
+        self._pieces = config.grad_accum_steps * world.size
+        if self._pieces > config.batch_size:
+            raise UsageError(
+                f"train.batch_size={config.batch_size} cannot be shared by {world.size} processes with "
+                f"train.grad_accum_steps={config.grad_accum_steps}; {self._pieces} windows or more are needed"
+            )
+
+    def compile(self) -> str | None:
+        """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
+        if not compile_wanted(self.config.compile, self.device):
+            return None
+        sizes = {len(shard_range(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
+        shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
+        with autocast(self.precision, self.device):
+            failure = compile_features(self.model, shapes, self.device)
+        if self.world.any(failure is not None, self.device):  # all or none: their gradients must come in one order
+            undo_compile(self.model)
+            return failure or "it failed in another process"
+        return None
+
+    def train_step(self) -> StepMetrics:
+        """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
+        config = self.config
+        rate = learning_rate(self.step, config)
+        weights = list(self.model.parameters())
+        while True:
+            loss = self._loss_and_gradients()
+            norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+            finite = bool(torch.isfinite(norm)) and math.isfinite(loss)
+            if finite or self.loss_scale is None or self.loss_scale.value == 1.0:
+                break
+            self.loss_scale = self.loss_scale.lower(self.step)  # float16's range was left: the same batch again
+            self._forget_gradients()
+        if not finite:
+            raise self._diverged(loss, norm, rate)
+        if config.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
+        set_lr(self.optimizers, rate)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._forget_gradients()
+        self.step += 1
+        if self.loss_scale:
+            self.loss_scale = self.loss_scale.after(self.step)
+        return StepMetrics(
+            step=self.step,
+            tokens=self.step * config.batch_size * self.dataset.context_length,
+            train_loss=loss,
+            val_loss=None,
+            lr=rate,
+            grad_norm=norm.item(),
+        )
+
+    def _loss_and_gradients(self) -> float:
+        """The loss of this step's batch, and its gradients in the weights: sums over all pieces and processes.
+
+        The batch is cut into pieces, as many as processes times accumulation steps, and each process takes its own. A
+        piece is the same whoever computes it, so k processes do what k accumulation steps do.
+        """
+        config = self.config
+        mine = self.world.share(self._pieces)
+        n_targets = config.batch_size * self.dataset.context_length
+        scale = self.loss_scale.value if self.loss_scale else 1.0
+        loss = 0.0
+        for piece in mine:
+            rows = shard_range(config.batch_size, piece, self._pieces)
+            batch = self.dataset.batch(config.seed, self.step, config.batch_size, rows)
+            ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (b, T + 1)
+            torch.manual_seed(derive_seed(config.seed, self.step, piece))  # for dropout alone
+            with autocast(self.precision, self.device):
+                # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
+                piece_loss = self.model.loss(ids[:, :-1], ids[:, 1:]) / n_targets
+            with self._gradients.of(last_piece=piece == mine[-1]):
+                (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
+            loss += piece_loss.item()
+        if scale != 1.0:
+            for weight in self.model.parameters():
+                if weight.grad is not None:
+                    weight.grad.mul_(1 / scale)
+        return self.world.total(loss, self.device)
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
+
+    def validate(self) -> float:
+        """The loss on the whole validation split, in nats a token; Diverged where it is not finite."""
+        start, stop = self.dataset.split("val")
+        blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
+        mine = self.world.share(blocks)
+        first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
+        nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
+        nats = self.world.total(nats, self.device)
+        if not math.isfinite(nats):
+            raise Diverged(
+                f"step {self.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
+                f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps",
+                {"step": self.step, "validation_loss": str(nats)},
+            )
+        return nats / self.dataset.predicted("val")
+
+    def _diverged(self, loss: float, norm: Tensor, rate: float) -> Diverged:
+        """What there is to tell of a loss or gradient that is not finite."""
+        wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
+        where = f", first in the gradient of {wrong[0]}" if wrong else ""
+        batch = self.dataset.batch(self.config.seed, self.step, self.config.batch_size)
+        return Diverged(
+            f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
+            f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
+            "or a longer train.warmup_steps",
+            {
+                "step": self.step + 1,
+                "loss": str(loss),
+                "grad_norm": str(norm.item()),
+                "not_finite": wrong,
+                "rate": rate,
+                "batch": batch.tolist(),
+            },
+        )
+
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizers' state, as kind/parameter."""
+        return {
+            f"{kind}/{name}": value
+            for optimizer in self.optimizers
+            for name, weight in self.model.named_parameters()
+            for kind, value in optimizer.state.get(weight, {}).items()
+        }
+
+    def restore(self, step: int, moments: dict[str, Tensor]) -> None:
+        """Go on after `step`, with the moments saved then; the model's weights are the caller's to fill."""
+        self.step = step
+        weights = dict(self.model.named_parameters())
+        owner = {
+            weight: optimizer for optimizer in self.optimizers for group in optimizer.param_groups for weight in group["params"]
+        }
+        for key, value in moments.items():
+            kind, _, name = key.partition("/")
+            weight = weights[name]
+            # AdamW counts its steps in a number of its own; all else is laid out like the weight
+            held = value.to(weight.device, copy=True) if kind == "step" else torch.empty_like(weight).copy_(value)
+            owner[weight].state[weight][kind] = held

@@ -1,0 +1,115 @@
+"""Training with several processes, started by torchrun as a user would."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lib.artifact.tensors import load_tensors
+from lib.run.folder import MODEL_FILE, read_metrics
+from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
+from lib.train.run_folder import RunFolder
+from tests.conftest import BIN, PROJECT, Stage
+
+STEPS = ["--set", "train.max_steps=75", "--set", "train.eval_interval=25", "--set", "train.batch_size=5"]
+
+
+def torchrun(size: int, dataset: Path, folder: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", str(size), "-m", "stages.train", str(dataset)]
+    command += ["-o", str(folder), "--config", "debug", *STEPS, *words]
+    return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def workers(folder: Path) -> dict[int, int]:
+    """Process ids of a training's workers by rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_text().split("\0")
+                variables = (entry / "environ").read_text().split("\0")
+            except OSError:  # it has just ended, or is not ours
+                continue
+            ranks = [variable[5:] for variable in variables if variable.startswith("RANK=")]
+            if str(folder) in words and ranks:
+                found[int(ranks[0])] = int(entry.name)
+    return found
+
+
+def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
+    while not (folder / CHECKPOINT_FOLDER / STATE_FILE).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers in /proc")
+def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Path, tmp_path: Path, stage: Stage) -> None:
+    stage("train", small / "dataset", "-o", tmp_path / "alone", "--config", "debug", *STEPS)
+    folder = tmp_path / "together"
+
+    three = torchrun(3, small / "dataset", folder)
+    wait_for_state(three, folder)
+    os.kill(workers(folder)[1], signal.SIGKILL)
+    said = three.communicate(timeout=120)[1]
+    assert three.returncode != 0
+    assert "error: another process of this training has ended" in said
+    assert not (folder / MODEL_FILE).exists()
+
+    two = torchrun(2, small / "dataset", folder)
+    said = two.communicate(timeout=120)[1]
+    assert two.returncode == 0, said
+    assert said.count("going on after step") == 1, "the leading process alone speaks"
+    assert "done by 3 processes, not by 2 processes" in said
+
+    alone, together = (load_tensors(each / MODEL_FILE) for each in (tmp_path / "alone", folder))
+    assert alone[0].keys() == together[0].keys()
+    assert alone[1].keys() == together[1].keys()
+    curves = [[line["train_loss"] or line["val_loss"] for line in read_metrics(each)] for each in (tmp_path / "alone", folder)]
+    assert curves[0][:40] == pytest.approx(curves[1][:40], rel=1e-3)
+    assert curves[0][-1] == pytest.approx(curves[1][-1], rel=0.05)
+    assert len(curves[0]) == len(curves[1]) == 76
+    assert json.loads((folder / CHECKPOINT_FOLDER / STATE_FILE).read_text())["processes"] == 2
+
+
+def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["--set", "train.max_steps=100000", "--stop-after", "3s"]
+    two = torchrun(2, small / "dataset", folder, *words)
+    said = two.communicate(timeout=120)[1]
+    assert two.returncode == 0, said
+    assert said.count("the same command goes on from there") == 1
+    state = read_state(folder)
+    assert state is not None
+    assert f"stopped after step {state.step};" in said
+
+
+LEAVING = """
+import os, pathlib, torch
+from lib.device.distributed import init_distributed
+with init_distributed(torch.device("cpu")) as together:
+    import torch._dynamo  # as an optimizer does in its first step
+    together.meet()
+threads = [(each / "comm").read_text().strip() for each in pathlib.Path("/proc/self/task").iterdir()]
+assert not [name for name in threads if "gloo" in name], threads
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the threads in /proc")
+def test_no_thread_outlives_the_world(tmp_path: Path) -> None:
+    """One that does asks for the interpreter when that is gone already, and the process aborts, once in some hundred times."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", tmp_path / "leaving.py"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_of_the_leading_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").locked():
+        two = torchrun(2, small / "dataset", tmp_path / "run")
+        said = two.communicate(timeout=120)[1]
+    assert two.returncode != 0
+    assert "is being trained by another `train`" in said

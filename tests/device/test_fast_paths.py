@@ -1,0 +1,228 @@
+"""The fast path of training: the same numbers as the path that explains it, whatever it is computed with."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib.artifact.tensors import load_tensors
+from lib.data.dataset import Dataset
+from lib.device.compile import compile_wanted
+from lib.device.distributed import ProcessGroup
+from lib.device.hardware import matmul_rate
+from lib.device.precision import LossScale, autocast, choose_precision
+from lib.errors import UsageError
+from lib.model import loss
+from lib.model.dropout import Dropout
+from lib.model.loss import linear_cross_entropy, naive_cross_entropy
+from lib.model.registry import build_model, count_operations
+from lib.run.folder import MODEL_FILE, TIMINGS_FILE
+from lib.run.state import read_state
+from lib.train.loop import Notice, fit_vocabulary
+from lib.train.muon import newton_schulz
+from lib.train.trainer import Trainer
+from tests.train.test_loop import CPU, config, outcome, train, trainer
+
+
+def explicit(small: Path, **changes: Any) -> Trainer:
+    made = config(max_steps=60, **changes)
+    shape = fit_vocabulary(made.model, Dataset(small / "dataset").tokens.load_tokenizer())
+    shape = type(shape)(**vars(shape) | {"attention": "explicit", "layers": "explicit"})
+    built = build_model(shape)
+    built.initialise(torch.Generator().manual_seed(1))
+    return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_fast_path_has_the_loss_curve_of_the_plain_one(small: Path, optimizer: str) -> None:
+    fast, plain = trainer(small, max_steps=60, optimizer=optimizer), explicit(small, optimizer=optimizer)
+    assert fast.model.fused
+    assert not plain.model.fused
+    for _ in range(50):
+        one, other = fast.train_step(), plain.train_step()
+        assert one.train_loss == pytest.approx(other.train_loss, rel=2e-4), f"step {one.step}"
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2), f"step {one.step}"
+    assert fast.validate() == pytest.approx(plain.validate(), rel=2e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 48 * 3, 1 << 26])
+@pytest.mark.parametrize("vocabulary", [1, 33, 48])
+def test_head_and_loss_in_one_are_head_and_loss(monkeypatch: pytest.MonkeyPatch, at_once: int, vocabulary: int) -> None:
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
+    draw = torch.Generator().manual_seed(vocabulary)
+    x, weight = torch.randn(7, 5, generator=draw), 30 * torch.randn(vocabulary, 5, generator=draw)
+    targets = torch.randint(vocabulary, (7,), generator=draw)
+    found, expected = [], []
+    for compute, into in (
+        (lambda a, w: linear_cross_entropy(a, w, targets), found),
+        (lambda a, w: naive_cross_entropy(a @ w.T, targets), expected),
+    ):
+        a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        nats = compute(a, w)
+        into += [nats, *torch.autograd.grad(nats / 7, (a, w))]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        assert linear_cross_entropy(x, weight, targets) == found[0]
+
+
+def test_head_and_loss_in_bfloat16_are_near_those_in_float32() -> None:
+    draw = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(64, 32, generator=draw), torch.randn(50, 32, generator=draw) / 5
+    targets = torch.randint(50, (64,), generator=draw)
+    gradients = []
+    for context in (autocast(torch.float32, CPU), autocast(torch.bfloat16, CPU)):
+        a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        with context:
+            assert linear_cross_entropy(a.bfloat16(), w, targets).dtype == torch.float32
+            nats = linear_cross_entropy(a, w, targets)
+        assert nats.dtype == torch.float32
+        gradients.append((nats, *torch.autograd.grad(nats, (a, w))))
+    for exact, near in zip(*gradients, strict=True):
+        assert near.dtype == torch.float32
+        assert (exact - near).norm() < 0.01 * exact.norm()
+        assert not torch.equal(exact, near), "the products were done in bfloat16"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 24), (24, 8)])
+def test_orthogonalising_by_the_small_square_is_the_iteration_itself(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    x = gradient / gradient.norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    torch.testing.assert_close(newton_schulz(gradient), x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_sixteen_bits_learn_what_thirty_two_learn(small: Path, kind: str) -> None:
+    exact, short = trainer(small, max_steps=60), trainer(small, max_steps=60, precision=kind)
+    for _ in range(50):
+        one, other = exact.train_step(), short.train_step()
+    assert one.train_loss != other.train_loss
+    assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
+    assert {weight.dtype for weight in short.model.parameters()} == {torch.float32}
+
+
+def test_a_loss_scale_that_is_too_high_is_halved_and_the_batch_done_again(small: Path) -> None:
+    made, same = (trainer(small, precision="float16") for _ in range(2))
+    made.loss_scale = LossScale(2.0**40)
+    one, other = made.train_step(), same.train_step()
+    assert made.loss_scale is not None
+    assert 2.0**10 < made.loss_scale.value < 2.0**40
+    assert one.train_loss == other.train_loss
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
+
+
+def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_falls_to_one_at_least() -> None:
+    assert LossScale(8.0, since=5).after(1004) == LossScale(8.0, since=5)
+    assert LossScale(8.0, since=5).after(1005) == LossScale(16.0, since=1005)
+    assert LossScale(1.5).lower(7) == LossScale(1.0, since=7)
+
+
+def test_float16_goes_on_with_its_scale_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
+    chosen = config(precision="float16", max_steps=6, batch_size=2)
+    train(tmp_path / "whole", small, chosen)
+    train(tmp_path / "run", small, chosen, stop_after=3)
+    state = read_state(tmp_path / "run")
+    assert state is not None
+    assert state.loss_scale is not None
+    assert state.loss_scale[0] > 1
+    train(tmp_path / "run", small, chosen)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_auto_takes_what_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    assert choose_precision("auto", CPU) == choose_precision("auto", mps) == torch.float32
+    assert choose_precision("bfloat16", CPU) == torch.bfloat16
+    for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
+        assert choose_precision("auto", cuda) == expected
+    assert [compile_wanted(choice, CPU) for choice in ("auto", "on", "off")] == [False, True, False]
+    assert [compile_wanted(choice, cuda) for choice in ("auto", "on", "off")] == [True, True, False]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_has_the_same_losses(small: Path) -> None:
+    plain, fast = trainer(small), trainer(small, compile="on")
+    assert fast.compile() is None
+    assert plain.compile() is None
+    for _ in range(3):
+        assert fast.train_step().train_loss == pytest.approx(plain.train_step().train_loss, rel=1e-4)
+    assert fast.validate() == pytest.approx(plain.validate(), rel=1e-4)
+
+
+def test_without_a_compiler_the_training_goes_on_plain_and_says_so(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(function: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise RuntimeError("no compiler\nand more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    events = train(tmp_path / "run", small, config(compile="on"))
+    assert Notice("torch.compile does not work here (RuntimeError: no compiler); going on without") in events
+    tensors = [load_tensors(folder / MODEL_FILE)[0] for folder in (tmp_path / "run", small / "run")]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
+
+
+def test_rows_of_a_batch_are_those_of_the_whole_batch(small: Path) -> None:
+    data = Dataset(small / "dataset")
+    whole = data.batch(1, 7, 10)
+    for size in (1, 2, 3, 7):
+        shares = [ProcessGroup(rank, size).share(10) for rank in range(size)]
+        assert [row for share in shares for row in share] == list(range(10))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        for share in shares:
+            assert (data.batch(1, 7, 10, share) == whole[share.start : share.stop]).all()
+
+
+def test_more_processes_than_windows_are_refused(small: Path) -> None:
+    made = config()
+    with pytest.raises(
+        UsageError, match=r"batch_size=4 cannot be shared by 5 processes with train.grad_accum_steps=1; 5 windows"
+    ):
+        Trainer(trainer(small).model, Dataset(small / "dataset"), made.train, CPU, ProcessGroup(0, 5))
+
+
+def test_dropout_falls_alike_however_a_batch_is_cut(small: Path) -> None:
+    """A piece is the same whoever computes it: the processes' pieces, one after the other, are those of accumulation."""
+    losses = []
+    for world, pieces in ((ProcessGroup(0, 1), 4), (ProcessGroup(0, 2), 2), (ProcessGroup(1, 2), 2)):
+        made = config(grad_accum_steps=pieces)
+        built = trainer(small).model
+        for module in built.modules():
+            if isinstance(module, Dropout):
+                module.rate = 0.3
+        each = Trainer(built, Dataset(small / "dataset"), made.train, CPU)
+        each.world, each._pieces = _Lonely(world.rank, world.size), 4
+        losses.append(each._loss_and_gradients())
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-5)
+
+
+class _Lonely(ProcessGroup):
+    """One process among several, with nobody there to sum up with."""
+
+    def total(self, number: float, device: torch.device) -> float:
+        return number
+
+
+def test_timings_tell_the_share_of_the_ceiling(small: Path) -> None:
+    lines = [json.loads(line) for line in (small / "run" / TIMINGS_FILE).read_text().splitlines()]
+    assert all(0 < line["share_of_ceiling"] < 1 for line in lines)
+    assert all(math.isfinite(line["memory"]) for line in lines)
+
+
+def test_operations_are_six_a_weight_and_twelve_a_width_and_token(small: Path) -> None:
+    built = trainer(small).model
+    products = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
+    assert count_operations(built) == 6 * products + 12 * 2 * 32 * 32
+    assert matmul_rate(CPU, (8, 64, 16), repeats=2) > 1e6

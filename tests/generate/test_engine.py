@@ -1,0 +1,561 @@
+"""Making text: the filters beside transformers', the cached loop beside the plain one, many texts beside each alone."""
+
+import itertools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import GenerateConfig, ModelConfig
+from lib.errors import MakegptError
+from lib.generate import kernel
+from lib.generate.engine import generate, generate_naive, in_request_order
+from lib.generate.kernel import load_kernel
+from lib.generate.quantize import WEIGHT_FORMATS, QuantizedLinear, int8_rows, quantize
+from lib.generate.request import Request, StreamDecoder, encode_prompt, make_requests
+from lib.generate.sampling import apply_repetition_penalty, keep_min_p, keep_top_k, keep_top_p, sample_token, temperature_scaled
+from lib.model.language_model import LanguageModel
+from lib.model.layers import Linear
+from lib.model.registry import build_model
+from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.registry import make_tokenizer
+from tests.conftest import Here, Stage
+
+CPU = torch.device("cpu")
+TREE = load_params()
+GREEDY = replace(resolve_config(TREE, "debug", ["generate.temperature=0"]).generate, max_new_tokens=40)
+WARM = replace(GREEDY, temperature=1.0, top_k=None)
+BYTES = make_tokenizer("bytes", [], Path())
+
+#: Beside GPT-2's design, one config for each part that the cache and the kernel must know of.
+DESIGNS = {
+    "gpt2": [],
+    "tied, biases": ["model.tie_weights=true", "model.qkv_bias=true"],
+    "rotary": ["model.positions=rotary"],
+    "sinusoidal": ["model.positions=sinusoidal"],
+    "rms, swiglu": ["model.norm=rms", "model.feed_forward=swiglu"],
+    "grouped, normed": ["model.n_heads=4", "model.n_kv_heads=2", "model.qk_norm=true", "model.positions=rotary"],
+    "window": ["model.window=5"],
+    "odd": ["model.emb_dim=42", "model.n_heads=3"],  # no multiple of what a processor adds at once
+    "single_block": ["model.kind=single_block", "model.n_layers=1"],
+    "multi_head": ["model.kind=multi_head", "model.n_layers=1"],
+    "single_head": ["model.kind=single_head", "model.n_layers=1", "model.n_heads=1"],
+    "bigram": ["model.kind=bigram", "model.n_layers=1", "model.n_heads=1"],
+    "written out": ["model.attention=explicit", "model.layers=explicit"],
+}
+
+
+def config_of(*changes: str) -> ModelConfig:
+    return resolve_config(TREE, "debug", ["model.vocab_size=256", "model.context_length=24", *changes]).model
+
+
+def filled(config: ModelConfig) -> LanguageModel:
+    """A model with weights large enough that its logits are far apart."""
+    made = build_model(config).eval()
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            weight.normal_(1.0 if "norm" in name and name.endswith("scale") else 0.0, 0.3, generator=draw)
+    return made
+
+
+def continued(built: LanguageModel, prompts: list[str], config: GenerateConfig, **settings: Any) -> list[list[int]]:
+    texts = [Request(BYTES, encode_prompt(BYTES, prompt), config) for prompt in prompts]
+    for _ in generate(built, texts, CPU, **settings):
+        pass
+    return [text.tokens for text in texts]
+
+
+def assert_same_tokens(found: list[int], wanted: list[int], built: LanguageModel, prompt: list[int]) -> None:
+    """The same tokens, unless rounding chose between two whose logits are within 1e-4; such a tie is reported."""
+    if found == wanted:
+        return
+    at = next(n for n, (a, b) in enumerate(itertools.zip_longest(found, wanted)) if a != b)
+    window = torch.tensor([[*prompt, *wanted[:at]][-built.context_length :]])
+    best = built.next_token_logits(window)[0].topk(2).values
+    gap = float(best[0] - best[1])
+    assert gap < 1e-4, f"token {at} differs, and the two best logits are {gap:.2g} apart: {found[at]} in place of {wanted[at]}"
+    pytest.skip(f"a tie at token {at}: the two best logits are {gap:.2g} apart")
+
+
+# ── the filters ──
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    return pytest.importorskip("transformers")
+
+
+def random_logits(seed: int, n: int = 257) -> torch.Tensor:
+    return 3 * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("ours", "name", "value"),
+    [
+        *((keep_top_k, "TopKLogitsWarper", k) for k in (1, 7, 256, 257, 1000)),
+        *((keep_top_p, "TopPLogitsWarper", p) for p in (0.01, 0.5, 0.9, 0.999)),
+        *((keep_min_p, "MinPLogitsWarper", p) for p in (0.001, 0.1, 0.5, 1.0)),
+    ],
+)
+def test_a_filter_keeps_what_transformers_keeps(theirs: Any, ours: Any, name: str, value: float, seed: int) -> None:
+    logits = random_logits(seed)
+    wanted = getattr(theirs, name)(value)(torch.zeros(1, 1, dtype=torch.long), logits[None].clone())[0]
+    assert torch.equal(ours(logits, value), wanted)
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.3, 2.0])
+def test_the_penalty_is_that_of_transformers(theirs: Any, penalty: float) -> None:
+    logits, seen = random_logits(1), [3, 250, 3, 17]
+    wanted = theirs.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([seen]), logits[None].clone())[0]
+    assert torch.equal(apply_repetition_penalty(logits, seen, penalty), wanted)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_filters_work_in_the_order_of_transformers(theirs: Any, seed: int) -> None:
+    """Each of them cuts off other tokens when another one comes first."""
+    logits, seen = random_logits(seed), [1, 2, 3, 99]
+    temperature, k, p, m, penalty = 0.7 + seed / 20, 40, 0.9, 0.02, 1.4
+    processors = theirs.LogitsProcessorList(
+        [
+            theirs.RepetitionPenaltyLogitsProcessor(penalty),
+            theirs.TemperatureLogitsWarper(temperature),
+            theirs.TopKLogitsWarper(k),
+            theirs.TopPLogitsWarper(p),
+            theirs.MinPLogitsWarper(m),
+        ]
+    )
+    wanted = torch.softmax(processors(torch.tensor([seen]), logits[None].clone())[0], dim=-1)
+    ours = keep_min_p(
+        keep_top_p(keep_top_k(temperature_scaled(apply_repetition_penalty(logits, seen, penalty), temperature), k), p), m
+    )
+    torch.testing.assert_close(torch.softmax(ours, dim=-1).float(), wanted)
+    drawn = {
+        sample_token(
+            logits,
+            generator=torch.Generator().manual_seed(n),
+            temperature=temperature,
+            top_k=k,
+            top_p=p,
+            min_p=m,
+            repetition_penalty=penalty,
+            seen=seen,
+        )
+        for n in range(300)
+    }
+    assert drawn <= set(wanted.nonzero().flatten().tolist())
+
+
+def test_transformers_itself_builds_its_filters_in_that_order(theirs: Any) -> None:
+    config = theirs.GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
+    built = theirs.GPT2LMHeadModel(config)
+    asked = theirs.GenerationConfig(
+        do_sample=True, temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.2, max_length=8
+    )
+    processors = built._get_logits_processor(asked, input_ids_seq_length=1, encoder_input_ids=torch.zeros(1, 1))
+    assert [type(processor).__name__ for processor in processors] == [
+        "RepetitionPenaltyLogitsProcessor",
+        "TemperatureLogitsWarper",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+        "MinPLogitsWarper",
+    ]
+
+
+def test_a_temperature_of_0_is_greedy_behind_the_penalty() -> None:
+    logits, draw = torch.tensor([3.0, 2.9, -1.0]), torch.Generator()
+    assert sample_token(logits, generator=draw, temperature=0) == 0
+    assert sample_token(logits, generator=draw, temperature=0, repetition_penalty=1.5, seen=[0]) == 1
+
+
+# ── the cache, the kernel, the batch ──
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("with_kernel", [True, False], ids=["kernel", "torch"])
+@pytest.mark.parametrize("length", [1, 23, 24, 60])
+def test_the_cache_gives_the_tokens_of_the_plain_loop(
+    design: str, with_kernel: bool, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 tokens behind prompts of several lengths, in a context of 24: before its edge, over it and beyond."""
+    built = filled(config_of(*DESIGNS[design]))
+    prompt = "to be, or not to be, that is the question: whether 'tis nobler"[:length]
+    wanted = list(generate_naive(built, BYTES.encode(prompt), GREEDY, CPU))
+    assert len(set(wanted)) > 2, "a text that turns in a circle shows little"
+    ready = filled(config_of(*DESIGNS[design]))
+    if not with_kernel:
+        monkeypatch.setattr("lib.generate.quantize.load_kernel", lambda: None)
+    quantize(ready, "float32")
+    (found,) = continued(ready, [prompt], GREEDY)
+    assert_same_tokens(found, wanted, built, BYTES.encode(prompt))
+
+
+@pytest.mark.parametrize("design", [name for name in DESIGNS if name not in ("bigram", "single_head")])
+def test_a_step_of_the_kernel_has_the_logits_of_a_whole_pass(design: str) -> None:
+    built, ready = filled(config_of(*DESIGNS[design])), filled(config_of(*DESIGNS[design]))
+    quantize(ready, "float32")
+    ids = torch.randint(256, (1, 24), generator=torch.Generator().manual_seed(2))
+    cache = ready.cache(24)
+    assert cache is not None
+    with torch.inference_mode():
+        ready.next_token_logits(ids[:, :3], [cache])
+        for n in range(3, 24):
+            found = ready.next_token_logits(ids[:, n : n + 1], [cache])
+            torch.testing.assert_close(found, built.next_token_logits(ids[:, : n + 1]), atol=2e-4, rtol=1e-5)
+
+
+def test_there_is_a_kernel_where_there_is_a_compiler() -> None:
+    """Else the tests above compare PyTorch with itself."""
+    assert load_kernel() is not None
+
+
+@pytest.mark.parametrize("config", [GREEDY, WARM, replace(WARM, top_k=5, top_p=0.9, repetition_penalty=1.2)])
+@pytest.mark.parametrize("design", ["gpt2", "grouped, normed", "bigram"])
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_a_text_is_the_same_whatever_stands_beside_it(config: GenerateConfig, design: str, format: str) -> None:
+    built = filled(config_of(*DESIGNS[design]))
+    quantize(built, format)
+    prompts = ["a", "to be, or not to be, that is the question", "whether", "z", "to be"]
+    alone = [continued(built, [prompt], config)[0] for prompt in prompts]
+    for batch_size in (1, 2, 3, 8):
+        assert continued(built, prompts, config, batch_size=batch_size) == alone
+    assert continued(built, prompts[::-1], config, batch_size=4) == alone[::-1]
+
+
+@pytest.mark.parametrize("format", WEIGHT_FORMATS)
+def test_a_row_of_the_kernel_does_not_depend_on_the_rows_beside_it(format: str) -> None:
+    linear = Linear(70, 131)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        linear.weight.normal_(generator=draw)
+        assert linear.bias is not None
+        linear.bias.normal_(generator=draw)
+    product = QuantizedLinear(linear, WEIGHT_FORMATS[format], load_kernel())
+    x = torch.randn(11, 70, generator=draw)
+    whole = product(x)
+    for rows in (slice(0, 1), slice(3, 6), slice(2, 10)):
+        assert torch.equal(product(x[rows]), whole[rows])
+    by_torch = QuantizedLinear(linear, WEIGHT_FORMATS[format], None)
+    torch.testing.assert_close(whole, by_torch(x), atol=2e-3 if format == "int8" else 1e-4, rtol=1e-4)
+
+
+def test_int8_is_off_by_half_a_step_at_most() -> None:
+    weight = torch.randn(9, 50, generator=torch.Generator().manual_seed(1))
+    weight[4] = 0
+    numbers, scale = int8_rows(weight)
+    assert numbers.dtype == torch.int8
+    assert numbers.abs().amax(dim=1).tolist() == [127] * 4 + [0] + [127] * 4
+    assert ((numbers * scale[:, None] - weight).abs() <= scale[:, None] * 0.5001).all()
+
+
+@pytest.mark.parametrize("width", [2048, 8192, 20000])
+def test_sums_of_whole_numbers_do_not_leave_their_32_bits(width: int) -> None:
+    """All weights and inputs as large as they get, and all of one sign."""
+    linear = Linear(width, 7, bias=False)
+    torch.nn.init.constant_(linear.weight, 2.0)
+    product = QuantizedLinear(linear, torch.int8, load_kernel())
+    torch.testing.assert_close(product(torch.full((1, width), 3.0)), torch.full((1, 7), 6.0 * width), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("format", "off"), [("bfloat16", 0.02), ("int8", 0.04)])
+def test_smaller_weights_are_near(format: str, off: float) -> None:
+    built, ready = filled(config_of()), filled(config_of())
+    quantize(ready, format)
+    ids = torch.randint(256, (4, 24), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        wanted = built(ids)
+        assert 0 < (ready(ids) - wanted).norm() / wanted.norm() < off
+
+
+def test_a_model_written_out_stays_so() -> None:
+    built = filled(config_of(*DESIGNS["written out"]))
+    quantize(built, "float32")
+    assert not any(isinstance(module, QuantizedLinear) for module in built.modules())
+
+
+def test_more_tokens_than_the_context_behind_a_cache_are_refused() -> None:
+    built = filled(config_of())
+    cache = built.cache(24)
+    assert cache is not None
+    with torch.inference_mode():
+        built.next_token_logits(torch.zeros(1, 24, dtype=torch.long), [cache])
+        with pytest.raises(MakegptError, match="25 tokens are more than the model's context of 24"):
+            built.next_token_logits(torch.zeros(1, 1, dtype=torch.long), [cache])
+
+
+# ── samples, stops, pieces ──
+
+
+def test_samples_have_seeds_of_their_own_and_the_first_is_the_one_alone() -> None:
+    built = filled(config_of())
+    texts = list(make_requests(BYTES, [encode_prompt(BYTES, "to be")], WARM, 3))
+    for _ in generate(built, texts, CPU):
+        pass
+    assert [text.config.seed for text in texts] == [1, 2, 3]
+    assert len({tuple(text.tokens) for text in texts}) == 3
+    assert [text.tokens for text in texts] == [
+        list(generate_naive(built, BYTES.encode("to be"), replace(WARM, seed=seed), CPU)) for seed in (1, 2, 3)
+    ]
+
+
+class Scripted(LanguageModel):
+    """A model that says `ids`, whatever it is asked."""
+
+    def __init__(self, ids: list[int], vocab_size: int) -> None:
+        super().__init__(replace(config_of(), vocab_size=vocab_size))
+        self.script = iter(ids)
+
+    def next_token_logits(self, ids: torch.Tensor, caches: Any = ()) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor([next(self.script)]), self.vocab_size).float()
+
+
+def said(made: Tokenizer, ids: list[int], **settings: Any) -> tuple[Request, list[str]]:
+    text = Request(made, encode_prompt(made, settings.pop("prompt", "x")), replace(GREEDY, max_new_tokens=len(ids)), **settings)
+    return text, [piece for _, piece in generate(Scripted(ids, made.vocab_size), [text], CPU)]
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (["stop"], "one, "),
+        (["stop", ", s"], "one"),
+        (["zz"], "one, stop, two st"),
+        (["st!", "sto"], "one, "),
+        (["two st"], "one, stop, "),
+        (["o"], ""),
+    ],
+)
+def test_a_text_ends_before_its_stop(stop: list[str], text: str) -> None:
+    made, pieces = said(BYTES, BYTES.encode("one, stop, two st"), stop=stop)
+    assert "".join(pieces) == made.text == text
+    assert made.finish_reason == ("length" if "zz" in stop else "stop")
+
+
+def test_no_part_of_a_stop_is_ever_shown() -> None:
+    made, pieces = said(BYTES, BYTES.encode("a--b---c"), stop=["---"])
+    assert made.text == "a--b"
+    assert not any("".join(pieces[:n]).endswith("-") and not "a--b".startswith("".join(pieces[:n])) for n in range(len(pieces)))
+    assert made.tokens == BYTES.encode("a--b---"), "the tokens are told as they came"
+
+
+def test_pieces_hold_whole_characters() -> None:
+    text = "naïve — 😀 日本"
+    _, pieces = said(BYTES, BYTES.encode(text))
+    assert "".join(pieces) == text
+    assert all("�" not in piece for piece in pieces)
+    assert pieces[BYTES.encode(text).index("😀".encode()[0]) :][:4] == ["", "", "", "😀"]
+    broken, _ = said(BYTES, BYTES.encode("é")[:1])
+    assert broken.text == "�"
+
+
+def test_the_end_of_the_text_ends_it() -> None:
+    words = make_tokenizer("word", [["a b c"]], Path())
+    assert words.endoftext is not None
+    made, pieces = said(words, [0, 1, words.endoftext, 1], prompt="c")
+    assert made.finish_reason == "end_of_text"
+    assert made.tokens == [0, 1]
+    assert "".join(pieces) == made.text == " a b"
+
+
+def test_words_stream_with_their_spaces() -> None:
+    words = make_tokenizer("word", [["To be, or not: be!"]], Path())
+    made, pieces = said(words, words.encode("be, or not!"), prompt="To")
+    assert pieces == [" be", ",", " or", " not", "!"]
+    assert "".join(pieces) == made.text
+    first = StreamDecoder(words, None)
+    assert [first.take(id) for id in words.encode("not be")] == ["not", " be"]
+
+
+def test_texts_come_out_in_the_order_they_were_asked_for() -> None:
+    built = filled(config_of())
+    texts = [
+        Request(BYTES, encode_prompt(BYTES, prompt), replace(WARM, max_new_tokens=n))
+        for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
+    ]
+    order = [text for text, _ in in_request_order(generate(built, texts, CPU, batch_size=2))]
+    assert [text for text, _ in itertools.groupby(order)] == texts
+    assert [len(list(of)) for _, of in itertools.groupby(order)] == [9, 2, 5, 1]
+
+
+# ── the command ──
+
+
+def lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_prompts_come_as_lines_of_json_and_go_on_as_such(small: Path, stage: Stage, tmp_path: Path) -> None:
+    asked = tmp_path / "prompts.jsonl"
+    asked.write_text('{"prompt": "To be", "id": 7, "seed": "theirs"}\n\n"or not é"\n{"prompt": ""}\n', encoding="utf-8")
+    words = ["--json", "--max-new-tokens", 6, "--seed", 4]
+    found = lines(stage("generate", small / "run", "--prompts", asked, *words, "--num-samples", 2).stdout)
+    assert [one["prompt"] for one in found] == ["To be"] * 2 + ["or not é"] * 2 + [""] * 2
+    assert [one["seed"] for one in found] == [4, 5] * 3
+    assert [one.get("id") for one in found] == [7, 7, None, None, None, None]
+    assert {one["finish_reason"] for one in found} == {"length"}
+    piped = stage("generate", small / "run", "--prompts", "-", *words, "--batch-size", 1, input=asked.read_text("utf-8"))
+    assert lines(piped.stdout) == found[::2]
+    (alone,) = lines(stage("generate", small / "run", "or not é", *words).stdout)
+    assert alone == found[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": \n', "line 2"),
+        (b'{"prompt": "a"}\n\n[1, 2]\n', "line 3: there is no prompt"),
+        (b'{"prompt": 7}\n', "line 1: the prompt is no text"),
+        (b'"a"\n"\xff"\n', "line 2"),
+        (b'{"prompt": "a", "x": NaN}\n', "line 1: NaN is not JSON"),
+        (b'{"prompt": "a", "x": "\\ud800"}\n', "line 1: "),
+        (b'{"prompt": "a", "x": ' + b"[" * 100_000, "line 1: "),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_named(small: Path, here: Here, tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(content)
+    done = here("generate", small / "run", "--prompts", tmp_path / "prompts.jsonl", "--json", code=1)
+    assert complaint in done.err
+    assert not done.out
+
+
+def test_explain_tells_of_each_token(small: Path, here: Here) -> None:
+    words = [small / "run", "To be", "--max-new-tokens", 5, "--temperature", 0, "--explain"]
+    (found,) = lines(here("generate", *words, "--json").out)
+    assert [token["id"] for token in found["explained"]] == found["tokens"]
+    for token, logprob in zip(found["explained"], found["logprobs"], strict=True):
+        assert token["rank"] == 1, "greedy takes the likeliest"
+        assert token["alternatives"][0]["id"] == token["id"]
+        assert token["logprob"] == pytest.approx(logprob, abs=1e-4)
+        shares = [other["probability"] for other in token["alternatives"]]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) <= 1.0001
+    table = here("generate", *words).out.splitlines()
+    assert len(table) >= 1 + 5 + 1
+    assert table[0].startswith("token")
+    assert "\x1b" not in "".join(table)
+
+
+def test_a_prompt_beyond_the_context_is_cropped_with_a_notice_or_refused(small: Path, here: Here) -> None:
+    long = "x" * 40
+    done = here("generate", small / "run", long, "--max-new-tokens", 3)
+    assert "40 tokens; the model sees the last 32" in done.err
+    assert here("generate", small / "run", long, "--max-new-tokens", 3, "--no-cache", "-q").out == done.out
+    assert "shorten it" in here("generate", small / "run", long, "--strict", code=1).err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--top-p 0", "more than 0.0 and at most 1.0"),
+        ("--top-p 1.5", "more than 0.0 and at most 1.0"),
+        ("--top-k -1", "at least 1"),
+        ("--min-p 2", "0.0 to 1.0"),
+        ("--temperature -0.5", "0.0 to"),
+        ("--repetition-penalty 0", "0.01 to 100.0"),
+        ("--num-samples 0", "0 is not in the range"),
+        ("--weights int4", "best or last and float32 or bfloat16 or int8"),
+        ("--weights int8,bfloat16", "best or last and"),
+        ("--interactive", "one of PROMPT"),
+        ("--prompts x.jsonl", "one of PROMPT"),
+    ],
+)
+def test_impossible_options_are_refused(small: Path, here: Here, words: str, complaint: str) -> None:
+    assert complaint in here("generate", small / "run", "a", *words.split(), code=2).err
+
+
+def test_weights_may_be_smaller_and_the_last(small: Path, here: Here) -> None:
+    assert here("generate", small / "run", "a", "--weights", "last,bfloat16", "--max-new-tokens", 3).out
+    whole = json.loads(here("evaluate", small / "run").out)["loss"]
+    assert 0 < abs(json.loads(here("evaluate", small / "run", "--weights", "int8").out)["loss"] - whole) < 0.01
+
+
+def test_a_conversation_answers_line_by_line(small: Path, stage: Stage) -> None:
+    done = stage("generate", small / "run", "--interactive", "--max-new-tokens", 4, "--temperature", 0, input="To be\nor not\n")
+    alone = [
+        stage("generate", small / "run", line, "--max-new-tokens", 4, "--temperature", 0).stdout for line in ("To be", "or not")
+    ]
+    assert done.stdout == "".join(alone)
+
+
+def test_each_token_of_a_text_is_told_of_and_they_sum_to_its_loss(small: Path, stage: Stage, tmp_path: Path) -> None:
+    text = "To be — or not to be?" * 3  # longer than the context of 32
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    whole = json.loads(stage("evaluate", small / "run", "--text", tmp_path / "text.txt").stdout)
+    count = len(text.encode()) - 1
+    assert (whole["tokens"], whole["bytes"]) == (count, count)
+    assert {"uniform", "bigram", "5-gram", "gzip", "xz"} <= set(whole["baselines"]), "counted on what the run was trained on"
+    each = lines(stage("evaluate", small / "run", "-", "--per-token", input=text).stdout)
+    assert [token["position"] for token in each] == list(range(1, count + 1))
+    assert bytes(token["id"] for token in each) == text.encode()[1:]
+    assert -sum(token["logprob"] for token in each) / count == pytest.approx(whole["loss"], abs=1e-5)
+    assert all((token["rank"] == 1) == (token["alternatives"][0]["id"] == token["id"]) for token in each)
+
+
+@pytest.mark.parametrize(("content", "complaint"), [(b"", "is empty"), (b"a", "1 tokens"), (b"a\xff", "byte 1 (0xff)")])
+def test_a_text_too_short_or_broken_is_refused(small: Path, here: Here, tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    assert complaint in here("evaluate", small / "run", "--text", tmp_path / "text.txt", code=1).err
+
+
+def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage, command: Stage) -> None:
+    words = ["generate", small / "run", "To be", "--max-new-tokens", 20, "--temperature", 0]
+    nowhere = {"PATH": "/nonexistent", "CXX": "/nonexistent/c++", "XDG_CACHE_HOME": "/proc/nothing"}
+    alone = command(*words, env=os.environ | nowhere).stdout
+    assert alone == stage(*words).stdout
+    assert command(*words, "--weights", "int8", env=os.environ | nowhere).stdout
+
+
+def test_a_kept_kernel_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_kernel() is not None
+    (whole,) = kernel._folder().glob(f"kernel-{kernel._key()}-*.so")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernel._kept() is None, "there is none yet"
+    kept = kernel._folder() / whole.name
+    kept.parent.mkdir()
+    for damaged in (b"", whole.read_bytes()[:20_000], whole.read_bytes()[:-1] + b"x"):
+        kept.write_bytes(damaged)
+        assert kernel._kept() is None, "loading a part of a library would end the process"
+    kernel._made()
+    assert kernel._kept() is not None
+    assert kept.read_bytes() == whole.read_bytes()
+
+
+def test_a_step_beyond_the_room_of_a_cache_is_refused() -> None:
+    built = filled(config_of())
+    quantize(built, "float32")
+    cache = built.cache(2)
+    assert cache is not None
+    token = torch.tensor([[1]])
+    with torch.inference_mode():
+        built.next_token_logits(token, [cache])
+        built.next_token_logits(token, [cache])
+        with pytest.raises(MakegptError, match="3 tokens are more than this cache has room for, 2"):
+            built.next_token_logits(token, [cache])
+
+
+@pytest.mark.parametrize("format", WEIGHT_FORMATS)
+@pytest.mark.parametrize(
+    "name", ["out_head.weight", "blocks.0.attention.W_qkv.weight", "blocks.1.feed_forward.contract.weight"]
+)
+def test_weights_that_are_no_numbers_are_found_out(format: str, name: str) -> None:
+    built = filled(config_of())
+    with torch.no_grad():
+        built.get_parameter(name)[3, 1] = torch.inf if format != "int8" else torch.nan
+    quantize(built, format)
+    for config in (GREEDY, WARM):
+        with pytest.raises(MakegptError, match="not finite"):
+            continued(built, ["to be"], config)
+
+
+def test_long_texts_are_read_by_torch_and_all_agree() -> None:
+    built, ready = (filled(config_of("model.context_length=200")) for _ in range(2))
+    quantize(ready, "float32")
+    ids = torch.randint(256, (1, 150), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(ready.next_token_logits(ids), built.next_token_logits(ids), atol=1e-4, rtol=1e-5)

@@ -1,0 +1,196 @@
+"""What came after GPT-2, as options of the same GPT: each against its formula, its twin and its limit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lib.errors import UsageError
+from lib.model.attention import MultiHeadAttention
+from lib.model.feed_forward import FeedForward, SwiGLU, silu
+from lib.model.heads import Heads
+from lib.model.language_model import LanguageModel
+from lib.model.loss import cross_entropy
+from lib.model.norm import rms_norm
+from lib.model.positions import Rotary, Sinusoidal
+from lib.model.registry import count_parameters
+from tests.model.test_formulas import built, config_of, ids
+from tests.model.test_ladder import fill, numbers
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"positions": "sinusoidal"},
+    {"positions": "rotary"},
+    {"norm": "rms"},
+    {"feed_forward": "swiglu"},
+    {"n_kv_heads": 1},
+    {"n_kv_heads": 2},
+    {"qk_norm": True},
+    {"window": 1},
+    {"window": 5},
+    {"window": 32},
+    {"window": 100},
+    {"tie_weights": True},
+    {"qkv_bias": True},
+    {"qkv_bias": True, "n_kv_heads": 2, "window": 7},
+    {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "n_kv_heads": 2, "qk_norm": True},
+    {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "n_kv_heads": 2, "qk_norm": True, "window": 5},
+]
+NAMES = [" ".join(f"{key}={value}" for key, value in option.items()) or "plain" for option in OPTIONS]
+
+
+def made(option: dict[str, Any], form: str = "fused") -> LanguageModel:
+    return built(n_heads=4, attention=form, layers=form, **option)
+
+
+@pytest.mark.parametrize("length", [32, 9])
+@pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
+def test_the_fused_forms_equal_the_explicit_ones(option: dict[str, Any], length: int) -> None:
+    results = []
+    for form in ("explicit", "fused"):
+        one = made(option, form)
+        seen = ids(2, length + 1)
+        logits = one(seen[:, :-1])
+        (cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()) / (2 * length)).backward()  # type: ignore[no-untyped-call]
+        results.append((logits.detach(), {name: weight.grad for name, weight in one.named_parameters()}))
+    (logits, gradients), (fused_logits, fused_gradients) = results
+    torch.testing.assert_close(logits, fused_logits, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, fused_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("form", ["explicit", "fused"])
+@pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
+def test_no_position_sees_a_later_one(option: dict[str, Any], form: str) -> None:
+    one = made(option, form)
+    before = one(ids(1))
+    for t in (1, 15, 31):
+        changed = ids(1).clone()
+        changed[0, t] = (changed[0, t] + 1) % 256
+        after = one(changed)
+        assert torch.equal(before[:, :t], after[:, :t])
+        assert not torch.equal(before[:, t], after[:, t])
+
+
+def test_rms_norm_is_pytorchs() -> None:
+    x, scale = numbers(4, 7, 32) * 3 + 1, numbers(32, seed=4)
+    torch.testing.assert_close(rms_norm(x, scale, 1e-5), F.rms_norm(x, (32,), scale, 1e-5), rtol=1e-5, atol=1e-5)
+
+
+def test_silu_is_pytorchs() -> None:
+    x = torch.linspace(-200, 200, 801, requires_grad=True)
+    torch.testing.assert_close(silu(x), F.silu(x), rtol=1e-5, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(function(x).sum(), x)[0] for function in (silu, F.silu))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_swiglu_has_nearly_the_parameters_of_the_gelu_one() -> None:
+    for width in (128, 384, 768):
+        ratio = count_parameters(SwiGLU(width)) / count_parameters(FeedForward(width))
+        assert 0.98 < ratio < 1.02
+
+
+def test_sinusoidal_positions_are_the_papers() -> None:
+    table = Sinusoidal(50, 6).table
+    for t, i in [(0, 0), (7, 1), (49, 2)]:
+        angle = torch.tensor(t / 10_000 ** (2 * i / 6))
+        torch.testing.assert_close(table[t, 2 * i : 2 * i + 2], torch.stack([angle.sin(), angle.cos()]))
+
+
+def test_sinusoidal_positions_hold_no_parameters_and_place_the_token() -> None:
+    one = made({"positions": "sinusoidal"})
+    assert "pos_emb.weight" not in dict(one.named_parameters())
+    same = torch.full((1, 4), 7)
+    assert not torch.allclose(one(same)[0, 0], one(same)[0, 3])
+
+
+def test_rotary_scores_depend_on_the_offset_only() -> None:
+    rotary = Rotary(64, 8)
+    q, k = numbers(8), numbers(8, seed=9)
+    turned_q, turned_k = (rotary(vector.expand(1, 1, 64, 8))[0, 0] for vector in (q, k))
+    scores = turned_q @ turned_k.T  # every position with every other
+    for offset in (0, 1, 5, 40):
+        along = scores.diagonal(-offset)
+        torch.testing.assert_close(along, along[:1].expand_as(along), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(scores[5, 0], scores[6, 0], atol=1e-3)
+
+
+def test_rotary_keeps_lengths_and_leaves_position_0_alone() -> None:
+    x = numbers(2, 3, 16, 8)
+    turned = Rotary(16, 8)(x)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(turned[:, :, 0], x[:, :, 0])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_as_many_groups_as_heads_is_multi_head_attention(fused: bool) -> None:
+    apart, grouped = Heads(12, 3, 9, 4), MultiHeadAttention(12, 4, 9, n_kv_heads=4, fused=fused)
+    fill(apart)
+    with torch.no_grad():
+        parts = [getattr(head, name).weight for name in ("W_query", "W_key", "W_value") for head in apart.heads]
+        grouped.W_qkv.weight.copy_(torch.cat(parts))
+        grouped.out_proj.weight.copy_(torch.eye(12))
+    x = numbers(2, 9, 12)
+    torch.testing.assert_close(grouped(x), apart(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_group_is_its_keys_and_values_copied_to_each_of_its_heads(groups: int, fused: bool) -> None:
+    grouped, plain = MultiHeadAttention(12, 4, 9, n_kv_heads=groups, fused=fused), MultiHeadAttention(12, 4, 9)
+    fill(grouped)
+    with torch.no_grad():
+        q, k, v = grouped.W_qkv.weight.split([12, 3 * groups, 3 * groups])
+        k, v = (part.view(groups, 3, 12).repeat_interleave(4 // groups, dim=0).view(12, 12) for part in (k, v))
+        plain.W_qkv.weight.copy_(torch.cat([q, k, v]))
+        plain.out_proj.load_state_dict(grouped.out_proj.state_dict())
+    x = numbers(2, 9, 12)
+    torch.testing.assert_close(grouped(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["explicit", "fused"])
+@pytest.mark.parametrize("window", [32, 100])
+def test_a_window_as_long_as_the_context_is_full_attention(window: int, form: str) -> None:
+    torch.testing.assert_close(made({"window": window}, form)(ids()), made({}, form)(ids()), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_outside_of_every_layers_window_does_not_matter() -> None:
+    one = made({"window": 4, "n_layers": 2})  # two layers look back 2 · (4 - 1) tokens
+    last = one(ids(1))[0, -1]
+    for back, matters in [(7, False), (6, True), (0, True)]:
+        changed = ids(1).clone()
+        changed[0, 31 - back] = (changed[0, 31 - back] + 1) % 256
+        assert torch.equal(last, one(changed)[0, -1]) != matters
+
+
+def test_query_key_norm_keeps_scores_within_the_root_of_the_head_size() -> None:
+    attention = MultiHeadAttention(16, 2, 6, qk_norm=True)
+    fill(attention.W_qkv)
+    with torch.no_grad():
+        attention.W_qkv.weight.mul_(1000)
+    q, k, _ = attention.queries_keys_values(numbers(1, 6, 16))
+    scores = q @ k.transpose(-2, -1) / 8**0.5
+    assert scores.abs().max() <= 8**0.5 + 1e-4
+
+
+def test_gpt_modern_uses_the_good_ones_together() -> None:
+    config = config_of("gpt_modern")
+    chosen = (config.positions, config.norm, config.feed_forward, config.qk_norm)
+    assert chosen == ("rotary", "rms", "swiglu", True)
+    assert config.n_kv_heads is not None
+    assert config.n_kv_heads < config.n_heads
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"n_heads": 4, "n_kv_heads": 3}, "model.n_heads=4 cannot share model.n_kv_heads=3 equally; it could 1 or 2 or 4"),
+        ({"n_heads": 32, "positions": "rotary"}, "makes heads of 1, an odd count"),
+        ({"emb_dim": 33, "n_heads": 3, "positions": "sinusoidal"}, "model.emb_dim=33 is odd"),
+    ],
+)
+def test_impossible_options_are_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config_of("debug", **change)
+    assert said in str(caught.value)

@@ -1,0 +1,344 @@
+"""The report: one page that tells all about a run, whatever the run is called and whatever it wrote."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.artifact.io import read_json, sha256_of, write_json, write_text
+from lib.artifact.manifest import MANIFEST
+from lib.errors import MakegptError
+from lib.report import page
+from lib.report.html import Html, escape_html, html_element, html_table, visible_text
+from lib.report.page import report_page
+from lib.report.run_data import MAX_SHOWN, thin_lines
+from lib.report.sections import who_is_ahead
+from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
+from lib.run.samples import SAMPLES_FILE, read_samples
+from tests.conftest import Here
+
+NASTY = "</script><script>alert(1)</script> & \"quoted\" 'x' \x00\x07\x1b[31m\r\u202eback\u2066\u200b \ud800 \ufffe $x$ <!-- "
+
+
+def scores(loss: float, **more: Any) -> dict[str, Any]:
+    return {"loss": loss, "perplexity": 2.718281828**loss, "bits_per_byte": loss / 0.6931 / 3.2, **more}
+
+
+def lead(loss: float, significant: bool) -> dict[str, Any]:
+    return {"loss": loss, "standard_error": 0.02, "blocks": 41, "significant": significant}
+
+
+def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
+    """One of the run in `folder`, with everything in it."""
+    errors = {"loss": 0.02, "perplexity": 1.5, "bits_per_byte": 0.009, "top_1": 0.004, "top_5": 0.005}
+    copied = {"tokens": 2000, "longest_run": 7, "share_new": {"4": 0.93, "8": 0.998, "16": 1.0}, "passage": "to be, or\nnot"}
+    return {
+        "split": "val", "tokens": 5360, "bytes": 17471, "text_sha256": "0" * 64, "blocks": 41, **scores(loss),
+        "top_1": 0.213, "top_5": 0.405,
+        "standard_error": errors,
+        "model_sha256": sha256_of(folder / MODEL_FILE), "weights": {"saved": "best", "format": "float32"},
+        "loss_by_position": [
+            {"from": 1, "to": 1, "loss": 6.1}, {"from": 2, "to": 2, "loss": 5.0},
+            {"from": 3, "to": 4, "loss": 4.0}, {"from": 5, "to": 8, "loss": 3.2},
+        ],
+        "sliding": {"stride": 128, **scores(loss - 0.1), "standard_error": errors},
+        "baselines": {
+            "uniform": scores(5.545),
+            "bigram": scores(loss - 0.5, ahead_of_model=lead(0.5, True)),
+            "trigram": scores(loss + 0.01, ahead_of_model=lead(-0.01, False)),
+            "gzip": scores(loss + 1.0),
+        },
+        "verdict": "Counting still wins here",
+        "memorisation": {
+            "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
+        },
+        "dataset": "1" * 64,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def told_all(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything a report can tell."""
+    folder = tmp_path_factory.mktemp("told")
+    shutil.copytree(small, folder / "small")
+    made = folder / "small" / "run"
+    write_json(made / EVALUATION_FILE, evaluation(made))
+    (made / SAMPLE_FILE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
+    return made
+
+
+@pytest.fixture(scope="session")
+def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, with a name and texts that would break a page."""
+    shutil.copytree(small, folder := tmp_path_factory.mktemp("hostile") / "small")
+    made = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
+    (folder / "run").rename(made)
+    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (made / SAMPLES_FILE).read_text().splitlines()]
+    (made / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (made / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
+    told = evaluation(made)
+    told["verdict"] = NASTY
+    told["baselines"][NASTY] = scores(9.0)
+    told["memorisation"]["samples"]["passage"] = NASTY
+    write_text(made / EVALUATION_FILE, json.dumps(told))
+    manifest = json.loads((made / MANIFEST).read_text())
+    manifest["command"] = NASTY
+    manifest["facts"][NASTY] = NASTY
+    write_text(made / MANIFEST, json.dumps(manifest))
+    return made
+
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """A page as its tags have it; every tag must be closed, in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        assert len(attrs) == len(dict(attrs)), attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def named(self, *names: str) -> list[tuple[str, dict[str, str | None]]]:
+        return [(tag, attributes) for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def pages(told_all: Path, hostile: Path) -> dict[str, str]:
+    return {"one": report_page([told_all]), "hostile": report_page([hostile]), "several": report_page([told_all, hostile])}
+
+
+@pytest.mark.parametrize("name", ["one", "hostile", "several"])
+def test_a_page_is_whole_and_needs_nothing_but_itself(pages: dict[str, str], name: str) -> None:
+    outline = Outline(pages[name])
+    assert pages[name].startswith('<!DOCTYPE html>\n<html lang="en">\n')
+    assert outline.named("script", "img", "iframe", "object", "form") == []
+    for tag, attributes in outline.tags:
+        assert not [key for key in attributes if key.startswith("on")], tag
+        for key in ("src", "href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:,")), attributes
+    assert not re.search(r"url\((?!#)|@import", pages[name])
+    assert "default-src 'none'" in dict(outline.named("meta")[2][1])["content"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["one", "hostile", "several"])
+def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: dict[str, str], name: str) -> None:
+    outline = Outline(pages[name])
+    levels = [int(tag[1]) for tag, _ in outline.named("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
+    wanted |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
+    wanted |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
+    assert wanted <= set(ids)
+    assert all(attributes["scope"] in ("col", "row") for _, attributes in outline.named("th"))
+    assert all(attributes["aria-label"] for _, attributes in outline.named("svg"))
+    assert len(outline.named("caption")) == len(outline.named("table"))
+
+
+def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
+    told = " ".join(Outline(pages["one"]).text.split())
+    for words in (
+        "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time",
+        "five most probable 40.5 ± 0.5 %",
+        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, not significant", "behind by 1.000", "slides by 128",
+        "counted bigram", "6.100 nats a token at 1, 3.200 at 5 to 8",
+        "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
+    ):  # fmt: skip
+        assert words in told, words
+    text = read_json(told_all.parent / "tokens" / MANIFEST)["inputs"]
+    assert next(iter(text.values()))["sha256"] in told
+    for line in read_samples(told_all):
+        assert f"Step {line['step']}, {line['tokens']:,} tokens" in told
+
+
+def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
+    for name in ("hostile", "several"):
+        assert "<script" not in pages[name]
+        assert "<img" not in pages[name]
+        assert "&lt;/script&gt;&lt;script&gt;alert(1)" in pages[name]
+        for character in "\x00\x07\x1b\r\u202e\u2066\u200b\ufffe":
+            assert character not in pages[name]
+        pages[name].encode("utf-8")
+    assert "⟨U+202E⟩back⟨U+2066⟩" in pages["hostile"]
+    assert "⟨U+D800⟩" in pages["hostile"]
+
+
+@pytest.mark.parametrize("name", ["one", "several"])
+def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], told_all: Path, hostile: Path, name: str) -> None:
+    assert report_page([told_all] if name == "one" else [told_all, hostile]) == pages[name]
+
+
+def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "my run")
+    for name in (SAMPLES_FILE, METRICS_FILE):
+        (tmp_path / "my run" / name).unlink()
+    told = Outline(report_page([tmp_path / "my run"])).text
+    assert told.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
+    assert "--resume never" in told
+    assert f"generate '{tmp_path}/my run' -o" in told
+    assert "an artifact that is no longer there" in told
+
+
+@pytest.mark.parametrize(("interval", "more"), [(0, " --set train.sample_interval=30"), (None, ""), (30, "")])
+def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Path, interval: int | None, more: str) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    (tmp_path / "run" / SAMPLES_FILE).unlink()
+    manifest = finished_manifest(small / "run")
+    manifest["command"] = "train 'my data' -o 'my run' --config debug"
+    manifest["parameters"]["train"]["sample_interval"] = interval
+    write_json(tmp_path / "run" / MANIFEST, manifest)
+    told = Outline(report_page([tmp_path / "run"])).text
+    assert f"one that keeps them is train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+
+
+def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    manifest = finished_manifest(small / "run")
+    manifest["facts"]["tokenizer"] = "0" * 64
+    write_json(tmp_path / "run" / MANIFEST, manifest)
+    assert "compare the shapes of the curves, not their heights" in report_page([small / "run", tmp_path / "run"])
+    assert "not their heights" not in report_page([small / "run", small / "run"])
+
+
+def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "imported").mkdir()
+    for name in (MODEL_FILE, CONFIG_FILE, "tokenizer.json"):
+        shutil.copy(small / "run" / name, tmp_path / "imported")
+    manifest = finished_manifest(small / "run")
+    manifest |= {
+        "stage": IMPORT_STAGE,
+        "inputs": {},
+        "facts": {key: manifest["facts"][key] for key in ("parameters", "tokenizer")},
+    }
+    write_json(tmp_path / "imported" / MANIFEST, manifest)
+    told = Outline(report_page([tmp_path / "imported"])).text
+    assert "imported, not trained here" in told
+    assert "there is no training to show" in told
+    assert f"evaluate {tmp_path}/imported DATASET -o" in told
+
+
+def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, told_all: Path) -> None:
+    told = " ".join(Outline(report_page([small / "run", told_all])).text.split())
+    assert "Not evaluated yet: run." in told
+    assert "val split, 5,360 tokens; the best first" in told
+    assert "Validation loss by step, the best of each run marked." in told
+
+
+def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_again(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    older = {key: value for key, value in evaluation(tmp_path / "run").items() if key != "text_sha256"}
+    write_json(tmp_path / "run" / EVALUATION_FILE, older)
+    with pytest.raises(MakegptError, match="does not say which text it is about; make it again with `evaluate"):
+        report_page([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        ({"loss": "low"}, "loss"),
+        ({"loss_by_position": [3]}, r"loss_by_position\.0"),
+        ({"memorisation": {"samples": {"tokens": 3}}}, r"memorisation\.samples\.longest_run"),
+        ({"sliding": {"stride": "x"}}, r"sliding\.loss"),
+        ({"standard_error": 3}, "standard_error"),
+        ({"baselines": {"xz": scores(2.0, ahead_of_model={"standard_error": None})}}, r"baselines\.xz\.ahead_of_model\.loss"),
+    ],
+)
+def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
+    shutil.copytree(told_all, tmp_path / "run")
+    write_json(tmp_path / "run" / EVALUATION_FILE, evaluation(tmp_path / "run") | damage)
+    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
+        report_page([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        (MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged at parameters\.train\.max_steps"),
+        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": "low"}, r"metrics\.jsonl is damaged"),
+        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": None}, r"metrics\.jsonl is damaged"),
+        (METRICS_FILE, [], r"metrics\.jsonl is damaged"),
+    ],
+)
+def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, content: Any, complaint: str) -> None:
+    shutil.copytree(small / "run", tmp_path / "run")
+    before = read_json(tmp_path / "run" / file) if file == MANIFEST else {}
+    write_text(tmp_path / "run" / file, json.dumps(before | content if before else content) + "\n")
+    with pytest.raises(MakegptError, match=complaint):
+        report_page([tmp_path / "run"])
+
+
+def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
+    told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+) -> None:
+    def broken(_: Any) -> Html:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
+    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
+
+
+def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
+    lines = [{"step": step} for step in range(1000)]
+    shown = [line["step"] for line in thin_lines(lines)]
+    assert (len(shown), shown[0], shown[-1]) == (MAX_SHOWN, 0, 999)
+    assert len(set(shown)) == MAX_SHOWN
+    assert thin_lines(lines[:3]) == lines[:3]
+
+
+def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:
+    told = here("report", told_all, "-o", "-")
+    assert here("report", told_all, "-o", tmp_path / "page.html").out == ""
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == told.out == report_page([told_all])
+    assert "holds tokens, not a run" in here("report", told_all.parent / "tokens", "-o", "-", code=1).err
+    assert "does not exist" in here("report", tmp_path / "nothing", "-o", "-", code=1).err
+    here("report", "-o", "-", code=2)
+
+
+def test_text_is_escaped_and_markup_is_not() -> None:
+    assert escape_html("<b>") == "&lt;b&gt;"
+    assert escape_html(Html("<b>")) == "<b>"
+    assert html_element("a", "<", href='"&', aria_label="x", id=None) == '<a href="&quot;&amp;" aria-label="x">&lt;</a>'
+    assert html_element("pre", "\nx") == "<pre>\n\nx</pre>\n"
+    assert '<th scope="row">x</th><td>1</td>' in html_table("c", ("", "n"), [("x", "1")])
+
+
+@pytest.mark.parametrize("text", ["plain\n\ttext", "naïve — “café” 中文 עברית العربية", "👩\u200d💻", "ne\u0301e"])
+def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
+    assert visible_text(text) == text
+
+
+def test_who_is_ahead_is_said_in_words() -> None:
+    assert who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
+    short = {"loss": 0.2, "standard_error": None, "significant": None}
+    assert who_is_ahead(short) == "ahead by 0.200, too short to tell"
+    assert who_is_ahead({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "behind by 0.200 ± 0.050"
+    level = {"loss": 0.05, "standard_error": 0.05, "significant": False}
+    assert who_is_ahead(level) == "ahead by 0.050 ± 0.050, not significant"

@@ -1,0 +1,228 @@
+"""What a command stands on besides its inputs: terminals, encodings, homes, caches, and what the system says no to."""
+
+import io
+import logging
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import save_file
+
+from lib.artifact.tensors import load_tensors, open_safetensors
+from lib.data.shards import open_shard
+from lib.errors import MakegptError
+from lib.generate.kernel import _found, load_kernel, why_no_kernel
+from stages.shared import terminal
+from stages.shared.streams import silence_other_packages, write_any_character
+from tests.conftest import PROJECT, TINY, Here, Stage
+
+
+def test_a_run_in_a_folder_whose_name_is_no_unicode_works_in_every_stage(small: Path, tmp_path: Path, here: Here) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    here("train", small / "dataset", "-o", folder, "--config", "debug", *TINY, "--stop-after", "0")
+    here("train", small / "dataset", "-o", folder, "--config", "debug", *TINY)
+    here("generate", folder, "To", "--max-new-tokens", 2, "-o", tmp_path / "text")
+    here("generate", folder, "To", "--max-new-tokens", 2, "--weights", "last", "-o", tmp_path / "text")
+    here("evaluate", folder, "-o", folder / "evaluation.json")
+    here("inspect", folder / "model.safetensors")
+    here("compare", folder)
+    here("report", folder, "-o", folder / "report.html")
+    here("plot", "loss", folder, "-o", folder / "loss.png")
+    here("train", small / "dataset", "-o", tmp_path / "on", "--init-from", folder, "--config", "debug", *TINY)
+    assert (folder / "model.safetensors").read_bytes() == (small / "run" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("read", [load_tensors, open_shard])
+def test_what_the_system_refuses_is_not_called_damage(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "file.npy"
+    path.symlink_to("/proc/version")  # it can be read, and not mapped
+    if read is open_shard:
+        path.unlink()
+        path.mkdir()
+    with pytest.raises((OSError, MakegptError)) as refused:
+        read(path)
+    assert "damaged" not in str(refused.value)
+    assert "not a token shard" not in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_bytes_that_are_no_safetensors_are_still_called_damage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    with pytest.raises(MakegptError, match="is damaged: it cannot be read as safetensors"):
+        load_tensors(tmp_path / "file")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_a_file_that_may_not_be_read_is_told_as_that(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "m.safetensors")
+    (tmp_path / "m.safetensors").chmod(0)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setuid(65534)
+            with open_safetensors(tmp_path / "m.safetensors"):
+                pass
+        except PermissionError:
+            code = 0
+        except BaseException:
+            code = 2
+        os._exit(code)
+    tmp_path.chmod(0o755)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# Homes and caches.
+
+
+@pytest.fixture
+def forgotten() -> Any:
+    """The kernel is looked for again, and again afterwards."""
+    _found.cache_clear()
+    yield
+    _found.cache_clear()
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+
+
+@pytest.mark.skipif(load_kernel() is None, reason="there is no C++ compiler")
+def test_without_a_home_the_kernel_is_compiled_all_the_same(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_home(monkeypatch)
+    assert load_kernel() is not None
+    assert why_no_kernel() is None
+
+
+@pytest.mark.parametrize(("compiler", "says"), [("nowhere-c++", "(nowhere-c++ is not there)"), ("false", "(false could not)"),
+                                                ("'", "is no command")])  # fmt: skip
+def test_why_there_is_no_kernel_is_said(
+    compiler: str, says: str, forgotten: None, small: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    told = here("generate", small / "run", "To", "--weights", "int8", "--max-new-tokens", 1, "-o", small / "made.txt").err
+    assert says in told
+    assert len(told.splitlines()) == 1
+
+
+def test_no_place_for_temporary_files_is_not_called_a_missing_compiler(
+    forgotten: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(**_: Any) -> Any:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    no_home(monkeypatch)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", none)
+    assert "No usable temporary directory" in str(why_no_kernel())
+
+
+def test_a_figure_without_a_home_says_nothing(tmp_path: Path, command: Stage) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "OMP_NUM_THREADS": "1"}
+    words = ["schedule", "--config", "debug", "-o", tmp_path / "x.png", "--width", 1.5, "--height", 1]
+    assert command("plot", *words, env=env).stderr == ""
+
+
+# Warnings and sizes of figures.
+
+
+def test_warnings_and_log_lines_of_other_packages_never_reach_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.lastResort
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            silence_other_packages()
+            warnings.warn("Glyph 128512 missing from font", stacklevel=1)
+            logging.getLogger("matplotlib").warning("Matplotlib created a temporary cache directory")
+    finally:
+        logging.lastResort = before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["model", "schedule", "mask"])
+@pytest.mark.parametrize(
+    ("width", "height", "dpi"), [(1, 1, 10), (1.5, 1.5, 100), (100, 100, 1000), (100, 1, 1000), (1, 100, 10)]
+)
+def test_every_size_that_the_help_gives_is_drawn_or_refused_in_a_line(
+    kind: str, width: float, height: float, dpi: int, tmp_path: Path, here: Here
+) -> None:
+    if kind != "model" and (width, dpi) != (1, 10) and (height, dpi) != (100, 1000):
+        pytest.skip("one kind is enough for what does not depend on its letters")
+    words = ["plot", kind, "--config", "debug", "-o", tmp_path / "x.png", "--width", width, "--height", height, "--dpi", dpi]
+    small, large = (dpi == 10 and kind == "model"), max(width, height) * dpi > 1 << 16
+    try:
+        told = here(*words)
+    except AssertionError:
+        told = here(*words, code=2)
+        assert small or large
+        assert ("is too large" if large else "is too small for its letters") in told.err
+    assert "defect" not in told.err
+    assert len(told.err.splitlines()) <= 1
+
+
+# Terminals and encodings.
+
+
+@pytest.mark.parametrize(("term", "obeys"), [("xterm", True), ("dumb", False), ("", False), (None, False), ("unknown", False)])
+def test_a_terminal_that_cannot_write_over_a_line_is_as_no_terminal(
+    term: str | None, obeys: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TERM", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if term is not None:
+        monkeypatch.setenv("TERM", term)
+    here_end, there_end = pty.openpty()
+    with open(there_end, "w", encoding="utf-8") as file:
+        assert terminal.obeys_escapes(file) is obeys
+        assert terminal.coloured(file) is obeys
+        assert terminal.columns(file) == 80, "a terminal that says 0"
+    os.close(here_end)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (PROJECT / "stages").glob("*.py") if not path.stem.startswith("_"))
+)
+def test_every_help_can_be_shown_in_any_encoding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    for encoding in ("utf-8", "latin-1", "ascii"):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as left:
+            __import__(f"stages.{name}", fromlist=["main"]).main(["--help"])
+        assert left.value.code == 0
+        out.flush()
+        shown.append(out.buffer.getvalue())  # type: ignore[attr-defined]
+    assert shown[0] == shown[1] == shown[2]
+
+
+def test_what_a_terminal_cannot_show_is_an_escape_and_a_pipe_gets_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    for kind, expected in ((Terminal, b"\\u20ac\xe9\\udcff"), (io.TextIOWrapper, "€é\\udcff".encode())):
+        out = kind(io.BytesIO(), encoding="latin-1")
+        monkeypatch.setattr(sys, "stdout", out)
+        write_any_character()
+        out.write("€é\udcff")
+        out.flush()
+        assert out.buffer.getvalue() == expected  # type: ignore[attr-defined]
+
+
+def test_text_on_stdout_is_utf_8_whatever_the_environment_says(small: Path) -> None:
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    words = [sys.executable, "-m", "stages.plot", "tokens", str(small / "run"), "--prompt", "“€” 😀"]
+    done = subprocess.run(words, cwd=PROJECT, env=env, capture_output=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done.stdout.decode("utf-8")

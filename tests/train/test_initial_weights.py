@@ -1,0 +1,195 @@
+"""Training from weights that are there: a fine-tune begins where its source ended, and is as exact as any training."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lib.artifact.io import sha256_of
+from lib.artifact.tensors import load_tensors, read_tensor_metadata
+from lib.config.schema import Config
+from lib.data.dataset import Dataset, build_dataset
+from lib.errors import MakegptError, UsageError
+from lib.evaluate.evaluation import evaluate_run
+from lib.evaluate.span import dataset_span
+from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
+from lib.train.loop import train_run
+from lib.train.trainer import StepMetrics
+from tests.conftest import BIN, PROJECT, TINY, Here
+from tests.train.test_loop import CPU, config, outcome
+
+
+def train(
+    folder: Path,
+    data: Path,
+    made: Config,
+    init_from: Path | None,
+    *,
+    resume: bool = True,
+    stop_after: int | None = None,
+    **model: Any,
+) -> list[Any]:
+    steps = 0
+
+    def asked() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == stop_after
+
+    chosen = dataclasses.replace(made.model, **model)
+    settings: dict[str, Any] = {"resume": resume, "started": "now", "stop_asked": asked, "init_from": init_from}
+    return list(train_run(folder, Dataset(data), chosen, made.train, CPU, **settings))
+
+
+def begun_with(events: list[Any]) -> float:
+    """The validation loss before the first step."""
+    return next(event.val_loss for event in events if isinstance(event, StepMetrics) and event.step == 0)
+
+
+@pytest.fixture(scope="module")
+def tuned(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that began with the weights of small/run."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    train(folder, small / "dataset", config(seed=2), small / "run")
+    return folder
+
+
+def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Path) -> None:
+    events = train(tmp_path / "run", small / "dataset", config(seed=2), small / "run", stop_after=1)
+    source = load_run(small / "run", CPU)
+    stretch = dataset_span(small / "run", source, Dataset(small / "dataset"), "val")
+    evaluated = evaluate_run(small / "run", source, stretch, config().evaluate, config().generate, CPU)
+    assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-5)
+    random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
+    assert begun_with(random) > evaluated["loss"] + 0.1
+
+
+def test_the_run_tells_what_it_began_with(tuned: Path, small: Path, here: Here) -> None:
+    sha256 = sha256_of(small / "run" / MODEL_FILE)
+    assert finished_manifest(tuned)["facts"]["init_from"] == sha256
+    assert read_tensor_metadata(tuned / MODEL_FILE)["init_from"] == sha256
+    told = json.loads(here("inspect", tuned, "--json").out)
+    assert [each["is"] for each in told["from"]] == ["dataset", "run"]
+    assert dataset_folder(tuned).resolve() == (small / "dataset").resolve()
+    verified = here("inspect", tuned, "--verify").err
+    assert f"{small / 'run'}: every file is as it was written" in verified
+
+
+@pytest.mark.parametrize("stop_after", [1, 7])
+def test_a_stopped_fine_tune_goes_on_to_the_same_bytes_without_the_sources_weights(
+    small: Path, tuned: Path, tmp_path: Path, stop_after: int
+) -> None:
+    source = Path(shutil.copytree(small / "run", tmp_path / "source"))
+    train(tmp_path / "run", small / "dataset", config(seed=2), source, stop_after=stop_after)
+    os.truncate(source / MODEL_FILE, 0)
+    train(tmp_path / "run", small / "dataset", config(seed=2), source)
+    assert outcome(tmp_path / "run") == outcome(tuned)
+
+
+def test_a_source_whose_weights_are_damaged_is_refused_where_they_are_needed(small: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(small / "run", tmp_path / "source"))
+    os.truncate(source / MODEL_FILE, 100)
+    with pytest.raises(MakegptError, match=r"source/model.safetensors is damaged"):
+        train(tmp_path / "run", small / "dataset", config(), source)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_other_weights_to_begin_with_begin_anew_and_it_is_said(small: Path, tuned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, small / "dataset", config(seed=2), small / "run", stop_after=5)
+    for other in (None, tuned):
+        notice, *rest = train(folder, small / "dataset", config(seed=2), other, stop_after=1)
+        assert "(the weights it began with are others); beginning anew" in notice.text
+        assert any(isinstance(event, StepMetrics) and event.step == 0 for event in rest)
+    (notice,) = train(tuned, small / "dataset", config(seed=2), small / "run")
+    assert "is finished already" in notice.text
+
+
+def test_what_its_weights_do_not_depend_on_may_differ(small: Path, tmp_path: Path) -> None:
+    changes = {"drop_rate": 0.1, "attention": "explicit", "layers": "explicit"}
+    events = train(tmp_path / "run", small / "dataset", config(), small / "run", stop_after=1, **changes)
+    plain = train(tmp_path / "plain", small / "dataset", config(), small / "run", stop_after=1)
+    assert begun_with(events) == pytest.approx(begun_with(plain), rel=1e-5)
+
+
+def windows(small: Path, tmp_path: Path, context_length: int) -> Path:
+    settings: dict[str, Any] = {"stride": None, "val_fraction": 0.1, "started": "now"}
+    build_dataset(small / "tokens", tmp_path / "windows", context_length=context_length, **settings)
+    return tmp_path / "windows"
+
+
+def test_a_shorter_context_takes_the_first_positions(small: Path, tmp_path: Path) -> None:
+    short = windows(small, tmp_path, 8)
+    train(tmp_path / "run", short, config(learning_rate=0.0), small / "run", context_length=8)
+    before, after = (load_tensors(folder / MODEL_FILE)[0] for folder in (small / "run", tmp_path / "run"))
+    assert torch.equal(after.pop("pos_emb.weight"), before.pop("pos_emb.weight")[:8])
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
+def test_a_longer_context_is_refused_where_positions_are_learned(small: Path, tmp_path: Path, positions: str) -> None:
+    source = tmp_path / "source"
+    train(source, small / "dataset", config(max_steps=1), None, positions=positions)
+    arguments = (tmp_path / "run", windows(small, tmp_path, 64), config(), source)
+    if positions == "learned":
+        with pytest.raises(UsageError, match=r"has learnt 32 positions; .*--set model.context_length=32"):
+            train(*arguments, context_length=64, positions=positions)
+    else:
+        assert begun_with(train(*arguments, context_length=64, positions=positions, stop_after=1)) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"emb_dim": 64}, r"model.emb_dim is 32 in .*, 64 here; give --set model.emb_dim=32$"),
+        ({"n_heads": 4, "n_layers": 3}, r"give --set model.n_heads=2 --set model.n_layers=2$"),
+        ({"tie_weights": True}, r"model.tie_weights is false in .*, true here; give --set model.tie_weights=false$"),
+        ({"window": 8}, r"give --set model.window=null$"),
+    ],
+)
+def test_another_design_is_refused_by_parameter_and_both_values(
+    small: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        train(tmp_path / "run", small / "dataset", config(), small / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_tokenizer_is_refused_with_what_to_run(small: Path, tmp_path: Path, here: Here) -> None:
+    here("tokenize", small / "play.txt", "-o", tmp_path / "tokens", "--tokenizer", "char")
+    here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "dataset", "--config", "debug")
+    words = [tmp_path / "dataset", "-o", tmp_path / "run", "--config", "debug", "--init-from", small / "run"]
+    told = here("train", *words, code=1).err
+    assert f"was made with another tokenizer than the model of {small / 'run'}" in told
+    assert f"--tokenizer {small / 'run'}`" in told
+
+
+def test_what_is_no_finished_run_is_refused(small: Path, tmp_path: Path) -> None:
+    train(tmp_path / "half", small / "dataset", config(), None, stop_after=2)
+    for source, says in {
+        small / "dataset": "holds a dataset, not a run",
+        tmp_path / "nowhere": "does not exist",
+        tmp_path / "half": "has no finished model.safetensors",
+    }.items():
+        with pytest.raises(MakegptError, match=says):
+            train(tmp_path / "run", small / "dataset", config(), source)
+    with pytest.raises(UsageError, match="is the run to be trained itself; choose another -o"):
+        train(tmp_path / "half", small / "dataset", config(), tmp_path / "half")
+
+
+def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) -> None:
+    words = ["--config", "debug", *TINY, "--init-from", str(small / "run")]
+    torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages.train"]
+    command = [*torchrun, small / "dataset", "-o", tmp_path / "two", *words]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    train(tmp_path / "one", small / "dataset", config(), small / "run")
+    one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)
+    assert two[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-3)
