@@ -55,7 +55,7 @@ def ours(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Step:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         data.batch(config.train.seed, 0, config.train.batch_size)  # opens the shards, which stay open when their folder is gone
     built = build_model(model_config)
-    built.initialise(torch.Generator().manual_seed(1))
+    built.initialize(torch.Generator().manual_seed(1))
     trainer = Trainer(built, data, config.train, CPU, world)
     if failure := trainer.compile():
         raise RuntimeError(failure)

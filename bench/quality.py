@@ -54,7 +54,7 @@ def watched(step: Callable[[], object], net: LanguageModel, data: Dataset, steps
 
 def built(config: Config, data: Dataset) -> LanguageModel:
     net = build_model(fit_vocabulary(config.model, data.tokens.load_tokenizer()))
-    net.initialise(torch.Generator().manual_seed(config.train.seed))
+    net.initialize(torch.Generator().manual_seed(config.train.seed))
     return net
 
 
@@ -100,8 +100,8 @@ def main() -> None:
     end = curves["plain"][-1][1]
     same = min((loss, seconds) for _, seconds, loss in curves["decoder_fast"] if seconds <= end)
     print(f"decoder_fast within the plain loop's {end:.0f} s: {same[0]:.4f}, after {same[1]:.0f} s")
-    facts = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "goal": GOAL}
-    (Path(__file__).parent / "results" / "quality.json").write_text(json.dumps(facts | {"curves": curves}, indent=1) + "\n")
+    metadata = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "goal": GOAL}
+    (Path(__file__).parent / "results" / "quality.json").write_text(json.dumps(metadata | {"curves": curves}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

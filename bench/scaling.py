@@ -36,7 +36,7 @@ def work(config_name: str, steps: int) -> None:
             gradients = torch.zeros(parameters)
             sums = [_timed(lambda: dist.all_reduce(gradients)) for _ in range(5)]
         told = {"seconds": statistics.median(seconds), "update": update, "sum": min(sums), "parameters": parameters}
-        if world.leads:
+        if world.is_main:
             print(json.dumps(told | {"memory": peak_memory(CPU)}))
 
 

@@ -23,12 +23,12 @@ def seconds(config: str, spins: str) -> float:
 
 
 for busy in (False, True):
-    neighbour = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
+    neighbor = subprocess.Popen([sys.executable, "-c", BUSY]) if busy else None
     try:
         for config in sys.argv[1:] or ["gpt_balanced", "decoder"]:
             found = {spins: seconds(config, spins) for spins in SPINS}
             told = ", ".join(f"{spins} spins {taken * 1e3:,.0f} ms" for spins, taken in found.items())
             print(f"{config} {'with one core busy' if busy else 'at rest'}: {told}", flush=True)
     finally:
-        if neighbour:
-            neighbour.kill()
+        if neighbor:
+            neighbor.kill()

@@ -94,7 +94,7 @@ def compete(shape: Shape, rounds: int) -> list[dict[str, Any]]:
             "contender": each.name,
             "tokens_per_second": tokens / statistics.median(seconds),
             "against_transformers": statistics.median(a / b for a, b in zip(theirs, seconds, strict=True)),
-            "share_of_ceiling": statistics.median(a / b for a, b in zip(limit, seconds, strict=True)),
+            "mfu": statistics.median(a / b for a, b in zip(limit, seconds, strict=True)),
             "memory": max(each.column("memory")),
         }
         if "planned_seconds" in each.told[0]:
@@ -112,7 +112,7 @@ def show(name: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         memory = "" if row["contender"] == "ceiling" else f"{row['memory'] / 1e6:.0f}"
         plan = [f"{row[key]:.2f}" if key in row else "" for key in ("planned_seconds", "planned_memory")]
-        cells = [f"{row['tokens_per_second']:,.0f}", f"{row['against_transformers']:.2f}", f"{row['share_of_ceiling']:.0%}"]
+        cells = [f"{row['tokens_per_second']:,.0f}", f"{row['against_transformers']:.2f}", f"{row['mfu']:.0%}"]
         print(f"{row['contender']:28}" + "".join(f"{cell:>16}" for cell in [*cells, memory, *plan]), flush=True)
 
 
@@ -133,8 +133,8 @@ def keep(file: str, name: str, rows: list[dict[str, Any]], rounds: int) -> None:
     target = HERE / "results" / file
     target.parent.mkdir(exist_ok=True)
     results = json.loads(target.read_text()) if target.is_file() else {}
-    facts = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "rounds": rounds}
-    target.write_text(json.dumps(results | {name: facts | {"rows": rows}}, indent=1) + "\n")
+    metadata = {"made": timestamp(), "versions": software_versions(), "machine": machine(), "rounds": rounds}
+    target.write_text(json.dumps(results | {name: metadata | {"rows": rows}}, indent=1) + "\n")
 
 
 def main(rounds: int, names: list[str]) -> None:

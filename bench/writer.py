@@ -67,7 +67,7 @@ class Numbers(Tokenizer):
 
 def built(config: ModelConfig) -> LanguageModel:
     made = build_model(config)
-    made.initialise(torch.Generator().manual_seed(1))
+    made.initialize(torch.Generator().manual_seed(1))
     return made.eval()
 
 
@@ -102,7 +102,7 @@ def transformers(config: ModelConfig, prompt: list[int], asked: GenerateConfig) 
     for place in tensor_mappings(config):
         name = place.theirs if place.theirs.startswith("lm_head") else f"transformer.{place.theirs}"
         weight = weights.get(place.ours, zeros).detach()
-        theirs.get_parameter(name).data.copy_(weight.T if place.turned else weight)
+        theirs.get_parameter(name).data.copy_(weight.T if place.transposed else weight)
     del made
     ids = torch.tensor([prompt])
 

@@ -11,7 +11,7 @@ from typing import Iterable
 _LONGEST = 1000  # characters of a message; what a file holds may be of any length
 _END = 200  # of these, the last ones, where the advice is
 
-#: What would move a terminal's cursor, change its colours or the direction of writing, or cannot be written as UTF-8.
+#: What would move a terminal's cursor, change its colors or the direction of writing, or cannot be written as UTF-8.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

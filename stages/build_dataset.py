@@ -26,10 +26,10 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         val_fraction=config.build_dataset.val_fraction,
         started=timestamp(),
     )
-    facts = made["facts"]
+    metadata = made["metadata"]
     say(
-        f"{output}: {facts['train_tokens']:,} tokens for training in {facts['windows']:,} windows of "
-        f"{facts['context_length']} + 1, {facts['val_tokens']:,} for validation"
+        f"{output}: {metadata['train_tokens']:,} tokens for training in {metadata['windows']:,} windows of "
+        f"{metadata['context_length']} + 1, {metadata['val_tokens']:,} for validation"
     )
 
 

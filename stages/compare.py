@@ -13,7 +13,7 @@ from stages import stage
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def main(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Compare evaluated runs, the best first: parameters, loss, bits a byte, seconds of training; and their baselines."""
+    """Compare evaluated runs, the best first: parameters, loss, bits/byte, seconds of training; and their baselines."""
     from lib.evaluate.comparison import comparison_rows, comparison_table
 
     rows = comparison_rows(folders)

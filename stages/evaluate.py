@@ -1,4 +1,4 @@
-"""A run to its loss, perplexity and bits a byte, beside counting and compressing."""
+"""A run to its loss, perplexity and bits/byte, beside counting and compressing."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from lib.errors import UsageError
 from stages import device_option, output_file_option, say, stage, text_path
 from stages.shared import tokens
 from stages.shared.progress import progress
-from stages.shared.terminal import coloured
+from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 
@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Evaluate the run folder RUN on a split of DATASET, its own where none is named, or on a text: one JSON object.
 
-    Losses are in nats a token; guessing, n-grams counted on the training split and compressors stand beside the model. A - is
+    Losses are in nats/token; guessing, n-grams counted on the training split and compressors stand beside the model. A - is
     a text on stdin.
     """
     if dataset is not None and text_file is not None:
@@ -101,7 +101,7 @@ def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
     if file is None and sys.stdout.isatty():
         click.echo(tokens.HEAD)
         for token in found:
-            click.echo(tokens.line(token, coloured(sys.stdout)))
+            click.echo(tokens.line(token, colored(sys.stdout)))
         return
     lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
     write_text(file or STDOUT, lines)

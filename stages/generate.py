@@ -110,7 +110,7 @@ def main(
     from lib.run.folder import is_gpt2_release, load_run
 
     output = output or STDOUT
-    coloured = output == STDOUT and terminal.coloured(sys.stdout)
+    colored = output == STDOUT and terminal.colored(sys.stdout)
     chosen = choose_device(device_name)
     trained = load_run(folder, chosen, weights.saved)
     made, context = trained.tokenizer, trained.model.context_length
@@ -127,7 +127,7 @@ def main(
         end = "\n---\n" if len(prompts) * num_samples > 1 else "\n"
         if as_json:
             return _as_json(pieces)
-        return _explained(pieces, echo, end, coloured) if explain else _as_text(pieces, echo, end)
+        return _explained(pieces, echo, end, colored) if explain else _as_text(pieces, echo, end)
 
     def encoded(words: str | None) -> "Prompt":
         """The prompt in `words`; without any an imported GPT-2 begins as its release does."""
@@ -192,14 +192,14 @@ def _as_text(pieces: Pieces, echo: bool, end: str) -> Iterator[str]:
             yield end
 
 
-def _explained(pieces: Pieces, echo: bool, end: str, coloured: bool) -> Iterator[str]:
+def _explained(pieces: Pieces, echo: bool, end: str, colored: bool) -> Iterator[str]:
     begins = True
     for text, _ in pieces:
         if begins:
             yield f"{tokens.HEAD}\n"
             shown = 0
         for token in text.analysed[shown:]:
-            yield f"{tokens.line(vars(token), coloured)}\n"
+            yield f"{tokens.line(vars(token), colored)}\n"
         shown = len(text.analysed)
         if begins := text.finish_reason is not None:
             yield f"\n{text.prompt.text if echo else ''}{text.text}{end}"

@@ -20,9 +20,9 @@ def main(source: Path, output: Path) -> None:
     from lib.huggingface.convert import import_weights
 
     made = import_weights(source, output, started=timestamp())
-    if spare := made["facts"].get("dropped_rows"):
+    if spare := made["metadata"].get("dropped_rows"):
         say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
-    say(f"{output}: {made['facts']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")
+    say(f"{output}: {made['metadata']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")
 
 
 if __name__ == "__main__":

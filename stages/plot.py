@@ -12,7 +12,7 @@ from lib.config.schema import Config
 from lib.errors import UsageError
 from stages import config_named, say, stage, text_path, writable
 from stages.shared import tokens
-from stages.shared.terminal import coloured
+from stages.shared.terminal import colored
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
 OF_CONFIGS = ("model", "mask", "positions", "schedule", "activations", "gradients")
@@ -53,9 +53,9 @@ def main(
 
     \b
     loss RUN...     training and validation loss by step and by tokens, beside the baselines
-    ladder RUN...   bits a byte against parameters, beside the baselines
+    ladder RUN...   bits/byte against parameters, beside the baselines
     attention RUN   what each head looks at as it reads --prompt
-    tokens RUN      --text or --prompt, coloured by how surprised the model was by each token
+    tokens RUN      --text or --prompt, colored by how surprised the model was by each token
     model           the model's parts, the shapes of its weights and of what flows; of RUNs or named configs too
     mask            which position may look at which
     positions       the table of sinusoidal positions
@@ -108,7 +108,7 @@ def _is_config(word: Path) -> bool:
 
 
 def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Config) -> None:
-    """A text, coloured: a page of HTML, or in the terminal; a line a token where nothing shows colours."""
+    """A text, colored: a page of HTML, or in the terminal; a line a token where nothing shows colors."""
     if output is not None and output.suffix.lower() not in (".html", ".htm") and (output.suffix or check_writable(output)):
         raise UsageError(f"{output}: plot tokens makes a page; give -o FILE.html, or no -o for the terminal")
 
@@ -129,7 +129,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
         stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
         write_text(output, draw_surprisal(folder, trained, stretch))
-    elif coloured(sys.stdout):
+    elif colored(sys.stdout):
         for piece in surprisal_pieces(trained, stretch, cpu):
             click.echo(tokens.passage(printable_html(piece.text), surprisal_level(piece.nats)), nl=False)
         click.echo()
@@ -137,7 +137,7 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     else:
         click.echo(tokens.HEAD)
         for token in score_tokens(trained, stretch, cpu):
-            click.echo(tokens.line(token, coloured=False))
+            click.echo(tokens.line(token, colored=False))
 
 
 if __name__ == "__main__":

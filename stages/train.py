@@ -82,7 +82,7 @@ def main(
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
 
     with init_distributed(chosen) as all_processes, stop.caught(), ExitStack() as stack:
-        if not all_processes.leads:
+        if not all_processes.is_main:
             be_quiet()
         shown = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = train_run(
@@ -102,7 +102,7 @@ def main(
                 case Notice(text):
                     shown.note(text)
                 case StepMetrics(step=0, val_loss=val_loss):
-                    shown.note(f"step 0: validation loss {val_loss:.4f}")
+                    shown.note(f"step 0/{config.train.max_steps:,} | val {val_loss:.4f}")
                 case Logged(record, timing, seconds_left):
                     shown.done = record.step
                     tell = shown.show if record.val_loss is None else shown.note
@@ -115,12 +115,18 @@ def main(
 
 def _line(record: "StepMetrics", timing: dict[str, Any], max_steps: int, seconds_left: float) -> str:
     """All that is known after a step, in one line."""
-    validation = "" if record.val_loss is None else f"validation loss {record.val_loss:.4f}, "
-    return (
-        f"step {record.step:,}/{max_steps:,}, {record.tokens:,} tokens: loss {record.train_loss:.4f}, {validation}"
-        f"rate {record.lr:.2g}, gradient {record.grad_norm:.2f}; {timing['tokens_per_second']:,.0f} tokens/s, "
-        f"{timing['share_of_ceiling']:.0%} of the ceiling, {timing['memory'] / 1e9:.2f} GB; {duration(seconds_left)} left"
-    )
+    parts = [
+        f"step {record.step:,}/{max_steps:,}",
+        f"loss {record.train_loss:.4f}",
+        *([] if record.val_loss is None else [f"val {record.val_loss:.4f}"]),
+        f"lr {record.lr:.1e}",
+        f"grad {record.grad_norm:.2f}",
+        f"tok/s {timing['tokens_per_second']:,.0f}",
+        f"mfu {timing['mfu']:.0%}",
+        f"mem {timing['memory'] / 1e9:.2f}G",
+        f"eta {duration(seconds_left)}",
+    ]
+    return " | ".join(parts)
 
 
 if __name__ == "__main__":

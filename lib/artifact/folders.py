@@ -26,7 +26,7 @@ from lib.artifact.files import (
     temporary_path,
 )
 from lib.artifact.io import write_text
-from lib.artifact.manifest import MANIFEST, read_manifest, with_article
+from lib.artifact.manifest import MANIFEST, OtherFormat, read_manifest, with_article
 from lib.errors import MakegptError, UsageError
 
 
@@ -174,8 +174,12 @@ _MADE_LATER = {"run": ("evaluation.json", "sample.txt", "loss.png", "report.html
 
 def _kind_of(folder: Path) -> str | None:
     """The kind of the artifact in `folder`, or of the one that it was being filled with; None where there is none."""
-    with suppress(MakegptError):
+    try:
         return str(read_manifest(folder, None)["artifact"])
+    except OtherFormat:
+        raise
+    except MakegptError:
+        pass
     filling = folder / _FILLING
     return filling.read_text(encoding="utf-8") if filling.is_file() and not (folder / MANIFEST).exists() else None
 

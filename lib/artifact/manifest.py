@@ -12,6 +12,7 @@ from typing import Any, Iterable
 
 from lib.artifact.io import json_digest, read_json, sha256_of
 from lib.artifact.json_shape import COUNT, JsonShape, first_mismatch
+from lib.artifact.provenance import FORMAT
 from lib.errors import MakegptError, UsageError
 
 Manifest = dict[str, Any]
@@ -28,6 +29,10 @@ MAKERS = {
 
 #: Files of an artifact's folder that stages read back; those made from it later (evaluation.json, sample.txt, …) are not.
 _PARTS = re.compile(r"manifest\.json|.*\.(safetensors|npy|jsonl)|(config|tokenizer|dataset|state)\.json")
+
+
+class OtherFormat(MakegptError):
+    """An artifact that another version of this program has written, which this one cannot read."""
 
 
 def check_output_file(path: Path, sources: Iterable[Path]) -> None:
@@ -59,12 +64,12 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     """
     if not manifest["inputs"]:
         raise MakegptError(f"{folder} does not say what it was made from; {advice}")
-    name, facts = next(iter(manifest["inputs"].items()))
+    name, metadata = next(iter(manifest["inputs"].items()))
     found = (folder / name).resolve()
     kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
     if not (found / MANIFEST).is_file():
         raise MakegptError(f"{folder} was made from {with_article(kind)} at {found}, which is not there; {advice}")
-    if identity_of(read_manifest(found, None)) != facts.get("identity"):
+    if identity_of(read_manifest(found, None)) != metadata.get("identity"):
         raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
     return found
 
@@ -90,6 +95,13 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     if not (folder / MANIFEST).is_file():
         raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {needed}: {again}")
     found = read_json(folder / MANIFEST)
+    first = 1 if isinstance(found, dict) and "facts" in found else FORMAT  # the first format did not say so
+    if isinstance(found, dict) and (written := found.get("format", first)) != FORMAT:
+        what = with_article(found["artifact"]) if found.get("artifact") in list(MAKERS) else "an artifact"
+        raise OtherFormat(
+            f"{folder} holds {what} of format {written}, which this version does not read (it writes {FORMAT}); "
+            f"remove the folder and make it again"
+        )
     if (problem := _problem(found)) is not None:
         raise MakegptError(f"{folder / MANIFEST} is damaged: {problem}; make the folder again")
     if kind is not None and found["artifact"] != kind:
@@ -117,7 +129,7 @@ _MANIFEST: JsonShape = {
     "parameters": dict,
     "inputs": {"*": dict},
     "outputs": {"*": {"bytes": COUNT, "sha256": str}},
-    "facts": dict,
+    "metadata": dict,
     "versions?": dict,
     "sessions?": [{"from_step": COUNT, "to_step?": COUNT, "versions?": dict}],
 }

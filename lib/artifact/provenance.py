@@ -12,6 +12,9 @@ from typing import Any
 
 from lib import PROJECT, __version__
 
+#: Of manifests and of what they list: raised when an older artifact can no longer be read.
+FORMAT = 2
+
 
 def timestamp() -> str:
     """The time, in UTC, to the second."""
@@ -19,16 +22,17 @@ def timestamp() -> str:
 
 
 def new_manifest(
-    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, facts: Any, started: str, **run: Any
+    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, metadata: Any, started: str, **run: Any
 ) -> dict[str, Any]:
-    """A manifest: `facts` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
+    """A manifest: `metadata` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
     return {
+        "format": FORMAT,
         "artifact": kind,
         "stage": stage,
         "parameters": parameters,
         "inputs": inputs,
         "outputs": outputs,
-        "facts": facts,
+        "metadata": metadata,
         **run,
         "versions": software_versions(),
         "started": started,

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors files with their facts inside, the same bytes for the same content.
+"""Tensors on disk: safetensors files with their metadata inside, the same bytes for the same content.
 
 Facts go under one metadata key as one JSON string, since several keys would be written in random order.
 """
@@ -21,9 +21,9 @@ from lib.errors import MakegptError
 _KEY = "makegpt"
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    """Write `tensors`, each stored once and contiguous, and the plain data `facts`, whole or not at all."""
-    write_safetensors(path, tensors, {_KEY: canonical_json(facts)})
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
+    """Write `tensors`, each stored once and contiguous, and the plain data `metadata`, whole or not at all."""
+    write_safetensors(path, tensors, {_KEY: canonical_json(metadata)})
 
 
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -95,22 +95,22 @@ def _system_error(error: Exception, path: Path) -> OSError | None:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and facts of the file `path`; MakegptError where it is missing, damaged or not ours."""
-    facts = read_tensor_metadata(path)
+    """The tensors and metadata of the file `path`; MakegptError where it is missing, damaged or not ours."""
+    metadata = read_tensor_metadata(path)
     with open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a dict
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
 
 
 def read_tensor_metadata(path: Path) -> dict[str, Any]:
-    """The facts of the file `path` alone."""
+    """The metadata of the file `path` alone."""
     with open_safetensors(path) as file:
         written = (file.metadata() or {}).get(_KEY)
     if written is None:
         raise MakegptError(f"{path} was not written by this program: its metadata lacks {_KEY!r}")
     try:
-        facts = loads_json(written)
+        metadata = loads_json(written)
     except ValueError:
-        facts = None
-    if not isinstance(facts, dict):
-        raise MakegptError(f"{path} is damaged: the facts in its metadata cannot be read")
-    return facts
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise MakegptError(f"{path} is damaged: the metadata in its metadata cannot be read")
+    return metadata

@@ -1,6 +1,6 @@
 """`params.yaml`: where it is, what it says, and what a named config with `--set` changes comes to.
 
-The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them; `like: NAME`
+The file holds `defaults` (every parameter, one section a stage), `configs` (named overrides of them; `extends: NAME`
 takes over another one's), `wheels` and `inputs` (the pinned files `fetch` brings; `lib.data.downloads` reads those two).
 """
 
@@ -16,7 +16,7 @@ from lib.config.schema import SECTIONS, Config, build_config
 from lib.config.strict_yaml import YamlTree, read_yaml
 from lib.errors import MakegptError, PassedOver, UsageError, nearest
 
-_LIKE = "like"
+_EXTENDS = "extends"
 _PARTS = ("defaults", "configs", "wheels", "inputs")
 
 
@@ -117,26 +117,26 @@ def resolve_config(tree: YamlTree, name: str | None = None, changes: Iterable[st
 
 
 def _lineage(tree: YamlTree, name: str | None) -> list[str]:
-    """The configs that make up config `name`, itself last: each is like the one before it, but for what it says."""
+    """The configs that make up config `name`, itself last: each extends the one before it."""
     names: list[str] = []
     while name is not None:
         if not isinstance(name, str):
-            raise UsageError(f"configs.{names[0]}: {_LIKE} names a config, not {name!r}")
+            raise UsageError(f"configs.{names[0]}: {_EXTENDS} names a config, not {name!r}")
         if name not in tree["configs"]:
-            said = f"configs.{names[0]}: {_LIKE}: {name!r} is unknown" if names else f"unknown config {name!r}"
+            said = f"configs.{names[0]}: {_EXTENDS}: {name!r} is unknown" if names else f"unknown config {name!r}"
             raise UsageError(f"{said}; {nearest(name, tree['configs'])}")
         if name in names:
-            raise UsageError(f"configs.{name} is like itself: {' is like '.join([*reversed(names), name])}")
+            raise UsageError(f"configs.{name} extends itself: {' extends '.join([*reversed(names), name])}")
         names.insert(0, name)
         config = tree["configs"][name]
-        name = config.get(_LIKE) if isinstance(config, dict) else None
+        name = config.get(_EXTENDS) if isinstance(config, dict) else None
     return names
 
 
 def _sections(tree: YamlTree, name: str) -> Any:
     """What config `name` itself says."""
     config = tree["configs"][name] or {}
-    return {key: value for key, value in config.items() if key != _LIKE} if isinstance(config, dict) else config
+    return {key: value for key, value in config.items() if key != _EXTENDS} if isinstance(config, dict) else config
 
 
 def _overlay(base: dict[str, Any], over: Any, where: str) -> None:

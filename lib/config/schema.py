@@ -49,9 +49,6 @@ GPT_2: dict[str, Any] = {
     "window": None,
 }
 
-#: What a saved configuration meant that is older than a parameter and does not name it, by section.
-MEANT: dict[str, dict[str, Any]] = {"model": GPT_2, "train": {"optimizer": "adamw", "precision": "auto", "compile": "auto"}}
-
 #: The kinds of models, lowest rung first, and what each has no choice in: those below gpt are made as GPT-2 is.
 UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
     "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},
@@ -79,10 +76,10 @@ class ModelConfig:
     n_kv_heads: int | None = parameter("heads of keys and values, each shared by several queries (null: n_heads)", at_least=1)
     qk_norm: bool = parameter("RMSNorm, with learned scales, on queries and keys before they meet")
     window: int | None = parameter("tokens a position looks back on, itself included (null: all)", at_least=1)
-    attention: str = parameter(
-        "attention written out, or PyTorch's fused twin (single_head: always written out)", one_of=("explicit", "fused")
+    attention_impl: str = parameter(
+        "attention written out, or PyTorch's fused twin (single_head: always written out)", one_of=("naive", "fused")
     )
-    layers: str = parameter("norm and activation written out, or PyTorch's fused twins", one_of=("explicit", "fused"))
+    layer_impl: str = parameter("norm and activation written out, or PyTorch's fused twins", one_of=("naive", "fused"))
 
     def __post_init__(self) -> None:
         if self.emb_dim % self.n_heads:
@@ -115,8 +112,8 @@ class ModelConfig:
 class TrainConfig:
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("the rate at its peak", at_least=0.0)
-    embedding_rate_factor: float = parameter("the embeddings' and the head's rate, as a multiple of it", at_least=0.0)
-    final_rate_fraction: float = parameter("the rate at the end, as a share of the peak", at_least=0.0, at_most=1.0)
+    embedding_lr_mult: float = parameter("the embeddings' and the head's rate, as a multiple of it", at_least=0.0)
+    min_lr_ratio: float = parameter("the rate at the end, as a share of the peak", at_least=0.0, at_most=1.0)
     warmup_steps: int = parameter("steps over which the rate rises to its peak", at_least=0)
     max_steps: int = parameter("optimizer steps", at_least=1)
     batch_size: int = parameter("windows an optimizer step", at_least=1)

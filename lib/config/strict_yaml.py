@@ -123,7 +123,7 @@ def read_plain(text: str, source: str) -> YamlTree:
             open_levels.pop()
         mapping = open_levels[-1][1]
         if indents.setdefault(id(mapping), indent) != indent:
-            raise MakegptError(f"{source} line {number}: this key stands {indent} spaces in; its neighbours do not")
+            raise MakegptError(f"{source} line {number}: this key stands {indent} spaces in; its neighbors do not")
         key = matched["key"]
         if key in mapping:
             raise MakegptError(f"{source} line {number}: the key {key!r} stands twice; keep one")

@@ -114,7 +114,7 @@ def write_corpus(
             | {"tokenizer": made.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
             inputs=_inputs(documents),
             outputs=describe_files(folder, [*names, TOKENIZER_FILE]),
-            facts={
+            metadata={
                 "tokens": count,
                 "documents": len(documents),
                 "bytes": total_bytes(documents),
@@ -150,14 +150,17 @@ def _source(document: Document) -> dict[str, object]:
 
 def corpus_summary(manifest: Manifest) -> str:
     """A tokens manifest in a line."""
-    facts, outputs = manifest["facts"], manifest["outputs"]
+    metadata, outputs = manifest["metadata"], manifest["outputs"]
     return (
-        f"{facts['tokens']:,} tokens ({manifest['parameters']['tokenizer']}) of {facts['bytes']:,} bytes, "
-        f"{facts['bytes'] / facts['tokens']:.2f} bytes a token; vocabulary {facts['vocab_size']:,}; "
+        f"{metadata['tokens']:,} tokens ({manifest['parameters']['tokenizer']}) of {metadata['bytes']:,} bytes, "
+        f"{metadata['bytes'] / metadata['tokens']:.2f} bytes a token; vocabulary {metadata['vocab_size']:,}; "
         f"{len(outputs) - 1} shard{'s' if len(outputs) > 2 else ''}"
         + "".join(
             f"; {said}"
-            for said in (describe_cleaning(facts["cut_bytes"], facts["cut_books"]), replacement_notice(facts["replaced_bytes"]))
+            for said in (
+                describe_cleaning(metadata["cut_bytes"], metadata["cut_books"]),
+                replacement_notice(metadata["replaced_bytes"]),
+            )
             if said
         )
     )

@@ -79,7 +79,7 @@ def build_dataset(
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
             inputs={relative_place(Path(tokens_folder), Path(target)): {"identity": description["tokens"]}},
             outputs=describe_files(folder, [DATASET_FILE]),
-            facts={"windows": windows} | description,
+            metadata={"windows": windows} | description,
             started=started,
         )
         write_json(folder / MANIFEST, manifest)

@@ -40,7 +40,7 @@ class Input:
 
     name: str
     about: str
-    licence: str
+    license: str
     files: dict[str, str]  # path below data/ -> SHA-256
     wheel: str | None = None  # name==version
     wheel_sha256: str | None = None

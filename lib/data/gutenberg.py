@@ -1,13 +1,13 @@
-"""Project Gutenberg's frames: the header and the licence around each of its books, found in the bytes of a file.
+"""Project Gutenberg's frames: the header and the license around each of its books, found in the bytes of a file.
 
     The Project Gutenberg eBook of …      the header, from this line
     *** START OF THE PROJECT … ***        to this marker, is cut
     the book                              never loses a line
     *** END OF THE PROJECT … ***          from this marker
-    … the licence                         to the licence's last line is cut
+    … the license                         to the license's last line is cut
 
 A file may hold any number of framed books, with other texts before, between and behind them. What stands outside of the
-frames is cut only where it is recognised as a header or a licence. Lines that Gutenberg puts inside of a frame ("Produced
+frames is cut only where it is recognized as a header or a license. Lines that Gutenberg puts inside of a frame ("Produced
 by …", "End of Project Gutenberg's …") stay: nothing between START and END is judged.
 """
 
@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 _HEADER = 1 << 13  # bytes of a header at most; those of 2004 to 2024 have 500 to 3,000
 _BARE_HEADER = 1 << 10  # of one that has its first line and nothing else that is known
-_LICENCE = 1 << 16  # bytes of a licence at most; they have 18,000 to 20,000
+_LICENCE = 1 << 16  # bytes of a license at most; they have 18,000 to 20,000
 
 _MARKER = re.compile(
     rb"\*\*\*\s{0,2}(?i:(START|END)\s{1,4}OF\s{1,4}(?:TH(?:E|IS)\s{1,4})?PROJECT\s{1,4}GUTENBERG\s{1,4}E-?(?:BOOK|TEXT))"
@@ -95,7 +95,7 @@ def find_frames(content: Content) -> Frames:
         if header is None and not _blank(content, floor, marker.start):
             notices.append(f"what stands before the START at byte {marker.start} does not look like a header: it stays")
         if licences[which] is None:
-            notices.append(f"what stands behind the END at byte {end.start} does not look like the licence: it stays")
+            notices.append(f"what stands behind the END at byte {end.start} does not look like the license: it stays")
         if any(marker.start < other.start < end.start for other in markers):
             notices.append(f"there are markers between the START at byte {marker.start} and its END: they stay")
         cuts.append((marker.start if header is None else header, marker.stop))
@@ -161,7 +161,7 @@ def _header_start(content: Content, floor: int, marker: int) -> int | None:
 
 
 def _licence_end(content: Content, start: int, limit: int) -> int | None:
-    """Where the licence ends that begins at `start`; where only blanks follow, there; None where something else follows."""
+    """Where the license ends that begins at `start`; where only blanks follow, there; None where something else follows."""
     window = content[start : min(limit, start + _LICENCE)]
     header = next((found.start() for found in _FIRST.finditer(window)), len(window))
     first = _PARAGRAPH.match(window)

@@ -22,7 +22,7 @@ from lib.errors import MakegptError, UsageError
 
 PIECE_BYTES = 1 << 20  # bytes read at once
 
-_HEAD = 1 << 12  # bytes by which an encoding is recognised
+_HEAD = 1 << 12  # bytes by which an encoding is recognized
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Document:
 
 def describe_cleaning(size: int, books: int) -> str:
     """What cleaning took from a text, `size` bytes with the frames of so many `books`, in words; "" where it took nothing."""
-    frames = "Project Gutenberg's header and licence" + (f" of {books:,} books" if books > 1 else "")
+    frames = "Project Gutenberg's header and license" + (f" of {books:,} books" if books > 1 else "")
     return f"cut {size:,} bytes of {frames if books else 'byte-order marks'}" if size else ""
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.language_model import LanguageModel
 
 
@@ -31,8 +31,8 @@ def compile_features(model: LanguageModel, shapes: list[tuple[int, int]], device
         model.zero_grad(set_to_none=True)
 
     # validations see other shapes, each of which would be compiled anew
-    def features(ids: Tensor, past: KVCache | None = None) -> Tensor:
-        return fast(ids) if model.training else plain(ids, past)
+    def features(ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        return fast(ids) if model.training else plain(ids, kv_cache)
 
     model.features = features  # type: ignore[method-assign]
     return None

@@ -22,7 +22,7 @@ _PATIENCE = timedelta(minutes=30)  # rank 0 may be reading or writing for long w
 
 
 def shard_range(count: int, number: int, of: int) -> range:
-    """Which of `count` things are in part `number` of so many: neighbours, as many as in the others, or one more or less."""
+    """Which of `count` things are in part `number` of so many: neighbors, as many as in the others, or one more or less."""
     return range(count * number // of, count * (number + 1) // of)
 
 
@@ -34,11 +34,11 @@ class ProcessGroup:
         self.size = size
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """Which of `count` things this process takes: neighbours, as many as the others take, or one more or less."""
+        """Which of `count` things this process takes: neighbors, as many as the others take, or one more or less."""
         return shard_range(count, self.rank, self.size)
 
     def total(self, number: float, device: torch.device) -> float:
@@ -54,18 +54,18 @@ class ProcessGroup:
         """Whether `flag` is true in any process."""
         return self.total(float(flag), device) > 0
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
             with _together():
                 dist.barrier()
 
-    def told(self, ask: Callable[[], Answer]) -> Answer:
+    def broadcast_from_main(self, ask: Callable[[], Answer]) -> Answer:
         """What `ask` answers, or raises, in the leading process; the others do not ask."""
         if self.size == 1:
             return ask()
         said: list[Any] = [None, None]
-        if self.leads:
+        if self.is_main:
             try:
                 said = [ask(), None]
             except (MakegptError, OSError) as problem:

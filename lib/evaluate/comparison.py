@@ -14,7 +14,7 @@ from lib.run.folder import finished_manifest, training_seconds
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A run or a baseline, and how well it predicts the `tokens` of a split: loss in nats a token, seconds of training."""
+    """A run or a baseline, and how well it predicts the `tokens` of a split: loss in nats/token, seconds of training."""
 
     name: str
     split: str
@@ -43,10 +43,10 @@ def comparison_rows(folders: Iterable[Path]) -> list[ComparisonRow]:
     found: dict[ComparisonRow, None] = {}
     beside: dict[tuple[Any, ...], list[tuple[str, ComparisonRow]]] = defaultdict(list)
     for folder in folders:
-        facts = finished_manifest(folder)["facts"]
+        metadata = finished_manifest(folder)["metadata"]
         evaluation = read_evaluation(folder)
-        run_name, tokenizer = folder.resolve().name, facts.get("tokenizer")
-        found[_row(run_name, evaluation, evaluation, tokenizer, facts["parameters"], training_seconds(folder))] = None
+        run_name, tokenizer = folder.resolve().name, metadata.get("tokenizer")
+        found[_row(run_name, evaluation, evaluation, tokenizer, metadata["parameters"], training_seconds(folder))] = None
         for name, scores in evaluation["baselines"].items():
             row = _row(ngram_label(name), evaluation, scores, tokenizer)
             known = beside[row.scored_on, row.name]
@@ -80,7 +80,7 @@ def comparison_table(rows: list[ComparisonRow]) -> list[str]:
     lines: list[str] = []
     for head, block in zip(heads, blocks, strict=True):
         lines += [""] if lines else []
-        lines += [f"{head:<{width}}  parameters  nats a token  perplexity  bits a byte  seconds"]
+        lines += [f"{head:<{width}}  parameters  nats/token  perplexity  bits/byte  seconds"]
         lines += [f"{row.name:<{width}}" + _cells(row) for row in block]
     return lines
 
@@ -99,9 +99,9 @@ def comparison_headings(rows: Sequence[ComparisonRow]) -> list[str]:
 def _cells(row: ComparisonRow) -> str:
     columns = (
         (row.parameters, 12, ","),
-        (row.loss, 14, ".3f"),
+        (row.loss, 12, ".3f"),
         (row.perplexity, 12, ",.1f"),
-        (row.bits_per_byte, 13, ".3f"),
+        (row.bits_per_byte, 11, ".3f"),
         (row.seconds, 9, ",.0f"),
     )
     return "".join(f"{'-' if value is None else format(value, form):>{size}}" for value, size, form in columns)

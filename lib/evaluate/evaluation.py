@@ -95,7 +95,7 @@ def evaluate_run(
     found["verdict"] = verdict_sentences(found)
     if stretch.split and training and config.passages and is_training_dataset(folder, training):
         splits = (training.split("train"), training.split("val"))
-        found["memorisation"] = measure_recall(trained, training.tokens, *splits, config, generate, device)
+        found["memorization"] = measure_recall(trained, training.tokens, *splits, config, generate, device)
     return {
         **({"split": stretch.split} if stretch.split else {}),
         "tokens": read.nats.count,
@@ -157,9 +157,7 @@ def _baselines(stretch: TokenSpan, made: Tokenizer, order: int, model: BlockSums
         for part in ngrams.nats(stretch.tokens, stretch.start + 1, stretch.stop):
             for name, nats in part.items():
                 counted.setdefault(name, BlockSums(stretch.predicted)).add(nats)
-    found = {
-        name: scores_with_errors(sums, n_bytes) | {"ahead_of_model": difference(model, sums)} for name, sums in counted.items()
-    }
+    found = {name: scores_with_errors(sums, n_bytes) | {"lead": difference(model, sums)} for name, sums in counted.items()}
     # as much of the training split as a compressor can look back on: a token is a byte at least
     before = _text(training.tokens, *_end(training, LOOK_BACK), made) if training else iter(())
     given = b"".join(before)[-LOOK_BACK:]
@@ -209,7 +207,7 @@ def compare_runs(
     """Two models on the same tokens: the scores of both and their paired difference; MakegptError for two tokenizers."""
     if trained.tokenizer.identity() != other.tokenizer.identity():
         raise MakegptError(
-            "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits a byte"
+            "the two runs have different tokenizers, so they do not predict the same tokens; `compare` shows their bits/byte"
         )
     n_bytes, total, _ = _bytes(stretch, trained.tokenizer)
     mine, theirs = (_read(each, stretch, device, on_tokens).nats for each in (trained, other))
@@ -258,14 +256,14 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     return found
 
 
-def of_own_validation(evaluation: dict[str, Any], facts: dict[str, Any]) -> bool:
-    """Whether an evaluation is about the text of the validation losses of the run whose manifest has these `facts`."""
-    return bool(evaluation["split"] == "val" and evaluation.get("dataset") == facts.get("dataset"))
+def of_own_validation(evaluation: dict[str, Any], metadata: dict[str, Any]) -> bool:
+    """Whether an evaluation is about the text of the validation losses of the run whose manifest has these `metadata`."""
+    return bool(evaluation["split"] == "val" and evaluation.get("dataset") == metadata.get("dataset"))
 
 
 _SCORES: dict[str, Any] = {"loss": NUMBER, "perplexity?": NUMBER, "bits_per_byte?": NUMBER}
 _ERRORS = {f"{name}?": NUMBER for name in ("loss", "perplexity", "bits_per_byte", "top_1", "top_5")}
-_COPIED = {"tokens": COUNT, "longest_run": COUNT, "share_new": {"*": NUMBER | None}, "passage?": str}
+_COPIED = {"tokens": COUNT, "longest_run": COUNT, "novel_fraction": {"*": NUMBER | None}, "passage?": str}
 
 _LEAD = {"loss": NUMBER, "standard_error": NUMBER | None, "blocks": int, "significant": bool | None}
 
@@ -282,7 +280,7 @@ _EVALUATION: JsonShape = _SCORES | {
     "top_5": NUMBER,
     "standard_error": _ERRORS,
     "sliding?": _SCORES | {"stride": POSITIVE, "standard_error": _ERRORS},
-    "baselines": {"*": _SCORES | {"ahead_of_model?": _LEAD}},
+    "baselines": {"*": _SCORES | {"lead?": _LEAD}},
     "loss_by_position": [{"from": POSITIVE, "to": POSITIVE, "loss": NUMBER}],
-    "memorisation?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
+    "memorization?": {"samples?": _COPIED, "continuations?": _COPIED, "validation?": _COPIED},
 }

@@ -101,13 +101,13 @@ def measure_copying(training: CopyIndex, made: Tokenizer, kinds: dict[str, list[
         found[kind] = {
             "tokens": sum(len(text) for text in texts),
             "longest_run": len(longest),
-            "share_new": {str(n): _share_new(flags[n]) for n in NGRAM_LENGTHS},
+            "novel_fraction": {str(n): _novel_fraction(flags[n]) for n in NGRAM_LENGTHS},
             "passage": made.decode(longest.tolist()),
         }
     return found
 
 
-def _share_new(flags: list[np.ndarray]) -> float | None:
+def _novel_fraction(flags: list[np.ndarray]) -> float | None:
     grams = sum(len(each) for each in flags)
     return 1 - sum(int(each.sum()) for each in flags) / grams if grams else None
 

@@ -65,7 +65,7 @@ def _lead(evaluation: dict[str, Any], scores: dict[str, Any]) -> tuple[float, bo
     What a compressor takes is known for the whole text alone. The error of its lead is then taken to be what two independent
     scores of the model's own error would have; paired it is smaller.
     """
-    if paired := scores.get("ahead_of_model"):
+    if paired := scores.get("lead"):
         return paired["loss"], paired["significant"]
     lead, error = evaluation["loss"] - scores["loss"], evaluation["standard_error"]["loss"]
     return lead, significant(lead, None if error is None else math.sqrt(2) * error, evaluation["blocks"] - 1)

@@ -1,7 +1,7 @@
 """Making text: look at the past, choose the next token, append; and again.
 
 `plain` is the loop that explains. `write` is the one that is used: it continues many texts side by side, each as if it were
-alone, and remembers what the model has read. Tests hold both to the same tokens.
+alone, and supports_kv_cache what the model has read. Tests hold both to the same tokens.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from lib.config.schema import GenerateConfig
 from lib.generate.request import Request
 from lib.generate.sampling import TokenSampler
-from lib.model.kv_cache import BatchKVCache
+from lib.model.kv_cache import KVCache
 from lib.model.language_model import LanguageModel
 
 
@@ -40,10 +40,10 @@ def generate_naive(
 
 @dataclass
 class _Reading:
-    """A text, and what the model remembers of it: nothing where it does not, or where the text has outgrown its context."""
+    """A text and its KV cache: none if the model has none, or if the text has outgrown its context."""
 
     text: Request
-    cache: BatchKVCache | None
+    cache: KVCache | None
 
 
 def generate(
@@ -80,15 +80,13 @@ class _Reader:
     def __init__(self, model: LanguageModel, device: torch.device) -> None:
         self._model = model
         self._device = device
-        self._latest: tuple[list[int], BatchKVCache, Tensor] | None = (
-            None  # the prompt that was read last, with what came of it
-        )
+        self._latest: tuple[list[int], KVCache, Tensor] | None = None  # the prompt that was read last, with what came of it
 
     @torch.inference_mode()
     def next_logits(self, reading: Sequence[_Reading]) -> list[Tensor]:
         """The logits, (V,) float32 on the CPU, for the next token of each text."""
         found: dict[int, Tensor] = {}
-        together: list[tuple[int, int, BatchKVCache]] = []
+        together: list[tuple[int, int, KVCache]] = []
         for place, one in enumerate(reading):
             ids = one.text.ids
             if one.cache is not None and len(ids) > self._model.context_length:
@@ -114,7 +112,7 @@ class _Reader:
         self._latest = (list(ids), one.cache, logits)
         return logits
 
-    def _logits(self, ids: list[list[int]], caches: Sequence[BatchKVCache] = ()) -> Tensor:
+    def _logits(self, ids: list[list[int]], caches: Sequence[KVCache] = ()) -> Tensor:
         return self._model.next_token_logits(torch.tensor(ids, device=self._device), caches).float().cpu()
 
 

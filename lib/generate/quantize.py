@@ -20,7 +20,7 @@ from lib.generate.kernel import Block, Decoder, Long, Matrix, Norm, Pointer, loa
 from lib.model.block import TransformerBlock
 from lib.model.feed_forward import SwiGLU
 from lib.model.gpt import GPT
-from lib.model.kv_cache import BatchKVCache
+from lib.model.kv_cache import KVCache
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
@@ -35,11 +35,11 @@ _LONG = 64  # tokens
 def quantize(model: LanguageModel, format: str) -> bool:
     """Make `model` ready to generate, its matrices in `format`; it can be trained no more. Whether the kernel computes it.
 
-    A model with its parts written out (`model.layers`, `model.attention` explicit) goes on computing as it is written.
+    A model with its parts written out (`model.layer_impl`, `model.attention_impl` naive) goes on computing as it is written.
     """
     dtype = WEIGHT_FORMATS[format]
     config = model.config
-    written_out = "explicit" in (config.layers, config.attention)
+    written_out = "naive" in (config.layer_impl, config.attention_impl)
     fast = load_kernel() if next(model.parameters()).device.type == "cpu" and not written_out else None
     if fast is None and dtype == torch.float32:
         return False
@@ -50,7 +50,7 @@ def quantize(model: LanguageModel, format: str) -> bool:
     if fast and isinstance(model, (GPT, SingleBlock)):
         plain, step = model.next_token_logits, _Step(model, fast)
 
-        def next_token_logits(ids: Tensor, caches: Sequence[BatchKVCache] = ()) -> Tensor:
+        def next_token_logits(ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
             if not caches or ids.shape[1] > 1:
                 return plain(ids, caches)
             new = ids.flatten().tolist()
@@ -146,7 +146,7 @@ class _Step:
             window=attention.window or 0,
         )
 
-    def __call__(self, ids: Sequence[int], caches: Sequence[BatchKVCache]) -> Tensor:
+    def __call__(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
         """The new token of each text -> logits (B, V); its keys and values are added to the text's cache."""
         B = len(caches)
         logits = torch.empty(B, self._vocab_size)

@@ -47,7 +47,7 @@ def encode_prompt(
         if made.endoftext is None:
             raise UsageError(f"--from-endoftext: a {made.kind} tokenizer has no {ENDOFTEXT}; leave the option")
         ids = [made.endoftext, *ids]
-    return Prompt(text or "", ids or made.opening(), line or {})
+    return Prompt(text or "", ids or made.default_prompt(), line or {})
 
 
 class Request:

@@ -1,6 +1,6 @@
 """Whole models from elsewhere and to elsewhere: a GPT-2 in Hugging Face's layout to a run folder, and back.
 
-What was exported here and not changed since goes back to the very bytes it came from: the facts of its checkpoint lie
+What was exported here and not changed since goes back to the very bytes it came from: the metadata of its checkpoint lie
 in its manifest. Any other model begins a run of its own.
 """
 
@@ -16,7 +16,7 @@ from lib.artifact.json_shape import first_mismatch
 from lib.artifact.manifest import MANIFEST, Manifest, describe_files, identity_of, read_manifest, relative_place, verify_files
 from lib.artifact.provenance import new_manifest
 from lib.artifact.tensors import read_tensor_metadata, save_tensors
-from lib.config.schema import MEANT, ModelConfig, build_section
+from lib.config.schema import ModelConfig, build_section
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.errors import MakegptError, UsageError
 from lib.huggingface.gpt2 import (
@@ -62,22 +62,22 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     spare = (config.vocab_size or 0) - made.vocab_size
     if spare:
         tensors, config = without_spare_rows(tensors, made.vocab_size), replace(config, vocab_size=made.vocab_size)
-    facts: dict[str, Any] = {"model": asdict(config), "tokenizer": made.identity()}
+    metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": made.identity()}
     if before := _exported_facts(source, made):
-        facts, config = before, build_section("model", MEANT["model"] | before["model"], str(source))
+        metadata, config = before, build_section("model", before["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
     used = [*files, *([described, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     with replacing_folder(target, "run") as folder:
         write_json(folder / CONFIG_FILE, {"model": asdict(config)})
         made.save(folder / TOKENIZER_FILE)
-        save_tensors(folder / MODEL_FILE, tensors, facts)
+        save_tensors(folder / MODEL_FILE, tensors, metadata)
         manifest = new_manifest(
             "run",
             IMPORT_STAGE,
             parameters={"model": asdict(config)},
             inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in used},
             outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
-            facts={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
+            metadata={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
             | ({"dropped_rows": spare} if spare else {}),
             started=started,
         )
@@ -110,15 +110,15 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
 
 
 def _exported_facts(source: Path, made: Tokenizer) -> dict[str, Any] | None:
-    """The facts of the checkpoint that was exported to `source`; None where none was, or where the files are others now."""
+    """The metadata of the checkpoint that was exported to `source`; None where none was, or where the files are others now."""
     try:
         manifest = read_manifest(source, "export")
         verify_files(source, manifest["outputs"])
     except MakegptError:
         return None
-    facts = manifest["facts"].get("checkpoint")
+    metadata = manifest["metadata"].get("checkpoint")
     wanted = {"tokenizer": str, "model": dict}
-    return facts if first_mismatch(facts, wanted) is None and facts["tokenizer"] == made.identity() else None
+    return metadata if first_mismatch(metadata, wanted) is None and metadata["tokenizer"] == made.identity() else None
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
@@ -144,7 +144,7 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
             parameters={},
             inputs={relative_place(folder, target): {"identity": identity_of(source)}},
             outputs=describe_files(beside, sorted(path.name for path in beside.iterdir())),
-            facts={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
+            metadata={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
             started=started,
         )
         write_json(beside / MANIFEST, manifest)
@@ -155,4 +155,4 @@ def _prompt(made: Tokenizer) -> list[int]:
     try:
         return made.encode(_PROMPT)
     except UnknownText:
-        return made.opening()
+        return made.default_prompt()

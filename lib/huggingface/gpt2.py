@@ -87,7 +87,7 @@ class TensorMapping:
     ours: str
     theirs: str
     shape: tuple[int, ...]
-    turned: bool
+    transposed: bool
 
 
 def tensor_mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -189,7 +189,7 @@ def from_hf_config(path: Path) -> ModelConfig:
 
 
 def _gpt2(where: str, **sizes: Any) -> ModelConfig:
-    choices = {"kind": "gpt", "drop_rate": 0.0, "qkv_bias": True, "attention": "fused", "layers": "fused"}
+    choices = {"kind": "gpt", "drop_rate": 0.0, "qkv_bias": True, "attention_impl": "fused", "layer_impl": "fused"}
     config: ModelConfig = build_section("model", GPT_2 | choices | sizes, where)
     return config
 
@@ -260,7 +260,7 @@ def read_weights(held: dict[str, LazyTensor], config: ModelConfig, source: Path)
             raise MakegptError(
                 f"{source}: {place.theirs} holds numbers that are not finite; it is damaged, or of a training that diverged"
             )
-        tensors[place.ours] = tensor.T.contiguous() if place.turned else tensor
+        tensors[place.ours] = tensor.T.contiguous() if place.transposed else tensor
     return tensors
 
 
@@ -296,5 +296,5 @@ def write_weights(path: Path, weights: dict[str, Tensor], config: ModelConfig) -
     for place in tensor_mappings(config):
         tensor = weights[place.ours].detach() if place.ours in weights else torch.zeros(place.shape)
         name = place.theirs if place.theirs == _HEAD else _PREFIX + place.theirs
-        tensors[name] = tensor.T.contiguous() if place.turned else tensor
+        tensors[name] = tensor.T.contiguous() if place.transposed else tensor
     write_safetensors(path, tensors, {"format": "pt"})

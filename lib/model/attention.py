@@ -20,7 +20,7 @@ class MultiHeadAttention(nn.Module):
     """Queries, keys and values of H heads side by side in one product, an output projection behind.
 
     The options beyond GPT-2: `n_kv_heads`, G, fewer heads of keys and values than of queries, each shared by
-    H/G neighbours (Ainslie et al. 2023); `qk_norm`, queries and keys normed before they meet
+    H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normed before they meet
     (Henry et al. 2020, here by RMSNorm); `rotary` positions; a `window`, how many tokens, itself included, a
     position looks back on (Child et al. 2019; Beltagy et al. 2020).
     """
@@ -81,14 +81,14 @@ class MultiHeadAttention(nn.Module):
         """Each of G heads H/G times: (B, G, T, D) -> (B, H, T, D)."""
         return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
-    def forward(self, x: Tensor, past: LayerKVCache | None = None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C); with a `past`, x follows it, and its own keys and values are added there."""
+    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its own keys and values are added there."""
         B, T, C = x.shape
-        if past is None:
+        if kv_cache is None:
             heads = self._heads(*self.queries_keys_values(x))
         else:
-            q, k, v = self.queries_keys_values(x, past.positions)
-            heads = torch.cat([self._heads(q[b : b + 1], *kept) for b, kept in enumerate(past.add(k, v))])
+            q, k, v = self.queries_keys_values(x, kv_cache.positions)
+            heads = torch.cat([self._heads(q[b : b + 1], *kv) for b, kv in enumerate(kv_cache.add(k, v))])
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
 
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -127,5 +127,5 @@ def build_attention(config: ModelConfig) -> MultiHeadAttention:
         qk_norm=config.qk_norm,
         rotary=config.positions == "rotary",
         window=config.window,
-        fused=config.attention == "fused",
+        fused=config.attention_impl == "fused",
     )

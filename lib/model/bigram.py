@@ -6,7 +6,7 @@ B batch, T time, V vocabulary
 from torch import Tensor
 
 from lib.config.schema import ModelConfig
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.language_model import INIT_LOGIT_STD, LanguageModel
 from lib.model.layers import Embedding
 
@@ -18,10 +18,10 @@ class Bigram(LanguageModel):
         super().__init__(config)
         self.out_head = Embedding(self.vocab_size, self.vocab_size)
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T): all it knows of the past is the token itself."""
         return ids
 
-    def first_std(self, name: str, weight: Tensor) -> float:
+    def init_std(self, name: str, weight: Tensor) -> float:
         """A row is read, not multiplied: its numbers are the logits."""
         return INIT_LOGIT_STD

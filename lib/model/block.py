@@ -19,14 +19,14 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        fused = config.layers == "fused"
+        fused = config.layer_impl == "fused"
         self.norm1 = NORMS[config.norm](config.emb_dim, fused=fused)
         self.attention = build_attention(config)
         self.norm2 = NORMS[config.norm](config.emb_dim, fused=fused)
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
         self.dropout = Dropout(config.drop_rate, fused=fused)
 
-    def forward(self, x: Tensor, past: LayerKVCache | None = None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C), behind the `past`."""
-        x = x + self.dropout(self.attention(self.norm1(x), past))
+    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C), continuing the KV cache."""
+        x = x + self.dropout(self.attention(self.norm1(x), kv_cache))
         return x + self.dropout(self.feed_forward(self.norm2(x)))

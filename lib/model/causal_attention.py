@@ -1,4 +1,4 @@
-"""Causal attention: nobody sees the future, and in training nobody may lean on one neighbour only.
+"""Causal attention: nobody sees the future, and in training nobody may lean on one neighbor only.
 
 T time, C embedding, D head size
 """

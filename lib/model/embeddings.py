@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lib.config.schema import ModelConfig
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Embedding
 from lib.model.positions import Sinusoidal
@@ -25,9 +25,9 @@ class EmbeddingModel(LanguageModel):
         elif config.positions == "sinusoidal":
             self.waves = Sinusoidal(config.context_length, config.emb_dim)
 
-    def embed(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T, C), behind the `past`. Rotary positions are not added here: attention is told of them."""
+    def embed(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), continuing the KV cache. Rotary positions are not added here: attention is told of them."""
         x = self.tok_emb(ids)
         if self.positions == "learned":
-            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if past is None else past.positions)
-        return self.waves(x, past and past.positions) if self.positions == "sinusoidal" else x
+            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if kv_cache is None else kv_cache.positions)
+        return self.waves(x, kv_cache and kv_cache.positions) if self.positions == "sinusoidal" else x

@@ -9,7 +9,7 @@ from lib.config.schema import ModelConfig
 from lib.model.block import TransformerBlock
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 from lib.model.norm import NORMS
 
@@ -17,30 +17,30 @@ from lib.model.norm import NORMS
 class GPT(EmbeddingModel):
     """A decoder-only transformer, GPT-2's by default; `config` may choose later designs part by part."""
 
-    remembers = True
+    supports_kv_cache = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.dropout = Dropout(config.drop_rate, fused=self.fused)
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
-        self.final_norm = NORMS[config.norm](config.emb_dim, fused=config.layers == "fused")
+        self.final_norm = NORMS[config.norm](config.emb_dim, fused=config.layer_impl == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T, C), behind the `past`."""
-        x = self.dropout(self.embed(ids, past))
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), continuing the KV cache."""
+        x = self.dropout(self.embed(ids, kv_cache))
         for layer, block in enumerate(self.blocks):
-            x = block(x, past and past.of(layer))
+            x = block(x, kv_cache and kv_cache.of(layer))
         return self.final_norm(x)
 
-    def first_std(self, name: str, weight: Tensor) -> float:
+    def init_std(self, name: str, weight: Tensor) -> float:
         """GPT-2's 0.02 for all but the head, tied or not, whose own is that of `LanguageModel`.
 
         The matrices that end in a shortcut are smaller by √(2·layers), since so many of them are added up
         (Radford et al. 2019, section 2.3).
         """
         if weight is self.out_head.weight:
-            return super().first_std(name, weight)
+            return super().init_std(name, weight)
         return 0.02 * (2 * len(self.blocks)) ** -0.5 if name.endswith(("out_proj.weight", "contract.weight")) else 0.02

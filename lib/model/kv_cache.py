@@ -17,12 +17,12 @@ from torch import Tensor
 from lib.errors import MakegptError
 
 
-class BatchKVCache:
+class KVCache:
     """The keys and values of one text's tokens in each attention of a model, with room for `capacity` of them."""
 
     def __init__(self, layers: int, n_kv_heads: int, capacity: int, head_size: int, device: torch.device) -> None:
-        self.kept = torch.empty(layers, 2, n_kv_heads, capacity, head_size, device=device)
-        self.address = self.kept.data_ptr()
+        self.kv = torch.empty(layers, 2, n_kv_heads, capacity, head_size, device=device)
+        self.address = self.kv.data_ptr()
         self.capacity = capacity
         self.length = 0
 
@@ -33,22 +33,22 @@ class BatchKVCache:
         """
         if (end := self.length + k.shape[1]) > self.capacity:
             raise MakegptError(f"{end} tokens are more than this cache has room for, {self.capacity}; make a larger one")
-        kept = self.kept[layer]
+        kept = self.kv[layer]
         kept[0, :, self.length : end] = k
         kept[1, :, self.length : end] = v
         keys, values = kept[:, None, :, :end]
         return keys, values
 
-    def take(self, other: "BatchKVCache", length: int) -> None:
+    def take(self, other: "KVCache", length: int) -> None:
         """Hold what `other` holds of its first `length` tokens, to continue them in another way."""
-        self.kept[..., :length, :] = other.kept[..., :length, :]
+        self.kv[..., :length, :] = other.kv[..., :length, :]
         self.length = length
 
 
-class KVCache:
+class BatchKVCache:
     """The past of a batch of texts, each with its cache, while T new tokens of each are read."""
 
-    def __init__(self, caches: Sequence[BatchKVCache], T: int, device: torch.device) -> None:
+    def __init__(self, caches: Sequence[KVCache], T: int, device: torch.device) -> None:
         self.caches = caches
         begin = torch.tensor([[cache.length] for cache in caches], device=device)
         self.positions = begin if T == 1 else begin + torch.arange(T, device=device)  # (B, T)
@@ -64,7 +64,7 @@ class LayerKVCache:
 
     layer: int
     positions: Tensor  # (B, T), where the new tokens stand
-    caches: Sequence[BatchKVCache]
+    caches: Sequence[KVCache]
 
     def add(self, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keep the new keys and values, (B, G, T, D); for each text, all it has, (1, G, N, D)."""

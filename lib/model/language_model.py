@@ -21,12 +21,12 @@ INIT_LOGIT_STD = 0.3
 class LanguageModel(nn.Module):
     """`features` reads the past of each position, `out_head` turns what it found into logits.
 
-    A model sets `out_head`; weights are undefined until `initialise` or a checkpoint fills them. One that `remembers` can
-    keep the past of a text in a `BatchKVCache`; others read it anew for each token.
+    A model sets `out_head`; weights are undefined until `initialize` or a checkpoint fills them. One with `supports_kv_cache`
+    can keep a text's keys and values in a `KVCache`; the others recompute the whole text for each token.
     """
 
     out_head: nn.Module
-    remembers: ClassVar[bool] = False
+    supports_kv_cache: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig) -> None:
         """`config.vocab_size` must be known."""
@@ -34,22 +34,20 @@ class LanguageModel(nn.Module):
         assert config.vocab_size is not None
         self.vocab_size: int = config.vocab_size
         self.context_length = config.context_length
-        self.fused = config.layers == "fused"
+        self.fused = config.layer_impl == "fused"
         self.config = config
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
-        """ids: (B, T), behind the `past` -> what the head reads at each position, (B, T, C)."""
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T), continuing the KV cache -> what the head reads at each position, (B, T, C)."""
         raise NotImplementedError
 
-    def cache(self, capacity: int) -> BatchKVCache | None:
+    def cache(self, capacity: int) -> KVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None from a model that does not remember."""
-        if not self.remembers:
+        if not self.supports_kv_cache:
             return None
         config = self.config
         device = next(self.parameters()).device
-        return BatchKVCache(
-            config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device
-        )
+        return KVCache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
@@ -63,14 +61,14 @@ class LanguageModel(nn.Module):
             return linear_cross_entropy(x, self.out_head.weight, targets)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets)
 
-    def next_token_logits(self, ids: Tensor, caches: Sequence[BatchKVCache] = ()) -> Tensor:
+    def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
         """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only.
 
         With `caches`, one a text, the ids are those after what each has read, and are added to it.
         """
         read = max((cache.length for cache in caches), default=0)
-        past = KVCache(caches, ids.shape[1], ids.device) if caches else None
-        logits = self.out_head(self.features(self._checked(ids, read), past)[:, -1])
+        kv_cache = BatchKVCache(caches, ids.shape[1], ids.device) if caches else None
+        logits = self.out_head(self.features(self._checked(ids, read), kv_cache)[:, -1])
         for cache in caches:
             cache.length += ids.shape[1]
         return logits
@@ -90,13 +88,13 @@ class LanguageModel(nn.Module):
         return ids
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw the first weights from normal distributions; biases are 0, norms the identity, as they were made."""
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
-                weight.normal_(0.0, self.first_std(name, weight), generator=generator)
+                weight.normal_(0.0, self.init_std(name, weight), generator=generator)
 
-    def first_std(self, name: str, weight: Tensor) -> float:
+    def init_std(self, name: str, weight: Tensor) -> float:
         """The standard deviation that the matrix `name` is drawn with: here one that keeps the size of a product's input.
 
         The head starts with logits of `INIT_LOGIT_STD` for inputs of size 1, whatever the width, so that the
@@ -104,12 +102,12 @@ class LanguageModel(nn.Module):
         """
         if weight is self.out_head.weight:
             return INIT_LOGIT_STD * weight.shape[1] ** -0.5
-        return 1.0 if self.is_table(name) else float(weight.shape[1] ** -0.5)
+        return 1.0 if self.is_embedding(name) else float(weight.shape[1] ** -0.5)
 
-    def is_table(self, name: str) -> bool:
+    def is_embedding(self, name: str) -> bool:
         """Whether the parameter `name` has a row for each token or position: the embeddings and the head."""
         return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
 
-    def decayed(self, name: str) -> bool:
+    def uses_weight_decay(self, name: str) -> bool:
         """Whether weight decay acts on the parameter `name`: on matrices and embeddings, not on biases and norms."""
         return self.get_parameter(name).dim() >= 2

@@ -5,20 +5,20 @@ from torch import Tensor
 from lib.config.schema import ModelConfig
 from lib.model.attention import build_attention
 from lib.model.embeddings import EmbeddingModel
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 
 
 class MultiHead(EmbeddingModel):
     """Embeddings, H narrower heads and their output projection, an output head."""
 
-    remembers = True
+    supports_kv_cache = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.attention = build_attention(config)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T, C), behind the `past`."""
-        return self.attention(self.embed(ids, past), past and past.of(0))
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), continuing the KV cache."""
+        return self.attention(self.embed(ids, kv_cache), kv_cache and kv_cache.of(0))

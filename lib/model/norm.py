@@ -18,7 +18,7 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last dimension, with a learned scale and shift."""
+    """Layer normalization over the last dimension, with a learned scale and shift."""
 
     eps = 1e-5  # GPT-2's; inside the root, so that a constant row does not divide by zero
 
@@ -35,7 +35,7 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last dimension, with a learned scale."""
+    """Root-mean-square normalization over the last dimension, with a learned scale."""
 
     eps = 1e-5
 

@@ -53,7 +53,7 @@ MODELS: dict[str, type[LanguageModel]] = {
 
 
 def build_model(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageModel:
-    """The model `config` describes, on `device`; fill its weights with `initialise` or a checkpoint."""
+    """The model `config` describes, on `device`; fill its weights with `initialize` or a checkpoint."""
     with torch.device(device):
         return MODELS[config.kind](config)
 

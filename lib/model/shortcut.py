@@ -29,7 +29,7 @@ class DeepNetwork(nn.Module):
         return x
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Draw weights and biases uniformly from ±1/√(inputs), as PyTorch's own linear layer does."""
         for size_in, layer in zip(self.sizes, self.layers, strict=False):
             bound = size_in**-0.5

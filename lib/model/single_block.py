@@ -8,7 +8,7 @@ from torch import Tensor
 from lib.config.schema import ModelConfig
 from lib.model.block import TransformerBlock
 from lib.model.embeddings import EmbeddingModel
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
 
@@ -16,14 +16,14 @@ from lib.model.norm import LayerNorm
 class SingleBlock(EmbeddingModel):
     """Embeddings, one block, a final norm, an output head: the parts of a GPT with one layer, begun like the other rungs."""
 
-    remembers = True
+    supports_kv_cache = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.block = TransformerBlock(config)
-        self.final_norm = LayerNorm(config.emb_dim, fused=config.layers == "fused")
+        self.final_norm = LayerNorm(config.emb_dim, fused=config.layer_impl == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T, C), behind the `past`."""
-        return self.final_norm(self.block(self.embed(ids, past), past and past.of(0)))
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T) -> (B, T, C), continuing the KV cache."""
+        return self.final_norm(self.block(self.embed(ids, kv_cache), kv_cache and kv_cache.of(0)))

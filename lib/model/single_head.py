@@ -5,7 +5,7 @@ from torch import Tensor
 from lib.config.schema import ModelConfig
 from lib.model.causal_attention import CausalAttention
 from lib.model.embeddings import EmbeddingModel
-from lib.model.kv_cache import KVCache
+from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 
 
@@ -19,6 +19,6 @@ class SingleHead(EmbeddingModel):
         )
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, past: KVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C)."""
         return self.attention(self.embed(ids))

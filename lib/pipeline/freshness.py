@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 from lib.artifact.io import canonical_json, read_json, write_text
-from lib.artifact.manifest import MANIFEST, Manifest, identity_of, read_manifest
+from lib.artifact.manifest import MANIFEST, Manifest, OtherFormat, identity_of, read_manifest
 from lib.artifact.provenance import software_versions
-from lib.config.schema import MEANT
 from lib.errors import MakegptError
 from lib.pipeline.steps import Pipeline, Sha256, Step
 
@@ -50,7 +49,7 @@ class Freshness:
     def check_place(self) -> None:
         """MakegptError where the run folder holds a training on another text, which would be lost."""
         folder = self.pipeline.run
-        if not ((folder / _MODEL).exists() or (folder / "last" / "state.json").exists()):
+        if not ((folder / _MODEL).exists() or (folder / "checkpoint" / "state.json").exists()):
             return
         texts = self._texts_of_run()
         if texts is not None and texts != self.pipeline.hashes:
@@ -118,14 +117,14 @@ class Freshness:
         if manifest["stage"] != step.stage:
             raise _Stale(f"{step.target.parent} was made by {manifest['stage']}")
         sections = manifest["parameters"]
-        before = _flat({name: MEANT[name] | sections.get(name, {}) for name in ("model", "train")})
+        before = _flat({name: sections.get(name, {}) for name in ("model", "train")})
         if step.parameters.get("model.vocab_size") is None:  # the tokenizer's
             before["model.vocab_size"] = None
         _compare({key: value for key, value in before.items() if key in step.parameters}, step.parameters)
         windows = self.pipeline.step("build-dataset").target.parent
-        if manifest["facts"]["dataset"] != identity_of(_manifest(windows)):
+        if manifest["metadata"]["dataset"] != identity_of(_manifest(windows)):
             raise _Stale(f"it was trained on another dataset than {windows} holds now")
-        if "init_from" in manifest["facts"]:
+        if "init_from" in manifest["metadata"]:
             raise _Stale("it began with the weights of another run")
         if _MODEL not in manifest["outputs"]:
             raise _Stale(f"{step.target} is not of the training that {MANIFEST} tells of")
@@ -180,20 +179,22 @@ class Freshness:
         """The SHA-256 of each document that the run was trained on; None where that is not known any more."""
         folders = [self.pipeline.step(stage).target.parent for stage in ("tokenize", "build-dataset")]
         try:
-            facts = _manifest(self.pipeline.run)["facts"]
-            if isinstance(facts.get("texts"), list) and facts["texts"]:
-                return list(map(str, facts["texts"]))
+            metadata = _manifest(self.pipeline.run)["metadata"]
+            if isinstance(metadata.get("texts"), list) and metadata["texts"]:
+                return list(map(str, metadata["texts"]))
             tokens, windows = map(_manifest, folders)
-            same = facts["dataset"] == identity_of(windows) and _used(windows)[0] == identity_of(tokens)
+            same = metadata["dataset"] == identity_of(windows) and _used(windows)[0] == identity_of(tokens)
             return (_texts(tokens) or None) if same else None
         except (_Stale, OSError, AttributeError, KeyError, IndexError, TypeError, ValueError):
             return None
 
 
 def _manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`, of any kind; _Stale where there is none or it is damaged."""
+    """The manifest in `folder`, of any kind; _Stale if there is none, or none that can be read."""
     try:
         return read_manifest(folder, None)
+    except OtherFormat:
+        raise _Stale(f"{folder / MANIFEST} is of another version's format") from None
     except (MakegptError, RecursionError):
         raise _Stale(f"{folder / MANIFEST} is missing or damaged") from None
 

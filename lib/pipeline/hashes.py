@@ -11,7 +11,7 @@ from lib.errors import MakegptError
 
 
 class Hashes:
-    """A file's SHA-256 by its path; `file` remembers them from one process to the next."""
+    """A file's SHA-256 by its path; `file` supports_kv_cache them from one process to the next."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

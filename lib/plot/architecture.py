@@ -20,7 +20,7 @@ from lib.model.block import TransformerBlock
 from lib.model.causal_attention import CausalAttention
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model, count_parameters
-from lib.plot.style import GREY, LINE_STYLES, blank_figure, escape_mathtext
+from lib.plot.style import GRAY, LINE_STYLES, blank_figure, escape_mathtext
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Part:
         return self.in_block and self.name in ("attention", "feed_forward")
 
     @property
-    def colour(self) -> str:
+    def color(self) -> str:
         return {"attention": LINE_STYLES[0][0], "feed_forward": LINE_STYLES[1][0]}.get(self.name, "#444444")
 
 
@@ -132,7 +132,7 @@ def model_figure(models: Sequence[tuple[str, ModelConfig]], plot: PlotConfig) ->
         _draw(axes, found, size, config.n_layers)
         total = f"{count_parameters(one):,} parameters"
         axes.set_title(escape_mathtext(f"{name}: {total}" if name else total), fontsize=11)
-        legend = axes.text(0, -1.5, _legend(config, found), ha="center", va="center", fontsize=0.95 * size, color=GREY)
+        legend = axes.text(0, -1.5, _legend(config, found), ha="center", va="center", fontsize=0.95 * size, color=GRAY)
         legend.set_in_layout(False)
     return figure
 
@@ -159,12 +159,12 @@ def _draw(axes: Axes, found: list[Part], size: float, n_layers: int) -> None:
         high = low + _tall(part)
         axes.annotate("", (0, low), (0, y + 0.2 if y == 0 else y), arrowprops=arrow, zorder=0)
         _box(axes, part, low, high, size)
-        axes.text(0.2, high + _ARROW / 2, part.leaves, va="center", fontsize=0.95 * size, color=GREY)
+        axes.text(0.2, high + _ARROW / 2, part.leaves, va="center", fontsize=0.95 * size, color=GRAY)
         if part.shortcut:  # from below the norm around this part, and added
             start, end = ends[-1][0] - _ARROW / 2, high + _ARROW / 2
-            axes.plot([0, -5.2, -5.2, 0], [start, start, end, end], color=part.colour, linewidth=1.1, zorder=0)
-            plus = {"boxstyle": "circle,pad=0.08", "facecolor": "white", "edgecolor": part.colour}
-            axes.text(0, end, "+", ha="center", va="center", fontsize=size, color=part.colour, bbox=plus)
+            axes.plot([0, -5.2, -5.2, 0], [start, start, end, end], color=part.color, linewidth=1.1, zorder=0)
+            plus = {"boxstyle": "circle,pad=0.08", "facecolor": "white", "edgecolor": part.color}
+            axes.text(0, end, "+", ha="center", va="center", fontsize=size, color=part.color, bbox=plus)
         ends.append((low, high))
         y = high
     axes.annotate("", (0, y + _ARROW), (0, y), arrowprops=arrow, zorder=0)
@@ -183,7 +183,7 @@ def _box(axes: Axes, part: Part, low: float, high: float, size: float) -> None:
     style = "round,pad=0,rounding_size=0.12"
     axes.add_patch(
         FancyBboxPatch(
-            (left, low), right - left, high - low, boxstyle=style, facecolor="white", edgecolor=part.colour, linewidth=1.2
+            (left, low), right - left, high - low, boxstyle=style, facecolor="white", edgecolor=part.color, linewidth=1.2
         )
     )
     middle = (low + high) / 2
@@ -192,7 +192,7 @@ def _box(axes: Axes, part: Part, low: float, high: float, size: float) -> None:
     axes.text(left + 2.3, first, part.weights, va="center", fontsize=0.95 * size)
     axes.text(right - 0.2, middle, part.parameters, va="center", ha="right", fontsize=size)
     if part.inside:
-        axes.text(left + 2.3, first - _INNER, part.inside, va="center", fontsize=0.95 * size, color=GREY)
+        axes.text(left + 2.3, first - _INNER, part.inside, va="center", fontsize=0.95 * size, color=GRAY)
 
 
 def _legend(config: ModelConfig, found: list[Part]) -> str:

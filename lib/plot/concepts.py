@@ -68,10 +68,10 @@ def activations_figure(plot: PlotConfig) -> Figure:
     axes = figure.add_subplot()
     x = torch.linspace(-4, 4, 321, dtype=torch.float64)  # in float32 the last bits would show in an SVG's digits
     curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
-    for (name, function), (colour, _), style in zip(
+    for (name, function), (color, _), style in zip(
         curves, LINE_STYLES, ("--", "-", "-."), strict=False
     ):  # markers would hide it
-        axes.plot(x.numpy(), function(x).numpy(), color=colour, linestyle=style, label=name)
+        axes.plot(x.numpy(), function(x).numpy(), color=color, linestyle=style, label=name)
     axes.set_xlabel("x")
     light_grid(axes)
     axes.legend()
@@ -84,13 +84,13 @@ def gradients_figure(plot: PlotConfig) -> Figure:
     x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2)).double()
     figure = blank_figure(plot)
     axes = figure.add_subplot()
-    for shortcuts, (colour, marker) in zip((True, False), LINE_STYLES, strict=False):
+    for shortcuts, (color, marker) in zip((True, False), LINE_STYLES, strict=False):
         network = DeepNetwork(sizes, shortcuts=shortcuts)
-        network.initialise(torch.Generator().manual_seed(1))
+        network.initialize(torch.Generator().manual_seed(1))
         # what differs from processor to processor is beyond the third digit
         gradients = [float(f"{size:.3g}") for size in mean_gradients(network.double(), x)]
         label = "with shortcuts" if shortcuts else "without"
-        axes.semilogy(range(1, len(gradients) + 1), gradients, color=colour, marker=marker, label=label)
+        axes.semilogy(range(1, len(gradients) + 1), gradients, color=color, marker=marker, label=label)
     axes.set_xlabel("layer, from the input to the output")
     axes.set_ylabel("mean size of the gradient")
     light_grid(axes)

@@ -122,7 +122,7 @@ def _compared(folders: Iterable[Path]) -> list[ComparisonRow]:
     rows = comparison_rows(folders)
     for row in rows:
         if row.bits_per_byte is None:
-            raise MakegptError(f"{row.name} was evaluated on {row.tokens} tokens that stand for no text; bits a byte need some")
+            raise MakegptError(f"{row.name} was evaluated on {row.tokens} tokens that stand for no text; bits/byte need some")
     return rows
 
 
@@ -130,11 +130,11 @@ def load_curves(folders: Iterable[Path]) -> list[Curve]:
     """What a loss figure shows of each run; its baselines where it has been evaluated on its own validation split."""
     gathered = []
     for folder in folders:
-        facts = finished_manifest(folder)["facts"]
+        metadata = finished_manifest(folder)["metadata"]
         evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else {}
-        if evaluation and not of_own_validation(evaluation, facts):
+        if evaluation and not of_own_validation(evaluation, metadata):
             evaluation = {}  # its baselines are of another text than the curves
         losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
-        identity = (facts.get("tokenizer"), evaluation.get("text_sha256"), facts.get("dataset"))
+        identity = (metadata.get("tokenizer"), evaluation.get("text_sha256"), metadata.get("dataset"))
         gathered.append(Curve(folder.resolve().name, read_metrics(folder), losses, *identity))
     return gathered

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.config.schema import PlotConfig
 from lib.plot.style import (
-    GREY,
+    GRAY,
     LINE_STYLES,
     blank_figure,
     edge_labels,
@@ -69,7 +69,7 @@ def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     shared, apart = _shared([curve.baselines for curve in curves])
     for axes in panels:
         _baselines(axes, shared, curves)
-    panels[0].set_ylabel("loss (nats a token)")
+    panels[0].set_ylabel("loss (nats/token)")
     panels[-1].legend(fontsize=8, loc="upper right", framealpha=0.9)
     title = (
         curves[0].name if len(curves) == 1 else f"{len(curves)} runs{strip_common_suffix([curve.name for curve in curves])[1]}"
@@ -97,7 +97,7 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     for axes, curve in zip(panels, curves, strict=False):
         _scale(axes, "step", {curve.tokens_a_step})
         _baselines(axes, curve.baselines, curves)
-        axes.set_ylabel("loss (nats a token)")
+        axes.set_ylabel("loss (nats/token)")
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     if remark := _remark(curves):
@@ -112,18 +112,18 @@ def _draw(axes: Axes, curves: Sequence[Curve], by: str) -> None:
     alone = len(curves) == 1
     names, _ = strip_common_suffix([curve.name for curve in curves])
     for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
-        colour, marker = LINE_STYLES[number % len(LINE_STYLES)]
+        color, marker = LINE_STYLES[number % len(LINE_STYLES)]
         if trained := curve.points("train_loss", by):
             label = "training, by batch" if alone else None
-            axes.plot(*zip(*trained, strict=True), color=colour, linewidth=0.8, alpha=0.5 if alone else 0.3, label=label)
+            axes.plot(*zip(*trained, strict=True), color=color, linewidth=0.8, alpha=0.5 if alone else 0.3, label=label)
         x, best = curve.best(by)
         label = "validation" if alone else f"{escape_mathtext(name)}: {best:.3f} at step {curve.best('step')[0]:,}"
         validated = zip(*curve.points("val_loss", by), strict=True)
-        axes.plot(*validated, color=colour, marker=marker, markersize=4, label=label)
+        axes.plot(*validated, color=color, marker=marker, markersize=4, label=label)
         told = f"best: {best:.3f} at step {curve.best('step')[0]:,}" if alone else None
-        axes.plot(x, best, marker="*", markersize=13, color=colour, markeredgecolor="black", linestyle="none", label=told)
+        axes.plot(x, best, marker="*", markersize=13, color=color, markeredgecolor="black", linestyle="none", label=told)
     if not alone:
-        axes.plot([], [], color=GREY, linewidth=0.8, alpha=0.7, label="thin: training, by batch; star: best")
+        axes.plot([], [], color=GRAY, linewidth=0.8, alpha=0.7, label="thin: training, by batch; star: best")
     plain_axes(axes)
 
 
@@ -137,9 +137,9 @@ def _scale(axes: Axes, by: str, a_step: set[float | None]) -> None:
         above = axes.secondary_xaxis("top", functions=(_times(rate), _times(1 / rate)))
         above.xaxis.set_major_locator(MaxNLocator(7))
         above.xaxis.set_major_formatter(FuncFormatter(format_count))
-        above.set_xlabel("tokens read", fontsize=9, color=GREY)
-        above.tick_params(labelsize=8, colors=GREY)
-        above.spines["top"].set_color(GREY)
+        above.set_xlabel("tokens read", fontsize=9, color=GRAY)
+        above.tick_params(labelsize=8, colors=GRAY)
+        above.spines["top"].set_color(GRAY)
 
 
 def _times(factor: float) -> Callable[[Any], Any]:
@@ -152,7 +152,7 @@ def _baselines(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve])
     low, high = axes.get_ylim()
     axes.set_ylim(min([low, *(0.98 * loss for loss in inside)]), max([high, *inside]))
     for loss in inside:
-        axes.axhline(loss, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
+        axes.axhline(loss, color=GRAY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
 
 
 def _labels(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) -> None:
@@ -191,21 +191,21 @@ def _remark(curves: Sequence[Curve]) -> str | None:
 
 
 def _note(figure: Figure, text: str) -> None:
-    figure.supxlabel(text, fontsize=8, color=GREY)
+    figure.supxlabel(text, fontsize=8, color=GRAY)
 
 
 def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
     """The mean loss by where in its window a token stands; `bands`: positions `from` and `to`, from 1 on, and `loss`."""
     figure = blank_figure(config)
     axes = figure.add_subplot()
-    colour, marker = LINE_STYLES[0]
+    color, marker = LINE_STYLES[0]
     for band in bands:
-        axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
     centres = [(band["from"] * band["to"]) ** 0.5 for band in bands]
-    axes.plot(centres, [band["loss"] for band in bands], color=colour, marker=marker, markersize=4)
+    axes.plot(centres, [band["loss"] for band in bands], color=color, marker=marker, markersize=4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("position in the window")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats/token)")
     light_grid(axes)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 from lib.config.schema import PlotConfig
 from lib.evaluate.comparison import ComparisonRow, comparison_headings
 from lib.plot.style import (
-    GREY,
+    GRAY,
     LINE_STYLES,
     blank_figure,
     edge_labels,
@@ -39,7 +39,7 @@ def ladder_figure(rows: Sequence[ComparisonRow], config: PlotConfig) -> Figure:
         _panel(axes, found, heading)
     if len(texts) > 1:
         figure.supxlabel(
-            "Each panel is about another text or other tokens of it: do not compare across.", fontsize=8, color=GREY
+            "Each panel is about another text or other tokens of it: do not compare across.", fontsize=8, color=GRAY
         )
     return figure
 
@@ -57,25 +57,25 @@ def _panel(axes: Axes, rows: list[ComparisonRow], heading: str) -> None:
     points = [_Point(name, run.parameters or 1, run.bits_per_byte or 0.0) for name, run in zip(names, runs, strict=True)]
     points.sort(key=lambda point: (point.parameters, point.bits))
     for number, point in enumerate(points):
-        colour, marker = LINE_STYLES[number % len(LINE_STYLES)]
+        color, marker = LINE_STYLES[number % len(LINE_STYLES)]
         hollow = number // len(LINE_STYLES) % 2  # a second round of the same markers
         axes.plot(
             point.parameters,
             point.bits,
-            color=colour,
+            color=color,
             marker=marker,
             markersize=9,
-            markerfacecolor="white" if hollow else colour,
+            markerfacecolor="white" if hollow else color,
             linestyle="none",
         )
     baselines = [(row.bits_per_byte or 0.0, row.name) for row in rows if row.parameters is None]
     for bits, _ in baselines:
-        axes.axhline(bits, color=GREY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
+        axes.axhline(bits, color=GRAY, linewidth=0.8, linestyle=(0, (5, 3)), zorder=1)
     _scale(axes, [point.parameters for point in points])
     axes.margins(y=0.06)
     plain_axes(axes)
     axes.set_xlabel("parameters")
-    axes.set_ylabel("bits a byte (fewer are better)")
+    axes.set_ylabel("bits/byte (fewer are better)")
     about = f"{heading}, {rows[0].bytes:,} bytes"
     axes.set_title(escape_mathtext(f"{text.removeprefix(' on ')}: {about}" if text else about), fontsize=11)
     edge_labels(axes, [(bits, f"{name} {bits:.3f}") for bits, name in baselines])

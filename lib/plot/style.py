@@ -1,4 +1,4 @@
-"""Figures through matplotlib, in one plain style, readable in grey and by the colour-blind.
+"""Figures through matplotlib, in one plain style, readable in gray and by the color-blind.
 
 The same input gives the same bytes: an SVG on every processor, a PNG on one.
 """
@@ -21,13 +21,13 @@ from lib.plot.svg import normalize_svg
 
 FIGURE_FORMATS = ("png", "svg")
 
-#: Okabe and Ito's colours for all kinds of sight (2008), with a marker each for grey.
+#: Okabe and Ito's colors for all kinds of sight (2008), with a marker each for gray.
 LINE_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "v"), ("#E69F00", "D"), ("#000000", "x"))
 #: The longest side of a picture that matplotlib draws, and as many dots as take 1 GB of memory.
 _SIDE, _DOTS = (1 << 16) - 1, 1 << 28
 
 #: What is not a run: baselines, and what stands beside a figure.
-GREY = "#595959"
+GRAY = "#595959"
 
 
 def figure_format(path: Path) -> str:
@@ -119,9 +119,9 @@ def edge_labels(axes: Axes, labels: Sequence[tuple[float, str]], size: float = 8
             textcoords="offset points",
             va="center",
             fontsize=size,
-            color=GREY,
+            color=GRAY,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+            arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
         )
 
 

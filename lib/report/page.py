@@ -75,15 +75,15 @@ def _chapter(one: RunData) -> Html:
 
 
 def _curve(one: RunData) -> Curve:
-    facts, found = one.manifest["facts"], one.evaluation
-    text = found["text_sha256"] if found and of_own_validation(found, facts) else None
-    return Curve(one.name, one.metrics or [], {}, facts.get("tokenizer"), text, facts.get("dataset"))
+    metadata, found = one.manifest["metadata"], one.evaluation
+    text = found["text_sha256"] if found and of_own_validation(found, metadata) else None
+    return Curve(one.name, one.metrics or [], {}, metadata.get("tokenizer"), text, metadata.get("dataset"))
 
 
 def _comparison(subjects: list[RunData]) -> Html:
     """All runs in tables, one for each text they were scored on, and in one figure."""
     evaluated = [one.folder for one in subjects if one.evaluation]
-    head = ("", "parameters", "nats a token", "perplexity", "bits a byte", "seconds")
+    head = ("", "parameters", "nats/token", "perplexity", "bits/byte", "seconds")
     forms = (("parameters", ","), ("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"), ("seconds", ",.0f"))
     texts = [list(rows) for _, rows in groupby(comparison_rows(evaluated), key=lambda row: row.scored_on)]
     tables = [
@@ -103,7 +103,7 @@ def _comparison(subjects: list[RunData]) -> Html:
     if len(trained) > 1:
         told = "Validation loss by step, the best of each run marked."
         if len(tables) > 1:
-            told += " Those of other texts or other tokens cannot be compared by it, but by their bits a byte."
+            told += " Those of other texts or other tokens cannot be compared by it, but by their bits/byte."
         drawn = loss_figure(trained, _FIGURE)
         made += chart_element(drawn, "compared", f"{told} Runs: {', '.join(curve.name for curve in trained)}.", told)
     return html_element("section", html_element("h2", "Comparison", id="comparison"), Html(made), aria_labelledby="comparison")

@@ -21,7 +21,7 @@ MAX_SHOWN = 12  # samples, and lines of metrics
 
 #: What the sections rely on in the manifest of a training.
 _TRAINING = {
-    "facts": {"parameters": int, "best_step": int, "best_val_loss": NUMBER},
+    "metadata": {"parameters": int, "best_step": int, "best_val_loss": NUMBER},
     "parameters": {"train": {"max_steps": int}},
 }
 

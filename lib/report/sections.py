@@ -24,20 +24,20 @@ def _evaluate(subject: RunData) -> str:
 
 def summary(subject: RunData) -> Html:
     """What the run is and what came out."""
-    facts, parameters = subject.manifest["facts"], subject.manifest["parameters"]
+    metadata, parameters = subject.manifest["metadata"], subject.manifest["parameters"]
     model, train = read_model_config(subject.folder), parameters.get("train", {})
     seconds = training_seconds(subject.folder)
-    scores = [("parameters", f"{facts['parameters']:,}")]
+    scores = [("parameters", f"{metadata['parameters']:,}")]
     if found := subject.evaluation:
         error = found["standard_error"]
         scores = [
-            ("nats a token", format_number(found["loss"], ".3f", error.get("loss"))),
+            ("nats/token", format_number(found["loss"], ".3f", error.get("loss"))),
             ("perplexity", format_number(found.get("perplexity"), ",.1f", error.get("perplexity"))),
-            ("bits a byte", format_number(found.get("bits_per_byte"), ".3f", error.get("bits_per_byte"))),
+            ("bits/byte", format_number(found.get("bits_per_byte"), ".3f", error.get("bits_per_byte"))),
             *scores,
         ]
     elif not subject.imported:
-        scores = [("nats a token, as trained", f"{facts['best_val_loss']:.3f}"), *scores]
+        scores = [("nats/token, as trained", f"{metadata['best_val_loss']:.3f}"), *scores]
     told = [
         ("Model", f"{model.kind}: {model.n_layers} layers, {model.emb_dim} wide, {model.n_heads} heads"),
         ("Reads", f"{model.context_length:,} tokens at once, of {model.vocab_size:,} distinct ones"),
@@ -45,7 +45,7 @@ def summary(subject: RunData) -> Html:
     if not subject.imported:
         told += [
             ("Trained on", ", ".join(Path(name).name for name in subject.manifest["inputs"])),
-            ("Best", f"after step {facts['best_step']:,} of {train['max_steps']:,}"),
+            ("Best", f"after step {metadata['best_step']:,} of {train['max_steps']:,}"),
             ("Trained for", f"{format_number(seconds, ',.0f')} seconds"),
             ("Seed", str(subject.manifest.get("seed", "–"))),
         ]
@@ -67,13 +67,13 @@ def curves(subject: RunData) -> Html:
         why = "It was imported, so there is no training to show;" if subject.imported else "Its metrics are not here;"
         return missing_note(f"{why} a training of your own is made by", "train DATASET -o RUN --config NAME")
     found = subject.evaluation
-    same_text = found is not None and of_own_validation(found, subject.manifest["facts"])
+    same_text = found is not None and of_own_validation(found, subject.manifest["metadata"])
     losses = {name: scores["loss"] for name, scores in found["baselines"].items()} if found and same_text else {}
     shown = {name: loss for name, loss in losses.items() if name != "uniform" and loss <= _highest(subject.metrics)}
     validated = [line for line in subject.metrics if line["val_loss"] is not None]
     best = min(validated, key=lambda line: line["val_loss"])
     told = (
-        f"Validation loss by step: {validated[0]['val_loss']:.3f} nats a token at step {validated[0]['step']}, "
+        f"Validation loss by step: {validated[0]['val_loss']:.3f} nats/token at step {validated[0]['step']}, "
         f"{best['val_loss']:.3f} at its best, step {best['step']}, {validated[-1]['val_loss']:.3f} at the end."
     )
     drawn = loss_figure([Curve(subject.name, subject.metrics, shown)], _FIGURE)
@@ -81,7 +81,7 @@ def curves(subject: RunData) -> Html:
         (f"{line['step']:,}", format_number(line["train_loss"], ".3f"), format_number(line["val_loss"], ".3f"))
         for line in thin_lines(validated)
     ]
-    numbers = html_table("Losses at validations, nats a token", ("step", "training, this batch", "validation"), rows)
+    numbers = html_table("Losses at validations, nats/token", ("step", "training, this batch", "validation"), rows)
     return Html(
         chart_element(drawn, f"loss-{subject.number}", told, told)
         + html_element("details", html_element("summary", "The same in numbers"), numbers)
@@ -93,7 +93,7 @@ def _highest(metrics: list[dict[str, Any]]) -> float:
 
 
 def texts(subject: RunData) -> Html:
-    """What the model wrote as it learnt, and what `generate` made of it in the end."""
+    """What the model wrote as it learned, and what `generate` made of it in the end."""
     made = Html("")
     if subject.samples:
         shown = thin_lines(subject.samples)
@@ -147,9 +147,9 @@ def counting(subject: RunData) -> Html:
         label = f"with a window that slides by {sliding['stride']:,}"
         rows.append((sliding["loss"], _row(label, sliding, sliding["standard_error"], "the same model")))
     for name, scores in found["baselines"].items():
-        apart = scores.get("ahead_of_model") or {"loss": found["loss"] - scores["loss"]}
+        apart = scores.get("lead") or {"loss": found["loss"] - scores["loss"]}
         rows.append((scores["loss"], _row(ngram_label(name), scores, {}, who_is_ahead(apart))))
-    head = ("", "nats a token", "perplexity", "bits a byte", "beside the model")
+    head = ("", "nats/token", "perplexity", "bits/byte", "beside the model")
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
     made = html_table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
     told = verdict_sentences(found)
@@ -185,11 +185,11 @@ def positions(subject: RunData) -> Html:
         return missing_note("It has not been evaluated by position:", _evaluate(subject))
     first, last = bands[0], bands[-1]
     told = (
-        f"Mean loss by position in the window: {first['loss']:.3f} nats a token at {_range(first)}, "
+        f"Mean loss by position in the window: {first['loss']:.3f} nats/token at {_range(first)}, "
         f"{last['loss']:.3f} at {_range(last)}."
     )
     rows = [(_range(band), format_number(band["loss"], ".3f")) for band in bands]
-    numbers = html_table("Loss by position", ("position", "nats a token"), rows)
+    numbers = html_table("Loss by position", ("position", "nats/token"), rows)
     drawn = position_figure(bands, _FIGURE)
     return Html(
         chart_element(drawn, f"positions-{subject.number}", told, told)
@@ -208,13 +208,13 @@ _KINDS = {
 }
 
 
-def memorisation(subject: RunData) -> Html:
+def memorization(subject: RunData) -> Html:
     """How much of what it writes stands in the training text word for word."""
-    found = (subject.evaluation or {}).get("memorisation")
+    found = (subject.evaluation or {}).get("memorization")
     if not found:
         return missing_note("What it knows by heart has not been looked for:", _evaluate(subject))
     kinds = [(_KINDS[kind], found[kind]) for kind in _KINDS if found.get(kind)]
-    lengths = sorted({length for _, one in kinds for length in one["share_new"]}, key=int)
+    lengths = sorted({length for _, one in kinds for length in one["novel_fraction"]}, key=int)
     head = ("", "tokens", "longest run copied", *(f"new runs of {length}" for length in lengths))
     rows = [
         (name, f"{one['tokens']:,}", format_number(one["longest_run"], ",d"), *(_share(one, length) for length in lengths))
@@ -229,7 +229,7 @@ def memorisation(subject: RunData) -> Html:
 
 
 def _share(one: dict[str, Any], length: str) -> str:
-    share = one["share_new"].get(length)
+    share = one["novel_fraction"].get(length)
     return format_number(None if share is None else 100 * share, ".1f") + ("" if share is None else " %")
 
 
@@ -254,7 +254,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[RunData], Html]], ...] = (
     ("samples", "Samples through training", texts),
     ("counting", "Beside counting", counting),
     ("positions", "Loss by position", positions),
-    ("memorisation", "Learnt by heart", memorisation),
+    ("memorization", "Learnt by heart", memorization),
     ("origins", "Where it comes from", origins),
     ("parameters", "Parameters", parameters),
 )

@@ -23,13 +23,13 @@ def run_summary(folder: Path, figure: Path) -> str:
     `figure` counts as one of these where it is about to be written into `folder`.
     """
     manifest = finished_manifest(folder)
-    facts, steps = manifest["facts"], manifest["parameters"].get("train", {}).get("max_steps")
+    metadata, steps = manifest["metadata"], manifest["parameters"].get("train", {}).get("max_steps")
     evaluation = read_evaluation(folder)
     sample_file = folder / SAMPLE_FILE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
-    told = "imported" if is_imported(manifest) else f"{steps} steps, best at step {facts['best_step']}"
+    told = "imported" if is_imported(manifest) else f"{steps} steps, best at step {metadata['best_step']}"
     lines = [
-        f"{folder.resolve().name}: {facts['parameters']:,} parameters, {told}",
+        f"{folder.resolve().name}: {metadata['parameters']:,} parameters, {told}",
         "",
         *comparison_table(comparison_rows([folder])),
         "",

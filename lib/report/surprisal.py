@@ -148,8 +148,8 @@ a pointer that rests on one shows what it thought.</p>
 </html>
 """
 
-#: Yellow to brown, its lightness falling from level to level (rising on dark screens): the order holds in grey, and for the
-#: colour-blind. On paper, where the background may be left out, the text stays black and the higher levels are underlined.
+#: Yellow to brown, its lightness falling from level to level (rising on dark screens): the order holds in gray, and for the
+#: color-blind. On paper, where the background may be left out, the text stays black and the higher levels are underlined.
 _STYLE = """:root { color-scheme: light dark; --page: #ffffff; --ink: #1a1a1a; --dim: #6b6b6b;
   --s1: #fff3c4; --s2: #fed98e; --s3: #fe9929; --s4: #cc4c02; --s5: #662506; --on3: #1a1a1a; --on4: #ffffff; --on5: #ffffff; }
 @media (prefers-color-scheme: dark) { :root { --page: #14161a; --ink: #e8e8e8; --dim: #9a9a9a;

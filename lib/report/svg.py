@@ -1,4 +1,4 @@
-"""A figure as SVG to stand inside a page, in the page's own colours."""
+"""A figure as SVG to stand inside a page, in the page's own colors."""
 
 import io
 import re
@@ -7,23 +7,23 @@ from xml.etree import ElementTree
 import matplotlib
 from matplotlib.figure import Figure
 
-from lib.plot.style import GREY, LINE_STYLES
+from lib.plot.style import GRAY, LINE_STYLES
 from lib.plot.svg import normalize_svg
 
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
-#: The colours of a figure as a page names them, which has a light and a dark version of each.
-_PAGES = {colour.lower(): f"var(--line-{number})" for number, (colour, _) in enumerate(LINE_STYLES, 1)} | {
+#: The colors of a figure as a page names them, which has a light and a dark version of each.
+_PAGES = {color.lower(): f"var(--line-{number})" for number, (color, _) in enumerate(LINE_STYLES, 1)} | {
     "#000000": "currentColor",
     "#ffffff": "var(--paper)",
     "#cccccc": "var(--rule)",
     "#b0b0b0": "var(--quiet)",
-    GREY: "var(--quiet)",
+    GRAY: "var(--quiet)",
 }
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """`figure` as SVG to stand inside a page: text as text, in the page's colours, with ids that begin with `name`."""
+    """`figure` as SVG to stand inside a page: text as text, in the page's colors, with ids that begin with `name`."""
     drawn = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "makegpt", "svg.fonttype": "none"}):
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})

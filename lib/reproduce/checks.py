@@ -89,8 +89,8 @@ class CheckContext:
         stride = asked.build_dataset.stride
         data = self.dataset(text, asked.tokenize.tokenizer, asked.model.context_length, stride, config)
         parameters = {"model": asdict(replace(asked.model, vocab_size=data.vocab_size)), "train": asdict(asked.train)}
-        facts = {"dataset": data.identity(), "tokenizer": data.tokenizer_identity}
-        if difference := config_mismatch(finished_manifest(folder), parameters, facts):
+        metadata = {"dataset": data.identity(), "tokenizer": data.tokenizer_identity}
+        if difference := config_mismatch(finished_manifest(folder), parameters, metadata):
             raise MissingInput(f"{folder} was made with other parameters ({difference}); move it away and {advice}")
         return folder
 
@@ -196,7 +196,7 @@ def _filled(layer: Any) -> Any:
 def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
     """The first standard deviation of attention's last matrices, and of feed-forward's, over all layers."""
     made = build_model(_model_config(config, (), vocabulary=256))
-    made.initialise(torch.Generator().manual_seed(1))
+    made.initialize(torch.Generator().manual_seed(1))
     weights = dict(made.named_parameters())
     return [
         torch.cat([weight.flatten() for name, weight in weights.items() if name.endswith(ending)]).std().item()
@@ -206,9 +206,9 @@ def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
 
 @torch.inference_mode()
 def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Value]:
-    """The loss of a model that has learnt nothing yet, on random tokens, in nats a token."""
+    """The loss of a model that has learned nothing yet, on random tokens, in nats/token."""
     made = build_model(_model_config(config, (), vocabulary)).eval()
-    made.initialise(torch.Generator().manual_seed(1))
+    made.initialize(torch.Generator().manual_seed(1))
     drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
     return [made.loss(drawn[:, :-1], drawn[:, 1:]).item() / drawn[:, 1:].numel()]
 
@@ -226,13 +226,13 @@ def _counted(lab: CheckContext, text: str, tokenizer: str, order: int) -> dict[s
 
 
 def ngrams(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
-    """The losses of counted n-grams, in nats a token."""
+    """The losses of counted n-grams, in nats/token."""
     counted = _counted(lab, text, tokenizer, _ORDERS)
     return [counted[NGRAM_NAMES[n]] for n in range(1, _ORDERS + 1)]
 
 
 def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
-    """The loss of the add-one bigram, in nats a token."""
+    """The loss of the add-one bigram, in nats/token."""
     return [_counted(lab, text, tokenizer, order=2)[ADD_ONE]]
 
 
@@ -240,12 +240,12 @@ def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
 
 
 def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
-    """The validation loss of a run's published weights, in nats a token."""
-    return [finished_manifest(lab.trained(config, text))["facts"]["best_val_loss"]]
+    """The validation loss of a run's published weights, in nats/token."""
+    return [finished_manifest(lab.trained(config, text))["metadata"]["best_val_loss"]]
 
 
 def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
-    """The lowest validation loss of a training, and the one it ended with, in nats a token."""
+    """The lowest validation loss of a training, and the one it ended with, in nats/token."""
     losses = [line["val_loss"] for line in read_metrics(lab.trained(config, text)) if line["val_loss"] is not None]
     return [min(losses), losses[-1]]
 

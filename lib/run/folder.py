@@ -3,7 +3,7 @@
     config.json  tokenizer.json  manifest.json      written when training begins
     metrics.jsonl  timings.jsonl                    a line a logged step
     samples.jsonl                                   a line a sample of what the model writes by then
-    last/                                           the state to resume from; last/state.json is written last
+    checkpoint/                                           the state to resume from; checkpoint/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
     evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
@@ -23,7 +23,7 @@ from lib.artifact.io import read_json
 from lib.artifact.json_shape import COUNT, NUMBER, JsonShape, first_mismatch
 from lib.artifact.manifest import MANIFEST, Manifest, input_folder, read_manifest, verify_files
 from lib.artifact.strict_json import load_json_lines
-from lib.config.schema import MEANT, ModelConfig, build_section
+from lib.config.schema import ModelConfig, build_section
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
 from lib.run.sessions import end_session, sessions_in
@@ -46,8 +46,8 @@ DIVERGED_FILE = "diverged.json"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
 IMPORT_STAGE = "import-weights"
-_IMPORTED_FACTS: JsonShape = {"parameters": COUNT, "tokenizer": str}
-_TRAINED_FACTS: JsonShape = {"parameters": COUNT, "best_step": COUNT, "best_val_loss": NUMBER}
+_IMPORTED_METADATA: JsonShape = {"parameters": COUNT, "tokenizer": str}
+_TRAINED_METADATA: JsonShape = {"parameters": COUNT, "best_step": COUNT, "best_val_loss": NUMBER}
 
 #: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
 _METRICS = {"step": COUNT, "tokens?": COUNT, "train_loss": NUMBER | None, "val_loss": NUMBER | None}
@@ -93,7 +93,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     saved = read_json(folder / CONFIG_FILE)
     if first_mismatch(saved, {"model": dict}) is not None:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
-    config: ModelConfig = build_section("model", MEANT["model"] | saved["model"], str(folder / CONFIG_FILE))
+    config: ModelConfig = build_section("model", saved["model"], str(folder / CONFIG_FILE))
     return config
 
 
@@ -112,8 +112,8 @@ def finished_manifest(folder: Path) -> Manifest:
     manifest = read_manifest(folder, "run")
     if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["outputs"]:
         raise MakegptError(f"{folder} has no finished {MODEL_FILE}; go on with `{manifest.get('command', 'train')}`")
-    if first_mismatch(manifest["facts"], _IMPORTED_FACTS if is_imported(manifest) else _TRAINED_FACTS) is not None:
-        raise MakegptError(f"{folder / MANIFEST} is damaged: its facts are not those of a finished run; train it again")
+    if first_mismatch(manifest["metadata"], _IMPORTED_METADATA if is_imported(manifest) else _TRAINED_METADATA) is not None:
+        raise MakegptError(f"{folder / MANIFEST} is damaged: its metadata are not those of a finished run; train it again")
     return manifest
 
 

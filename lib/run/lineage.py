@@ -69,7 +69,7 @@ def _headline(path: Path, manifest: Manifest) -> dict[str, Any]:
     state = {}
     if kind == "run":
         state = {"finished": (path / MODEL_FILE).is_file()}
-    return {"path": str(path), "is": kind, **state, **manifest["facts"], "files": sorted(manifest["outputs"])}
+    return {"path": str(path), "is": kind, **state, **manifest["metadata"], "files": sorted(manifest["outputs"])}
 
 
 def _made_by(path: Path, manifest: Manifest) -> dict[str, Any]:
@@ -93,10 +93,10 @@ def _origin(folder: Path, manifest: Manifest, name: str, made_into: Lineage) -> 
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    tensors, facts = load_tensors(path)
+    tensors, metadata = load_tensors(path)
     numbers = sum(tensor.numel() for tensor in tensors.values())
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    return {"path": str(path), "is": "checkpoint", "numbers": numbers, "facts": facts, "tensors": shapes}
+    return {"path": str(path), "is": "checkpoint", "numbers": numbers, "metadata": metadata, "tensors": shapes}
 
 
 def verify_lineage(path: Path, made_into: Lineage = _START) -> tuple[list[Path], list[Path]]:

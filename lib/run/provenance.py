@@ -28,7 +28,7 @@ def figure_provenance(
 
 
 def run_provenance(folder: Path) -> dict[str, Any]:
-    """A finished run, for the metadata of what is made from it: its name, dataset, commit, files and facts."""
+    """A finished run, for the metadata of what is made from it: its name, dataset, commit, files and metadata."""
     manifest = finished_manifest(folder)
     versions = all_versions(manifest)
     evaluated = [EVALUATION_FILE] if (folder / EVALUATION_FILE).is_file() else []
@@ -38,5 +38,5 @@ def run_provenance(folder: Path) -> dict[str, Any]:
         "commit": versions.get("commit"),
         "dirty": versions.get("dirty"),
         "files": {name: file["sha256"] for name, file in (manifest["outputs"] | describe_files(folder, evaluated)).items()},
-        "facts": manifest["facts"],
+        "metadata": manifest["metadata"],
     }

@@ -1,4 +1,4 @@
-"""The saved state of a training, from which it can be resumed: last/state.json, and the files that it names."""
+"""The saved state of a training, from which it can be resumed: checkpoint/state.json, and the files that it names."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +9,13 @@ from lib.artifact.json_shape import COUNT, NUMBER, POSITIVE, JsonShape, first_mi
 from lib.artifact.manifest import verify_files
 from lib.errors import MakegptError
 
-CHECKPOINT_FOLDER = "last"
+CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
 
 
 @dataclass(kw_only=True)
 class SavedState:
-    """last/state.json: which files are the state after `step`, and which hold the best weights so far."""
+    """checkpoint/state.json: which files are the state after `step`, and which hold the best weights so far."""
 
     step: int
     best_step: int | None  # None before the first validation
@@ -38,8 +38,8 @@ class SavedState:
         return None if self.best_step is None else weights_name(self.best_step)
 
     @property
-    def moments(self) -> str:
-        return f"moments-{self.step:08d}.safetensors"
+    def optimizer(self) -> str:
+        return f"optimizer-{self.step:08d}.safetensors"
 
 
 def read_state(folder: Path) -> SavedState | None:
@@ -52,7 +52,7 @@ def read_state(folder: Path) -> SavedState | None:
         if (place := first_mismatch(saved, _STATE)) is not None:
             raise ValueError(place)
         state = SavedState(**saved)
-        if not {state.weights, state.moments, state.best_weights or state.weights} <= state.files.keys():
+        if not {state.weights, state.optimizer, state.best_weights or state.weights} <= state.files.keys():
             raise ValueError("files")
     except (TypeError, ValueError):
         raise MakegptError(f"{last / STATE_FILE} is damaged") from None
@@ -60,7 +60,7 @@ def read_state(folder: Path) -> SavedState | None:
     return state
 
 
-#: What is relied on in last/state.json; an older one may have less.
+#: What is relied on in checkpoint/state.json; an older one may have less.
 _STATE: JsonShape = {
     "step": COUNT,
     "best_step?": COUNT,
@@ -77,5 +77,5 @@ _STATE: JsonShape = {
 
 
 def weights_name(step: int) -> str:
-    """The file in last/ that holds the weights after `step`."""
+    """The file in checkpoint/ that holds the weights after `step`."""
     return f"weights-{step:08d}.safetensors"

@@ -42,17 +42,17 @@ def depth_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
 
 def _equal_size(axes: Axes, rows: list[StudyRow]) -> None:
     fit = fit_parabola(rows, depth_to_width)
-    colour, marker = LINE_STYLES[0]
-    axes.fill_between(fit.x, fit.low, fit.high, color=colour, alpha=0.15, linewidth=0, label="95 % band of a parabola")
-    axes.plot(fit.x, fit.loss, color=colour, linewidth=1)
+    color, marker = LINE_STYLES[0]
+    axes.fill_between(fit.x, fit.low, fit.high, color=color, alpha=0.15, linewidth=0, label="95 % band of a parabola")
+    axes.plot(fit.x, fit.loss, color=color, linewidth=1)
     seeds = [depth_to_width(row) for row in rows], [row["loss"] for row in rows]
     axes.plot(*seeds, ".", color="#444444", markersize=4, label="one seed")
-    _points(axes, mean_losses(rows, depth_to_width), (colour, marker), "mean of the seeds", line=False)
+    _points(axes, mean_losses(rows, depth_to_width), (color, marker), "mean of the seeds", line=False)
     axes.set_xscale("log", base=2)
     shapes = sorted({(depth_to_width(row), f"{row['layers']}×{row['width']}") for row in rows})
     axes.set_xticks([at for at, _ in shapes], [name for _, name in shapes], fontsize=8)
     axes.set_xlabel("layers × width, from wide to deep")
-    axes.set_ylabel("validation loss (nats a character)")
+    axes.set_ylabel("validation loss (nats/character)")
     score, error = depth_score(rows)
     known = "" if error is None else f" ± {error:.3f}"
     axes.set_title(f"equal size\ndepth score {score:+.3f}{known}", fontsize=10)
@@ -84,18 +84,18 @@ def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
     axes = figure.add_subplot()
     four = rows_of(rows, "the_four")
     bigram = four[0]["baselines"]["bigram"]
-    for row, (colour, marker) in zip(four, LINE_STYLES, strict=False):
+    for row, (color, marker) in zip(four, LINE_STYLES, strict=False):
         a_step = row["tokens"] / row["steps"]
         seen, losses = [step * a_step for step, _ in row["curve"]], [loss for _, loss in row["curve"]]
         before = FIRST_REPORTED.get(row["config"])
         label = f"{row['config']} {row['loss']:.3f}" + (f" (first reported: {before:.2f})" if before else "")
-        axes.plot(seen, losses, color=colour, marker=marker, markersize=4, label=label)
+        axes.plot(seen, losses, color=color, marker=marker, markersize=4, label=label)
         best: dict[str, Any] = {"marker": "*", "markersize": 12, "markeredgecolor": "black", "linestyle": "none"}
-        axes.plot(row["best_step"] * a_step, row["loss"], color=colour, **best)
+        axes.plot(row["best_step"] * a_step, row["loss"], color=color, **best)
     axes.axhline(bigram, color="#666666", linewidth=1, linestyle=(0, (6, 3)), label=f"counted bigram {bigram:.3f}")
     axes.set_ylim(bottom=min(bigram, *(row["loss"] for row in four)) - 0.2)
     axes.set_xlabel("tokens seen")
-    axes.set_ylabel("validation loss (nats a token)")
+    axes.set_ylabel("validation loss (nats/token)")
     light_grid(axes)
     axes.legend(fontsize=8)
     return figure
@@ -104,12 +104,12 @@ def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
 def regularisation_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
     """Loss against dropout and against weight decay: at the best step, and at the last, when the text is known by heart."""
     figure = blank_figure(config)
-    shown = rows_of(rows, "regularisation")
+    shown = rows_of(rows, "regularization")
     dropped, decayed = figure.subplots(1, 2, sharey=True)
     _regularised(dropped, [row for row in shown if row["weight_decay"] == 0.1], "drop_rate")
     _regularised(decayed, [row for row in shown if row["drop_rate"] == 0], "weight_decay")
     dropped.set_xlabel("dropout")
-    dropped.set_ylabel("validation loss (nats a token)")
+    dropped.set_ylabel("validation loss (nats/token)")
     decayed.set_xlabel("weight decay")
     decayed.set_xscale("symlog", linthresh=0.1)
     decayed.set_xticks(*_ticks(row["weight_decay"] for row in shown))
@@ -129,5 +129,5 @@ def _regularised(axes: Axes, rows: list[StudyRow], key: str) -> None:
 STUDY_FIGURES: dict[str, tuple[Callable[[Sequence[StudyRow], PlotConfig], Figure], set[str]]] = {
     "depth": (depth_figure, DEPTH),
     "the_four": (four_figure, {"the_four"}),
-    "regularisation": (regularisation_figure, {"regularisation"}),
+    "regularization": (regularisation_figure, {"regularization"}),
 }

@@ -43,7 +43,7 @@ def mean_losses(rows: Iterable[StudyRow], x: Callable[[StudyRow], float]) -> lis
     """The mean loss at each `x`, in order.
 
     A seed gives all its runs the same batches, and those of one shape the same first weights. So the errors are from what is
-    left of the losses beside the means of the x and of the seeds, pooled (randomised blocks, Fisher 1935); None where
+    left of the losses beside the means of the x and of the seeds, pooled (randomized blocks, Fisher 1935); None where
     nothing is left to tell them by.
     """
     rows = list(rows)
@@ -101,7 +101,7 @@ def fit_parabola(rows: Sequence[StudyRow], x: Callable[[StudyRow], float], point
 
 
 def depth_score(rows: Sequence[StudyRow]) -> tuple[float, float | None]:
-    """By how many nats a token the loss falls with each doubling of the depth, on a straight line through the means.
+    """By how many nats/token the loss falls with each doubling of the depth, on a straight line through the means.
 
     And its standard error, from how far they are from the line; None where there are but two of them.
     """
@@ -166,7 +166,7 @@ def conclusion_lines(rows: Sequence[StudyRow]) -> list[str]:
     score, error = depth_score(size)
     gain = "gains" if score > 0 else "loses"
     gained = f"{abs(score):.4f}" + ("" if error is None else f" ± {error:.4f}")
-    found.append(f"Depth score: at equal size each doubling of the depth {gain} {gained} nats a token.")
+    found.append(f"Depth score: at equal size each doubling of the depth {gain} {gained} nats/token.")
     found.append(_lowest(size))
     best, tied, _ = split_by_significance(mean_losses(size, lambda row: row["layers"]))
     good = {mean.x for mean in (best, *tied)}
@@ -207,7 +207,7 @@ def best_rates(rows: Iterable[StudyRow]) -> dict[int, float]:
 
 def regularization_lines(rows: Iterable[StudyRow]) -> list[str]:
     """Which dropout and which weight decay had the lowest validation loss, and what ties with it."""
-    tried = rows_of(rows, "regularisation")
+    tried = rows_of(rows, "regularization")
     if not tried:
         return []
     return [
@@ -249,7 +249,7 @@ def _apart(behind: dict[str, Any]) -> str:
 
 
 _COLUMNS = (
-    "experiment", "config", "parameters", "in blocks", "in embeddings", "layers", "width", "seeds", "loss", "±", "bits a byte",
+    "experiment", "config", "parameters", "in blocks", "in embeddings", "layers", "width", "seeds", "loss", "±", "bits/byte",
     "tokens seen", "seconds",
 )  # fmt: skip
 
@@ -286,6 +286,6 @@ def _config(row: StudyRow) -> str:
     match row["experiment"]:
         case "rates":
             return f"{row['config']}, rate {row['learning_rate']:g}"
-        case "regularisation":
+        case "regularization":
             return f"{row['config']}, dropout {row['drop_rate']:g}, decay {row['weight_decay']:g}"
     return str(row["config"])

@@ -208,7 +208,7 @@ def dataset_of(one: Planned, config: Config, artifacts: Path) -> Dataset:
 def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
     """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
     manifest = finished_manifest(folder)
-    facts, sha256 = manifest["facts"], manifest["outputs"][MODEL_FILE]["sha256"]
+    metadata, sha256 = manifest["metadata"], manifest["outputs"][MODEL_FILE]["sha256"]
     shape = build_model(read_model_config(folder), "meta")
     found = _evaluation(folder, data, config)
     if found is None:
@@ -216,7 +216,7 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         stretch = dataset_span(folder, trained, data, config.evaluate.split)
         found = evaluate_run(folder, trained, stretch, config.evaluate, config.generate, device)
         write_json(folder / EVALUATION_FILE, found)
-    tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_table(name))
+    tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_embedding(name))
     train, step = config.train, config.train.batch_size * config.model.context_length
     return {
         "experiment": one.experiment,
@@ -228,17 +228,17 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "drop_rate": config.model.drop_rate,
         "weight_decay": train.weight_decay,
         "seed": train.seed,
-        "parameters": facts["parameters"],
-        "in_blocks": facts["parameters"] - tables,
+        "parameters": metadata["parameters"],
+        "in_blocks": metadata["parameters"] - tables,
         "in_embeddings": tables,
         "steps": train.max_steps,
         "tokens": train.max_steps * step,
         "operations": count_operations(shape) * train.max_steps * step,
-        "best_step": facts["best_step"],
+        "best_step": metadata["best_step"],
         "curve": [[line["step"], line["val_loss"]] for line in read_metrics(folder) if line["val_loss"] is not None],
         **{key: found[key] for key in ("loss", "bits_per_byte", "top_1", "standard_error")},
         "baselines": {name: scores["loss"] for name, scores in found["baselines"].items()},
-        "memorisation": found.get("memorisation"),
+        "memorization": found.get("memorization"),
         "seconds": training_seconds(folder),
         "threads": manifest["threads"],
         "versions": {name: all_versions(manifest).get(name) for name in _MADE_WITH},

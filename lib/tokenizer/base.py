@@ -58,7 +58,7 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         """A tokenizer for `documents`, each in pieces, with the fetched files below `data` where the kind has some."""
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
@@ -90,7 +90,7 @@ class Tokenizer(ABC):
             raise MakegptError(f"id {id} is not in this {self.kind} vocabulary; ids are 0 to {self.vocab_size - 1}")
         return id
 
-    def opening(self) -> list[int]:
+    def default_prompt(self) -> list[int]:
         """Ids to begin a text with where no prompt is given: a line break, or else the vocabulary's first token."""
         try:
             return self.encode("\n") or [0]

@@ -30,5 +30,5 @@ class BytesTokenizer(Tokenizer):
         return cls()
 
     @classmethod
-    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         return cls()

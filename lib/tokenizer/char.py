@@ -56,7 +56,7 @@ class CharTokenizer(Tokenizer):
         return cls(saved["characters"])
 
     @classmethod
-    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         found: set[str] = set()
         for document in documents:
             for piece in document:

@@ -1,7 +1,7 @@
 """GPT-2's byte-pair encoding: 50,256 byte sequences and `<|endoftext|>` (Radford et al. 2019, section 2.2).
 
 A text is cut by a pattern into words with their leading space, numbers, marks and blanks; within each,
-the two neighbours whose pair has the lowest rank are joined, again and again, until no pair is known.
+the two neighbors whose pair has the lowest rank are joined, again and again, until no pair is known.
 tiktoken does that joining, over the two files as released; it never goes to the network here.
 """
 
@@ -82,7 +82,7 @@ class GPT2Tokenizer(Tokenizer):
         return cls([base64.b64decode(token, validate=True) for token in saved["tokens"]])
 
     @classmethod
-    def learn(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
         return cls(read_released(data / "gpt2" / "vocab.bpe", data / "gpt2" / "encoder.json"))
 
 

@@ -22,7 +22,7 @@ def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path) ->
     """A tokenizer of `kind`. `char` and `word` read their vocabulary off the documents, each a text in pieces;
     `gpt2` reads its files below `data`.
     """
-    return TOKENIZERS[kind].learn(documents, data)
+    return TOKENIZERS[kind].train(documents, data)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

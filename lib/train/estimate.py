@@ -52,7 +52,7 @@ def estimate_training(model_config: ModelConfig, config: TrainConfig, device: to
     a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
-    if materializes_weights(model_config.attention == "fused", model_config.drop_rate, device):
+    if materializes_weights(model_config.attention_impl == "fused", model_config.drop_rate, device):
         kept += 3 * rows * T * model_config.n_heads * layers
     return {
         "parameters": parameters,

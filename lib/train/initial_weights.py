@@ -11,7 +11,7 @@ import torch
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
 from lib.artifact.tensors import load_tensors
-from lib.config.schema import IGNORED_FOR_IDENTITY, MEANT, ModelConfig, TrainConfig
+from lib.config.schema import IGNORED_FOR_IDENTITY, ModelConfig, TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.model.language_model import LanguageModel
@@ -22,7 +22,7 @@ from lib.run.weights import fill_weights
 from lib.train.run_folder import RunFolder
 
 #: Parameters of a model that its weights do not depend on.
-_FREE = ("drop_rate", "attention", "layers", "context_length")
+_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
     Raises MakegptError where the dataset was made with another tokenizer, UsageError where the design is another.
     """
     found = InitFrom(folder, finished_manifest(folder))
-    if found.manifest["facts"].get("tokenizer") != dataset.tokenizer_identity:
+    if found.manifest["metadata"].get("tokenizer") != dataset.tokenizer_identity:
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
@@ -62,7 +62,7 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
         raise UsageError(f"a training begins with the weights of its own design alone: {', '.join(words)}; give {changes}")
     if config.positions == "learned" and config.context_length > theirs["context_length"]:
         raise UsageError(
-            f"model.context_length is {config.context_length}, but {folder} has learnt {theirs['context_length']} positions; "
+            f"model.context_length is {config.context_length}, but {folder} has learned {theirs['context_length']} positions; "
             f"that many or fewer can be gone on with: --set model.context_length={theirs['context_length']}"
         )
     return found
@@ -91,30 +91,30 @@ def initial_model(
             tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
         fill_weights(built, tensors, path)
     else:
-        built.initialise(torch.Generator().manual_seed(train_config.seed))
+        built.initialize(torch.Generator().manual_seed(train_config.seed))
     return built
 
 
-def config_mismatch(manifest: Manifest, parameters: dict[str, Any], facts: dict[str, Any]) -> str | None:
+def config_mismatch(manifest: Manifest, parameters: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked now, in words; None where none does."""
     for section, values in parameters.items():
-        before = MEANT[section] | manifest["parameters"].get(section, {})
+        before = manifest["parameters"].get(section, {})
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in IGNORED_FOR_IDENTITY:
                 return f"{section}.{key} was {before.get(key)}, now {value}"
     for key, difference in _DIFFERENCES.items():
-        if manifest["facts"].get(key) != facts.get(key):
+        if manifest["metadata"].get(key) != metadata.get(key):
             return difference
     return None
 
 
-def replaces_another_text(folder: RunFolder, manifest: Manifest, facts: dict[str, Any], texts: list[str]) -> bool:
+def replaces_another_text(folder: RunFolder, manifest: Manifest, metadata: dict[str, Any], texts: list[str]) -> bool:
     """Whether a training that is there would be lost to one on other documents than its own; `texts`: the new ones' SHA-256.
 
     An older run does not name its documents; another dataset is taken for another text then.
     """
-    before = manifest["facts"].get("texts")
-    other = before != texts if before else manifest["facts"].get("dataset") != facts["dataset"]
+    before = manifest["metadata"].get("texts")
+    other = before != texts if before else manifest["metadata"].get("dataset") != metadata["dataset"]
     return other and (folder.finished() or (folder.folder / CHECKPOINT_FOLDER / STATE_FILE).is_file())
 
 

@@ -96,24 +96,24 @@ def train_run(
     model_config = fit_vocabulary(model_config, made)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
-    facts = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
+    metadata = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": made.identity()}
     used = [(dataset.folder, dataset.identity())]
     origin = None
     if init_from is not None:
         if init_from.resolve() == folder.resolve():
             raise UsageError(f"--init-from {init_from} is the run to be trained itself; choose another -o")
         origin = resolve_init_from(init_from, dataset, model_config)
-        facts["init_from"] = origin.sha256
+        metadata["init_from"] = origin.sha256
         used.append((origin.folder, origin.identity))
     run = RunFolder(folder)
     with ExitStack() as stack:
 
         def look_locked() -> ResumeState:
             unlocked = stack.enter_context(run.locked())
-            found = inspect_run_folder(run, parameters, facts, dataset.texts(), used, train_config.max_steps, resume)
+            found = inspect_run_folder(run, parameters, metadata, dataset.texts(), used, train_config.max_steps, resume)
             return replace(found, notices=[unlocked, *found.notices]) if unlocked else found
 
-        found = world.told(look_locked)
+        found = world.broadcast_from_main(look_locked)
         yield from map(Notice, found.notices)
         if found.finished:
             return
@@ -127,29 +127,29 @@ def train_run(
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); going on without")
         if state:
-            trainer.restore(state.step, load_tensors(run.folder / CHECKPOINT_FOLDER / state.moments)[0])
+            trainer.restore(state.step, load_tensors(run.folder / CHECKPOINT_FOLDER / state.optimizer)[0])
             if trainer.loss_scale and state.loss_scale:
                 trainer.loss_scale = LossScale(*state.loss_scale)
         session = _session(trainer, state.step if state else 0, started)
         if manifest is None or state is None:  # a training killed before its first state left nothing to go on with
-            manifest = _manifest(folder, trainer, parameters, facts, used, session)
+            manifest = _manifest(folder, trainer, parameters, metadata, used, session)
             first = manifest
-            world.told(lambda: run.begin(first, parameters, made))
+            world.broadcast_from_main(lambda: run.begin(first, parameters, made))
         else:
             before = end_session(sessions_in(manifest), state.step)
             if differences := session_differences(before[-1] | _means_of(state), session):
                 yield Notice(f"the steps so far were done {differences}; last bits may differ")
             manifest = manifest | latest_session(session) | {"ended": None, "sessions": [*before, session]}
             resumed = manifest
-            world.told(lambda: run.record(resumed))
-        if world.leads:
+            world.broadcast_from_main(lambda: run.record(resumed))
+        if world.is_main:
             (folder / DIVERGED_FILE).unlink(missing_ok=True)
         try:
-            yield from _steps(run if world.leads else None, state, manifest, trainer, sampler, facts, stop_asked)
+            yield from _steps(run if world.is_main else None, state, manifest, trainer, sampler, metadata, stop_asked)
         except Diverged as error:
-            if world.leads:
-                write_json(folder / DIVERGED_FILE, error.facts)
-            raise Diverged(f"{error}; {folder / DIVERGED_FILE} tells all about it", error.facts) from None
+            if world.is_main:
+                write_json(folder / DIVERGED_FILE, error.details)
+            raise Diverged(f"{error}; {folder / DIVERGED_FILE} tells all about it", error.details) from None
 
 
 def _session(trainer: Trainer, step: int, started: str) -> dict[str, Any]:
@@ -174,12 +174,12 @@ def _manifest(
     folder: Path,
     trainer: Trainer,
     parameters: dict[str, Any],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     used: list[tuple[Path, str]],
     session: dict[str, Any],
 ) -> Manifest:
     """The manifest of a training that begins; its outputs are filled in when it ends."""
-    found = {name: value for name, value in facts.items() if name != "model"} | {
+    found = {name: value for name, value in metadata.items() if name != "model"} | {
         "parameters": count_parameters(trainer.model),
         "texts": trainer.dataset.texts(),
     }
@@ -189,7 +189,7 @@ def _manifest(
         parameters=parameters,
         inputs=manifest_inputs(folder, used),
         outputs={},
-        facts=found,
+        metadata=found,
         started=session["started"],
         seed=trainer.config.seed,
     )
@@ -202,7 +202,7 @@ def _steps(
     manifest: Manifest,
     trainer: Trainer,
     sampler: Sampler,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     stop_asked: Callable[[], bool],
 ) -> Iterator[Event]:
     """Steps from `state` (None: from the first) to the last one, then publish; without a `run` nothing is written."""
@@ -245,7 +245,8 @@ def _steps(
                 loss_scale=(trainer.loss_scale.value, trainer.loss_scale.since) if trainer.loss_scale else None,
             )
             if run:
-                run.save_state(state, dict(trainer.model.named_parameters()), trainer.moments(), facts | {"step": step})
+                weights = dict(trainer.model.named_parameters())
+                run.save_state(state, weights, trainer.optimizer_state(), metadata | {"step": step})
         if run and (logged or stopping):
             timing = clock.line(step)
             run.append(TIMINGS_FILE, timing)
@@ -255,7 +256,7 @@ def _steps(
             if run:
                 ended = end_session(manifest["sessions"], step, timestamp())
                 run.record(manifest | {"sessions": ended})
-            trainer.world.meet()  # who left before the state is saved would have torchrun end the process that saves it
+            trainer.world.barrier()  # who left before the state is saved would have torchrun end the process that saves it
             yield Stopped(step)
             return
     assert state is not None  # the last step is always validated and saved

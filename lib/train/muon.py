@@ -2,7 +2,7 @@
 
 AdamW treats a matrix as so many single numbers. Its step is then mostly along the few directions in which the
 gradient is large. Muon takes the running mean of the gradient and makes all its singular values nearly 1, so that the
-rare directions are learnt as fast as the common ones.
+rare directions are learned as fast as the common ones.
 """
 
 import torch

@@ -46,12 +46,12 @@ def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dic
     al. 2022, Tensor Programs V, table 3).
     """
     found: dict[str, dict[str, Any]] = {
-        "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_rate_factor},
+        "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_lr_mult},
         "matrices": {"params": [], "weight_decay": config.weight_decay, "multiple": 1.0},
         "vectors": {"params": [], "weight_decay": 0.0, "multiple": 1.0},
     }
     for name, weight in model.named_parameters():
-        kind = "tables" if model.is_table(name) else "matrices" if model.decayed(name) else "vectors"
+        kind = "tables" if model.is_embedding(name) else "matrices" if model.uses_weight_decay(name) else "vectors"
         found[kind]["params"].append(weight)
     return found
 

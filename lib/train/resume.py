@@ -24,7 +24,7 @@ class ResumeState:
 def inspect_run_folder(
     run: RunFolder,
     parameters: dict[str, Any],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     texts: list[str],
     used: list[tuple[Path, str]],
     max_steps: int,
@@ -35,8 +35,8 @@ def inspect_run_folder(
     UsageError where it is a training on another text than `texts`, which would be lost.
     """
     manifest = run.begun() if resume else None
-    if manifest and (difference := config_mismatch(manifest, parameters, facts)):
-        if replaces_another_text(run, manifest, facts, texts):
+    if manifest and (difference := config_mismatch(manifest, parameters, metadata)):
+        if replaces_another_text(run, manifest, metadata, texts):
             raise UsageError(
                 f"{run.folder} holds a {'finished ' if run.finished() else ''}training on another text; "
                 "choose another -o, or replace it with --resume never"

@@ -95,12 +95,14 @@ class RunFolder:
         """Append a JSON line to metrics.jsonl, timings.jsonl or samples.jsonl."""
         append_line(self.folder / name, line)
 
-    def save_state(self, state: State, weights: dict[str, Tensor], moments: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    def save_state(
+        self, state: State, weights: dict[str, Tensor], optimizer_state: dict[str, Tensor], metadata: dict[str, Any]
+    ) -> None:
         """Write weights and moments of `state.step` beside the older ones, then make them the state, then remove the older."""
         last = self.folder / LAST
-        save_tensors(last / state.weights, weights, facts)
-        save_tensors(last / state.moments, moments, {"step": state.step})
-        names = {state.weights, state.moments, state.best_weights or state.weights}
+        save_tensors(last / state.weights, weights, metadata)
+        save_tensors(last / state.optimizer, optimizer_state, {"step": state.step})
+        names = {state.weights, state.optimizer, state.best_weights or state.weights}
         state.files = describe_files(last, sorted(names))
         state.metrics_bytes = flushed_size(self.folder / METRICS_FILE)
         state.samples_bytes = flushed_size(self.folder / SAMPLES_FILE)
@@ -129,7 +131,7 @@ class RunFolder:
         ended = timestamp()
         closed = end_session(manifest["sessions"], state.step, ended)
         finished = manifest | {"outputs": outputs, "ended": ended, "sessions": closed}
-        finished["facts"] = manifest["facts"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
+        finished["metadata"] = manifest["metadata"] | {"best_step": state.best_step, "best_val_loss": state.best_val_loss}
         self.record(finished)
         with atomic_write(self.folder / MODEL_FILE) as beside:
             beside.unlink()

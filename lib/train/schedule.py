@@ -16,4 +16,4 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.max_steps - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * (config.final_rate_fraction + (1 - config.final_rate_fraction) * cosine)
+    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)

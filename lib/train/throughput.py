@@ -1,4 +1,4 @@
-"""How a training gets on: seconds, tokens a second, how much of the machine's arithmetic that is, memory, time left."""
+"""How a training gets on: seconds, tokens/s, how much of the machine's arithmetic that is, memory, time left."""
 
 import time
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class ThroughputMeter:
     def line(self, step: int) -> dict[str, Any]:
         """A line of timings.jsonl after `step`, and begin the next one.
 
-        `seconds` since the line before, or since the session began, validations and saving included; tokens a second
+        `seconds` since the line before, or since the session began, validations and saving included; tokens/s
         in the steps alone, and as a share of what bare matrix products would do; the most bytes of memory held so far.
         """
         now = time.perf_counter()
@@ -56,7 +56,7 @@ class ThroughputMeter:
             "step": step,
             "seconds": round(seconds, 4),
             "tokens_per_second": round(rate, 1),
-            "share_of_ceiling": round(rate * self._operations_a_token / self._ceiling, 4),
+            "mfu": round(rate * self._operations_a_token / self._ceiling, 4),
             "memory": peak_memory(self._device),
         }
 

@@ -26,7 +26,7 @@ from lib.train.schedule import learning_rate
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """What one step did. Losses in nats a token; `step` counts finished steps, `tokens` those trained on so far."""
+    """What one step did. Losses in nats/token; `step` counts finished steps, `tokens` those trained on so far."""
 
     step: int
     tokens: int
@@ -37,11 +37,11 @@ class StepMetrics:
 
 
 class Diverged(MakegptError):
-    """A loss or gradient that is no finite number, met before it could reach the weights; `facts` tell all about it."""
+    """A loss or gradient that is no finite number, met before it could reach the weights; `details` say all about it."""
 
-    def __init__(self, message: str, facts: dict[str, Any]) -> None:
+    def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
-        self.facts = facts
+        self.details = details
 
 
 class Trainer:
@@ -154,7 +154,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
 
     def validate(self) -> float:
-        """The loss on the whole validation split, in nats a token; Diverged where it is not finite."""
+        """The loss on the whole validation split, in nats/token; Diverged where it is not finite."""
         start, stop = self.dataset.split("val")
         blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
         mine = self.world.share(blocks)
@@ -188,7 +188,7 @@ class Trainer:
             },
         )
 
-    def moments(self) -> dict[str, Tensor]:
+    def optimizer_state(self) -> dict[str, Tensor]:
         """The optimizers' state, as kind/parameter."""
         return {
             f"{kind}/{name}": value
@@ -197,14 +197,14 @@ class Trainer:
             for kind, value in optimizer.state.get(weight, {}).items()
         }
 
-    def restore(self, step: int, moments: dict[str, Tensor]) -> None:
+    def restore(self, step: int, optimizer_state: dict[str, Tensor]) -> None:
         """Go on after `step`, with the moments saved then; the model's weights are the caller's to fill."""
         self.step = step
         weights = dict(self.model.named_parameters())
         owner = {
             weight: optimizer for optimizer in self.optimizers for group in optimizer.param_groups for weight in group["params"]
         }
-        for key, value in moments.items():
+        for key, value in optimizer_state.items():
             kind, _, name = key.partition("/")
             weight = weights[name]
             # AdamW counts its steps in a number of its own; all else is laid out like the weight

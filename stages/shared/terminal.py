@@ -9,8 +9,8 @@ def obeys_escapes(file: TextIO) -> bool:
     return file.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
-def coloured(file: TextIO) -> bool:
-    """Whether lines for `file` are to be coloured: on such a terminal, unless NO_COLOR is set (no-color.org)."""
+def colored(file: TextIO) -> bool:
+    """Whether lines for `file` are to be colored: on such a terminal, unless NO_COLOR is set (no-color.org)."""
     return obeys_escapes(file) and not os.environ.get("NO_COLOR")
 
 

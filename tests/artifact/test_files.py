@@ -284,7 +284,7 @@ def made(path: Path, content: bytes = b"ids") -> Path:
     with replacing_folder(path, "tokens") as folder:
         (folder / "a.bin").write_bytes(content)
         listed = describe_files(folder, ["a.bin"])
-        manifest = new_manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=listed, facts={}, started="")
+        manifest = new_manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=listed, metadata={}, started="")
         write_json(folder / MANIFEST, manifest)
     return path
 
@@ -468,7 +468,7 @@ place = Path(sys.argv[1])
 for content in ("old", "new"):
     with replacing_folder(place, "tokens") as folder:
         (folder / content).write_text(content)
-        manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "facts": {}}
+        manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
         write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, [content])})
 assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "new"]
 ' "$1"

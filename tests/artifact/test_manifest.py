@@ -36,7 +36,7 @@ def made(path: Path, kind: str = "tokens", content: bytes = b"ids") -> Path:
     with replacing_folder(path, kind) as folder:
         (folder / "a.bin").write_bytes(content)
         files = describe_files(folder, ["a.bin"])
-        manifest = new_manifest(kind, "stage", parameters={}, inputs={}, outputs=files, facts={}, started="")
+        manifest = new_manifest(kind, "stage", parameters={}, inputs={}, outputs=files, metadata={}, started="")
         write_json(folder / MANIFEST, manifest)
     return path
 
@@ -288,7 +288,7 @@ def test_what_a_user_has_put_into_an_artifact_is_not_lost_when_it_is_replaced(tm
     for content in ("old", "new"):
         with replacing_folder(place, "tokens") as folder:
             (folder / "a.npy").write_text(content)
-            manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "facts": {}}
+            manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
             write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, ["a.npy"])})
     (place / name).mkdir()
     with pytest.raises(UsageError, match=f"holds {name}, which is no part of tokens and would be lost; move it elsewhere"):

@@ -24,7 +24,7 @@ def content(folder: Path) -> dict[Path, bytes]:
         "evaluate run -o run/model.safetensors",
         "evaluate run -o run/manifest.json",
         "evaluate run -o tokens/shard-00000.npy",
-        "evaluate run -o run/last/state.json",
+        "evaluate run -o run/checkpoint/state.json",
         "generate run -o dataset/dataset.json",
         "generate run --json -o run/samples.jsonl",
         "plot loss run -o picture.svg",

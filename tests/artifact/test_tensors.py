@@ -22,11 +22,11 @@ def test_the_bytes_are_those_of_the_formats_own_library_for_every_dtype_and_shap
         for number, shape in enumerate(SHAPES)
     }
     tensors['a "name"\n\x01\u2028'] = torch.ones(3, 4)
-    facts = {"text": "é\n", "number": 1}
-    save_tensors(tmp_path / "a.safetensors", tensors, facts)
-    assert (tmp_path / "a.safetensors").read_bytes() == save(tensors, {"makegpt": canonical_json(facts)})
+    metadata = {"text": "é\n", "number": 1}
+    save_tensors(tmp_path / "a.safetensors", tensors, metadata)
+    assert (tmp_path / "a.safetensors").read_bytes() == save(tensors, {"makegpt": canonical_json(metadata)})
     read, found = load_tensors(tmp_path / "a.safetensors")
-    assert found == facts
+    assert found == metadata
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
 

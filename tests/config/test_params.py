@@ -37,7 +37,7 @@ def changed(**parts: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", config_names(TREE))
 def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
     made = config_tree(resolved(name=name))
-    said = {section: values for section, values in TREE["configs"][name].items() if section != "like"}
+    said = {section: values for section, values in TREE["configs"][name].items() if section != "extends"}
     assert said
     for section, values in said.items():
         for key, value in values.items():
@@ -48,8 +48,8 @@ def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
 def test_a_config_is_like_another_but_for_what_it_says() -> None:
     configs = {
         "plain": {"model": {"n_heads": 2, "emb_dim": 64}, "train": {"seed": 7}},
-        "wide": {"like": "plain", "model": {"emb_dim": 128}},
-        "wider": {"like": "wide", "model": {"emb_dim": 256}},
+        "wide": {"extends": "plain", "model": {"emb_dim": 128}},
+        "wider": {"extends": "wide", "model": {"emb_dim": 256}},
     }
     made = resolve_config(changed(configs=configs), "wider")
     assert (made.model.n_heads, made.model.emb_dim, made.train.seed) == (2, 256, 7)
@@ -59,11 +59,11 @@ def test_a_config_is_like_another_but_for_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("configs", "said"),
     [
-        ({"a": {"like": "debgu"}, "debug": {}}, "configs.a: like: 'debgu' is unknown; did you mean 'debug'?"),
-        ({"a": {"like": "b"}, "b": {"like": "a"}}, "configs.a is like itself: a is like b is like a"),
-        ({"a": {"like": "a"}}, "configs.a is like itself: a is like a"),
-        ({"a": {"like": ["b", "c"]}}, "configs.a: like names a config, not ['b', 'c']"),
-        ({"a": {"like": {"model": "b"}}}, "configs.a: like names a config, not {'model': 'b'}"),
+        ({"a": {"extends": "debgu"}, "debug": {}}, "configs.a: extends: 'debgu' is unknown; did you mean 'debug'?"),
+        ({"a": {"extends": "b"}, "b": {"extends": "a"}}, "configs.a extends itself: a extends b extends a"),
+        ({"a": {"extends": "a"}}, "configs.a extends itself: a extends a"),
+        ({"a": {"extends": ["b", "c"]}}, "configs.a: extends names a config, not ['b', 'c']"),
+        ({"a": {"extends": {"model": "b"}}}, "configs.a: extends names a config, not {'model': 'b'}"),
     ],
 )
 def test_a_config_like_nothing_or_like_itself_is_refused(configs: dict[str, Any], said: str) -> None:

@@ -187,8 +187,8 @@ def test_the_order_of_an_epoch_of_one_seed_is_not_that_of_another_seeds() -> Non
 
 def test_a_dataset_says_what_it_holds(hundred: Path, tmp_path: Path) -> None:
     made = built(hundred, tmp_path / "dataset", context=4, stride=2)
-    facts = read_json(tmp_path / "dataset" / "manifest.json")["facts"]
-    assert (facts["windows"], facts["train_tokens"], facts["val_tokens"]) == (made.windows, 90, 10)
+    metadata = read_json(tmp_path / "dataset" / "manifest.json")["metadata"]
+    assert (metadata["windows"], metadata["train_tokens"], metadata["val_tokens"]) == (made.windows, 90, 10)
     assert made.vocab_size == 100
     assert made.tokenizer_identity == made.tokens.load_tokenizer().identity()
 

@@ -38,7 +38,7 @@ def wheel(folder: Path, members: dict[str, bytes], name: str = "my_plays-1.0-py3
 
 
 def entry(content: bytes = PLAIN, **more: Any) -> dict[str, Any]:
-    return {"about": "a play", "licence": "none", "files": {"play.txt": digest(content)}} | more
+    return {"about": "a play", "license": "none", "files": {"play.txt": digest(content)}} | more
 
 
 def tree(play: dict[str, Any], wheel_sha256: str = "0" * 64) -> dict[str, Any]:
@@ -332,7 +332,7 @@ def test_an_unknown_input_names_the_nearest() -> None:
         find_input(tree(entry()), "plya")
 
 
-@pytest.mark.parametrize("play", [{"about": "x"}, "text", entry(colour="red"), entry(wheel="other==2.0")])
+@pytest.mark.parametrize("play", [{"about": "x"}, "text", entry(color="red"), entry(wheel="other==2.0")])
 def test_an_entry_that_is_not_right_is_refused_by_name(play: Any) -> None:
     with pytest.raises(UsageError, match=r"inputs\.play is not a right entry"):
         load_inputs(tree(play))
@@ -347,7 +347,7 @@ def test_every_shipped_input_is_pinned_and_has_a_source_and_a_licence() -> None:
     for wanted in known.values():
         assert wanted.files
         assert all(len(pin) == 64 and set(pin) <= set("0123456789abcdef") for pin in wanted.files.values())
-        assert wanted.licence
+        assert wanted.license
         assert wanted.about
         assert wanted.url or (wanted.wheel and wanted.member)
         assert not wanted.url or wanted.url.startswith("https://")

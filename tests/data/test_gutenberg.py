@@ -59,8 +59,8 @@ def test_of_any_sequence_of_framed_and_bare_texts_every_line_stays_and_every_fra
         )
         if draw.random() < 0.6:
             header = draw.choice(HEADERS)
-            licence = draw.choice(LICENCES)
-            parts.append(header + draw.choice(STARTS) + draw.choice([b"", b"\n\n"]) + body + draw.choice(ENDS) + licence)
+            license = draw.choice(LICENCES)
+            parts.append(header + draw.choice(STARTS) + draw.choice([b"", b"\n\n"]) + body + draw.choice(ENDS) + license)
             books += 1
             framed_before = True
         else:

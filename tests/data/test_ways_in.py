@@ -320,7 +320,7 @@ def test_wide_encodings_are_named_with_and_without_a_mark(encoding: str, sample:
 
 
 def test_a_text_may_begin_with_the_end_of_the_text_before_it(small: Path, here: Here) -> None:
-    words = WordTokenizer.learn([["to be"]], Path())
+    words = WordTokenizer.train([["to be"]], Path())
     assert encode_prompt(words, None, from_endoftext=True).ids == [words.endoftext]
     assert encode_prompt(words, "to", from_endoftext=True).ids == [words.endoftext, *words.encode("to")]
     assert encode_prompt(words, "to").ids == words.encode("to")

@@ -92,7 +92,7 @@ import os, pathlib, torch
 from lib.device.distributed import init_distributed
 with init_distributed(torch.device("cpu")) as together:
     import torch._dynamo  # as an optimizer does in its first step
-    together.meet()
+    together.barrier()
 threads = [(each / "comm").read_text().strip() for each in pathlib.Path("/proc/self/task").iterdir()]
 assert not [name for name in threads if "gloo" in name], threads
 """

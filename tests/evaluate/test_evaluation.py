@@ -51,7 +51,7 @@ CPU = torch.device("cpu")
 def untrained() -> LanguageModel:
     """A model of context 32 over 256 ids."""
     built = build_model(resolve_config(load_params(), "debug", ["model.vocab_size=256"]).model)
-    built.initialise(torch.Generator().manual_seed(1))
+    built.initialize(torch.Generator().manual_seed(1))
     return built.eval()
 
 
@@ -180,7 +180,7 @@ def drawn(kind: str, texts: int, tokens: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "passages"])
 @pytest.mark.parametrize("tokens", [2, 64, 127, 128, 129, 140, 256, 511, 512, 700, 1024, 2000])
 def test_where_there_is_no_difference_few_are_found(kind: str, tokens: int) -> None:
-    """5 in 100 are meant; what neighbouring tokens share makes it a little more. Of a short text nothing is said."""
+    """5 in 100 are meant; what neighboring tokens share makes it a little more. Of a short text nothing is said."""
     texts = 1000 if tokens >= 512 else 10
     answers = []
     for differences in drawn(kind, texts, tokens):
@@ -285,7 +285,7 @@ def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_agai
     for found in evaluation["baselines"].values():
         assert found["bits_per_byte"] == pytest.approx(found["loss"] / math.log(2)), "a token is a byte here"
     bigram = evaluation["baselines"]["bigram"]
-    assert bigram["ahead_of_model"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
+    assert bigram["lead"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
     assert evaluation["verdict"].startswith("Counting and compressing still win here: the ")
 
 
@@ -314,12 +314,12 @@ def test_the_loss_by_position_is_a_mean_of_all_tokens(evaluation: dict[str, Any]
 
 
 def test_what_a_model_has_copied_stands_beside_what_its_author_repeats(evaluation: dict[str, Any]) -> None:
-    found = evaluation["memorisation"]
+    found = evaluation["memorization"]
     assert set(found) == {"samples", "continuations", "validation"}
     assert found["samples"]["tokens"] == found["continuations"]["tokens"] == 8 * 80
     assert found["validation"]["longest_run"] > 60, "the author repeats himself line after line"
     for kind in found.values():
-        assert kind["share_new"]["4"] <= kind["share_new"]["8"] <= kind["share_new"]["16"]
+        assert kind["novel_fraction"]["4"] <= kind["novel_fraction"]["8"] <= kind["novel_fraction"]["16"]
         assert kind["passage"] in TEXT or "\N{REPLACEMENT CHARACTER}" in kind["passage"]
 
 
@@ -395,7 +395,7 @@ def test_the_verdict_says_what_is_better_and_what_cannot_be_told(
     lead: dict[str, tuple[float, bool | None] | None], sentence: str
 ) -> None:
     found: dict[str, dict[str, Any]] = {
-        name: {"loss": 5 - by[0], "ahead_of_model": {"loss": by[0], "significant": by[1]}} if by else {"loss": 4.5}
+        name: {"loss": 5 - by[0], "lead": {"loss": by[0], "significant": by[1]}} if by else {"loss": 4.5}
         for name, by in lead.items()
     }
     whole = {"loss": 5.0, "baselines": found, "blocks": 40, "standard_error": {"loss": 0.1}}
@@ -420,7 +420,7 @@ def test_of_a_text_of_one_character_nothing_is_ahead(tmp_path: Path, here: Here)
 
 def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:
     """Counted by hand: `to be, or not to be?` is 20 bytes, of which the first word, that nothing predicts, takes 2."""
-    words = WordTokenizer.learn(["to be, or not to be? A rose (red) -- it 'is'. \n\n So_so."], Path())
+    words = WordTokenizer.train(["to be, or not to be? A rose (red) -- it 'is'. \n\n So_so."], Path())
     stretch = text_span(["to be,  or not\nto be ?"], words, "text")
     n_bytes, total, unknown = _bytes(stretch, words)
     assert (n_bytes.total, unknown) == (18, 0)
@@ -430,7 +430,7 @@ def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:
 
 
 def test_where_words_are_unknown_there_are_no_bits_a_byte() -> None:
-    words = WordTokenizer.learn(["to be"], Path())
+    words = WordTokenizer.train(["to be"], Path())
     config = resolve_config(load_params(), "bigram", ["model.vocab_size=4", "evaluate.overlap=0"])
     trained = TrainedModel(build_model(config.model).eval(), words, config.model, "")
     stretch = text_span(["to be or not to be"], words, "text")
@@ -448,7 +448,7 @@ def test_a_text_of_a_run_whose_dataset_is_gone_is_measured_against_guessing_and_
     (tmp_path / "text.txt").write_text(TEXT)
     found = json.loads(here("evaluate", tmp_path / "run", "--text", tmp_path / "text.txt").out)
     assert set(found["baselines"]) == {"uniform", "gzip", "xz"}
-    assert not {"memorisation", "split"} & found.keys()
+    assert not {"memorization", "split"} & found.keys()
 
 
 def test_a_model_that_has_its_text_by_heart_gives_it_back_and_that_shows() -> None:
@@ -465,6 +465,6 @@ def test_a_model_that_has_its_text_by_heart_gives_it_back_and_that_shows() -> No
     found = measure_recall(trained, tokens, (0, 40), (40, 80), config.evaluate, config.generate, CPU)
     assert found["continuations"]["longest_run"] == 30
     assert found["continuations"]["passage"] in letters.decode(range(40))
-    assert found["continuations"]["share_new"]["8"] == 0.0, "each passage goes on within the training text"
-    assert found["validation"]["share_new"]["8"] == 1.0
+    assert found["continuations"]["novel_fraction"]["8"] == 0.0, "each passage goes on within the training text"
+    assert found["validation"]["novel_fraction"]["8"] == 1.0
     assert found["validation"]["longest_run"] == 1

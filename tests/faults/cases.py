@@ -148,7 +148,7 @@ def _others() -> list[Case]:
         play = sha256_of(folder / "../base/play.txt")
         (folder / "params.yaml").write_text(
             (Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8").partition("\ninputs:")[0]
-            + f"\ninputs:\n  play:\n    about: a text\n    licence: none\n    files:\n      play.txt: {play}\n",
+            + f"\ninputs:\n  play:\n    about: a text\n    license: none\n    files:\n      play.txt: {play}\n",
             encoding="utf-8",
         )
         (folder / "data").symlink_to("out")

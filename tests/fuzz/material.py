@@ -30,14 +30,14 @@ configs:
     model:
       n_layers: 1
   other:
-    like: small
+    extends: small
 wheels:
   plays==3.0.0:
     sha256: 00ff
 inputs:
   play:
     about: a play
-    licence: public
+    license: public
     files:
       play.txt: "00ff"
     wheel: plays==3.0.0

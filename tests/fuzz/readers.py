@@ -191,7 +191,7 @@ READERS = [
         1,
         "run",
     ),
-    Reader("state", {"run/last/state.json": _JSON}, _last),
+    Reader("state", {"run/checkpoint/state.json": _JSON}, _last),
     Reader("lines", {"run/metrics.jsonl": _LINES, "run/timings.jsonl": _LINES, "run/samples.jsonl": _LINES}, _lines, 4),
     Reader("inspect", {"manifest.json": _JSON}, _manifest, 0.5, "run"),
     Reader("evaluation", {"run/evaluation.json": _JSON}, _evaluation, 0.5),

@@ -145,7 +145,7 @@ def test_artifacts_that_were_made_from_each_other_are_refused(copied: Path, here
 
 def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None:
     """Twenty layers of two artifacts, each made from both of the layer before: a million ways back."""
-    empty = {"artifact": "run", "parameters": {}, "facts": {}, "outputs": {"a": {"bytes": 0, "sha256": "00"}}}
+    empty = {"artifact": "run", "parameters": {}, "metadata": {}, "outputs": {"a": {"bytes": 0, "sha256": "00"}}}
     identity = {"identity": identity_of(empty)}
     for layer in range(20):
         for side in "ab":
@@ -162,7 +162,7 @@ def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None
     [
         ("manifest.json", b"[" * 100_000, "more than 64 levels"),
         ("manifest.json", b"\x1b]0;owned\x07", "not valid JSON"),
-        ("last/state.json", b'{"step": -1}', "is damaged"),
+        ("checkpoint/state.json", b'{"step": -1}', "is damaged"),
         ("config.json", b"[]", "describes no model"),
         ("tokenizer.json", b'{"kind": "gpt2", "tokens": ["YQ==", "YQ=="]}', "its vocabulary cannot be read"),
         ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a tokenizer"),
@@ -178,7 +178,7 @@ def test_a_damaged_run_is_told_by_the_command_that_reads_it(
     if name in read_json(copied / "dataset" / MANIFEST) or (name != "manifest.json" and "/" not in name):
         listed(folder, name)
     words: dict[str, list[Any]] = {
-        "last/state.json": ["generate", folder, "a", "--weights", "last"],
+        "checkpoint/state.json": ["generate", folder, "a", "--weights", "last"],
         "metrics.jsonl": ["plot", "loss", folder, "-o", copied / "loss.png"],
     }
     command, *rest = words.get(name, ["generate", folder, "a"])
@@ -212,8 +212,8 @@ def test_a_shard_that_claims_another_size_is_refused(tmp_path: Path, shape: str)
 
 def test_weights_of_another_type_are_refused(copied: Path) -> None:
     path = copied / "run" / MODEL_FILE
-    tensors, facts = load_tensors(path)
-    save_file({name: tensor.to(torch.int64) for name, tensor in tensors.items()}, path, {"makegpt": json.dumps(facts)})
+    tensors, metadata = load_tensors(path)
+    save_file({name: tensor.to(torch.int64) for name, tensor in tensors.items()}, path, {"makegpt": json.dumps(metadata)})
     listed(copied / "run", MODEL_FILE)
     with pytest.raises(MakegptError, match=r"torch.int64, not torch.float32"):
         load_run(copied / "run", torch.device("cpu"))
@@ -255,7 +255,7 @@ def test_a_nul_character_on_the_command_line_is_refused(here: Here) -> None:
 
 
 def test_what_is_shown_of_an_artifact_moves_no_cursor(copied: Path, here: Here) -> None:
-    changed(copied / "tokens", facts={"\x1b[2Jname": "\x1b]0;owned\x07", "list": [{}, 1], "more": [{}]})
+    changed(copied / "tokens", metadata={"\x1b[2Jname": "\x1b]0;owned\x07", "list": [{}, 1], "more": [{}]})
     shown = here("inspect", copied / "tokens").out
     assert "\x1b" not in shown
     assert "\\x1b]0;owned\\x07" in shown

@@ -46,7 +46,7 @@ DESIGNS = {
     "multi_head": ["model.kind=multi_head", "model.n_layers=1"],
     "single_head": ["model.kind=single_head", "model.n_layers=1", "model.n_heads=1"],
     "bigram": ["model.kind=bigram", "model.n_layers=1", "model.n_heads=1"],
-    "written out": ["model.attention=explicit", "model.layers=explicit"],
+    "written out": ["model.attention_impl=naive", "model.layer_impl=naive"],
 }
 
 

@@ -375,14 +375,14 @@ def a_run(folder: Path, made: Tokenizer, **changes: Any) -> ModelConfig:
     with torch.no_grad():
         for weight in built.parameters():
             weight.normal_(0, 0.3, generator=generator)
-    facts = {"model": config.__dict__, "tokenizer": made.identity(), "dataset": "d" * 64, "step": 7}
+    metadata = {"model": config.__dict__, "tokenizer": made.identity(), "dataset": "d" * 64, "step": 7}
     write_json(folder / CONFIG_FILE, {"model": config.__dict__})
     made.save(folder / "tokenizer.json")
-    save_tensors(folder / MODEL_FILE, dict(built.named_parameters()), facts)
+    save_tensors(folder / MODEL_FILE, dict(built.named_parameters()), metadata)
     names = [CONFIG_FILE, "tokenizer.json", MODEL_FILE]
     found = {"parameters": 1, "best_step": 7, "best_val_loss": 1.0}
     manifest = new_manifest(
-        "run", "train", parameters={}, inputs={}, outputs=describe_files(folder, names), facts=found, started="now"
+        "run", "train", parameters={}, inputs={}, outputs=describe_files(folder, names), metadata=found, started="now"
     )
     write_json(folder / MANIFEST, manifest)
     return config
@@ -450,7 +450,7 @@ def test_an_export_that_was_changed_since_is_a_model_like_any_other(tmp_path: Pa
 
 
 def test_released_joins_are_found_again_in_the_byte_sequences(fetched: Callable[[str], Path], transformers: Any) -> None:
-    made = GPT2Tokenizer.learn([], fetched("gpt2"))
+    made = GPT2Tokenizer.train([], fetched("gpt2"))
     saved = to_hf_tokenizer(made)
     assert saved is not None
     lines = (fetched("gpt2") / "gpt2" / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
@@ -478,7 +478,7 @@ def test_later_designs_are_not_exported_and_the_option_is_named(tmp_path: Path, 
 
 
 def test_words_are_exported_without_their_tokenizer_and_it_is_said(tmp_path: Path, here: Here) -> None:
-    a_run(tmp_path / "run", WordTokenizer.learn([["to be, or not to be"]], tmp_path))
+    a_run(tmp_path / "run", WordTokenizer.train([["to be, or not to be"]], tmp_path))
     said = here("export-weights", tmp_path / "run", "-o", tmp_path / "out").err
     assert f"{tmp_path / 'out'}: without a tokenizer" in said
     assert "greedy tokens that agree: 64 of 64" in said

@@ -30,7 +30,7 @@ def config_of(name: str, **changes: Any) -> ModelConfig:
 
 def built(seed: int = 1, **changes: Any) -> LanguageModel:
     made = build_model(config_of("debug", **changes))
-    made.initialise(torch.Generator().manual_seed(seed))
+    made.initialize(torch.Generator().manual_seed(seed))
     return made.eval()
 
 
@@ -58,7 +58,7 @@ def test_parameters_are_as_many_as_params_yaml_says(name: str, parameters: int) 
 @pytest.mark.parametrize(("vocabulary", "width"), [(65, 128), (256, 32), (50_257, 384), (50_257, 768)])
 def test_the_first_loss_is_near_that_of_guessing(vocabulary: int, width: int, tied: bool) -> None:
     made = build_model(config_of("debug", vocab_size=vocabulary, emb_dim=width, n_heads=4, tie_weights=tied))
-    made.initialise(torch.Generator().manual_seed(1))
+    made.initialize(torch.Generator().manual_seed(1))
     drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         loss = F.cross_entropy(made.eval()(drawn[:, :-1]).flatten(0, 1), drawn[:, 1:].flatten()).item()
@@ -134,6 +134,6 @@ def test_more_tokens_than_the_context_are_refused() -> None:
 
 def test_decay_acts_on_matrices_and_embeddings_only() -> None:
     made = built(qkv_bias=True)
-    kept = {name for name, _ in made.named_parameters() if not made.decayed(name)}
+    kept = {name for name, _ in made.named_parameters() if not made.uses_weight_decay(name)}
     assert all(name.endswith((".bias", ".scale", ".shift")) for name in kept)
     assert {"tok_emb.weight", "out_head.weight"} & kept == set()

@@ -28,7 +28,7 @@ RUNGS = ["bigram", "single_head", "multi_head", "single_block", "decoder"]
 
 def drawn(name: str, seed: int = 1, **changes: object) -> LanguageModel:
     made = build_model(config_of(name, **changes))
-    made.initialise(torch.Generator().manual_seed(seed))
+    made.initialize(torch.Generator().manual_seed(seed))
     return made.eval()
 
 
@@ -257,7 +257,7 @@ def test_dropout_by_the_bit_drops_as_many_and_keeps_the_mean(rate: float, shape:
     assert values == pytest.approx([0.0, 1 / (1 - rate)][-len(values) :], rel=1e-4) or values == [0.0]
     if x.numel() > 100:
         assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.005)
-        # neighbours fall on their own, those of one draw too
+        # neighbors fall on their own, those of one draw too
         for apart in (1, 2, 4):
             pairs = (dropped[:, apart:] == 0) & (dropped[:, :-apart] == 0)
             assert pairs.float().mean().item() == pytest.approx(rate**2, abs=0.005)
@@ -277,7 +277,7 @@ def test_shortcuts_keep_the_gradient_of_the_first_layer() -> None:
     first, last = {}, {}
     for shortcuts in (False, True):
         network = DeepNetwork([8] * 12 + [1], shortcuts=shortcuts)
-        network.initialise(torch.Generator().manual_seed(1))
+        network.initialize(torch.Generator().manual_seed(1))
         gradients = mean_gradients(network, x)
         first[shortcuts], last[shortcuts] = gradients[0], gradients[-1]
     assert first[False] < 1e-4 * last[False]

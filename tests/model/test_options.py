@@ -41,14 +41,14 @@ NAMES = [" ".join(f"{key}={value}" for key, value in option.items()) or "plain" 
 
 
 def made(option: dict[str, Any], form: str = "fused") -> LanguageModel:
-    return built(n_heads=4, attention=form, layers=form, **option)
+    return built(n_heads=4, attention_impl=form, layer_impl=form, **option)
 
 
 @pytest.mark.parametrize("length", [32, 9])
 @pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
 def test_the_fused_forms_equal_the_explicit_ones(option: dict[str, Any], length: int) -> None:
     results = []
-    for form in ("explicit", "fused"):
+    for form in ("naive", "fused"):
         one = made(option, form)
         seen = ids(2, length + 1)
         logits = one(seen[:, :-1])
@@ -60,7 +60,7 @@ def test_the_fused_forms_equal_the_explicit_ones(option: dict[str, Any], length:
         torch.testing.assert_close(gradient, fused_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("form", ["explicit", "fused"])
+@pytest.mark.parametrize("form", ["naive", "fused"])
 @pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
 def test_no_position_sees_a_later_one(option: dict[str, Any], form: str) -> None:
     one = made(option, form)
@@ -149,7 +149,7 @@ def test_a_group_is_its_keys_and_values_copied_to_each_of_its_heads(groups: int,
     torch.testing.assert_close(grouped(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["explicit", "fused"])
+@pytest.mark.parametrize("form", ["naive", "fused"])
 @pytest.mark.parametrize("window", [32, 100])
 def test_a_window_as_long_as_the_context_is_full_attention(window: int, form: str) -> None:
     torch.testing.assert_close(made({"window": window}, form)(ids()), made({}, form)(ids()), rtol=1e-5, atol=1e-5)

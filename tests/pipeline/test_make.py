@@ -77,7 +77,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_folder_holds_everything(built: Path) -> None:
     names = {entry.name for entry in (built / RUN).iterdir() if not entry.name.startswith(".")}
     assert names == {
-        "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "last", "manifest.json",
+        "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "checkpoint", "manifest.json",
         "evaluation.json", "sample.txt", "samples.jsonl", "loss.png",
     }  # fmt: skip
 
@@ -365,7 +365,7 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     running = subprocess.Popen(
         words, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    while not (folder / RUN / "last" / "state.json").exists():
+    while not (folder / RUN / "checkpoint" / "state.json").exists():
         time.sleep(0.01)
     os.killpg(running.pid, 9)
     running.wait()

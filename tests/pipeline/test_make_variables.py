@@ -66,7 +66,7 @@ def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, 
     monkeypatch.chdir(folder)
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     names = ["a", "a-b", "A", "a_b"]
-    added = "".join(f"  {name}:\n    like: debug\n" for name in names)
+    added = "".join(f"  {name}:\n    extends: debug\n" for name in names)
     (folder / "own.yaml").write_text(text.replace("\nconfigs:\n", f"\nconfigs:\n{added}", 1), encoding="utf-8")
     monkeypatch.setattr(params, "find_config", lambda: folder / "own.yaml")
     for name in ("c.txt", "b-c.txt", "b_c.txt"):

@@ -48,7 +48,7 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
 def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(evaluated: Path, stage: Stage) -> None:
     head, *lines = stage("compare", evaluated / "one").stdout.splitlines()
     tokens = json.loads((evaluated / "one" / "evaluation.json").read_text())["tokens"]
-    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats a token perplexity bits a byte seconds"
+    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats/token perplexity bits/byte seconds"
     (one,) = [line for line in lines if line.startswith("one ")]
     assert one.split()[1] == "42,688"
     (uniform,) = [line for line in lines if line.startswith("uniform")]
@@ -138,7 +138,7 @@ def test_runs_of_one_text_in_different_vocabularies_stand_apart(two_texts: tuple
     one = two_texts[0]
     shutil.copytree(one, tmp_path / "other")
     manifest = read_json(one / MANIFEST)
-    write_json(tmp_path / "other" / MANIFEST, manifest | {"facts": manifest["facts"] | {"tokenizer": "0" * 64}})
+    write_json(tmp_path / "other" / MANIFEST, manifest | {"metadata": manifest["metadata"] | {"tokenizer": "0" * 64}})
     rows = comparison_rows([one, tmp_path / "other"])
     heads = [line for line in comparison_table(rows) if line.startswith("val split")]
     assert len({head.split("  ")[0] for head in heads}) == 2
@@ -249,8 +249,8 @@ def test_a_prompt_longer_than_the_context_is_refused(evaluated: Path, stage: Sta
 def test_an_imported_run_is_summed_up(evaluated: Path, tmp_path: Path, here: Here, kind: str, words: list[str]) -> None:
     shutil.copytree(evaluated / "one", folder := tmp_path / "my run")
     manifest = finished_manifest(folder)
-    facts = {key: manifest["facts"][key] for key in ("parameters", "tokenizer")}
-    write_json(folder / MANIFEST, manifest | {"stage": IMPORT_STAGE, "parameters": {}, "inputs": {}, "facts": facts})
+    metadata = {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")}
+    write_json(folder / MANIFEST, manifest | {"stage": IMPORT_STAGE, "parameters": {}, "inputs": {}, "metadata": metadata})
     told = here("plot", kind, folder, *words, "--summary", "-o", tmp_path / "figure.svg").err
     assert told.startswith("my run: 42,688 parameters, imported\n")
     assert f"generate '{folder}' 'To be" in told

@@ -136,7 +136,7 @@ def test_the_same_input_gives_the_same_bytes_which_tell_what_it_was(words: str, 
     assert told["kind"] == words.split()[0]
     one = told["runs"][0]
     assert (one["run"], one["commit"]) == ("one-play", manifest["versions"]["commit"])
-    assert one["dataset"] == {"dataset": manifest["facts"]["dataset"]}
+    assert one["dataset"] == {"dataset": manifest["metadata"]["dataset"]}
     assert one["files"]["model.safetensors"] == manifest["outputs"]["model.safetensors"]["sha256"]
     assert len(one["files"]["evaluation.json"]) == 64
 

@@ -36,7 +36,12 @@ def lead(loss: float, significant: bool) -> dict[str, Any]:
 def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
     """One of the run in `folder`, with everything in it."""
     errors = {"loss": 0.02, "perplexity": 1.5, "bits_per_byte": 0.009, "top_1": 0.004, "top_5": 0.005}
-    copied = {"tokens": 2000, "longest_run": 7, "share_new": {"4": 0.93, "8": 0.998, "16": 1.0}, "passage": "to be, or\nnot"}
+    copied = {
+        "tokens": 2000,
+        "longest_run": 7,
+        "novel_fraction": {"4": 0.93, "8": 0.998, "16": 1.0},
+        "passage": "to be, or\nnot",
+    }
     return {
         "split": "val", "tokens": 5360, "bytes": 17471, "text_sha256": "0" * 64, "blocks": 41, **scores(loss),
         "top_1": 0.213, "top_5": 0.405,
@@ -49,12 +54,12 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
         "sliding": {"stride": 128, **scores(loss - 0.1), "standard_error": errors},
         "baselines": {
             "uniform": scores(5.545),
-            "bigram": scores(loss - 0.5, ahead_of_model=lead(0.5, True)),
-            "trigram": scores(loss + 0.01, ahead_of_model=lead(-0.01, False)),
+            "bigram": scores(loss - 0.5, lead=lead(0.5, True)),
+            "trigram": scores(loss + 0.01, lead=lead(-0.01, False)),
             "gzip": scores(loss + 1.0),
         },
         "verdict": "Counting still wins here",
-        "memorisation": {
+        "memorization": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
         "dataset": "1" * 64,
@@ -84,11 +89,11 @@ def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = evaluation(made)
     told["verdict"] = NASTY
     told["baselines"][NASTY] = scores(9.0)
-    told["memorisation"]["samples"]["passage"] = NASTY
+    told["memorization"]["samples"]["passage"] = NASTY
     write_text(made / EVALUATION_FILE, json.dumps(told))
     manifest = json.loads((made / MANIFEST).read_text())
     manifest["command"] = NASTY
-    manifest["facts"][NASTY] = NASTY
+    manifest["metadata"][NASTY] = NASTY
     write_text(made / MANIFEST, json.dumps(manifest))
     return made
 
@@ -169,7 +174,7 @@ def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all:
         "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time",
         "five most probable 40.5 ± 0.5 %",
         "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, not significant", "behind by 1.000", "slides by 128",
-        "counted bigram", "6.100 nats a token at 1, 3.200 at 5 to 8",
+        "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
         assert words in told, words
@@ -222,7 +227,7 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "run")
     manifest = finished_manifest(small / "run")
-    manifest["facts"]["tokenizer"] = "0" * 64
+    manifest["metadata"]["tokenizer"] = "0" * 64
     write_json(tmp_path / "run" / MANIFEST, manifest)
     assert "compare the shapes of the curves, not their heights" in report_page([small / "run", tmp_path / "run"])
     assert "not their heights" not in report_page([small / "run", small / "run"])
@@ -236,7 +241,7 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     manifest |= {
         "stage": IMPORT_STAGE,
         "inputs": {},
-        "facts": {key: manifest["facts"][key] for key in ("parameters", "tokenizer")},
+        "metadata": {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")},
     }
     write_json(tmp_path / "imported" / MANIFEST, manifest)
     told = Outline(report_page([tmp_path / "imported"])).text
@@ -265,10 +270,10 @@ def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_ag
     [
         ({"loss": "low"}, "loss"),
         ({"loss_by_position": [3]}, r"loss_by_position\.0"),
-        ({"memorisation": {"samples": {"tokens": 3}}}, r"memorisation\.samples\.longest_run"),
+        ({"memorization": {"samples": {"tokens": 3}}}, r"memorization\.samples\.longest_run"),
         ({"sliding": {"stride": "x"}}, r"sliding\.loss"),
         ({"standard_error": 3}, "standard_error"),
-        ({"baselines": {"xz": scores(2.0, ahead_of_model={"standard_error": None})}}, r"baselines\.xz\.ahead_of_model\.loss"),
+        ({"baselines": {"xz": scores(2.0, lead={"standard_error": None})}}, r"baselines\.xz\.lead\.loss"),
     ],
 )
 def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:

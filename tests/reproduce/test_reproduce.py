@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
@@ -12,9 +11,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.artifact.io import write_json
-from lib.artifact.manifest import MANIFEST, read_manifest
-from lib.config.schema import MEANT
 from lib.errors import UsageError
 from lib.model import feed_forward
 from lib.model.attention import MultiHeadAttention
@@ -77,11 +73,11 @@ def broken_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_first_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GPT, "first_std", lambda self, name, weight: 0.02)
+    monkeypatch.setattr(GPT, "init_std", lambda self, name, weight: 0.02)
 
 
 def broken_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(GPT, "first_std", lambda self, name, weight: 1.0)
+    monkeypatch.setattr(GPT, "init_std", lambda self, name, weight: 1.0)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +107,7 @@ def test_a_number_that_is_none_agrees_with_nothing() -> None:
 @pytest.fixture
 def trained(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckContext:
     """A laboratory with the small run, and a params.yaml that has its config by the name of `tiny`."""
-    config = "  tiny:\n    like: debug\n    train:\n      max_steps: 12\n      eval_interval: 4\n      batch_size: 4\n"
+    config = "  tiny:\n    extends: debug\n    train:\n      max_steps: 12\n      eval_interval: 4\n      batch_size: 4\n"
     config += "    build-dataset:\n      val_fraction: 0.2\n"
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("configs:\n", f"configs:\n{config}", 1)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
@@ -151,17 +147,6 @@ def test_a_run_of_another_text_is_not_measured(trained: CheckContext, tmp_path: 
     (tmp_path / "data" / "play.txt").write_text(TEXT + "Exeunt.", encoding="utf-8")
     found = outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained)
     assert (found.result, "(the dataset is another)" in str(found.reason)) == (NOT_CHECKED, True)
-
-
-def test_a_run_older_than_a_parameter_is_measured(trained: CheckContext, small: Path) -> None:
-    (trained.runs / "tiny-play").unlink()
-    shutil.copytree(small / "run", trained.runs / "tiny-play")
-    manifest = read_manifest(trained.runs / "tiny-play", "run")
-    for section, meant in MEANT.items():
-        for name in meant:
-            del manifest["parameters"][section][name]
-    write_json(trained.runs / "tiny-play" / MANIFEST, manifest)
-    assert outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained).result == FAIL
 
 
 def test_a_greedy_text_is_that_of_generate(trained: CheckContext, here: Here) -> None:

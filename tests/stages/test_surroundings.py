@@ -185,7 +185,7 @@ def test_a_terminal_that_cannot_write_over_a_line_is_as_no_terminal(
     here_end, there_end = pty.openpty()
     with open(there_end, "w", encoding="utf-8") as file:
         assert terminal.obeys_escapes(file) is obeys
-        assert terminal.coloured(file) is obeys
+        assert terminal.colored(file) is obeys
         assert terminal.columns(file) == 80, "a terminal that says 0"
     os.close(here_end)
 

@@ -34,7 +34,7 @@ from tests.conftest import PROJECT, Here
 def test_every_training_of_the_study_has_a_valid_config_and_a_name_of_its_own_unless_it_is_the_same() -> None:
     planned = plan_study()
     assert {one.experiment for one in planned} == {
-        "the_four", "novel", "rates", "equal_size", "equal_width", "equal_compute", "regularisation",
+        "the_four", "novel", "rates", "equal_size", "equal_width", "equal_compute", "regularization",
     }  # fmt: skip
     by_name: dict[Any, Any] = {}
     for one in planned:
@@ -54,7 +54,7 @@ def test_shapes_of_equal_size_have_blocks_of_equal_size_and_equal_compute_is_equ
                 load_params(), one.config_name, [*(f"{k}={v}" for k, v in one.changes.items()), "model.vocab_size=65"]
             )
             built = build_model(config.model, "meta")
-            blocks = sum(weight.numel() for name, weight in built.named_parameters() if not built.is_table(name))
+            blocks = sum(weight.numel() for name, weight in built.named_parameters() if not built.is_embedding(name))
             counted[one.experiment].append(
                 blocks if one.experiment == "equal_size" else count_operations(built) * config.train.max_steps
             )
@@ -103,7 +103,7 @@ def row(experiment: str, layers: int, width: int, seed: int, loss: float, **more
         "config": "decoder", "dataset": "tiny_shakespeare", "learning_rate": 5e-3, "drop_rate": 0.0, "weight_decay": 0.1,
         "parameters": 600_000, "in_blocks": 590_000, "in_embeddings": 10_000, "steps": 400, "tokens": 409_600, "best_step": 400,
         "curve": [[0, 4.2], [400, loss + 0.5]], "bits_per_byte": loss / 0.69, "standard_error": {"loss": 0.02},
-        "baselines": {"bigram": 2.48}, "seconds": 10.0, "threads": 1, "memorisation": None,
+        "baselines": {"bigram": 2.48}, "seconds": 10.0, "threads": 1, "memorization": None,
     }  # fmt: skip
     return {"experiment": experiment, "layers": layers, "width": width, "seed": seed, "loss": loss} | values | more
 
@@ -148,7 +148,7 @@ def test_what_a_seed_does_to_all_alike_is_no_error() -> None:
     """Weight decay 0.1 and 3, as they came out once: the seeds differ by more than the two do, and in both alike."""
     losses = {0.1: (5.9237, 5.9027, 5.8906), 3.0: (5.9089, 5.876, 5.8723)}
     rows = [
-        row("regularisation", 2, 128, seed, loss, weight_decay=decay)
+        row("regularization", 2, 128, seed, loss, weight_decay=decay)
         for decay, three in losses.items()
         for seed, loss in enumerate(three, 1)
     ]

@@ -178,14 +178,14 @@ def test_a_special_token_stands_for_no_bytes(gpt2: Tokenizer) -> None:
     assert lengths.shape == (50257,)
     assert lengths[50256] == 0
     assert (np.delete(lengths, 50256) > 0).all()
-    word = WordTokenizer.learn(["a bc,"], Path())
+    word = WordTokenizer.train(["a bc,"], Path())
     assert word.byte_lengths().tolist() == [1, 2, 3, 0, 0], "the mark, and the words with the blank before them"
 
 
 @few
 @given(text=st.one_of(any_text, tricky))
 def test_the_bytes_of_words_are_those_of_the_decoded_text(text: str) -> None:
-    word = WordTokenizer.learn(["! " + text], Path())
+    word = WordTokenizer.train(["! " + text], Path())
     first, *others = [id for id in word.encode("! " + text) if id != word.unknown]  # a special token's own name is one
     assert word.byte_lengths()[others].sum() == len(word.decode_bytes([first, *others])) - len(word.token_bytes(first))
 
@@ -240,10 +240,10 @@ def test_the_words_at_the_border_of_two_documents_are_words_of_their_own(tmp_pat
 
 
 def test_a_text_without_a_prompt_opens_with_a_line_break_or_the_first_token(gpt2: Tokenizer) -> None:
-    assert gpt2.opening() == [198]
-    assert make_tokenizer("char", ["ab\n"], Path()).opening() == [0]
-    assert make_tokenizer("char", ["ab"], Path()).opening() == [0]
-    assert make_tokenizer("word", ["a b"], Path()).opening() == [0]
+    assert gpt2.default_prompt() == [198]
+    assert make_tokenizer("char", ["ab\n"], Path()).default_prompt() == [0]
+    assert make_tokenizer("char", ["ab"], Path()).default_prompt() == [0]
+    assert make_tokenizer("word", ["a b"], Path()).default_prompt() == [0]
 
 
 # Saved and loaded.
@@ -271,7 +271,7 @@ def test_a_tokenizer_is_saved_as_the_same_bytes_whatever_the_order_of_the_text(t
 
 def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> None:
     others = [make_tokenizer("bytes", [], Path()), CharTokenizer("ab"), CharTokenizer("ba"), CharTokenizer("abc")]
-    assert len({known.identity() for known in [gpt2, *others, WordTokenizer.learn(["a b"], Path())]}) == 6
+    assert len({known.identity() for known in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6
 
 
 @pytest.mark.parametrize(

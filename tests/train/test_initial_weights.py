@@ -72,7 +72,7 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
 
 def test_the_run_tells_what_it_began_with(tuned: Path, small: Path, here: Here) -> None:
     sha256 = sha256_of(small / "run" / MODEL_FILE)
-    assert finished_manifest(tuned)["facts"]["init_from"] == sha256
+    assert finished_manifest(tuned)["metadata"]["init_from"] == sha256
     assert read_tensor_metadata(tuned / MODEL_FILE)["init_from"] == sha256
     told = json.loads(here("inspect", tuned, "--json").out)
     assert [each["is"] for each in told["from"]] == ["dataset", "run"]
@@ -112,7 +112,7 @@ def test_other_weights_to_begin_with_begin_anew_and_it_is_said(small: Path, tune
 
 
 def test_what_its_weights_do_not_depend_on_may_differ(small: Path, tmp_path: Path) -> None:
-    changes = {"drop_rate": 0.1, "attention": "explicit", "layers": "explicit"}
+    changes = {"drop_rate": 0.1, "attention_impl": "naive", "layer_impl": "naive"}
     events = train(tmp_path / "run", small / "dataset", config(), small / "run", stop_after=1, **changes)
     plain = train(tmp_path / "plain", small / "dataset", config(), small / "run", stop_after=1)
     assert begun_with(events) == pytest.approx(begun_with(plain), rel=1e-5)
@@ -138,7 +138,7 @@ def test_a_longer_context_is_refused_where_positions_are_learned(small: Path, tm
     train(source, small / "dataset", config(max_steps=1), None, positions=positions)
     arguments = (tmp_path / "run", windows(small, tmp_path, 64), config(), source)
     if positions == "learned":
-        with pytest.raises(UsageError, match=r"has learnt 32 positions; .*--set model.context_length=32"):
+        with pytest.raises(UsageError, match=r"has learned 32 positions; .*--set model.context_length=32"):
             train(*arguments, context_length=64, positions=positions)
     else:
         assert begun_with(train(*arguments, context_length=64, positions=positions, stop_after=1)) > 0

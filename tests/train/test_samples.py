@@ -114,7 +114,7 @@ def test_the_twin_shares_every_number_and_has_no_say_in_the_mode(small: Path) ->
     assert not any(isinstance(module, QuantizedLinear) for module in at_work.modules())
     addresses = {tensor.data_ptr() for tensor in (*at_work.parameters(), *at_work.buffers())}
     assert {tensor.data_ptr() for tensor in (*twin.parameters(), *twin.buffers())} == addresses
-    at_work.features = lambda ids, past=None: pytest.fail("the compiled way is for training")  # type: ignore[method-assign]
+    at_work.features = lambda ids, kv_cache=None: pytest.fail("the compiled way is for training")  # type: ignore[method-assign]
     inference_copy(at_work).next_token_logits(torch.tensor([[1, 2]]))
 
 

@@ -22,7 +22,7 @@ from lib.artifact.io import sha256_of
 
 _HERE = Path(__file__).parent
 _SOURCES = ("step.cpp", "product.h", "vectors.h")
-# without contraction: the compiler would join a product and a sum here and not there, and a row would depend on its neighbours
+# without contraction: the compiler would join a product and a sum here and not there, and a row would depend on its neighbors
 _FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 120
 

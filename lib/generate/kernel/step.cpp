@@ -53,7 +53,7 @@ inline float dot(const float* a, const float* b, const long n) {
     return result;
 }
 
-void normalise(const Norm& norm, const float* x, float* y, const long n) {
+void normalize(const Norm& norm, const float* x, float* y, const long n) {
     if (!norm.scale) {
         if (x != y) memcpy(y, x, n * sizeof(float));
         return;
@@ -108,14 +108,14 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
         float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + (2 * layer * G + g) * capacity * D;
         float* values = keys + G * capacity * D;
         float *k = row + (H + g) * D, *v = k + G * D;
-        normalise(block.k_norm, k, k, D);
+        normalize(block.k_norm, k, k, D);
         if (model.cos) rotate(model, k, position);
         memcpy(keys + position * D, k, D * sizeof(float));
         memcpy(values + position * D, v, D * sizeof(float));
         const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
         for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
             float* q = row + h * D;
-            normalise(block.q_norm, q, q, D);
+            normalize(block.q_norm, q, q, D);
             if (model.cos) rotate(model, q, position);
             gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
         }
@@ -135,7 +135,7 @@ extern "C" void step(const Decoder* model, const long B, const long* ids, const 
     const long C = model->C, H = model->H, G = model->G, D = model->D;
     std::vector<float> x(B * C), normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
     const auto norm = [&](const Norm& with) {
-        for (long b = 0; b < B; b++) normalise(with, x.data() + b * C, normed.data() + b * C, C);
+        for (long b = 0; b < B; b++) normalize(with, x.data() + b * C, normed.data() + b * C, C);
     };
     const auto add = [&] {
         for (long i = 0; i < B * C; i++) x[i] += change[i];
