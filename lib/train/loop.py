@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from lib.artifact.io import write_json
 from lib.artifact.manifest import Manifest
@@ -245,7 +246,7 @@ def _steps(
                 loss_scale=(trainer.loss_scale.value, trainer.loss_scale.since) if trainer.loss_scale else None,
             )
             if run:
-                weights = dict(trainer.model.named_parameters())
+                weights: dict[str, Tensor] = dict(trainer.model.named_parameters())
                 run.save_state(state, weights, trainer.optimizer_state(), metadata | {"step": step})
         if run and (logged or stopping):
             timing = clock.line(step)

@@ -105,7 +105,14 @@ def as_ours(name: str, tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("form", ["naive", "fused"])
 def test_gpt_is_gpt_2_as_transformers_has_it(theirs: torch.nn.Module, form: str) -> None:
     config = config_of(
-        "gpt2_small", vocab_size=V, context_length=T, emb_dim=C, n_heads=H, n_layers=LAYERS, attention_impl=form, layer_impl=form
+        "gpt2_small",
+        vocab_size=V,
+        context_length=T,
+        emb_dim=C,
+        n_heads=H,
+        n_layers=LAYERS,
+        attention_impl=form,
+        layer_impl=form,
     )
     ours = build_model(config)
     their_weights = dict(theirs.named_parameters())

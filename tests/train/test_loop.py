@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-from lib.artifact.manifest import describe_files
 from lib.artifact.tensors import load_tensors
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import Config
@@ -40,7 +39,7 @@ from lib.train.run_folder import RunFolder
 from lib.train.schedule import learning_rate
 from lib.train.trainer import Diverged, StepMetrics, Trainer
 from stages.shared import stopping
-from tests.conftest import Here, BIN, PROJECT, TINY, Stage
+from tests.conftest import BIN, PROJECT, TINY, Here, Stage
 
 CPU = torch.device("cpu")
 
@@ -394,9 +393,12 @@ def test_an_artifact_of_another_version_is_refused_with_what_to_do(copied: Path,
         (copied / name / "manifest.json").write_text(json.dumps(manifest))
     says = "of format 1, which this version does not read (it writes 2); remove the folder and make it again"
     assert f"holds a run {says}" in here("generate", copied / "run", "To be", code=1).err
-    assert f"holds a dataset {says}" in here("train", copied / "dataset", "-o", copied / "new", code=1).err
+    assert f"holds a dataset {says}" in here("train", copied / "dataset", "-o", copied / "new", "--config", "debug", code=1).err
     here("tokenize", copied / "play.txt", "-o", copied / "tokens", "--config", "debug")
-    assert f"holds a dataset {says}" in here("build-dataset", copied / "tokens", "-o", copied / "dataset", code=1).err
+    assert (
+        f"holds a dataset {says}"
+        in here("build-dataset", copied / "tokens", "-o", copied / "dataset", "--config", "debug", code=1).err
+    )
 
 
 def test_timings_add_up_to_no_more_than_the_whole_command(small: Path, tmp_path: Path, stage: Stage) -> None:
