@@ -32,7 +32,7 @@ from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.hardware import keep_freed_memory, matmul_rate, peak_memory
 from lib.model.registry import build_model, count_operations
 from lib.train.estimate import estimate_training
-from lib.train.loop import fit_vocabulary
+from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -25,10 +25,9 @@ from lib.data.dataset import Dataset
 from lib.device.hardware import keep_freed_memory
 from lib.evaluate.windows import total_nats
 from lib.model.language_model import LanguageModel
-from lib.model.loss import cross_entropy
 from lib.model.registry import build_model
-from lib.train.loop import fit_vocabulary
-from lib.train.schedule import learning_rate
+from lib.train.naive import train_naive
+from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -59,25 +58,11 @@ def built(config: Config, data: Dataset) -> LanguageModel:
 
 
 def plain(data: Dataset) -> Curve:
-    """The loop that everybody writes, around the same model: fused attention, all logits, AdamW as it comes."""
+    """`train_naive` around the same model: fused attention, all logits, AdamW as it comes."""
     config = resolve_config(load_params(), "decoder", RECIPE)
-    net = built(config, data).train()
-    optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        ids = torch.from_numpy(data.batch(1, done, config.train.batch_size).astype("int64"))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(done, config.train)
-        loss = cross_entropy(net(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()) / ids[:, 1:].numel()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        done += 1
-
-    return watched(step, net, data, config.train.max_steps)
+    model = built(config, data)
+    steps = train_naive(model, data, config.train)
+    return watched(lambda: next(steps), model, data, config.train.max_steps)
 
 
 def fast(data: Dataset) -> Curve:

@@ -64,7 +64,7 @@ def main(
     from lib.device.hardware import choose_device, keep_freed_memory
     from lib.study.results import RESULTS_FILE, read_results, result_lines, write_study_figures
     from lib.study.sweep import StudyRow, add_paired_differences, environment, estimate_seconds, plan_study, run_trial
-    from lib.train.trainer import StepMetrics
+    from lib.train.events import StepMetrics
 
     check_writable(output / RESULTS_FILE)
     if results is not None:

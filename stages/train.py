@@ -17,7 +17,7 @@ from stages.shared.progress import duration, progress
 from stages.shared.stopping import StopSignal, seconds
 
 if TYPE_CHECKING:
-    from lib.train.trainer import StepMetrics
+    from lib.train.events import StepMetrics
 
 
 @stage("train", config="required", train=("max_steps", "seed"))
@@ -65,8 +65,8 @@ def main(
     from lib.device.distributed import init_distributed
     from lib.device.hardware import choose_device, keep_freed_memory
     from lib.train.estimate import estimate_training
-    from lib.train.loop import Logged, Notice, Stopped, fit_vocabulary, train_run
-    from lib.train.trainer import StepMetrics
+    from lib.train.events import Logged, Notice, StepMetrics, Stopped
+    from lib.train.session import fit_vocabulary, train_run
 
     keep_freed_memory()
     data = Dataset(dataset)
@@ -81,8 +81,8 @@ def main(
     def stop_asked() -> bool:
         return stop.asked() or (stop_after is not None and time.monotonic() - began >= stop_after)
 
-    with init_distributed(chosen) as all_processes, stop.caught(), ExitStack() as stack:
-        if not all_processes.is_main:
+    with init_distributed(chosen) as group, stop.caught(), ExitStack() as stack:
+        if not group.is_main:
             be_quiet()
         shown = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = train_run(
@@ -95,7 +95,7 @@ def main(
             started=started,
             stop_asked=stop_asked,
             init_from=init_from,
-            world=all_processes,
+            group=group,
         )
         for event in events:
             match event:

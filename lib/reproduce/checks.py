@@ -32,7 +32,7 @@ from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_metrics
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import make_tokenizer
 from lib.tokenizer.word import split_words
-from lib.train.initial_weights import config_mismatch
+from lib.train.resume import config_mismatch
 
 _ORDERS = 5  # of counted n-grams
 _GPT2_TOKENS = 50_257

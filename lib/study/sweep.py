@@ -35,7 +35,8 @@ from lib.run.folder import (
     training_seconds,
 )
 from lib.run.sessions import all_versions
-from lib.train.loop import Event, train_run
+from lib.train.events import Event
+from lib.train.session import train_run
 
 STUDY_FILE = Path(__file__).with_name("study.yaml")
 

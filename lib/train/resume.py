@@ -1,22 +1,23 @@
-"""What a run folder holds when a training begins: nothing, a training to go on with, or a finished one."""
+"""Whether the training in a run folder can be resumed, is finished, or starts over, and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.artifact.manifest import Manifest, relative_place
-from lib.errors import UsageError
+from lib.artifact.manifest import Manifest, relative_place, verify_files
+from lib.config.schema import IGNORED_FOR_IDENTITY
+from lib.errors import MakegptError, UsageError
+from lib.run.folder import MODEL_FILE
 from lib.run.state import SavedState
-from lib.train.initial_weights import as_published, config_mismatch, replaces_another_text
 from lib.train.run_folder import RunFolder
 
 
-@dataclass
+@dataclass(frozen=True)
 class ResumeState:
-    """What a run folder holds when a training begins: nothing, a training to go on with, or a finished one."""
+    """What a run folder holds when a training begins: nothing, a training to continue, or a finished one."""
 
-    notices: list[str]
-    finished: bool = False
+    notices: list[str] = field(default_factory=list)
+    is_finished: bool = False
     manifest: Manifest | None = None
     state: SavedState | None = None
 
@@ -26,44 +27,88 @@ def inspect_run_folder(
     parameters: dict[str, Any],
     metadata: dict[str, Any],
     texts: list[str],
-    used: list[tuple[Path, str]],
+    inputs: list[tuple[Path, str]],
     max_steps: int,
     resume: bool,
 ) -> ResumeState:
-    """What is there to go on with. Its manifest names the inputs where they are now; that of a finished run is rewritten.
+    """What can be resumed. Its manifest names the inputs where they are now; that of a finished run is rewritten.
 
-    UsageError where it is a training on another text than `texts`, which would be lost.
+    `texts`: the SHA-256 of the dataset's documents; `inputs`: folders and their identities. UsageError if the folder holds a
+    training on another text, which would be lost.
     """
-    manifest = run.begun() if resume else None
-    if manifest and (difference := config_mismatch(manifest, parameters, metadata)):
-        if replaces_another_text(run, manifest, metadata, texts):
+    manifest = run.manifest() if resume else None
+    if manifest is None:
+        return ResumeState()
+    if mismatch := config_mismatch(manifest, parameters, metadata):
+        if _is_of_another_text(run, manifest, metadata, texts):
             raise UsageError(
-                f"{run.folder} holds a {'finished ' if run.finished() else ''}training on another text; "
-                "choose another -o, or replace it with --resume never"
+                f"{run.path} holds a {'finished ' if run.is_finished() else ''}training on another text; "
+                "use another -o, or replace it with --resume never"
             )
-        return ResumeState([f"{run.folder} was made with other parameters ({difference}); beginning anew"])
-    moved: list[Path] = []
-    if manifest:
-        manifest, moved = _where_now(run.folder, manifest, used)
-    if manifest and run.finished() and as_published(run.folder, manifest):
+        return ResumeState([f"parameters of {run.path} changed ({mismatch}); starting over"])
+    manifest, moved = _with_inputs_where_they_are(run.path, manifest, inputs)
+    if run.is_finished() and _is_as_published(run.path, manifest):
         if moved:
             run.record(manifest)
-        result = f"what it was made from is now recorded at {', '.join(map(str, moved))}" if moved else "nothing to do"
-        return ResumeState([f"{run.folder} is finished already with these parameters; {result}"], finished=True)
-    state = run.load_state() if manifest else None
-    notices = [f"going on after step {state.step} of {max_steps}"] if state else []
+        result = f"recorded that its inputs are now at {', '.join(map(str, moved))}" if moved else "nothing to do"
+        return ResumeState([f"{run.path} is finished already with these parameters; {result}"], is_finished=True)
+    state = run.load_state()
+    notices = [f"resuming after step {state.step} of {max_steps}"] if state else []
     return ResumeState(notices, manifest=manifest, state=state)
 
 
-def manifest_inputs(folder: Path, used: list[tuple[Path, str]]) -> dict[str, Any]:
+def config_mismatch(manifest: Manifest, parameters: dict[str, Any], metadata: dict[str, Any]) -> str | None:
+    """The first parameter or input in which a run's manifest differs from what is asked for now; None if none does."""
+    for section, values in parameters.items():
+        before = manifest["parameters"].get(section, {})
+        for key, value in values.items():
+            if before.get(key) != value and f"{section}.{key}" not in IGNORED_FOR_IDENTITY:
+                return f"{section}.{key} was {before.get(key)}, now {value}"
+    for key, difference in _INPUT_DIFFERENCES.items():
+        if manifest["metadata"].get(key) != metadata.get(key):
+            return difference
+    return None
+
+
+_INPUT_DIFFERENCES = {
+    "dataset": "another dataset",
+    "tokenizer": "another tokenizer",
+    "init_from": "other initial weights",
+}
+
+
+def manifest_inputs(folder: Path, inputs: list[tuple[Path, str]]) -> dict[str, Any]:
     """The inputs of a run in `folder` as its manifest names them; the first is the dataset."""
-    return {relative_place(each, folder): {"identity": identity} for each, identity in used}
+    return {relative_place(path, folder): {"identity": identity} for path, identity in inputs}
 
 
-def _where_now(folder: Path, manifest: Manifest, used: list[tuple[Path, str]]) -> tuple[Manifest, list[Path]]:
-    """The run's manifest with the artifacts `used` where they are now, and those that were elsewhere."""
-    inputs = manifest_inputs(folder, used)
-    if manifest["inputs"].keys() == inputs.keys() or list(manifest["inputs"].values()) != list(inputs.values()):
+def _is_of_another_text(run: RunFolder, manifest: Manifest, metadata: dict[str, Any], texts: list[str]) -> bool:
+    """Whether a training that is there was on other documents than `texts`, and has something to lose."""
+    before = manifest["metadata"].get("texts")
+    other = before != texts if before else manifest["metadata"].get("dataset") != metadata["dataset"]
+    return other and (run.is_finished() or run.has_checkpoint())
+
+
+def _is_as_published(folder: Path, manifest: Manifest) -> bool:
+    """Whether the finished weights in `folder` are those that its manifest lists; False if another file is there.
+
+    Raises MakegptError if one of the run's other files is damaged.
+    """
+    listed = manifest["outputs"]
+    verify_files(folder, {name: file for name, file in listed.items() if name != MODEL_FILE})
+    try:
+        verify_files(folder, {MODEL_FILE: listed[MODEL_FILE]})
+    except (KeyError, MakegptError):
+        return False
+    return True
+
+
+def _with_inputs_where_they_are(
+    folder: Path, manifest: Manifest, inputs: list[tuple[Path, str]]
+) -> tuple[Manifest, list[Path]]:
+    """The manifest with the `inputs` at their present places, and those that were elsewhere."""
+    named = manifest_inputs(folder, inputs)
+    if manifest["inputs"].keys() == named.keys() or list(manifest["inputs"].values()) != list(named.values()):
         return manifest, []
-    moved = [each for each, place in zip((each for each, _ in used), inputs, strict=True) if place not in manifest["inputs"]]
-    return manifest | {"inputs": inputs}, moved
+    moved = [path for (path, _), place in zip(inputs, named, strict=True) if place not in manifest["inputs"]]
+    return manifest | {"inputs": named}, moved

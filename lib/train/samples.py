@@ -1,4 +1,4 @@
-"""Samples through training: what a model writes after one and the same prompt, as it learns."""
+"""Samples during training: what the model writes after the same prompt as it learns."""
 
 import copy
 from typing import Any
@@ -14,32 +14,33 @@ from lib.generate.quantize import quantize
 from lib.generate.request import Request, encode_prompt
 from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import Tokenizer
+from lib.train.events import StepMetrics
 
 
 class Sampler:
-    """Makes the samples of one training. The model that is being trained stays as it is, and so do all random numbers
-    but those of the sample itself, which follow from (seed, step).
+    """Makes the samples of one training. The model in training is not changed, nor are any random numbers
+    but those of the sample itself, which depend on (seed, step).
     """
 
-    def __init__(self, model: LanguageModel, made: Tokenizer, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
         """MakegptError where the prompt cannot be encoded."""
         self._model = model
-        self._tokenizer = made
+        self._tokenizer = tokenizer
         self._config = config
         self._device = device
-        self._prompt = encode_prompt(made, config.sample_prompt, name="train.sample_prompt")
+        self._prompt = encode_prompt(tokenizer, config.sample_prompt, name="train.sample_prompt")
 
-    def due(self, step: int, validated: bool) -> bool:
-        """Whether there is to be a sample after `step`, which was followed by a validation or not."""
+    def is_due(self, metrics: StepMetrics) -> bool:
+        """Whether there is to be a sample after this step: every `sample_interval` steps, or after each validation."""
         interval = self._config.sample_interval
         if interval is None:
-            return validated
-        return interval > 0 and (step % interval == 0 or step == self._config.max_steps)
+            return metrics.val_loss is not None
+        return interval > 0 and (metrics.step % interval == 0 or metrics.step == self._config.max_steps)
 
-    def line(self, step: int, tokens: int) -> dict[str, Any]:
-        """The sample after `step`, as a line of the file; its text is cut short where the scores are not finite."""
+    def line(self, metrics: StepMetrics) -> dict[str, Any]:
+        """The sample after a step, as a line of samples.jsonl; its text is cut short if the logits are not finite."""
         config = self._config
-        asked = GenerateConfig(
+        settings = GenerateConfig(
             prompt=config.sample_prompt,
             max_new_tokens=config.sample_tokens,
             temperature=config.sample_temperature,
@@ -47,15 +48,15 @@ class Sampler:
             top_p=None,
             min_p=None,
             repetition_penalty=1.0,
-            seed=derive_seed(config.seed, step),
+            seed=derive_seed(config.seed, metrics.step),
         )
-        text = Request(self._tokenizer, self._prompt, asked, scored=False)
+        text = Request(self._tokenizer, self._prompt, settings, scored=False)
         try:
             for _ in generate(inference_copy(self._model), [text], self._device):
                 pass
-        except MakegptError:  # a training that diverges tells of it itself, at its next step
+        except MakegptError:  # a training that diverges reports it at its next step
             pass
-        return {"step": step, "tokens": tokens, "prompt": self._prompt.text, "text": text.text}
+        return {"step": metrics.step, "tokens": metrics.tokens, "prompt": self._prompt.text, "text": text.text}
 
 
 def inference_copy(model: LanguageModel) -> LanguageModel:

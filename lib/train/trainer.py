@@ -1,7 +1,7 @@
 """One optimizer step after another: batch, loss, gradients, clipping, AdamW.
 
-Batch, dropout and learning rate of step t follow from (seed, t) alone, so a trainer that is given the
-weights and moments of step t goes on exactly as the one that computed them.
+Batch, dropout and learning rate of step t depend on (seed, t) alone, so a trainer that is given the weights and the
+optimizer state of step t continues exactly like the one that computed them.
 """
 
 import math
@@ -15,29 +15,33 @@ from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.compile import compile_features, compile_wanted, undo_compile
 from lib.device.distributed import SINGLE_PROCESS, GradientSum, ProcessGroup, shard_range
-from lib.device.hardware import derive_seed
+from lib.device.hardware import derive_seed, thread_count
 from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.windows import total_nats
 from lib.model.language_model import LanguageModel
+from lib.run.state import SavedState
+from lib.train.events import StepMetrics
 from lib.train.optimizer import build_optimizers, set_lr
 from lib.train.schedule import learning_rate
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-    """What one step did. Losses in nats/token; `step` counts finished steps, `tokens` those trained on so far."""
+@dataclass
+class TrainState:
+    """How far a training is: finished steps, and the step with the lowest validation loss (nats/token) so far."""
 
-    step: int
-    tokens: int
-    train_loss: float | None
-    val_loss: float | None
-    lr: float | None
-    grad_norm: float | None
+    step: int = 0
+    best_step: int | None = None
+    best_val_loss: float | None = None
+
+    def keep_best(self, metrics: StepMetrics) -> None:
+        """Note the validation loss of a step, if it is the lowest so far."""
+        if metrics.val_loss is not None and (self.best_val_loss is None or metrics.val_loss < self.best_val_loss):
+            self.best_step, self.best_val_loss = metrics.step, metrics.val_loss
 
 
 class Diverged(MakegptError):
-    """A loss or gradient that is no finite number, met before it could reach the weights; `details` say all about it."""
+    """A loss or gradient that is not finite, met before it could reach the weights; `details` are for a JSON file."""
 
     def __init__(self, message: str, details: dict[str, Any]) -> None:
         super().__init__(message)
@@ -45,10 +49,7 @@ class Diverged(MakegptError):
 
 
 class Trainer:
-    """The state of a training in memory: model, optimizer, finished steps.
-
-    In a `world` of several processes each of them has one, and all do the same steps.
-    """
+    """A training in memory: model, optimizers, state. In a `group` each process has one, and all do the same steps."""
 
     def __init__(
         self,
@@ -56,22 +57,22 @@ class Trainer:
         dataset: Dataset,
         config: TrainConfig,
         device: torch.device,
-        world: ProcessGroup = SINGLE_PROCESS,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.model = model.train()
         self.dataset = dataset
         self.config = config
         self.device = device
-        self.world = world
+        self.group = group
         self.precision = choose_precision(config.precision, device)
         self.loss_scale = LossScale() if self.precision == torch.float16 else None
         self.optimizers = build_optimizers(model, config)
-        self.step = 0
-        self._gradients = GradientSum(model, world)
-        self._pieces = config.grad_accum_steps * world.size
+        self.state = TrainState()
+        self._gradients = GradientSum(model, group)
+        self._pieces = config.grad_accum_steps * group.size
         if self._pieces > config.batch_size:
             raise UsageError(
-                f"train.batch_size={config.batch_size} cannot be shared by {world.size} processes with "
+                f"train.batch_size={config.batch_size} cannot be shared by {group.size} processes with "
                 f"train.grad_accum_steps={config.grad_accum_steps}; {self._pieces} windows or more are needed"
             )
 
@@ -83,7 +84,7 @@ class Trainer:
         shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
         with autocast(self.precision, self.device):
             failure = compile_features(self.model, shapes, self.device)
-        if self.world.any(failure is not None, self.device):  # all or none: their gradients must come in one order
+        if self.group.any(failure is not None, self.device):  # all or none: their gradients must come in one order
             undo_compile(self.model)
             return failure or "it failed in another process"
         return None
@@ -91,7 +92,7 @@ class Trainer:
     def train_step(self) -> StepMetrics:
         """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
         config = self.config
-        rate = learning_rate(self.step, config)
+        rate = learning_rate(self.state.step, config)
         weights = list(self.model.parameters())
         while True:
             loss = self._loss_and_gradients()
@@ -99,7 +100,7 @@ class Trainer:
             finite = bool(torch.isfinite(norm)) and math.isfinite(loss)
             if finite or self.loss_scale is None or self.loss_scale.value == 1.0:
                 break
-            self.loss_scale = self.loss_scale.lower(self.step)  # float16's range was left: the same batch again
+            self.loss_scale = self.loss_scale.lower(self.state.step)  # float16's range was left: the same batch again
             self._forget_gradients()
         if not finite:
             raise self._diverged(loss, norm, rate)
@@ -109,12 +110,12 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self._forget_gradients()
-        self.step += 1
+        self.state.step += 1
         if self.loss_scale:
-            self.loss_scale = self.loss_scale.after(self.step)
+            self.loss_scale = self.loss_scale.after(self.state.step)
         return StepMetrics(
-            step=self.step,
-            tokens=self.step * config.batch_size * self.dataset.context_length,
+            step=self.state.step,
+            tokens=self.state.step * config.batch_size * self.dataset.context_length,
             train_loss=loss,
             val_loss=None,
             lr=rate,
@@ -128,15 +129,15 @@ class Trainer:
         piece is the same whoever computes it, so k processes do what k accumulation steps do.
         """
         config = self.config
-        mine = self.world.share(self._pieces)
+        mine = self.group.share(self._pieces)
         n_targets = config.batch_size * self.dataset.context_length
         scale = self.loss_scale.value if self.loss_scale else 1.0
         loss = 0.0
         for piece in mine:
             rows = shard_range(config.batch_size, piece, self._pieces)
-            batch = self.dataset.batch(config.seed, self.step, config.batch_size, rows)
+            batch = self.dataset.batch(config.seed, self.state.step, config.batch_size, rows)
             ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (b, T + 1)
-            torch.manual_seed(derive_seed(config.seed, self.step, piece))  # for dropout alone
+            torch.manual_seed(derive_seed(config.seed, self.state.step, piece))  # for dropout alone
             with autocast(self.precision, self.device):
                 # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
                 piece_loss = self.model.loss(ids[:, :-1], ids[:, 1:]) / n_targets
@@ -147,7 +148,7 @@ class Trainer:
             for weight in self.model.parameters():
                 if weight.grad is not None:
                     weight.grad.mul_(1 / scale)
-        return self.world.total(loss, self.device)
+        return self.group.total(loss, self.device)
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -157,15 +158,15 @@ class Trainer:
         """The loss on the whole validation split, in nats/token; Diverged where it is not finite."""
         start, stop = self.dataset.split("val")
         blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
-        mine = self.world.share(blocks)
+        mine = self.group.share(blocks)
         first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
         nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
-        nats = self.world.total(nats, self.device)
+        nats = self.group.total(nats, self.device)
         if not math.isfinite(nats):
             raise Diverged(
-                f"step {self.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
+                f"step {self.state.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
                 f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps",
-                {"step": self.step, "validation_loss": str(nats)},
+                {"step": self.state.step, "validation_loss": str(nats)},
             )
         return nats / self.dataset.predicted("val")
 
@@ -173,19 +174,32 @@ class Trainer:
         """What there is to tell of a loss or gradient that is not finite."""
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
-        batch = self.dataset.batch(self.config.seed, self.step, self.config.batch_size)
+        batch = self.dataset.batch(self.config.seed, self.state.step, self.config.batch_size)
         return Diverged(
-            f"step {self.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
-            f"the weights of step {self.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
+            f"step {self.state.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
+            f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
             "or a longer train.warmup_steps",
             {
-                "step": self.step + 1,
+                "step": self.state.step + 1,
                 "loss": str(loss),
                 "grad_norm": str(norm.item()),
                 "not_finite": wrong,
                 "rate": rate,
                 "batch": batch.tolist(),
             },
+        )
+
+    def saved_state(self) -> SavedState:
+        """What a checkpoint says of this step, its files not yet listed."""
+        return SavedState(
+            step=self.state.step,
+            best_step=self.state.best_step,
+            best_val_loss=self.state.best_val_loss,
+            threads=thread_count(),
+            device=self.device.type,
+            processes=self.group.size,
+            precision=str(self.precision),
+            loss_scale=(self.loss_scale.value, self.loss_scale.since) if self.loss_scale else None,
         )
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -197,16 +211,18 @@ class Trainer:
             for kind, value in optimizer.state.get(weight, {}).items()
         }
 
-    def restore(self, step: int, optimizer_state: dict[str, Tensor]) -> None:
-        """Go on after `step`, with the moments saved then; the model's weights are the caller's to fill."""
-        self.step = step
+    def restore(self, saved: SavedState, optimizer_state: dict[str, Tensor]) -> None:
+        """Continue after the checkpoint `saved`; the model's weights are the caller's to fill."""
+        self.state = TrainState(saved.step, saved.best_step, saved.best_val_loss)
+        if self.loss_scale and saved.loss_scale:
+            self.loss_scale = LossScale(*saved.loss_scale)
         weights = dict(self.model.named_parameters())
-        owner = {
+        optimizer_of = {
             weight: optimizer for optimizer in self.optimizers for group in optimizer.param_groups for weight in group["params"]
         }
         for key, value in optimizer_state.items():
             kind, _, name = key.partition("/")
             weight = weights[name]
             # AdamW counts its steps in a number of its own; all else is laid out like the weight
-            held = value.to(weight.device, copy=True) if kind == "step" else torch.empty_like(weight).copy_(value)
-            owner[weight].state[weight][kind] = held
+            tensor = value.to(weight.device, copy=True) if kind == "step" else torch.empty_like(weight).copy_(value)
+            optimizer_of[weight].state[weight][kind] = tensor

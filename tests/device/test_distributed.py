@@ -62,7 +62,7 @@ def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Pat
     two = torchrun(2, small / "dataset", folder)
     said = two.communicate(timeout=120)[1]
     assert two.returncode == 0, said
-    assert said.count("going on after step") == 1, "the leading process alone speaks"
+    assert said.count("resuming after step") == 1, "the leading process alone speaks"
     assert "done by 3 processes, not by 2 processes" in said
 
     alone, together = (load_tensors(each / MODEL_FILE) for each in (tmp_path / "alone", folder))

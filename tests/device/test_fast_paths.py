@@ -22,8 +22,9 @@ from lib.model.loss import linear_cross_entropy, naive_cross_entropy
 from lib.model.registry import build_model, count_operations
 from lib.run.folder import MODEL_FILE, TIMINGS_FILE
 from lib.run.state import read_state
-from lib.train.loop import Notice, fit_vocabulary
+from lib.train.events import Notice
 from lib.train.muon import newton_schulz
+from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 from tests.train.test_loop import CPU, config, outcome, train, trainer
 
@@ -169,7 +170,7 @@ def test_without_a_compiler_the_training_goes_on_plain_and_says_so(
 
     monkeypatch.setattr(torch, "compile", broken)
     events = train(tmp_path / "run", small, config(compile="on"))
-    assert Notice("torch.compile does not work here (RuntimeError: no compiler); going on without") in events
+    assert Notice("torch.compile does not work here (RuntimeError: no compiler); continuing without it") in events
     tensors = [load_tensors(folder / MODEL_FILE)[0] for folder in (tmp_path / "run", small / "run")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
 
@@ -203,7 +204,7 @@ def test_dropout_falls_alike_however_a_batch_is_cut(small: Path) -> None:
             if isinstance(module, Dropout):
                 module.rate = 0.3
         each = Trainer(built, Dataset(small / "dataset"), made.train, CPU)
-        each.world, each._pieces = _Lonely(world.rank, world.size), 4
+        each.group, each._pieces = _Lonely(world.rank, world.size), 4
         losses.append(each._loss_and_gradients())
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-5)
 

@@ -328,7 +328,7 @@ def test_weights_that_were_replaced_are_published_again_without_training(project
     right = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(right[:-4] + bytes(4))
-    assert "going on after step 8 of 8" in here("train", WINDOWS, "-o", RUN, *DEBUG).err
+    assert "resuming after step 8 of 8" in here("train", WINDOWS, "-o", RUN, *DEBUG).err
     assert weights.read_bytes() == right
     assert reasons() == {}
     Path(RUN, "metrics.jsonl").write_text("mine")

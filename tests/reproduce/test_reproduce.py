@@ -146,7 +146,7 @@ def test_a_run_that_is_missing_or_another_is_not_measured(config: str, says: str
 def test_a_run_of_another_text_is_not_measured(trained: CheckContext, tmp_path: Path) -> None:
     (tmp_path / "data" / "play.txt").write_text(TEXT + "Exeunt.", encoding="utf-8")
     found = outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained)
-    assert (found.result, "(the dataset is another)" in str(found.reason)) == (NOT_CHECKED, True)
+    assert (found.result, "(another dataset)" in str(found.reason)) == (NOT_CHECKED, True)
 
 
 def test_a_greedy_text_is_that_of_generate(trained: CheckContext, here: Here) -> None:

@@ -117,7 +117,7 @@ def test_a_finished_run_is_told_where_its_dataset_is_now(copied: Path, here: Her
     assert f"at {(copied / 'dataset').resolve()}, which is not there; name it: `evaluate {copied / 'run'} DATASET`" in told
     here("evaluate", copied / "run", dataset, "-o", copied / "named.json")
     assert "memorization" in read_json(copied / "named.json"), "it is the run's own, wherever it is"
-    assert "is now recorded at" in here("train", dataset, "-o", copied / "run", *TRAIN).err
+    assert "recorded that its inputs are now at" in here("train", dataset, "-o", copied / "run", *TRAIN).err
     assert "nothing to do" in here("train", dataset, "-o", copied / "run", *TRAIN).err
     here("evaluate", copied / "run", "-o", copied / "found.json")
     assert (copied / "found.json").read_bytes() == (copied / "named.json").read_bytes()

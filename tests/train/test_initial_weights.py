@@ -19,8 +19,8 @@ from lib.errors import MakegptError, UsageError
 from lib.evaluate.evaluation import evaluate_run
 from lib.evaluate.span import dataset_span
 from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
-from lib.train.loop import train_run
-from lib.train.trainer import StepMetrics
+from lib.train.events import StepMetrics
+from lib.train.session import train_run
 from tests.conftest import BIN, PROJECT, TINY, Here
 from tests.train.test_loop import CPU, config, outcome
 
@@ -105,7 +105,7 @@ def test_other_weights_to_begin_with_begin_anew_and_it_is_said(small: Path, tune
     train(folder, small / "dataset", config(seed=2), small / "run", stop_after=5)
     for other in (None, tuned):
         notice, *rest = train(folder, small / "dataset", config(seed=2), other, stop_after=1)
-        assert "(the weights it began with are others); beginning anew" in notice.text
+        assert "(other initial weights); starting over" in notice.text
         assert any(isinstance(event, StepMetrics) and event.step == 0 for event in rest)
     (notice,) = train(tuned, small / "dataset", config(seed=2), small / "run")
     assert "is finished already" in notice.text
@@ -147,10 +147,10 @@ def test_a_longer_context_is_refused_where_positions_are_learned(small: Path, tm
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"emb_dim": 64}, r"model.emb_dim is 32 in .*, 64 here; give --set model.emb_dim=32$"),
-        ({"n_heads": 4, "n_layers": 3}, r"give --set model.n_heads=2 --set model.n_layers=2$"),
-        ({"tie_weights": True}, r"model.tie_weights is false in .*, true here; give --set model.tie_weights=false$"),
-        ({"window": 8}, r"give --set model.window=null$"),
+        ({"emb_dim": 64}, r"model.emb_dim is 32 in .*, 64 here; use --set model.emb_dim=32$"),
+        ({"n_heads": 4, "n_layers": 3}, r"use --set model.n_heads=2 --set model.n_layers=2$"),
+        ({"tie_weights": True}, r"model.tie_weights is false in .*, true here; use --set model.tie_weights=false$"),
+        ({"window": 8}, r"use --set model.window=null$"),
     ],
 )
 def test_another_design_is_refused_by_parameter_and_both_values(
@@ -179,7 +179,7 @@ def test_what_is_no_finished_run_is_refused(small: Path, tmp_path: Path) -> None
     }.items():
         with pytest.raises(MakegptError, match=says):
             train(tmp_path / "run", small / "dataset", config(), source)
-    with pytest.raises(UsageError, match="is the run to be trained itself; choose another -o"):
+    with pytest.raises(UsageError, match="is the run to be trained itself; use another -o"):
         train(tmp_path / "half", small / "dataset", config(), tmp_path / "half")
 
 

@@ -33,11 +33,13 @@ from lib.run.folder import (
 )
 from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
-from lib.train.loop import Notice, Stopped, train_run
+from lib.train.events import Notice, StepMetrics, Stopped
+from lib.train.naive import train_naive
 from lib.train.optimizer import build_optimizers
 from lib.train.run_folder import RunFolder
 from lib.train.schedule import learning_rate
-from lib.train.trainer import Diverged, StepMetrics, Trainer
+from lib.train.session import train_run
+from lib.train.trainer import Diverged, Trainer
 from stages.shared import stopping
 from tests.conftest import BIN, PROJECT, TINY, Here, Stage
 
@@ -78,6 +80,17 @@ def test_a_run_holds_what_the_contract_lists(small: Path) -> None:
         "model.safetensors", "config.json", "tokenizer.json", "metrics.jsonl", "timings.jsonl", "checkpoint", "manifest.json",
         "samples.jsonl",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_trainer_does_what_the_loop_that_everybody_writes_does(small: Path, weight_decay: float) -> None:
+    fast, plain = (
+        trainer(small, max_steps=50, weight_decay=weight_decay, warmup_steps=5, learning_rate=3e-3) for _ in range(2)
+    )
+    losses = [fast.train_step().train_loss for _ in range(50)]
+    assert losses == pytest.approx(list(train_naive(plain.model, plain.dataset, plain.config)), abs=2e-4)
+    for name, weight in plain.model.named_parameters():
+        torch.testing.assert_close(fast.model.get_parameter(name), weight, atol=1e-3, rtol=0, msg=name)
 
 
 def test_the_same_inputs_give_the_same_bytes_in_any_folder(small: Path, tmp_path: Path) -> None:
@@ -214,7 +227,7 @@ def test_a_training_that_diverges_tells_step_tensors_and_batch_and_keeps_its_las
     words = ["--config", "debug", "--set", "train.max_steps=9", "--set", "train.learning_rate=1e30"]
     words += ["--set", "train.grad_clip=0", "--set", "train.eval_interval=0", "--set", "train.checkpoint_interval=1"]
     told = stage("train", small / "dataset", "-o", tmp_path / "run", *words, code=1).stderr
-    assert "diverged.json tells all about it" in told
+    assert "diverged.json" in told
     metadata = json.loads((tmp_path / "run" / DIVERGED_FILE).read_text())
     assert {"step", "loss", "grad_norm", "not_finite", "rate", "batch"} == metadata.keys()
     assert metadata["batch"] == Dataset(small / "dataset").batch(1, metadata["step"] - 1, 8).tolist()
@@ -271,7 +284,7 @@ def test_a_kill_while_the_folder_is_made_does_not_lock_it(small: Path, tmp_path:
 def test_a_state_that_is_none_is_not_resumed(small: Path, tmp_path: Path, content: str) -> None:
     train(tmp_path / "run", small, config(), stop_after=5)
     (tmp_path / "run" / CHECKPOINT_FOLDER / STATE_FILE).write_text(content)
-    with pytest.raises(MakegptError, match="begin anew with --resume never"):
+    with pytest.raises(MakegptError, match="start over with --resume never"):
         train(tmp_path / "run", small, config())
 
 
@@ -351,7 +364,7 @@ def test_a_damaged_state_is_not_resumed(small: Path, tmp_path: Path, name: str) 
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(MakegptError, match=r"cannot be resumed: .*damaged.*begin anew with --resume never"):
+    with pytest.raises(MakegptError, match=r"cannot be resumed: .*damaged.*start over with --resume never"):
         train(tmp_path / "run", small, config())
     train(tmp_path / "run", small, config(), resume=False)
     assert outcome(tmp_path / "run") == outcome(small / "run")

@@ -18,13 +18,20 @@ from lib.run.folder import METRICS_FILE, MODEL_FILE, finished_manifest
 from lib.run.samples import SAMPLES_FILE, read_samples
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE
 from lib.tokenizer.base import Tokenizer
-from lib.train.loop import _steps
+from lib.train.events import Logged, StepMetrics
+from lib.train.loop import train_loop
 from lib.train.samples import Sampler, inference_copy
+from lib.train.writer import NullWriter, RunWriter
 from tests.train.test_loop import CPU, config, outcome, train, trainer
 
 
 def sampler(made: LanguageModel, tokenizer: Tokenizer, **changes: Any) -> Sampler:
     return Sampler(made, tokenizer, dataclasses.replace(config().train, **changes), CPU)
+
+
+def metrics(step: int, validated: bool = False) -> StepMetrics:
+    """Those of a step of ten tokens."""
+    return StepMetrics(step=step, tokens=10 * step, train_loss=1.0, val_loss=1.0 if validated else None, lr=0.1, grad_norm=1.0)
 
 
 @pytest.fixture
@@ -96,14 +103,14 @@ def test_a_training_that_begins_anew_removes_the_old_samples(copied: Path) -> No
 def test_a_sample_is_made_with_the_weights_of_its_step(small: Path, tokenizer: Tokenizer) -> None:
     at_work = trainer(small)
     made = sampler(at_work.model, tokenizer)
-    before = made.line(3, 0)
+    before = made.line(metrics(3))
     for _ in range(3):
         at_work.train_step()
-    after = made.line(3, 0)
+    after = made.line(metrics(3))
     assert after["text"] != before["text"]
     fresh = build_model(at_work.model.config)
     fresh.load_state_dict(at_work.model.state_dict())
-    assert sampler(fresh, tokenizer).line(3, 0) == after
+    assert sampler(fresh, tokenizer).line(metrics(3)) == after
 
 
 def test_the_twin_shares_every_number_and_has_no_say_in_the_mode(small: Path) -> None:
@@ -121,21 +128,21 @@ def test_the_twin_shares_every_number_and_has_no_say_in_the_mode(small: Path) ->
 def test_the_default_random_numbers_are_left_alone(small: Path, tokenizer: Tokenizer) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    sampler(trainer(small).model, tokenizer).line(1, 0)
+    sampler(trainer(small).model, tokenizer).line(metrics(1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_text_follows_from_seed_and_step(small: Path, tokenizer: Tokenizer) -> None:
     made = trainer(small).model
-    texts = [sampler(made, tokenizer, seed=seed).line(step, 0)["text"] for seed, step in [(1, 1), (1, 1), (1, 2), (2, 1)]]
+    texts = [sampler(made, tokenizer, seed=seed).line(metrics(step))["text"] for seed, step in [(1, 1), (1, 1), (1, 2), (2, 1)]]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 3
     greedy = sampler(made, tokenizer, sample_temperature=0.0)
-    assert greedy.line(1, 0)["text"] == greedy.line(2, 0)["text"]
+    assert greedy.line(metrics(1))["text"] == greedy.line(metrics(2))["text"]
 
 
 def test_prompt_and_length_are_parameters(small: Path, tokenizer: Tokenizer) -> None:
-    line = sampler(trainer(small).model, tokenizer, sample_prompt="To be", sample_tokens=3).line(0, 0)
+    line = sampler(trainer(small).model, tokenizer, sample_prompt="To be", sample_tokens=3).line(metrics(0))
     assert line["prompt"] == "To be"
     assert 0 < len(line["text"].encode()) <= 3 * 3
 
@@ -146,15 +153,15 @@ def test_prompt_and_length_are_parameters(small: Path, tokenizer: Tokenizer) -> 
 def test_samples_come_at_validations_or_at_an_interval_of_their_own(
     small: Path, tokenizer: Tokenizer, interval: int | None, steps: list[int]
 ) -> None:
-    made = sampler(trainer(small).model, tokenizer, sample_interval=interval)
-    assert [step for step in range(1, 13) if made.due(step, validated=step % 4 == 0)] == steps
+    sampling = sampler(trainer(small).model, tokenizer, sample_interval=interval)
+    assert [step for step in range(1, 13) if sampling.is_due(metrics(step, validated=step % 4 == 0))] == steps
 
 
 def test_scores_that_are_no_numbers_end_a_sample_and_not_the_training(small: Path, tokenizer: Tokenizer) -> None:
-    made = trainer(small).model
+    model = trainer(small).model
     with torch.no_grad():
-        made.out_head.weight.fill_(torch.nan)
-    assert sampler(made, tokenizer).line(7, 70) == {"step": 7, "tokens": 70, "prompt": "", "text": ""}
+        model.out_head.weight.fill_(torch.nan)
+    assert sampler(model, tokenizer).line(metrics(7)) == {"step": 7, "tokens": 70, "prompt": "", "text": ""}
 
 
 def test_a_prompt_that_cannot_be_encoded_is_refused_before_the_run_that_is_there_is_touched(copied: Path) -> None:
@@ -173,9 +180,10 @@ def test_damaged_samples_are_named(tmp_path: Path, content: str) -> None:
         read_samples(tmp_path)
 
 
-def test_a_process_that_does_not_lead_makes_no_samples(small: Path, tokenizer: Tokenizer) -> None:
-    at_work = trainer(small)
-    made = sampler(at_work.model, tokenizer)
-    made.line = lambda step, tokens: pytest.fail("it has no folder to write to")  # type: ignore[method-assign]
-    events = list(_steps(None, None, {}, at_work, made, {}, lambda: False))
-    assert len(events) == 13
+def test_a_process_that_is_not_the_main_one_trains_and_writes_nothing(small: Path) -> None:
+    training = trainer(small)
+    events = list(train_loop(training, NullWriter(), lambda: False))
+    assert [type(event) for event in events if not isinstance(event, Logged)] == [StepMetrics] * 13
+    assert training.state.step == 12
+    writing = {name for name in vars(RunWriter) if not name.startswith("_")}
+    assert writing == {name for name in vars(NullWriter) if not name.startswith("_")}, "a way to write that is not silenced"
