@@ -68,7 +68,7 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     found = (folder / name).resolve()
     kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
     if not (found / MANIFEST).is_file():
-        raise MakegptError(f"{folder} was made from {with_article(kind)} at {found}, which is not there; {advice}")
+        raise MakegptError(f"{folder} was made from {with_article(kind)} at {found}, which does not exist; {advice}")
     if identity_of(read_manifest(found, None)) != metadata.get("identity"):
         raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
     return found

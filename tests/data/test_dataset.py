@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lib.artifact.io import read_json, write_json
-from lib.artifact.manifest import describe_files
+from lib.artifact.manifest import describe_files, identity_of
 from lib.config.schema import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
@@ -21,6 +21,7 @@ from lib.data.shuffle import naive_permutation, permute
 from lib.data.text import open_document
 from lib.errors import MakegptError, UsageError
 from lib.tokenizer.char import CharTokenizer
+from tests.conftest import Here
 
 
 def tokens_of(folder: Path, text: str, kind: str = "char", shard_tokens: int = 64) -> Path:
@@ -221,7 +222,7 @@ def test_tokens_that_changed_are_refused_with_what_to_run(tmp_path: Path) -> Non
     built(tokens, tmp_path / "dataset")
     tokens_of(tmp_path, places(60))
     with pytest.raises(
-        MakegptError, match=r"has changed since .* was made from it; `build-dataset TOKENS -o .*dataset .*` builds it"
+        MakegptError, match=r"has changed since .* was made from it; rebuild it with `build-dataset TOKENS -o .*dataset .*`"
     ):
         Dataset(tmp_path / "dataset")
 
@@ -239,7 +240,9 @@ def test_tokens_that_are_gone_or_damaged_are_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(MakegptError, match=r"shard-00000\.npy is damaged"):
         Dataset(tmp_path / "dataset")
     shutil.rmtree(tokens)
-    with pytest.raises(MakegptError, match=r"was made from tokens at .*, which is not there; `build-dataset TOKENS -o"):
+    with pytest.raises(
+        MakegptError, match=r"was made from tokens at .*, which does not exist; rebuild it with `build-dataset TOKENS -o"
+    ):
         Dataset(tmp_path / "dataset")
 
 
@@ -251,14 +254,39 @@ def test_a_description_that_changed_is_refused_by_name(hundred: Path, tmp_path: 
         Dataset(tmp_path / "dataset")
 
 
+def forge(folder: Path, *, identity: str | None = None) -> str:
+    """Have the manifest of `folder` list its files as they are now; return the folder's new identity."""
+    manifest = read_json(folder / "manifest.json")
+    manifest["outputs"] = describe_files(folder, manifest["outputs"])
+    if identity:
+        manifest["inputs"] = {name: {"identity": identity} for name in manifest["inputs"]}
+    write_json(folder / "manifest.json", manifest)
+    return identity_of(manifest)
+
+
 def test_ids_that_the_tokenizer_lacks_are_refused(tmp_path: Path) -> None:
     tokens = tokens_of(tmp_path, places(50))
     CharTokenizer("abc").save(tokens / "tokenizer.json")
-    manifest = read_json(tokens / "manifest.json")
-    manifest["outputs"] = describe_files(tokens, manifest["outputs"])
-    write_json(tokens / "manifest.json", manifest)
-    with pytest.raises(MakegptError, match="holds the id 49, but its tokenizer has 3 tokens"):
+    forge(tokens)
+    with pytest.raises(MakegptError, match="holds the id 49, but its tokenizer has 3 tokens; tokenize again"):
         built(tokens, tmp_path / "dataset")
+
+
+def test_ids_beyond_the_vocabulary_are_refused_though_every_hash_is_right(tmp_path: Path, here: Here) -> None:
+    tokens = tokens_of(tmp_path, places(50), shard_tokens=30)
+    built(tokens, tmp_path / "dataset")
+    shard = np.load(tokens / "shard-00001.npy")
+    shard[5] = 60_000
+    np.save(tokens / "shard-00001.npy", shard)
+    forge(tmp_path / "dataset", identity=forge(tokens))
+    for name, words in {"build-dataset": [tokens], "train": [tmp_path / "dataset", "--config", "debug"]}.items():
+        message = here(name, *words, "-o", tmp_path / "out", code=1).err
+        assert "holds the id 60000, but its tokenizer has 50 tokens; tokenize again" in message
+    path = tmp_path / "dataset" / "dataset.json"
+    write_json(path, read_json(path) | {"vocab_size": 1 << 16})
+    forge(tmp_path / "dataset")
+    message = here("train", tmp_path / "dataset", "--config", "debug", "-o", tmp_path / "out", code=1).err
+    assert "holds the id 60000, but its tokenizer has 50 tokens" in message
 
 
 def test_a_model_of_another_context_is_refused_with_the_right_one(hundred: Path, tmp_path: Path) -> None:
