@@ -16,7 +16,7 @@ from lib.data.shards import dtype_for, open_shard, write_shards
 from lib.data.text import (
     PIECE_BYTES,
     Document,
-    Tally,
+    ReadCounter,
     check_text_file,
     decode_utf8,
     describe_cleaning,
@@ -100,8 +100,8 @@ def write_corpus(
             made = make_tokenizer(kind, texts, data_folder(VOCABULARY))
         else:
             made = saved_tokenizer(kind, "-o")
-        tally = Tally(on_bytes)
-        ids = _encode_documents(documents, made, config.errors, tally)
+        counter = ReadCounter(on_bytes)
+        ids = _encode_documents(documents, made, config.errors, counter)
         names = write_shards(folder, ids, dtype_for(made.vocab_size), config.shard_tokens)
         made.save(folder / TOKENIZER_FILE)
         count = sum(len(open_shard(folder / name)) for name in names)
@@ -120,7 +120,7 @@ def write_corpus(
                 "bytes": total_bytes(documents),
                 "cut_bytes": sum(document.size - document.length for document in documents),
                 "cut_books": sum(document.books for document in documents),
-                "replaced_bytes": tally.replaced,
+                "replaced_bytes": counter.replaced,
                 "vocab_size": made.vocab_size,
                 "dtype": dtype_for(made.vocab_size).name,
             },
@@ -175,12 +175,12 @@ def replacement_notice(count: int) -> str:
     )
 
 
-def _encode_documents(documents: list[Document], made: Tokenizer, errors: str, tally: Tally) -> Iterator[np.ndarray]:
+def _encode_documents(documents: list[Document], made: Tokenizer, errors: str, counter: ReadCounter) -> Iterator[np.ndarray]:
     """The ids of all documents, `<|endoftext|>` between two of them where the tokenizer has it."""
     for number, document in enumerate(documents):
         if number and made.endoftext is not None:
             yield np.array([made.endoftext], dtype=np.uint32)
-        yield from made.encode_stream(document.pieces(errors, tally))
+        yield from made.encode_stream(document.pieces(errors, counter))
 
 
 def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
@@ -194,14 +194,14 @@ def saved_tokenizer(kind: str, wanted_by: str) -> Tokenizer:
     return load_tokenizer(Path(kind))
 
 
-def encode_ids(names: Iterable[str], stdin: BinaryIO, made: Tokenizer, errors: str, tally: Tally) -> Iterator[bytes]:
+def encode_ids(names: Iterable[str], stdin: BinaryIO, made: Tokenizer, errors: str, counter: ReadCounter) -> Iterator[bytes]:
     """The ids of each document, uncleaned, as text: ids apart by spaces, one line a document; a document may be empty."""
     for name in names:
         if name != "-":
             check_text_file(Path(name))
         with nullcontext(stdin) if name == "-" else open(name, "rb") as file:
             space = b""
-            for ids in made.encode_stream(decode_utf8(file, "stdin" if name == "-" else name, errors, tally=tally)):
+            for ids in made.encode_stream(decode_utf8(file, "stdin" if name == "-" else name, errors, counter=counter)):
                 if len(ids):
                     yield space + " ".join(map(str, ids.tolist())).encode("ascii")
                     space = b" "

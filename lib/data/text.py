@@ -26,7 +26,7 @@ _HEAD = 1 << 12  # bytes by which an encoding is recognized
 
 
 @dataclass
-class Tally:
+class ReadCounter:
     """What has been read: `on_bytes` learns of each piece's bytes; `replaced` bytes were no UTF-8."""
 
     on_bytes: Callable[[int], None] = field(default=lambda _: None)
@@ -57,17 +57,17 @@ class Document:
         """What was cut, in bytes, or nothing."""
         return describe_cleaning(self.size - self.length, self.books)
 
-    def pieces(self, errors: str = "strict", tally: Tally | None = None) -> Iterator[str]:
+    def pieces(self, errors: str = "strict", counter: ReadCounter | None = None) -> Iterator[str]:
         """The text, piece by piece; see `decode` for `errors`. Unless those are replaced, a binary file is refused."""
-        pieces = self._decoded(errors, tally)
+        pieces = self._decoded(errors, counter)
         return pieces if errors == "replace" else refuse_binary(pieces, self.name, self.head())
 
-    def _decoded(self, errors: str, tally: Tally | None) -> Iterator[str]:
+    def _decoded(self, errors: str, counter: ReadCounter | None) -> Iterator[str]:
         head = self.head()
         with BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb") as file:
             for start, stop in self.spans:
                 file.seek(start)
-                yield from decode_utf8(file, self.name, errors, stop - start, start, head=head, tally=tally)
+                yield from decode_utf8(file, self.name, errors, stop - start, start, head=head, counter=counter)
 
     def head(self) -> bytes:
         """The first bytes of the file."""
@@ -168,7 +168,7 @@ def decode_utf8(
     offset: int = 0,
     *,
     head: bytes | None = None,
-    tally: Tally | None = None,
+    counter: ReadCounter | None = None,
     replaceable: bool = True,
 ) -> Iterator[str]:
     """Decode UTF-8 from `file` piece by piece: `length` bytes of it, or all; `offset` is where in `name` they begin.
@@ -177,7 +177,7 @@ def decode_utf8(
     `name`, where the file does not begin with them. `replaceable`: whether advice may be to replace.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    tally = tally or Tally()
+    counter = counter or ReadCounter()
     position = offset
     remaining = length
     balance = 0  # bytes that came in, less those of the text they gave
@@ -192,7 +192,7 @@ def decode_utf8(
             place = position - pending + error.start
             raise _not_utf8(name, place, error.object[error.start], head, replaceable) from None
         position += len(data)
-        tally.on_bytes(len(data))
+        counter.on_bytes(len(data))
         if errors == "replace":
             made = text.count("\ufffd") - (before + data).count(_REPLACEMENT)
             balance += len(data) - len(text.encode("utf-8")) + len(_REPLACEMENT) * made
@@ -202,7 +202,7 @@ def decode_utf8(
         if text:
             yield text
         if not data:
-            tally.replaced += balance
+            counter.replaced += balance
             return
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lib.artifact.manifest import read_manifest
-from lib.data.text import PIECE_BYTES, Tally, decode_utf8, detect_encoding, open_document
+from lib.data.text import PIECE_BYTES, ReadCounter, decode_utf8, detect_encoding, open_document
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt, read_prompt, read_prompts
 from lib.tokenizer.bytes_ import BytesTokenizer
@@ -275,9 +275,9 @@ def test_a_stop_with_an_escape_is_explained(stop: str, hint: bool, small: Path, 
 )
 def test_replaced_bytes_are_counted(content: bytes, count: int) -> None:
     for before in (0, PIECE_BYTES - 3, PIECE_BYTES - 2, PIECE_BYTES - 1):
-        tally = Tally()
-        list(decode_utf8(io.BytesIO(b"x" * before + content), "name", "replace", tally=tally))
-        assert tally.replaced == count
+        counter = ReadCounter()
+        list(decode_utf8(io.BytesIO(b"x" * before + content), "name", "replace", counter=counter))
+        assert counter.replaced == count
 
 
 def test_replaced_bytes_are_told_and_progress_counts_bytes_read(tmp_path: Path, here: Here) -> None:
@@ -287,7 +287,7 @@ def test_replaced_bytes_are_told_and_progress_counts_bytes_read(tmp_path: Path, 
     )
     assert "replaced 200 bytes that are not valid UTF-8" in done.err
     read: list[int] = []
-    list(open_document(tmp_path / "latin").pieces("replace", Tally(read.append)))
+    list(open_document(tmp_path / "latin").pieces("replace", ReadCounter(read.append)))
     assert sum(read) == 203
 
 
