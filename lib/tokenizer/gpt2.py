@@ -20,6 +20,9 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 from lib.tokenizer.splitting import cut_at_blanks
 
+#: Tokens of the released vocabulary: 256 bytes, 50,000 merges and `<|endoftext|>`.
+GPT2_VOCAB_SIZE = 50_257
+
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 _THREADS = min(4, os.cpu_count() or 1)
