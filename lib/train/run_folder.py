@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.artifact.files import atomic_write, tolerating_refusal
+from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.folders import check_replaceable
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size, truncate_lines
@@ -135,7 +135,7 @@ class RunFolder:
         self.record(finished)
         with atomic_write(self.folder / MODEL_FILE) as beside:
             beside.unlink()
-            with tolerating_refusal():
+            with ignore_unsupported():
                 os.link(best, beside)  # the same bytes, stored once
             if not beside.exists():  # a file system without links
                 shutil.copyfile(best, beside)

@@ -129,14 +129,14 @@ def test_a_file_that_is_open_already_is_written_where_it_is(tmp_path: Path, name
         link(tmp_path / "link to a link", "link")
         file.seek(1)
         write_text(tmp_path / name.format(file.fileno()), "n")
-        with atomic_write(tmp_path / name.format(file.fileno())) as beside:
-            beside.write_bytes(b"e")
+        with atomic_write(tmp_path / name.format(file.fileno())) as part:
+            part.write_bytes(b"e")
     assert (tmp_path / "file").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize("mode", ["wb", "ab"])
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])
-def test_stdout_goes_on_where_it_is(tmp_path: Path, mode: str, name: str) -> None:
+def test_stdout_continues_where_it_is(tmp_path: Path, mode: str, name: str) -> None:
     """With > and with >>, between what a shell writes before and after it."""
     old(tmp_path / "file")
     code = (
@@ -182,8 +182,8 @@ def test_a_device_stays_a_device(write: Callable[..., Any], tmp_path: Path) -> N
     before = null.stat()
     for writer in ("evaluate", "generate", "plot"):
         write(writer, null)
-    with atomic_write(null) as beside:
-        beside.write_bytes(b"x")
+    with atomic_write(null) as part:
+        part.write_bytes(b"x")
     after = null.stat()
     assert stat.S_ISCHR(after.st_mode)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
@@ -199,11 +199,11 @@ def circle(at: Path) -> Path:
 
 
 IMPOSSIBLE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a folder": (lambda at: at, "{}: is a folder; name a file"),
+    "a folder": (lambda at: at, "{}: is a folder; use a file name"),
     "links in a circle": (circle, "{}: Too many levels of symbolic links"),
     "a link into a missing folder": (
         lambda at: link(at / "out", "none/file"),
-        "{}: is a link to {at}/none/file, and there is no",
+        "{}: is a link to {at}/none/file, but the folder",
     ),
     "in a folder that is a file": (lambda at: old(at / "file") / "deep" / "out", "{}: {at}/file is a file, not a folder"),
     "in a folder that is a dangling link": (lambda at: link(at / "d", "none") / "out", "{}: {at}/d is a link to a folder that"),
@@ -299,9 +299,7 @@ def holds(path: Path, content: bytes) -> bool:
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES])
 @pytest.mark.parametrize("call", ["chmod", "chown", "fsync"])
-def test_modes_owners_and_syncing_are_courtesies(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int
-) -> None:
+def test_modes_owners_and_fsync_are_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int) -> None:
     with monkeypatch.context() as refused:
         refuse(refused, call, number)
         for content in ("old", "new"):
@@ -324,7 +322,7 @@ def test_a_disk_that_could_not_hold_the_bytes_is_an_error(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
-def test_where_no_locks_are_a_training_goes_on_and_says_so(
+def test_without_locks_a_training_continues_and_says_so(
     here: Here, monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path, number: int
 ) -> None:
     def fail(*_: Any, **__: Any) -> bool:
@@ -335,7 +333,7 @@ def test_where_no_locks_are_a_training_goes_on_and_says_so(
         with hold_lock(tmp_path / "run") as notice:
             assert notice == (
                 f"{tmp_path / 'run'} cannot be locked here ({os.strerror(number)}); "
-                "start no other `train` in it before this one ends"
+                "do not start another `train` in it before this one ends"
             )
         return
     words = ["--config", "debug", "--set", "train.max_steps=1", "--set", "train.batch_size=1"]

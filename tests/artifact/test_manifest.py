@@ -46,8 +46,8 @@ def outputs(path: Path) -> dict[str, dict[str, object]]:
 
 
 def fail_writing(path: Path, error: BaseException) -> None:
-    with atomic_write(path) as beside:
-        beside.write_bytes(b"half of the n")
+    with atomic_write(path) as part:
+        part.write_bytes(b"half of the n")
         raise error
 
 
@@ -63,9 +63,9 @@ def fail_filling(path: Path, error: BaseException) -> None:
 def test_a_file_is_replaced_when_the_work_ends_well(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     for content in (b"old", b"new"):
-        with atomic_write(path) as beside:
-            assert beside.parent == path.parent
-            beside.write_bytes(content)
+        with atomic_write(path) as part:
+            assert part.parent == path.parent
+            part.write_bytes(content)
         assert path.read_bytes() == content
     assert names(path.parent) == ["file"]
 
@@ -82,8 +82,8 @@ def test_the_old_file_stays_when_the_work_fails(tmp_path: Path) -> None:
 def test_the_old_file_stays_until_the_very_end(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with atomic_write(path) as beside:
-        beside.write_bytes(b"new")
+    with atomic_write(path) as part:
+        part.write_bytes(b"new")
         assert path.read_bytes() == b"old"
 
 
@@ -163,7 +163,7 @@ def test_an_artifact_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -
 
 def test_a_file_where_a_folder_is_to_be_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"mine")
-    with pytest.raises(UsageError, match="out is a file; tokens needs a folder"):
+    with pytest.raises(UsageError, match="out is a file; choose a folder for tokens"):
         made(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"mine"
 
@@ -224,9 +224,9 @@ def test_verify_accepts_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"id", r"a\.bin is damaged: 2 bytes, 3 were written"),
-        (b"", r"a\.bin is damaged: 0 bytes, 3 were written"),
-        (b"idss", r"a\.bin is damaged: 4 bytes, 3 were written"),
+        (b"id", r"a\.bin is damaged: it has 2 bytes, not 3"),
+        (b"", r"a\.bin is damaged: it has 0 bytes, not 3"),
+        (b"idss", r"a\.bin is damaged: it has 4 bytes, not 3"),
         (b"idr", r"a\.bin is damaged: its SHA-256"),
         (None, r"a\.bin is missing"),
     ],
@@ -255,7 +255,7 @@ def test_a_damaged_manifest_is_refused_by_name(tmp_path: Path, content: str) -> 
         read_manifest(path, "tokens")
 
 
-def test_where_no_artifact_is_the_error_tells_what_is_there(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_artifact_says_what_exists(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     for name, says in {"none": "does not exist", "file": "is a file", "folder": r"has no manifest\.json"}.items():
@@ -274,7 +274,7 @@ def test_the_digest_of_data_does_not_depend_on_the_order_of_keys() -> None:
     assert json_digest({"a": 1, "b": [1, 2]}) != json_digest({"a": 1, "b": [2, 1]})
 
 
-def test_a_manifest_tells_versions_times_and_command(tmp_path: Path) -> None:
+def test_a_manifest_has_versions_times_and_the_command(tmp_path: Path) -> None:
     found = read_manifest(made(tmp_path / "out"), "tokens")
     assert found["versions"]["numpy"]
     assert found["versions"].keys() >= {"python", "torch", "commit", "dirty"}
@@ -291,6 +291,6 @@ def test_what_a_user_has_put_into_an_artifact_is_not_lost_when_it_is_replaced(tm
             manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
             write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, ["a.npy"])})
     (place / name).mkdir()
-    with pytest.raises(UsageError, match=f"holds {name}, which is no part of tokens and would be lost; move it elsewhere"):
+    with pytest.raises(UsageError, match=f"holds {name}, which is not part of tokens and would be lost; move it elsewhere"):
         replacing_folder(place, "tokens").__enter__()
     assert (place / "a.npy").read_text() == "new"

@@ -107,7 +107,7 @@ def test_the_same_text_gives_the_same_identity_anywhere(made: Path, tmp_path: Pa
 def test_a_truncated_shard_is_refused_by_name(copied: Path) -> None:
     shard = copied / "shard-00001.npy"
     shard.write_bytes(shard.read_bytes()[:-2])
-    with pytest.raises(MakegptError, match=r"shard-00001\.npy is damaged: \d+ bytes, \d+ were written"):
+    with pytest.raises(MakegptError, match=r"shard-00001\.npy is damaged: it has \d+ bytes, not \d+"):
         Tokens(copied)
 
 
