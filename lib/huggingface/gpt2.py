@@ -1,7 +1,6 @@
 """GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, beside ours.
 
-Theirs keep the matrix of a linear layer as (in, out), ours as (out, in); all else is a matter of names. What is read
-is safetensors alone: other formats can run code when they are opened.
+Linear weights are (in, out) there and (out, in) here. Only safetensors files are read: other formats can run code when opened.
 """
 
 import re
