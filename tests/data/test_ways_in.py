@@ -87,11 +87,11 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
 
 
 def outcomes(ways: Ways, content: bytes, outcome: Callable[[str], str]) -> list[str]:
-    found = []
+    results = []
     for way in (ways.file, ways.link, ways.pipe, ways.stdin):
         word, name = way(content)
-        found.append(outcome(word).replace(name, "NAME"))
-    return found
+        results.append(outcome(word).replace(name, "NAME"))
+    return results
 
 
 @pytest.mark.parametrize("odd", ODD)
