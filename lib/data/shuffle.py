@@ -1,10 +1,10 @@
 """The order of the training windows in an epoch: a pseudorandom permutation of range(n) that follows from (seed, epoch).
 
 `naive_permutation` is what everybody writes; `permute` computes one element of such a permutation without making the rest.
-The first needs a table of 8 bytes a window, made again in each epoch and at each resume: nothing for Hamlet's 188 windows,
-but 40 GB for 5 billion tokens at stride 1. The second needs no memory, and about 0.1 ms an element whatever n is. It is a
-Feistel network (Luby and Rackoff 1988) with cycle-walking (Black and Rogaway 2002); the round function is the finalizer of
-splitmix64 (Steele, Lea and Flood 2014).
+The first needs a table of 8 bytes per window in each epoch and at each resume: nothing for Hamlet's 188 windows, but 40 GB
+for 5 billion tokens at stride 1. The second needs no memory, and 0.1 to 0.2 ms per element at either size. It is a Feistel
+network (Luby and Rackoff 1988) with cycle-walking (Black and Rogaway 2002); the round function is the finalizer of splitmix64
+(Steele, Lea and Flood 2014).
 """
 
 import numpy as np

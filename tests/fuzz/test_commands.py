@@ -165,7 +165,7 @@ def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None
         ("checkpoint/state.json", b'{"step": -1}', "is damaged"),
         ("config.json", b"[]", "describes no model"),
         ("tokenizer.json", b'{"kind": "gpt2", "tokens": ["YQ==", "YQ=="]}', "its vocabulary cannot be read"),
-        ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a tokenizer"),
+        ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a makegpt tokenizer"),
         ("model.safetensors", b"\xff" * 64, "cannot be read as safetensors"),
         ("metrics.jsonl", b"{}\n", "holds lines that are no metrics"),
     ],
