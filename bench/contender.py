@@ -31,12 +31,13 @@ from lib.data.text import open_document
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.hardware import keep_freed_memory, matmul_rate, peak_memory
 from lib.model.registry import build_model, count_operations
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.train.estimate import estimate_training
 from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 
 CPU = torch.device("cpu")
-VOCABULARY = {"gpt2": 50257, "char": 65, "bytes": 256}
+VOCABULARY = {"gpt2": GPT2_VOCAB_SIZE, "char": 65, "bytes": 256}
 
 Step = Callable[[], Any]
 

@@ -25,8 +25,9 @@ import numpy as np
 from lib.data.shards import InMemoryTokens
 from lib.evaluate import ngrams
 from lib.evaluate.ngrams import NGrams
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
-V = 50_257
+V = GPT2_VOCAB_SIZE
 WAYS = ("merging", "sorting")
 
 

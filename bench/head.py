@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from lib.device.hardware import keep_freed_memory
 from lib.model.loss import cross_entropy, linear_cross_entropy
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
-N, C, V = 1024, 384, 50257
+N, C, V = 1024, 384, GPT2_VOCAB_SIZE
 CHUNK = LinearCrossEntropyOptions(batch_chunk_size=N)
 WAYS = {
     "head, then cross_entropy": lambda x, weight, targets: cross_entropy(x @ weight.T, targets),

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from lib.generate.kernel import load_kernel
 from lib.generate.quantize import WEIGHT_FORMATS, QuantizedLinear
 from lib.model.layers import Linear
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
-SHAPES = [(2304, 768), (768, 768), (3072, 768), (768, 3072)] * 12 + [(50257, 768)]
+SHAPES = [(2304, 768), (768, 768), (3072, 768), (768, 3072)] * 12 + [(GPT2_VOCAB_SIZE, 768)]
 
 
 def main(rounds: int) -> None:

@@ -34,10 +34,11 @@ from lib.huggingface.gpt2 import tensor_mappings, to_hf_config
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
 NAME = sys.argv[1]
 CPU = torch.device("cpu")
-VOCABULARY = {"gpt2": 50257, "char": 65}
+VOCABULARY = {"gpt2": GPT2_VOCAB_SIZE, "char": 65}
 
 #: Number of texts -> their new tokens, and the seconds to the first one.
 Writer = Callable[[int], tuple[list[list[int]], float]]

@@ -29,7 +29,7 @@ def main(tokens: Path, output: Path, config: Config) -> None:
     metadata = made["metadata"]
     say(
         f"{output}: {metadata['train_tokens']:,} tokens for training in {metadata['windows']:,} windows of "
-        f"{metadata['context_length']} + 1, {metadata['val_tokens']:,} for validation"
+        f"{config.model.context_length} + 1, {metadata['val_tokens']:,} for validation"
     )
 
 

@@ -48,7 +48,7 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         total_bytes,
         write_corpus,
     )
-    from lib.data.text import Tally
+    from lib.data.text import ReadCounter
 
     started = timestamp()
     if (output is not None) + ids + decode != 1:
@@ -65,12 +65,12 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         for text in decode_ids(sys.stdin.buffer, saved_tokenizer(chosen, "--decode")):
             sys.stdout.buffer.write(text)
     elif ids:
-        tally = Tally()
+        counter = ReadCounter()
         tokenizer = saved_tokenizer(chosen, "--ids")
-        for text in encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, tally):
+        for text in encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, counter):
             sys.stdout.buffer.write(text)
-        if tally.replaced:
-            say(replacement_notice(tally.replaced))
+        if counter.replaced:
+            say(replacement_notice(counter.replaced))
     else:
         assert output is not None
         with open_documents(names, sys.stdin.buffer, output) as documents:

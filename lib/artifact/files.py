@@ -1,10 +1,10 @@
-"""How anything is written: a file is replaced whole, a pipe or a device gets the bytes as they come.
+"""Writing files: a regular file is replaced atomically, a pipe or a device gets the bytes as they come.
 
-A plain file is written beside its place and moved in, through links to the file behind them; the links stay, and so do
-its mode and its owner where that can be had. Another name of the same file (a hard link) keeps the old content. A file
-that cannot be moved in, since it is a mount point or lies in a folder that may not be written, is overwritten at the end.
+A regular file is written to a temporary file in the same folder and renamed. Symbolic links are followed and stay; mode and
+owner stay if the file system allows it; another hard link of the file keeps the old content. A file that cannot be renamed
+over, such as a mount point or a file in a read-only folder, is overwritten at the end.
 
-What a file system may refuse without harm, such as modes, owners, hard links and syncing, is asked for in `courtesy`.
+Modes, owners and fsync are optional: `ignore_unsupported` skips them where the file system has none.
 """
 
 import ctypes
@@ -24,51 +24,51 @@ from typing import BinaryIO, Iterable, Iterator
 #: stdout, as the name of an output.
 STDOUT = Path("-")
 
-_PIECE = 1 << 20  # bytes copied at once
-_LONG = 100  # bytes of a name; what is written beside a longer one is called by a hash of it, since 255 are the most
+_PIECE = 1 << 20  # bytes copied at a time
+_LONG = 100  # bytes of a name; the temporary name of a longer one is a hash of it, since a name has 255 at most
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
-_REFUSED = "ENOSYS ENOTSUP EOPNOTSUPP EINVAL ENOLCK ENOTTY EPERM EACCES EROFS EBADF EMLINK EXDEV"
-#: What file systems answer when they have no locks, modes, owners, links or syncing, or none for this user.
-REFUSALS = frozenset(getattr(errno, name) for name in _REFUSED.split())
+_UNSUPPORTED = "ENOSYS ENOTSUP EOPNOTSUPP EINVAL ENOLCK ENOTTY EPERM EACCES EROFS EBADF EMLINK EXDEV"
+#: Error numbers of file systems without locks, modes, owners, links or fsync, or without permission for them.
+UNSUPPORTED = frozenset(getattr(errno, name) for name in _UNSUPPORTED.split())
 
-#: Why a file or a folder cannot be moved, or moved over, though it can be written.
+#: Error numbers of a rename that fails although the file or folder can be written.
 IMMOVABLE = frozenset((errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS))
 
-#: How a name beside its place ends: the process that writes it, and what it is besides the thing itself.
+#: The end of a temporary name: the process that writes it, then nothing, .old (the replaced folder) or .scratch.
 PART = r"\.(\d+)\.part(\.old|\.scratch)?"
 
-_STANDARD = {str(STDOUT): 1, "/dev/stdout": 1, "/dev/stderr": 2}  # known where there is no /dev, too
+_STANDARD = {str(STDOUT): 1, "/dev/stdout": 1, "/dev/stderr": 2}  # also without /dev
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/(\d+)(/task/\d+)?/fd")
 
 
 @contextmanager
-def tolerating_refusal() -> Iterator[None]:
-    """Do without what the file system refuses; a disk that is full or broken is still an error."""
+def ignore_unsupported() -> Iterator[None]:
+    """Skip an optional operation that the file system does not support; a full or broken disk is still an error."""
     try:
         yield
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in UNSUPPORTED:
             raise
 
 
 @contextmanager
-def naming_path(path: Path, *places: Path) -> Iterator[None]:
-    """Have an OSError that names no file, or one in `places`, name `path`, the name that the user knows."""
+def naming_path(path: Path, *internal: Path) -> Iterator[None]:
+    """Have an OSError without a file name, or about an `internal` path, name `path`, which the user knows."""
     try:
         yield
     except OSError as error:
         named = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
-        if named is None or any(named == str(place) or named.startswith((f"{place}/", f"{place}.")) for place in places):
+        if named is None or any(named == str(hidden) or named.startswith((f"{hidden}/", f"{hidden}.")) for hidden in internal):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
 
 
 def write_file(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write `pieces` to the file `path`, which is replaced when all of them are there, or to a pipe or device one by one."""
+    """Write `pieces` to the file `path`, which is replaced atomically, or to a pipe or device one by one."""
     stream = _stream(path)
     if stream is None:
-        with atomic_write(path) as beside, open(beside, "wb") as file:
+        with atomic_write(path) as part, open(part, "wb") as file:
             file.writelines(pieces)
         return
     with naming_path(Path("stdout") if path == STDOUT else path), stream as file:
@@ -79,47 +79,47 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield an empty file to write to; move it to `path` when the block ends well, else remove it."""
+    """Yield an empty temporary file to write to; rename it to `path` if the block succeeds, else remove it."""
     path = Path(path)
     real = check_writable(path)
     if real is None or (real.exists() and not may_write_in(real.parent)):
         with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
-            beside = Path(scratch) / "part"
-            with naming_path(path, beside):
-                beside.touch()
-                yield beside
+            part = Path(scratch) / "part"
+            with naming_path(path, part):
+                part.touch()
+                yield part
             if real is None:
-                write_file(path, _pieces(beside))
+                write_file(path, _pieces(part))
             else:
                 with naming_path(path):
-                    _overwrite(real, beside)
+                    _overwrite(real, part)
         return
-    beside = temporary_path(real)
+    part = temporary_path(real)
     try:
-        with naming_path(path, beside, real):
+        with naming_path(path, part, real):
             real.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(real)
-            os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            mode = stat.S_IMODE(beside.stat().st_mode)  # what the umask leaves; some writers make files for their owner alone
-            yield beside
-            copy_mode(beside, real, mode)
-            fsync_path(beside)
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = stat.S_IMODE(part.stat().st_mode)  # from the umask; some writers create files for the owner alone
+            yield part
+            copy_mode(part, real, mode)
+            fsync_path(part)
             try:
-                os.replace(beside, real)
+                os.replace(part, real)
             except OSError as error:
                 if error.errno not in IMMOVABLE or not real.exists():
                     raise
-                _overwrite(real, beside)
+                _overwrite(real, part)
             fsync_path(real.parent)
     finally:
         with suppress(OSError):
-            beside.unlink()
+            part.unlink()
 
 
 def check_writable(path: Path) -> Path | None:
-    """The plain file behind `path` that would be written, through all links; None for a pipe, a device or an open file.
+    """The regular file that writing to `path` would replace, links followed; None for a pipe, a device or an open file.
 
-    OSError where nothing can be written: a folder, links in a circle, a read-only file.
+    OSError if it cannot be written: a folder, a circle of links, a read-only file.
     """
     if _descriptor(path) is not None:
         return None
@@ -128,20 +128,19 @@ def check_writable(path: Path) -> Path | None:
         mode = os.stat(real).st_mode
     except FileNotFoundError:
         if not may_write_in(real.parent):
-            raise PermissionError(errno.EACCES, f"no file may be made in {real.parent}", str(path)) from None
+            raise PermissionError(errno.EACCES, f"no permission to create a file in {real.parent}", str(path)) from None
         return real
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "is a folder; use a file name", str(path))
     if not os.access(real, os.W_OK):
-        raise PermissionError(errno.EACCES, "may not be written", str(path))
+        raise PermissionError(errno.EACCES, "no permission to write", str(path))
     return real if stat.S_ISREG(mode) else None
 
 
 def follow_links(path: Path) -> Path:
-    """What `path` is in the end, all links followed, whether it is there or not.
+    """`path` with all links followed, whether it exists or not.
 
-    OSError where it can never be there: links in a circle, a link into a folder that does not exist, a file where a folder
-    is needed.
+    OSError if it cannot be created: a circle of links, a link into a folder that does not exist, a file as a parent.
     """
     real = Path(os.path.realpath(path))
     try:
@@ -149,19 +148,19 @@ def follow_links(path: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path) and not real.parent.is_dir():
             raise FileNotFoundError(
-                errno.ENOENT, f"is a link to {real}, and there is no folder {real.parent}", str(path)
+                errno.ENOENT, f"is a link to {real}, but the folder {real.parent} does not exist", str(path)
             ) from None
         for parent in Path(os.path.abspath(path)).parents:
             if parent.is_dir():
                 break
             if os.path.lexists(parent):
-                what = "a link to a folder that does not exist" if parent.is_symlink() else "a file, not a folder"
-                raise NotADirectoryError(errno.ENOTDIR, f"{parent} is {what}", str(path)) from None
+                kind = "a link to a folder that does not exist" if parent.is_symlink() else "a file, not a folder"
+                raise NotADirectoryError(errno.ENOTDIR, f"{parent} is {kind}", str(path)) from None
     return real
 
 
 def _stream(path: Path) -> AbstractContextManager[BinaryIO] | None:
-    """What takes bytes as they come, open: a pipe, a device, stdout or another file that is open already; None for a file."""
+    """An open pipe, device, stdout or other open file that `path` names; None for a regular file."""
     if check_writable(path) is not None:
         return None
     number = _descriptor(path)
@@ -171,11 +170,11 @@ def _stream(path: Path) -> AbstractContextManager[BinaryIO] | None:
         sys.stdout.flush()
         if path == STDOUT:
             return nullcontext(sys.stdout.buffer)
-        return open(os.dup(number), "wb")  # at the place in the file where it is; opening it by name would begin at its start
+        return open(os.dup(number), "wb")  # keeps the position; opening it by name would begin at the start
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of our open file that `path` names, itself or by links, as /dev/stdout does; -1: another process's."""
+    """The file descriptor that `path` names, directly or by links, as /dev/stdout does; -1 if it is another process's."""
     if str(path) in _STANDARD:
         return _STANDARD[str(path)]
     for _ in range(40):  # as many links as Linux follows
@@ -194,16 +193,16 @@ def _pieces(path: Path) -> Iterator[bytes]:
         yield from iter(partial(file.read, _PIECE), b"")
 
 
-def _overwrite(real: Path, beside: Path) -> None:
-    """Give the file `real` the content of `beside` where it stands."""
+def _overwrite(real: Path, part: Path) -> None:
+    """Copy the content of `part` into the existing file `real`."""
     with open(real, "r+b") as file:
-        file.writelines(_pieces(beside))
+        file.writelines(_pieces(part))
         file.truncate()
     fsync_path(real)
 
 
 def temporary_path(path: Path, folder: Path | None = None) -> Path:
-    """Where this process writes what is to become `path`: beside it, or in `folder`."""
+    """Where this process writes the future `path`: in its folder, or in `folder`."""
     return (folder or path.parent) / f".{_stem(path)}.{os.getpid()}.part"
 
 
@@ -213,17 +212,17 @@ def _stem(path: Path) -> str:
 
 
 def remove_leftovers(path: Path, folder: Path | None = None) -> None:
-    """Remove what killed processes left beside `path`, or of it in `folder`, as far as they can be seen and removed."""
-    ours = re.compile(re.escape(f".{_stem(path)}") + PART)
+    """Remove the temporary files of `path` that killed processes left, in its folder or in `folder`, if possible."""
+    pattern = re.compile(re.escape(f".{_stem(path)}") + PART)
     with suppress(OSError):
         for entry in (folder or path.parent).iterdir():
-            left = ours.fullmatch(entry.name)
-            if left and (not is_process_alive(int(left[1])) or (int(left[1]) == os.getpid() and left[2] != ".scratch")):
+            match = pattern.fullmatch(entry.name)
+            if match and (not is_process_alive(int(match[1])) or (int(match[1]) == os.getpid() and match[2] != ".scratch")):
                 remove_path(entry)
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file or a folder, as far as it can be."""
+    """Remove a file or a folder, if possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -232,7 +231,7 @@ def remove_path(path: Path) -> None:
 
 
 def is_process_alive(pid: int) -> bool:
-    """Whether a process with this number is running here."""
+    """Whether a process with this id is running on this machine."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -243,36 +242,36 @@ def is_process_alive(pid: int) -> bool:
 
 
 def may_write_in(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the first folder above it that is there."""
-    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    return os.access(there, os.W_OK | os.X_OK)
+    """Whether files can be created in `folder`, or in its nearest parent that exists."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return os.access(existing, os.W_OK | os.X_OK)
 
 
-def copy_mode(beside: Path, path: Path, mode: int) -> None:
-    """Give `beside` the mode and the owner of what is at `path`, or `mode` where there is nothing."""
-    there = path.stat() if path.exists() else None
-    written = beside.stat()
-    if there and (there.st_uid, there.st_gid) != (written.st_uid, written.st_gid) and hasattr(os, "chown"):
-        with tolerating_refusal():
-            os.chown(beside, there.st_uid, there.st_gid)
-    with tolerating_refusal():
-        os.chmod(beside, stat.S_IMODE(there.st_mode) if there else mode)
+def copy_mode(part: Path, path: Path, mode: int) -> None:
+    """Give `part` the mode and the owner of `path`, or `mode` if that does not exist."""
+    old = path.stat() if path.exists() else None
+    new = part.stat()
+    if old and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) and hasattr(os, "chown"):
+        with ignore_unsupported():
+            os.chown(part, old.st_uid, old.st_gid)
+    with ignore_unsupported():
+        os.chmod(part, stat.S_IMODE(old.st_mode) if old else mode)
 
 
 def fsync_path(path: Path) -> None:
-    """Have the disk hold what was written, so that a power cut cannot leave a moved but empty file."""
-    with tolerating_refusal():
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    """Flush a file or folder to the disk, so that a power cut cannot leave a renamed but empty file."""
+    with ignore_unsupported():
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)
 
 
-def swap_paths(one: Path, other: Path) -> bool:
-    """Have two files or folders change places in one moment; False where that cannot be done here."""
+def swap_paths(a: Path, b: Path) -> bool:
+    """Exchange two files or folders atomically; False if the system cannot."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError, TypeError):  # not Linux, or an old one
         return False
-    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+    return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)

@@ -1,6 +1,6 @@
-"""Folders that are complete or not there: written beside their place and moved in, an older artifact of their kind replaced.
+"""Writing folders atomically: a temporary folder is filled and renamed, and replaces an older artifact of the same kind.
 
-A folder that cannot be moved, such as a mount point, is filled itself, its manifest last.
+A folder that cannot be renamed, such as a mount point, is filled in place, its manifest last.
 """
 
 import errno
@@ -32,58 +32,57 @@ from lib.errors import MakegptError, UsageError
 
 @contextmanager
 def replacing_folder(path: Path, kind: str) -> Iterator[Path]:
-    """Yield a new folder to fill; move it to `path` when the block ends well, else remove it.
+    """Yield a temporary folder to fill; rename it to `path` if the block succeeds, else remove it.
 
-    An older artifact of the same `kind` at `path` is replaced; any other folder with something in it is refused. A folder
-    that cannot be moved, such as a mount point, is filled itself, its manifest last.
+    An older artifact of the same `kind` at `path` is replaced; any other folder that is not empty is refused.
     """
     path = Path(path)
     check_replaceable(path, kind)
     real = follow_links(path)
     _check_nothing_is_lost(path, real, kind)
-    place = _workplace(real)
-    beside = temporary_path(real, place)
+    parent = _work_folder(real)
+    part = temporary_path(real, parent)
     try:
-        with naming_path(path, beside, real):
-            place.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(real, place)
-            beside.mkdir()
-            mode = beside.stat().st_mode & 0o7777
-            yield beside
-            for file in beside.iterdir():
+        with naming_path(path, part, real):
+            parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(real, parent)
+            part.mkdir()
+            mode = part.stat().st_mode & 0o7777
+            yield part
+            for file in part.iterdir():
                 fsync_path(file)
-            copy_mode(beside, real, mode)
-            fsync_path(beside)
+            copy_mode(part, real, mode)
+            fsync_path(part)
             check_replaceable(path, kind)
-            if place == real:
-                _fill(beside, real, kind)
+            if parent == real:
+                _fill(part, real, kind)
             else:
                 try:
-                    _move(beside, real, kind)
+                    _move(part, real, kind)
                 except OSError as error:
                     if error.errno not in IMMOVABLE or not real.is_dir():
                         raise
-                    _fill(beside, real, kind)
-            fsync_path(place)
+                    _fill(part, real, kind)
+            fsync_path(parent)
     finally:
-        remove_path(beside)
+        remove_path(part)
 
 
-def _workplace(folder: Path) -> Path:
-    """Where what is to become `folder` is written: beside it, or inside where it cannot be moved."""
+def _work_folder(folder: Path) -> Path:
+    """Where the future `folder` is written: in its parent, or inside it if it cannot be renamed."""
     if folder.is_dir() and (os.path.ismount(folder) or not may_write_in(folder.parent)):
         return folder
     return folder.parent
 
 
-def _move(beside: Path, path: Path, kind: str) -> None:
-    """Put the folder `beside` at `path`; what another command of the same kind has put there in the meantime is replaced."""
-    old = beside.with_name(beside.name + ".old")
-    while not swap_paths(beside, path):  # in one moment; where there is nothing yet, or no such call, in two
+def _move(part: Path, path: Path, kind: str) -> None:
+    """Rename the folder `part` to `path`, and replace what another command of the same kind wrote there in the meantime."""
+    old = part.with_name(part.name + ".old")
+    while not swap_paths(part, path):  # atomic; two renames if `path` does not exist or the system has no such call
         with suppress(FileNotFoundError):
             os.rename(path, old)
         try:
-            os.rename(beside, path)
+            os.rename(part, path)
         except BaseException as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 remove_path(old)
@@ -96,16 +95,16 @@ def _move(beside: Path, path: Path, kind: str) -> None:
         return
 
 
-def _fill(beside: Path, path: Path, kind: str) -> None:
-    """Put what is in `beside` into the folder `path`: the old manifest goes first, then the old files, the new one comes last.
+def _fill(part: Path, path: Path, kind: str) -> None:
+    """Move the content of `part` into the folder `path`: the old manifest is removed first, the new one comes last.
 
-    In between a file says that the folder is being filled, so that the same command can do it again after a kill.
+    In between, a marker file says that the folder is being filled, so that the same command can repeat it after a kill.
     """
-    if beside.parent != path:  # on another file system, it may be: all of it over there before anything is removed
+    if part.parent != path:  # perhaps on another file system: copy everything before anything is removed
         inside = temporary_path(path, path)
         try:
             inside.mkdir()
-            for entry in beside.iterdir():
+            for entry in part.iterdir():
                 shutil.copyfile(entry, inside / entry.name)
             _fill(inside, path, kind)
         finally:
@@ -117,7 +116,7 @@ def _fill(beside: Path, path: Path, kind: str) -> None:
     for entry in path.iterdir():
         if entry.name != _FILLING and not _in_use(entry.name):
             remove_path(entry)
-    for entry in sorted(beside.iterdir(), key=lambda entry: entry.name == MANIFEST):
+    for entry in sorted(part.iterdir(), key=lambda entry: entry.name == MANIFEST):
         if entry.name == MANIFEST:
             fsync_path(path)
         fsync_path(entry)
@@ -127,11 +126,11 @@ def _fill(beside: Path, path: Path, kind: str) -> None:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder near `path` that is gone when the block ends; what a kill leaves, the next run removes."""
+    """Yield an empty folder near `path` that is removed after the block; after a kill, the next command removes it."""
     real = follow_links(path)
-    place = _workplace(real)
-    place = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    folder = place / (temporary_path(real).name + ".scratch")
+    parent = _work_folder(real)
+    parent = next(folder for folder in (parent, *parent.parents) if folder.is_dir())
+    folder = parent / (temporary_path(real).name + ".scratch")
     try:
         with naming_path(path, folder):
             remove_path(folder)
@@ -144,36 +143,36 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def check_replaceable(path: Path, kind: str) -> None:
     """Refuse to write an artifact over a file, or over a folder that is not an artifact of this `kind`."""
     real = follow_links(path)
-    if real.is_dir() and not all(_LEFT_BY_US.fullmatch(entry.name) for entry in real.iterdir()):
-        found = _kind_of(real)
-        if found != kind:
+    if real.is_dir() and not all(_LEFTOVER.fullmatch(entry.name) for entry in real.iterdir()):
+        existing = _kind_of(real)
+        if existing != kind:
             damaged = f", or its {MANIFEST} is damaged" if (real / MANIFEST).exists() else ""
-            what = f"holds {with_article(found)}" if found else f"is not empty and not made by this program{damaged}"
-            raise UsageError(f"{path} {what}; choose another folder for {with_article(kind)}")
+            problem = f"holds {with_article(existing)}" if existing else f"is not empty and not made by this program{damaged}"
+            raise UsageError(f"{path} {problem}; choose another folder for {with_article(kind)}")
     elif real.exists() and not real.is_dir():
-        what = "a file" if real.is_file() else "no folder"
-        raise UsageError(f"{path} is {what}; {with_article(kind)} needs a folder")
+        what = "a file" if real.is_file() else "not a folder"
+        raise UsageError(f"{path} is {what}; choose a folder for {with_article(kind)}")
 
 
 def _check_nothing_is_lost(path: Path, real: Path, kind: str) -> None:
-    """Refuse to replace an artifact whose folder holds what neither its stage nor a later one has put there."""
+    """Refuse to replace an artifact whose folder has files that neither its stage nor a later one wrote."""
     if not (real / MANIFEST).is_file():
         return
-    ours = {MANIFEST, _FILLING, *read_manifest(real, kind)["outputs"], *_MADE_LATER.get(kind, ())}
+    known = {MANIFEST, _FILLING, *read_manifest(real, kind)["outputs"], *_LATER_OUTPUTS.get(kind, ())}
     for entry in sorted(real.iterdir()):
-        if entry.name not in ours and not _LEFT_BY_US.fullmatch(entry.name):
+        if entry.name not in known and not _LEFTOVER.fullmatch(entry.name):
             raise UsageError(
-                f"{path} holds {entry.name}, which is no part of {with_article(kind)} and would be lost; move it elsewhere, "
+                f"{path} holds {entry.name}, which is not part of {with_article(kind)} and would be lost; move it elsewhere, "
                 "or choose another folder"
             )
 
 
-#: What later stages put into a run's folder, by default.
-_MADE_LATER = {"run": ("evaluation.json", "sample.txt", "loss.png", "report.html")}
+#: Files that later stages write into a run's folder by default.
+_LATER_OUTPUTS = {"run": ("evaluation.json", "sample.txt", "loss.png", "report.html")}
 
 
 def _kind_of(folder: Path) -> str | None:
-    """The kind of the artifact in `folder`, or of the one that it was being filled with; None where there is none."""
+    """The kind of the artifact in `folder`, or of the one it was being filled with; None if there is none."""
     try:
         return str(read_manifest(folder, None)["artifact"])
     except OtherFormat:
@@ -184,14 +183,14 @@ def _kind_of(folder: Path) -> str | None:
     return filling.read_text(encoding="utf-8") if filling.is_file() and not (folder / MANIFEST).exists() else None
 
 
-#: In a folder that is being filled itself: the kind of what it will hold.
+#: The marker in a folder that is being filled in place: it holds the kind of the artifact.
 _FILLING = ".filling"
 
-#: What may lie in a folder that holds nothing yet: what a process left that was killed at its very beginning, and a disk's own.
-_LEFT_BY_US = re.compile(rf"\.lock|\..+{PART}|lost\+found")
+#: Names that count as nothing in a folder: what a process left that was killed at its start, and a file system's own.
+_LEFTOVER = re.compile(rf"\.lock|\..+{PART}|lost\+found")
 
 
 def _in_use(name: str) -> bool:
-    """Whether an entry of a folder that is being filled is not ours to remove: what a process is writing, a disk's own."""
-    part = re.fullmatch(rf"\..+{PART}", name)
-    return name == "lost+found" or (part is not None and is_process_alive(int(part[1])))
+    """Whether an entry of a folder that is filled in place must stay: a process is writing it, or the file system owns it."""
+    match = re.fullmatch(rf"\..+{PART}", name)
+    return name == "lost+found" or (match is not None and is_process_alive(int(match[1])))

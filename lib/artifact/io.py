@@ -1,4 +1,4 @@
-"""Plain files: text, bytes and JSON, written whole and read back, and their hashes."""
+"""Text, bytes and JSON files, written atomically and read back, and their hashes."""
 
 import hashlib
 import json
@@ -27,9 +27,9 @@ def json_digest(data: Any) -> str:
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write `text`, whole or in pieces, as UTF-8 and with its newlines as they are; see `files.write_file`.
+    """Write `text`, whole or in pieces, as UTF-8 with its newlines unchanged; see `files.write_file`.
 
-    What no Unicode is (a part of a file's name, say) is written as an escape, which JSON reads back.
+    A surrogate (from a file name that is not UTF-8) is written as an escape, which JSON reads back.
     """
     pieces = [text] if isinstance(text, str) else text
     write_file(path, (piece.encode("utf-8", "backslashreplace") for piece in pieces))
@@ -41,12 +41,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` whole, as indented JSON."""
+    """Write `data` as indented JSON."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; MakegptError where it is missing or damaged."""
+    """Read a JSON file; MakegptError if it is missing or damaged."""
     try:
         return load_json(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The fields of a JSON file that was read back: whether they are what its readers rely on."""
+"""Checks that data from a JSON file has the fields that its readers rely on."""
 
 from dataclasses import dataclass
 from types import UnionType
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number in a range."""
+    """An integer in a range."""
 
     at_least: int
     at_most: int = 2**63 - 1
@@ -16,7 +16,7 @@ class Whole:
         return type(value) is int and self.at_least <= value <= self.at_most
 
 
-#: A type, [what each item is], or {name: what stands there}: a name that ends in "?" may be missing or null, "*" is every name.
+#: A type, [shape of each item], or {name: shape}: a name that ends in "?" may be missing or null, "*" stands for every name.
 JsonShape = type | UnionType | Whole | list[Any] | dict[str, Any]
 
 NUMBER = int | float
@@ -24,36 +24,36 @@ COUNT = Whole(0)
 POSITIVE = Whole(1)
 
 
-def first_mismatch(found: Any, wanted: JsonShape, at: str = "") -> str | None:
-    """Where `found` is not as `wanted`: `baselines.bigram.loss`, or "" for the whole; None where all of it is."""
-    if isinstance(wanted, dict):
-        if not isinstance(found, dict):
-            return at
-        inner = [(name, value, wanted["*"]) for name, value in found.items()] if "*" in wanted else []
-        for name, kind in wanted.items():
-            value = found.get(name.removesuffix("?"))
+def first_mismatch(data: Any, shape: JsonShape, path: str = "") -> str | None:
+    """The path of the first value in `data` that does not have its `shape`: `baselines.bigram.loss`, or "" for the whole."""
+    if isinstance(shape, dict):
+        if not isinstance(data, dict):
+            return path
+        children = [(name, value, shape["*"]) for name, value in data.items()] if "*" in shape else []
+        for name, child_shape in shape.items():
+            value = data.get(name.removesuffix("?"))
             if name != "*" and not (name.endswith("?") and value is None):
-                if name.removesuffix("?") not in found:
-                    return _within(at, name)
-                inner.append((name.removesuffix("?"), value, kind))
-    elif isinstance(wanted, list):
-        if not isinstance(found, list):
-            return at
-        inner = [(str(number), value, wanted[0]) for number, value in enumerate(found)]
+                if name.removesuffix("?") not in data:
+                    return _child_path(path, name)
+                children.append((name.removesuffix("?"), value, child_shape))
+    elif isinstance(shape, list):
+        if not isinstance(data, list):
+            return path
+        children = [(str(index), value, shape[0]) for index, value in enumerate(data)]
     else:
-        return None if _is(found, wanted) else at
-    places = (first_mismatch(value, kind, _within(at, name)) for name, value, kind in inner)
-    return next((place for place in places if place is not None), None)
+        return None if _is_instance(data, shape) else path
+    mismatches = (first_mismatch(value, child_shape, _child_path(path, name)) for name, value, child_shape in children)
+    return next((mismatch for mismatch in mismatches if mismatch is not None), None)
 
 
-def _is(found: Any, wanted: type | UnionType | Whole) -> bool:
-    """Whether a value is of the type `wanted`; true and false are no numbers."""
-    if isinstance(wanted, Whole):
-        return wanted.holds(found)
-    if isinstance(found, bool):
-        return wanted is bool or (isinstance(wanted, UnionType) and bool in wanted.__args__)
-    return isinstance(found, wanted)
+def _is_instance(value: Any, kind: type | UnionType | Whole) -> bool:
+    """Whether `value` is of this `kind`; true and false are not numbers."""
+    if isinstance(kind, Whole):
+        return kind.holds(value)
+    if isinstance(value, bool):
+        return kind is bool or (isinstance(kind, UnionType) and bool in kind.__args__)
+    return isinstance(value, kind)
 
 
-def _within(at: str, name: str) -> str:
-    return f"{at}.{name}" if at else name
+def _child_path(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

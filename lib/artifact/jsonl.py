@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow while something goes on, and can be cut back to where they once were."""
+"""JSON Lines files that grow during a training, and can be truncated to an earlier size."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def append_line(path: Path, line: Any) -> None:
 
 
 def flushed_size(path: Path) -> int:
-    """The bytes of the file, all of them on the disk; 0 where there is none."""
+    """The size of the file, flushed to the disk; 0 if it does not exist."""
     if not path.exists():
         return 0
     fsync_path(path)
@@ -23,7 +23,7 @@ def flushed_size(path: Path) -> int:
 
 
 def truncate_lines(path: Path, size: int) -> None:
-    """Leave the first `size` bytes of the file, and no file where that is none; MakegptError where it has fewer."""
+    """Truncate the file to its first `size` bytes, or remove it if that is 0; MakegptError if it is shorter."""
     if size == 0:
         path.unlink(missing_ok=True)
         return

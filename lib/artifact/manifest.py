@@ -1,8 +1,8 @@
-"""Artifacts: files and folders that are complete or not there, and know where they came from.
+"""Manifests: what an artifact is, and what it was made from.
 
-A folder holds a `manifest.json` (how folders are written: `lib.artifact.folders`, files: `lib.artifact.files`). The
-manifest tells the stage, its parameters, its inputs and outputs with their SHA-256, the versions and
-the command, so that from any figure one can walk back to the bytes of the text.
+An artifact is a folder with a `manifest.json`, which names the stage, its parameters, its inputs and outputs with their
+SHA-256, the versions and the command: every figure can be traced back to the bytes of its text. `lib.artifact.folders` writes
+such folders, `lib.artifact.files` single files.
 """
 
 import os
@@ -18,7 +18,7 @@ from lib.errors import MakegptError, UsageError
 Manifest = dict[str, Any]
 MANIFEST = "manifest.json"
 
-#: What makes an artifact of each kind, for errors that say what to run.
+#: The command that makes an artifact of each kind, for errors.
 MAKERS = {
     "tokens": "tokenize FILE -o",
     "dataset": "build-dataset TOKENS -o",
@@ -26,56 +26,55 @@ MAKERS = {
     "export": "export-weights RUN -o",
 }
 
-
-#: Files of an artifact's folder that stages read back; those made from it later (evaluation.json, sample.txt, …) are not.
+#: Files of an artifact that stages read back, unlike those made from it later (evaluation.json, sample.txt, …).
 _PARTS = re.compile(r"manifest\.json|.*\.(safetensors|npy|jsonl)|(config|tokenizer|dataset|state)\.json")
 
 
 class OtherFormat(MakegptError):
-    """An artifact that another version of this program has written, which this one cannot read."""
+    """An artifact in the format of another version, which this one cannot read."""
 
 
 def check_output_file(path: Path, sources: Iterable[Path]) -> None:
-    """Refuse to write the file `path` over one of the `sources` of the same command, or over a part of an artifact."""
+    """Refuse to overwrite one of the `sources` of the same command, or a part of an artifact."""
     if not path.is_file():
         return
     for source in sources:
         if source.exists() and path.samefile(source):
-            raise UsageError(f"{path} is what this command reads; choose another output")
+            raise UsageError(f"{path} is an input of this command; choose another output")
     folder = path.resolve().parent
     for owner in (folder, folder.parent):
         if (owner / MANIFEST).is_file() and _PARTS.fullmatch(path.resolve().name):
-            raise UsageError(f"{path} is a part of what {owner} holds; choose another output")
+            raise UsageError(f"{path} is part of the artifact {owner}; choose another output")
 
 
 def with_article(kind: str) -> str:
-    """The kind of an artifact in a sentence."""
+    """The kind of an artifact with its article."""
     return {"tokens": "tokens", "dataset": "a dataset", "run": "a run", "export": "an export"}.get(kind, f"a {kind!r}")
 
 
 def relative_place(target: Path, folder: Path) -> str:
-    """Where `target` is as seen from `folder`, as a manifest names an input: both may be moved together."""
+    """`target` relative to `folder`, as a manifest names an input, so that both can be moved together."""
     return os.path.relpath(target.resolve(), folder.resolve())
 
 
 def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
-    """The artifact that the one in `folder` was made from, its first input; MakegptError with the `advice` where it has moved
-    or is another now.
+    """The artifact that the one in `folder` was made from, its first input; MakegptError with the `advice` if that has moved or
+    changed.
     """
     if not manifest["inputs"]:
         raise MakegptError(f"{folder} does not say what it was made from; {advice}")
-    name, metadata = next(iter(manifest["inputs"].items()))
-    found = (folder / name).resolve()
-    kind = next((kind for kind, needs in _MADE_OF.items() if needs == manifest["artifact"]), "artifact")
-    if not (found / MANIFEST).is_file():
-        raise MakegptError(f"{folder} was made from {with_article(kind)} at {found}, which is not there; {advice}")
-    if identity_of(read_manifest(found, None)) != metadata.get("identity"):
-        raise MakegptError(f"{found} has changed since {folder} was made from it; {advice}")
-    return found
+    name, entry = next(iter(manifest["inputs"].items()))
+    source = (folder / name).resolve()
+    kind = _INPUT_KINDS.get(manifest["artifact"], "artifact")
+    if not (source / MANIFEST).is_file():
+        raise MakegptError(f"{folder} was made from {with_article(kind)} at {source}, which does not exist; {advice}")
+    if identity_of(read_manifest(source, None)) != entry.get("identity"):
+        raise MakegptError(f"{source} has changed since {folder} was made from it; {advice}")
+    return source
 
 
-#: A kind of artifact -> what is made of it.
-_MADE_OF = {"tokens": "dataset", "dataset": "run", "run": "export"}
+#: A kind of artifact -> the kind of its input.
+_INPUT_KINDS = {"dataset": "tokens", "run": "dataset", "export": "run"}
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -86,45 +85,45 @@ def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, An
 def read_manifest(folder: Path, kind: str | None) -> Manifest:
     """Read `folder`'s manifest and check that it is an artifact of `kind` (None: any)."""
     folder = Path(folder)
-    needed = with_article(kind) if kind else "an artifact"
-    again = f"make one with `{MAKERS[kind]} {folder}`" if kind in MAKERS else "see `inspect --help`"
+    expected = with_article(kind) if kind else "an artifact"
+    advice = f"make one with `{MAKERS[kind]} {folder}`" if kind in MAKERS else "see `inspect --help`"
     if not folder.exists():
-        raise MakegptError(f"{folder} does not exist; {needed} is expected there: {again}")
+        raise MakegptError(f"{folder} does not exist; {expected} is expected there: {advice}")
     if not folder.is_dir():
-        raise MakegptError(f"{folder} is a file; a folder with {needed} is expected: {again}")
+        raise MakegptError(f"{folder} is a file; a folder with {expected} is expected: {advice}")
     if not (folder / MANIFEST).is_file():
-        raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {needed}: {again}")
-    found = read_json(folder / MANIFEST)
-    first = 1 if isinstance(found, dict) and "facts" in found else FORMAT  # the first format did not say so
-    if isinstance(found, dict) and (written := found.get("format", first)) != FORMAT:
-        what = with_article(found["artifact"]) if found.get("artifact") in list(MAKERS) else "an artifact"
+        raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {expected}: {advice}")
+    manifest = read_json(folder / MANIFEST)
+    default = 1 if isinstance(manifest, dict) and "facts" in manifest else FORMAT  # format 1 had no such key
+    if isinstance(manifest, dict) and (number := manifest.get("format", default)) != FORMAT:
+        what = with_article(manifest["artifact"]) if manifest.get("artifact") in list(MAKERS) else "an artifact"
         raise OtherFormat(
-            f"{folder} holds {what} of format {written}, which this version does not read (it writes {FORMAT}); "
+            f"{folder} holds {what} of format {number}, which this version does not read (it writes {FORMAT}); "
             f"remove the folder and make it again"
         )
-    if (problem := _problem(found)) is not None:
+    if (problem := _problem(manifest)) is not None:
         raise MakegptError(f"{folder / MANIFEST} is damaged: {problem}; make the folder again")
-    if kind is not None and found["artifact"] != kind:
-        if (found["artifact"], kind) == ("export", "run"):
-            again = f"make one of it with `import-weights {folder} -o RUN`"
-        raise MakegptError(f"{folder} holds {with_article(found['artifact'])}, not {needed}: {again}")
-    return found
+    if kind is not None and manifest["artifact"] != kind:
+        if (manifest["artifact"], kind) == ("export", "run"):
+            advice = f"make one of it with `import-weights {folder} -o RUN`"
+        raise MakegptError(f"{folder} holds {with_article(manifest['artifact'])}, not {expected}: {advice}")
+    return manifest
 
 
-def _problem(found: Any) -> str | None:
-    """Why `found` is no manifest that its readers can rely on; None where it is one."""
-    if not isinstance(found, dict) or found.get("artifact") not in list(MAKERS):
-        return "it names no artifact"
-    if (place := first_mismatch(found, _MANIFEST)) is not None:
-        return f"{place} is missing or not as it was written"
-    if odd := [name for name in found["outputs"] if Path(name).name != name or name in ("", "..") or "\0" in name]:
-        return f"it lists {odd[0]!r}, which is no file of this folder"
-    if any("\0" in name for name in found["inputs"]) or (found["artifact"] == "dataset" and not found["inputs"]):
+def _problem(manifest: Any) -> str | None:
+    """Why `manifest` is not valid; None if it is."""
+    if not isinstance(manifest, dict) or manifest.get("artifact") not in list(MAKERS):
+        return "it names no kind of artifact"
+    if (path := first_mismatch(manifest, _MANIFEST)) is not None:
+        return f"{path} is missing or invalid"
+    if odd := [name for name in manifest["outputs"] if Path(name).name != name or name in ("", "..") or "\0" in name]:
+        return f"it lists {odd[0]!r}, which is not a file of this folder"
+    if any("\0" in name for name in manifest["inputs"]) or (manifest["artifact"] == "dataset" and not manifest["inputs"]):
         return "it does not say what it was made from"
     return None
 
 
-#: What is relied on in every manifest. A name or a command may hold bytes that are no UTF-8, as escapes.
+#: What every manifest must have. A name or a command may have bytes that are not UTF-8, as escapes.
 _MANIFEST: JsonShape = {
     "parameters": dict,
     "inputs": {"*": dict},
@@ -136,19 +135,19 @@ _MANIFEST: JsonShape = {
 
 
 def verify_files(folder: Path, listed: dict[str, dict[str, Any]]) -> None:
-    """Check that the `listed` files of `folder` have the size and SHA-256 their manifest gives; name the first that has not."""
+    """Check the size and SHA-256 of the `listed` files of `folder`; MakegptError names the first that differs."""
     for name, expected in listed.items():
         path = folder / name
         if not path.is_file():
-            raise MakegptError(f"{path} is missing, though {MANIFEST} lists it; make the folder {folder} again")
+            raise MakegptError(f"{path} is missing, but {MANIFEST} lists it; make the folder {folder} again")
         if (size := path.stat().st_size) != expected["bytes"]:
             raise MakegptError(
-                f"{path} is damaged: {size} bytes, {expected['bytes']} were written; make the folder {folder} again"
+                f"{path} is damaged: it has {size} bytes, not {expected['bytes']}; make the folder {folder} again"
             )
         if sha256_of(path) != expected["sha256"]:
-            raise MakegptError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; make the folder {folder} again")
+            raise MakegptError(f"{path} is damaged: its SHA-256 differs from {MANIFEST}; make the folder {folder} again")
 
 
-def identity_of(found: Manifest) -> str:
-    """A hash of what an artifact holds (its outputs), the same wherever and whenever it was made."""
-    return json_digest({name: file["sha256"] for name, file in found["outputs"].items()})
+def identity_of(manifest: Manifest) -> str:
+    """A hash of an artifact's outputs, independent of where and when it was made."""
+    return json_digest({name: file["sha256"] for name, file in manifest["outputs"].items()})

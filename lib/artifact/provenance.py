@@ -1,4 +1,4 @@
-"""How an artifact came to be: the content of its manifest."""
+"""How an artifact was made: the content of its manifest."""
 
 import os
 import platform
@@ -12,19 +12,19 @@ from typing import Any
 
 from lib import PROJECT, __version__
 
-#: Of manifests and of what they list: raised when an older artifact can no longer be read.
+#: The format of manifests and of the files they list; it changes when older artifacts can no longer be read.
 FORMAT = 2
 
 
 def timestamp() -> str:
-    """The time, in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def new_manifest(
     kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, metadata: Any, started: str, **run: Any
 ) -> dict[str, Any]:
-    """A manifest: `metadata` are what the stage found (counts, ranges), `run` is seed, device and threads where they matter."""
+    """A manifest: `metadata` are results of the stage (counts, sizes), `run` is seed, device and threads if they matter."""
     return {
         "format": FORMAT,
         "artifact": kind,
@@ -42,13 +42,13 @@ def new_manifest(
 
 
 def command_line() -> str:
-    """The command that this process was started by."""
+    """The command line of this process."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def software_versions() -> dict[str, Any]:
-    """The machine and the versions that a result may depend on; packages are looked up, not imported."""
-    found: dict[str, Any] = {
+    """The machine and the versions that a result may depend on; packages are not imported."""
+    versions: dict[str, Any] = {
         "makegpt": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -56,14 +56,14 @@ def software_versions() -> dict[str, Any]:
     }
     for package in ("torch", "numpy", "tiktoken", "safetensors"):
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found | _commit(PROJECT)
+            versions[package] = None
+    return versions | _commit(PROJECT)
 
 
 def processor_name() -> str:
-    """What the machine calls its processor, and how many of its cores this process may use."""
+    """The processor's name and the number of cores that this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -77,12 +77,12 @@ def processor_name() -> str:
 
 
 def _commit(project: Path) -> dict[str, Any]:
-    """The commit of the checkout that this code stands in and whether it was changed since; None outside of one."""
+    """The commit of this checkout and whether files differ from it; None outside of a checkout."""
     if not (project / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
-        changed = _git(project, "status", "--porcelain", "--untracked-files=no")
-        return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changed)}
+        changes = _git(project, "status", "--porcelain", "--untracked-files=no")
+        return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
 

@@ -1,6 +1,6 @@
-"""JSON as this project reads it: UTF-8, each key once, no NaN or infinity, nested a few levels deep, of bounded size.
+"""Strict JSON: UTF-8, no duplicate keys, no NaN or infinity, bounded depth and size.
 
-A whole number of more than 64 bits is read as a float, so that what takes a whole number refuses it.
+An integer of more than 64 bits is read as a float, so that a field for an integer refuses it.
 """
 
 import json
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1 << 26  # of one document or line; GPT-2's tokenizer.json takes 2 MB
-MAX_DEPTH = 64  # lists and objects inside each other; what is written here has 6 at most
+MAX_DEPTH = 64  # nested lists and objects; the files written here have 6 at most
 
 
 def loads_json(content: bytes | str) -> Any:
-    """The plain data in `content`; ValueError says in a few words why it is no JSON."""
+    """The data in `content`; ValueError says briefly why it is not valid JSON."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"it is longer than {MAX_BYTES >> 20} MB")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         data = json.loads(
-            text, object_pairs_hook=_each_once, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite
+            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_finite_float
         )
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not valid UTF-8") from None
@@ -32,19 +32,19 @@ def loads_json(content: bytes | str) -> Any:
 
 
 def load_json(path: Path) -> Any:
-    """The plain data in the file `path`; ValueError where it is no JSON or no file, OSError where it cannot be read."""
+    """The data in the file `path`; ValueError if it is not JSON or not a file, OSError if it cannot be read."""
     return loads_json(_content(path, MAX_BYTES))
 
 
 def load_json_lines(path: Path) -> list[Any]:
-    """The plain data of each line of the file `path`; errors as of `load`."""
+    """The data of each line of the file `path`; errors as of `load_json`."""
     return [loads_json(line) for line in _content(path).split(b"\n") if line.strip()]
 
 
 def _content(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of the file `path`; a pipe or a device would be waited for, or have no end."""
+    """The bytes of the file `path`; a pipe or a device is refused, since it may block or have no end."""
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     with open(path, "rb") as file:
         return file.read() if limit is None else file.read(limit + 1)
 
@@ -62,30 +62,30 @@ def _check_depth(data: Any) -> None:
     raise ValueError(_TOO_DEEP)
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:_SHOWN]!r} stands twice")
-    return found
+        duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {duplicate[:_QUOTED]!r}")
+    return data
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _whole(digits: str) -> int | float:
+def _integer(digits: str) -> int | float:
     number = int(digits) if len(digits) <= _LONGEST_OF_64_BITS else None
-    return number if number is not None and -(2**63) <= number < 2**63 else _finite(digits)
+    return number if number is not None and -(2**63) <= number < 2**63 else _finite_float(digits)
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"{digits[:_SHOWN]} is too large for a number")
+        raise ValueError(f"{digits[:_QUOTED]} is too large for a number")
     return number
 
 
 _LONGEST_OF_64_BITS = 20  # characters, with the sign
-_SHOWN = 40  # characters of what an error quotes
+_QUOTED = 40  # characters that an error quotes

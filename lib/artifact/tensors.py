@@ -1,6 +1,6 @@
-"""Tensors on disk: safetensors files with their metadata inside, the same bytes for the same content.
+"""Tensors on disk: safetensors files with metadata, the same bytes for the same content.
 
-Facts go under one metadata key as one JSON string, since several keys would be written in random order.
+The metadata are one JSON string under one key, since safetensors writes several keys in random order.
 """
 
 import json
@@ -22,15 +22,15 @@ _KEY = "makegpt"
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> None:
-    """Write `tensors`, each stored once and contiguous, and the plain data `metadata`, whole or not at all."""
+    """Write `tensors`, each stored once, and `metadata`, plain data, atomically."""
     write_safetensors(path, tensors, {_KEY: canonical_json(metadata)})
 
 
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """The same with the bare `metadata` of the format, for others to read.
+    """The same with the format's own `metadata`, for other programs.
 
-    The bytes are those that safetensors' own `save_file` writes. That one makes a temporary file of its own beside, which a
-    kill would leave there for good, and tells the disk's errors as text.
+    Writes the bytes of safetensors' `save_file`, which would leave its temporary file after a kill and reports disk errors
+    as text.
     """
     ordered = sorted(tensors, key=lambda name: (-_DTYPES.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -41,13 +41,13 @@ def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: di
         header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as beside, open(beside, "wb", buffering=1 << 20) as file:
+    with atomic_write(path) as part, open(part, "wb", buffering=1 << 20) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:
             file.write(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-#: The format's name of each dtype; the larger ones come first in a file, so that all numbers are aligned.
+#: The format's name of each dtype. A file has the larger ones first, so that all numbers are aligned.
 _DTYPE_NAMES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -65,22 +65,22 @@ _DTYPES = list(_DTYPE_NAMES)
 
 @contextmanager
 def open_safetensors(path: Path, framework: str = "pt") -> Iterator[Any]:
-    """The safetensors file `path`, ours or not, open to read one tensor or another; MakegptError where it is none."""
+    """The safetensors file `path`, ours or not, open for reading single tensors."""
     if not path.is_file():
         raise MakegptError(f"{path} is missing")
-    with open(path, "rb") as bytes_of_it:  # says what the system says where it cannot be opened
+    with open(path, "rb") as raw:  # raises the system's own error if it cannot be opened
         try:
-            file = safe_open(_as_unicode(path, bytes_of_it.fileno()), framework=framework)
+            file = safe_open(_as_unicode(path, raw.fileno()), framework=framework)
         except (SafetensorError, OSError) as error:
-            if problem := _system_error(error, path):
-                raise problem from None
+            if system_error := _system_error(error, path):
+                raise system_error from None
             raise MakegptError(f"{path} is damaged: it cannot be read as safetensors") from None
         with file:
             yield file
 
 
 def _as_unicode(path: Path, descriptor: int) -> str:
-    """A name of the open file `path` that is Unicode, as safetensors wants it."""
+    """A name of the open file `path` that is valid Unicode, as safetensors requires."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -89,28 +89,28 @@ def _as_unicode(path: Path, descriptor: int) -> str:
 
 
 def _system_error(error: Exception, path: Path) -> OSError | None:
-    """The system's error that safetensors tells of in its text, about `path`; None where it is another."""
+    """The OSError that safetensors reports as text, about `path`; None if it is another error."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and metadata of the file `path`; MakegptError where it is missing, damaged or not ours."""
+    """The tensors and metadata of the file `path`; MakegptError if it is missing, damaged or not ours."""
     metadata = read_tensor_metadata(path)
     with open_safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
 
 
 def read_tensor_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of the file `path` alone."""
+    """Only the metadata of the file `path`."""
     with open_safetensors(path) as file:
-        written = (file.metadata() or {}).get(_KEY)
-    if written is None:
+        text = (file.metadata() or {}).get(_KEY)
+    if text is None:
         raise MakegptError(f"{path} was not written by this program: its metadata lacks {_KEY!r}")
     try:
-        metadata = loads_json(written)
+        metadata = loads_json(text)
     except ValueError:
         metadata = None
     if not isinstance(metadata, dict):
-        raise MakegptError(f"{path} is damaged: the metadata in its metadata cannot be read")
+        raise MakegptError(f"{path} is damaged: its metadata cannot be read")
     return metadata

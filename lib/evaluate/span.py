@@ -41,6 +41,7 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `--tokenizer {folder}`"
         )
+    dataset.tokens.check_ids(trained.tokenizer.vocab_size)
     return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)
 
 

@@ -22,7 +22,6 @@ from lib.errors import MakegptError, UsageError
 from lib.huggingface.gpt2 import (
     HF_CONFIG_FILE,
     HF_WEIGHTS_FILE,
-    RELEASED_TOKENS,
     check_expressible,
     from_hf_config,
     is_released_size,
@@ -39,6 +38,7 @@ from lib.huggingface.tokenizer import hf_tokenizer_files, load_hf_tokenizer, to_
 from lib.model.registry import count_parameters
 from lib.run.folder import CONFIG_FILE, IMPORT_STAGE, MODEL_FILE, finished_manifest, is_imported, load_run, read_model_config
 from lib.tokenizer.base import Tokenizer, UnknownText
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
 #: What the certificate begins with where the tokenizer knows its characters, else what any text begins with.
@@ -93,7 +93,7 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
         made = make_tokenizer("gpt2", [], data_folder(VOCABULARY))
     if made is None:
         raise MakegptError(
-            f"{source} holds no tokenizer, and its model has {rows} tokens, not the {RELEASED_TOKENS} "
+            f"{source} holds no tokenizer, and its model has {rows} tokens, not the {GPT2_VOCAB_SIZE} "
             "of GPT-2's own; put its tokenizer.json there, or its vocab.json and merges.txt"
         )
     if rows < made.vocab_size:

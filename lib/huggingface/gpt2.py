@@ -1,7 +1,6 @@
 """GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, beside ours.
 
-Theirs keep the matrix of a linear layer as (in, out), ours as (out, in); all else is a matter of names. What is read
-is safetensors alone: other formats can run code when they are opened.
+Linear weights are (in, out) there and (out, in) here. Only safetensors files are read: other formats can run code when opened.
 """
 
 import re
@@ -19,6 +18,7 @@ from lib.config.schema import GPT_2, ModelConfig, build_section
 from lib.errors import MakegptError, UsageError
 from lib.model.registry import build_model
 from lib.run.weights import check_shapes
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
 HF_WEIGHTS_FILE = "model.safetensors"
 HF_CONFIG_FILE = "config.json"
@@ -71,7 +71,7 @@ RELEASED_SIZES = {
     "gpt2_large": (36, 1280, 20),
     "gpt2_xl": (48, 1600, 25),
 }
-RELEASED_TOKENS, _RELEASED_CONTEXT = 50257, 1024
+_RELEASED_CONTEXT = 1024
 
 _HEAD, _TABLE = TENSOR_NAMES["out_head.weight"], TENSOR_NAMES["tok_emb.weight"]
 _PREFIX = "transformer."  # before all names but the head's; the files as first released have none
@@ -212,14 +212,14 @@ def is_released_size(held: dict[str, LazyTensor], path: Path) -> ModelConfig:
     known = ", ".join(f"{name} {layers} × {width}" for name, (layers, width, _) in RELEASED_SIZES.items())
     seen = f"{len(blocks)} blocks, tables of {' and '.join(map(str, tables))}" if tables else "no tables of embeddings"
     raise MakegptError(
-        f"{path} has the shapes of no released size ({seen}); a bare file can be {known}, with {RELEASED_TOKENS} tokens and "
+        f"{path} has the shapes of no released size ({seen}); a bare file can be {known}, with {GPT2_VOCAB_SIZE} tokens and "
         f"{_RELEASED_CONTEXT} positions; of another size name a folder that holds it and its {HF_CONFIG_FILE}"
     )
 
 
 def only_padded(rows: int) -> bool:
     """Whether a table of so many rows is GPT-2's own, or that with rows behind it that no token has: nanoGPT's has 50,304."""
-    return RELEASED_TOKENS <= rows < RELEASED_TOKENS + 1024
+    return GPT2_VOCAB_SIZE <= rows < GPT2_VOCAB_SIZE + 1024
 
 
 def without_spare_rows(tensors: dict[str, Tensor], vocab_size: int) -> dict[str, Tensor]:

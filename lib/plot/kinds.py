@@ -12,7 +12,6 @@ from lib.errors import MakegptError, UsageError
 from lib.evaluate.comparison import ComparisonRow, comparison_rows
 from lib.evaluate.evaluation import of_own_validation, read_evaluation
 from lib.generate.request import encode_prompt
-from lib.huggingface.gpt2 import RELEASED_TOKENS
 from lib.model.maps import attention_maps, attentions
 from lib.plot.architecture import model_figure
 from lib.plot.concepts import (
@@ -33,6 +32,7 @@ from lib.run.folder import (
     read_model_config,
 )
 from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
 
 def draw_figure(
@@ -77,7 +77,7 @@ _LARGEST_MASK = 4096  # positions
 
 
 #: Vocabularies that are known before there is a text.
-_VOCABULARIES = {"gpt2": RELEASED_TOKENS, "bytes": BytesTokenizer.vocab_size}
+_VOCABULARIES = {"gpt2": GPT2_VOCAB_SIZE, "bytes": BytesTokenizer.vocab_size}
 
 
 def _models(folders: tuple[Path, ...], config: Config, configs: Mapping[str, Config]) -> list[tuple[str, ModelConfig]]:

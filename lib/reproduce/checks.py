@@ -30,12 +30,12 @@ from lib.model.registry import build_model, count_parameters
 from lib.reproduce.references import Value
 from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_metrics
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import make_tokenizer
 from lib.tokenizer.word import split_words
 from lib.train.resume import config_mismatch
 
 _ORDERS = 5  # of counted n-grams
-_GPT2_TOKENS = 50_257
 _CPU = torch.device("cpu")
 
 
@@ -156,7 +156,7 @@ def _model_config(config: str, changes: Sequence[str], vocabulary: int) -> Model
 
 def parameters(lab: CheckContext, config: str, changes: Sequence[str] = ()) -> Sequence[Value]:
     """How many parameters the model of a config has with GPT-2's vocabulary."""
-    return [count_parameters(build_model(_model_config(config, changes, _GPT2_TOKENS), "meta"))]
+    return [count_parameters(build_model(_model_config(config, changes, GPT2_VOCAB_SIZE), "meta"))]
 
 
 def gelu_error(lab: CheckContext) -> Sequence[Value]:

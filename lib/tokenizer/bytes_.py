@@ -1,4 +1,4 @@
-"""Bytes as tokens: the 256 values of a byte, no vocabulary to learn, any text, nothing unknown."""
+"""Bytes as tokens: the 256 values of a byte. No training, any text, nothing unknown."""
 
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Self

@@ -1,4 +1,4 @@
-"""Characters as tokens: every distinct character of the text, in code-point order, is one token."""
+"""Characters as tokens: each distinct character of the training text is a token, in code-point order."""
 
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Self
@@ -12,7 +12,7 @@ class CharTokenizer(Tokenizer):
     kind = "char"
 
     def __init__(self, characters: str) -> None:
-        """ValueError where they are not distinct, none, or no Unicode."""
+        """ValueError if there are none, they are not distinct, or one is not valid Unicode."""
         if len(set(characters)) != len(characters) or not characters:
             raise ValueError("characters must be distinct, and at least one")
         "".join(characters).encode("utf-8")
@@ -27,20 +27,20 @@ class CharTokenizer(Tokenizer):
         return self._encode(text, 0)
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        before = 0
+        offset = 0
         for piece in pieces:
-            yield np.array(self._encode(piece, before), dtype=np.uint32)
-            before += len(piece)
+            yield np.array(self._encode(piece, offset), dtype=np.uint32)
+            offset += len(piece)
 
-    def _encode(self, text: str, before: int) -> list[int]:
-        """The ids of `text`, which stands behind `before` other characters."""
+    def _encode(self, text: str, offset: int) -> list[int]:
+        """The ids of `text`, which begins at character `offset` of the whole text."""
         try:
             return [self._ids[character] for character in text]
         except KeyError:
             position, unknown = next((i, c) for i, c in enumerate(text) if c not in self._ids)
             raise UnknownText(
-                f"the character {unknown!r} (U+{ord(unknown):04X}) at position {before + position} is not among the "
-                f"{self.vocab_size} this tokenizer knows; leave it out, or train with --tokenizer bytes or gpt2"
+                f"the character {unknown!r} (U+{ord(unknown):04X}) at position {offset + position} is not among the "
+                f"{self.vocab_size} of this tokenizer; leave it out, or train with --tokenizer bytes or gpt2"
             ) from None
 
     def token_bytes(self, id: int) -> bytes:
@@ -52,13 +52,13 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> Self:
         if not isinstance(saved["characters"], str):
-            raise TypeError("characters must be a text")
+            raise TypeError("characters must be a string")
         return cls(saved["characters"])
 
     @classmethod
     def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
-        found: set[str] = set()
+        characters: set[str] = set()
         for document in documents:
             for piece in document:
-                found.update(piece)
-        return cls("".join(sorted(found)))
+                characters.update(piece)
+        return cls("".join(sorted(characters)))

@@ -1,8 +1,8 @@
 """GPT-2's byte-pair encoding: 50,256 byte sequences and `<|endoftext|>` (Radford et al. 2019, section 2.2).
 
-A text is cut by a pattern into words with their leading space, numbers, marks and blanks; within each,
-the two neighbors whose pair has the lowest rank are joined, again and again, until no pair is known.
-tiktoken does that joining, over the two files as released; it never goes to the network here.
+A pattern cuts the text into words with their leading space, numbers, marks and blanks. Within each, the adjacent pair of
+lowest rank is merged, again and again, until no pair has a rank. tiktoken does the merging, over the two files as released,
+and never uses the network here.
 """
 
 import base64
@@ -20,6 +20,9 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 from lib.tokenizer.splitting import cut_at_blanks
 
+#: Tokens of the released vocabulary: 256 bytes, 50,000 merges and `<|endoftext|>`.
+GPT2_VOCAB_SIZE = 50_257
+
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -30,13 +33,13 @@ class GPT2Tokenizer(Tokenizer):
     kind = "gpt2"
 
     def __init__(self, tokens: list[bytes]) -> None:
-        """`tokens`: the byte sequence of each id, in the order in which they were joined (their rank).
+        """`tokens`: the byte sequence of each id, in the order of the merges (their rank).
 
-        ValueError where one is empty or there twice, or where a byte has none: tiktoken would stop the process.
+        ValueError if one is empty or a duplicate, or if a byte is missing: tiktoken would abort the process.
         """
         distinct = set(tokens)
         if len(distinct) < len(tokens) or b"" in distinct or not {bytes([byte]) for byte in range(256)} <= distinct:
-            raise ValueError("tokens must be distinct, and each byte one of them")
+            raise ValueError("tokens must be distinct and include every byte")
         self.tokens = tokens
         self.endoftext = len(tokens)
         self._encoding = tiktoken.Encoding(
@@ -53,8 +56,9 @@ class GPT2Tokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         start = 0
-        # The pattern takes a run of blanks but for the last before a word (`\s+(?!\S)`) as one. It finds that out by going
-        # back a step, and tiktoken gives up where the run is a million long: so very long ones are handed over as they are.
+        # `\s+(?!\S)` matches a run of blanks up to the last one before a word. It backtracks to find that one, and tiktoken's
+        # regex engine fails on a run of a million; so a long run is matched here and only merged by tiktoken, for which it has
+        # no public call.
         for run in _LONG_BLANKS.finditer(text):
             end = run.end() if run.end() == len(text) else run.end() - 1
             ids += self._encoding.encode_ordinary(text[start : run.start()])
@@ -97,8 +101,8 @@ def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield group
 
 
-#: Where a match of the pattern always ends, whatever stands around: behind a letter or a digit that a mark follows, behind a
-#: digit that a letter follows and the other way round. Only letters and marks that every version of Unicode agrees on.
+#: Where a match of the pattern always ends: between a letter and a mark, a digit and a mark, a letter and a digit, or a digit
+#: and a letter. Only letters and marks that are the same in every version of Unicode.
 _LETTERS, _MARKS = "A-Za-zА-яぁ-ゖァ-ヺ一-龥가-힣", r"!-/:-@\[-`{-~、。「」『』！（），：；？…—"
 _BORDER = re.compile(f"[{_LETTERS}](?=[0-9{_MARKS}])|[0-9](?=[{_LETTERS}{_MARKS}])")
 
@@ -115,49 +119,49 @@ _WRITTEN = {byte: character for character, byte in BYTE_OF.items()}
 
 
 def read_released(vocab_bpe: Path, encoder_json: Path) -> list[bytes]:
-    """The byte sequences of all ids but the last, read off a list of joins and checked against a list of ids.
+    """The byte sequences of all ids but the last: the merges of one file, checked against the ids of the other.
 
-    The two files as released with GPT-2, or others of their format.
+    The two files as released with GPT-2, or others in their format.
     """
     try:
-        joins = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
+        merges = vocab_bpe.read_text(encoding="utf-8").splitlines()[1:]
         ids = load_json(encoder_json)
     except ValueError:
         raise MakegptError(f"{vocab_bpe} or {encoder_json} is damaged; fetch both again") from None
     except FileNotFoundError as error:
-        raise MakegptError(f"{error.filename} is missing; bring GPT-2's vocabulary with `fetch gpt2`") from None
+        raise MakegptError(f"{error.filename} is missing; fetch GPT-2's vocabulary with `fetch gpt2`") from None
     try:
-        return apply_merges([tuple(join.split()) for join in joins if join], ids)
+        return apply_merges([tuple(merge.split()) for merge in merges if merge], ids)
     except ValueError:
-        raise MakegptError(f"{vocab_bpe} and {encoder_json} do not belong together; fetch both again") from None
+        raise MakegptError(f"{vocab_bpe} and {encoder_json} do not match; fetch both again") from None
 
 
-def apply_merges(joins: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
-    """The byte sequences that the `joins`, in the order of their ranks, make of single bytes; ids 0 to 255 are those.
+def apply_merges(merges: Iterable[Sequence[str]], ids: dict[str, int]) -> list[bytes]:
+    """The byte sequences of all ids but the last: the 256 single bytes, then one for each merge, in the order of their ranks.
 
-    ValueError where the `ids` are others: these tokens, one after the other, and `<|endoftext|>`.
+    ValueError unless `ids` numbers these tokens in this order, then `<|endoftext|>`.
     """
-    written = [*BYTE_OF, *("".join(join) for join in joins)]
+    written = [*BYTE_OF, *("".join(merge) for merge in merges)]
     if ids != {token: id for id, token in enumerate([*written, ENDOFTEXT])} or not set("".join(written)) <= BYTE_OF.keys():
-        raise ValueError("the ids are not those of the joins")
+        raise ValueError("the ids do not match the merges")
     return [bytes(BYTE_OF[character] for character in token) for token in written]
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """The two parts that each token after the single bytes was joined of, as `joined` wants them.
+    """The two parts that each token after the single bytes was merged from, for `apply_merges`.
 
-    They are what is left of its bytes when all joins of lower rank have been made.
+    They remain when all merges of lower rank are applied to its bytes.
     """
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    found = []
+    merges = []
     for token in tokens[len(BYTE_OF) :]:
-        parts = [token[at : at + 1] for at in range(len(token))]
+        parts = [bytes([byte]) for byte in token]
         while len(parts) > 2:
             pairs = [ranks.get(left + right, len(tokens)) for left, right in pairwise(parts)]
             first = pairs.index(min(pairs))
             parts[first : first + 2] = [parts[first] + parts[first + 1]]
-        found.append((parts[0], parts[1]))
-    return found
+        merges.append((parts[0], parts[1]))
+    return merges
 
 
 def byte_string(token: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The tokenizers by name: made from texts, saved as one self-contained tokenizer.json, loaded on any machine."""
+"""The tokenizers by name: trained on texts, saved as a self-contained tokenizer.json, loaded from it."""
 
 from pathlib import Path
 from typing import Iterable
@@ -19,20 +19,19 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 
 
 def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path) -> Tokenizer:
-    """A tokenizer of `kind`. `char` and `word` read their vocabulary off the documents, each a text in pieces;
-    `gpt2` reads its files below `data`.
+    """A tokenizer of `kind`: `char` and `word` are trained on the documents, each a text in pieces; `gpt2` reads its files
+    in `data`.
     """
     return TOKENIZERS[kind].train(documents, data)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer saved at `path`, a tokenizer.json or a folder that holds one."""
-    path = Path(path)
     if path.is_dir():
         path = path / TOKENIZER_FILE
     saved = read_json(path)
     if not isinstance(saved, dict) or saved.get("kind") not in list(TOKENIZERS):
-        raise MakegptError(f"{path} is not a tokenizer of this program; make one with `tokenize FILE -o DIR`")
+        raise MakegptError(f"{path} is not a makegpt tokenizer; make one with `tokenize FILE -o DIR`")
     try:
         return TOKENIZERS[saved["kind"]].from_saved(saved)
     except (KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
 """Words and punctuation marks as tokens, in sorted order, with `<|endoftext|>` and `<unk>`.
 
-The split is the textbook's (Raschka, Build a Large Language Model, 2024, section 2.2). It is lossy: blank
-space is not kept, and a word that the text did not hold becomes `<unk>`.
+The split is the textbook's (Raschka, Build a Large Language Model, 2024, section 2.2). It is lossy: whitespace is not kept,
+and a word that is not in the training text becomes `<unk>`.
 """
 
 import re
@@ -20,7 +20,7 @@ _NO_SPACE_BEFORE = re.compile(r"""\s+([,.:;?!"()'])""")
 
 
 def split_words(text: str) -> list[str]:
-    """The words and marks of `text`, without blank space."""
+    """The words and marks of `text`, without whitespace."""
     return [word for part in _SPLIT.split(text) if (word := part.strip())]
 
 
@@ -29,7 +29,7 @@ class WordTokenizer(Tokenizer):
     lossless = False
 
     def __init__(self, words: list[str]) -> None:
-        """ValueError where they are not distinct, no Unicode, or without the two special ones."""
+        """ValueError if they are not distinct, not valid Unicode, or lack one of the two special tokens."""
         if len(set(words)) != len(words):
             raise ValueError("words must be distinct")
         "".join(words).encode("utf-8")
@@ -62,9 +62,9 @@ class WordTokenizer(Tokenizer):
         return _NO_SPACE_BEFORE.sub(r"\1", spaced).encode("utf-8")
 
     def byte_lengths(self) -> np.ndarray:
-        blank = np.array([not _NO_SPACE_BEFORE.match(f" {word}") for word in self.words], dtype=np.int64)
-        blank[list(self.special_ids())] = 0
-        return super().byte_lengths() + blank
+        spaces = np.array([not _NO_SPACE_BEFORE.match(f" {word}") for word in self.words], dtype=np.int64)
+        spaces[list(self.special_ids())] = 0
+        return super().byte_lengths() + spaces
 
     def special_ids(self) -> Sequence[int]:
         return [self.endoftext, self.unknown]
@@ -78,8 +78,8 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
-        found: set[str] = set()
+        words: set[str] = set()
         for document in documents:
             for text in cut_at_blanks(document):
-                found.update(split_words(text))
-        return cls([*sorted(found - {ENDOFTEXT, UNKNOWN}), ENDOFTEXT, UNKNOWN])
+                words.update(split_words(text))
+        return cls([*sorted(words - {ENDOFTEXT, UNKNOWN}), ENDOFTEXT, UNKNOWN])

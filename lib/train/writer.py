@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.artifact.files import atomic_write, tolerating_refusal
+from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
 from lib.artifact.manifest import MANIFEST, Manifest, describe_files
@@ -93,7 +93,7 @@ class RunWriter:
         )
         with atomic_write(self._folder / MODEL_FILE) as temporary:
             temporary.unlink()
-            with tolerating_refusal():
+            with ignore_unsupported():
                 os.link(best, temporary)  # the same bytes, stored once
             if not temporary.exists():  # a file system without links
                 shutil.copyfile(best, temporary)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from lib.data.corpus import replacement_notice
-from lib.data.text import Tally, document_from_stream, open_document
+from lib.data.text import ReadCounter, document_from_stream, open_document
 from lib.evaluate.span import TokenSpan, own_dataset, text_span
 from lib.run.folder import TrainedModel
 from stages import say
@@ -15,9 +15,9 @@ def read_stretch(text_file: str, folder: Path, trained: TrainedModel, errors: st
     document = document_from_stream(sys.stdin.buffer, "stdin") if text_file == "-" else open_document(Path(text_file))
     for notice in document.notices:
         say(notice)
-    tally = Tally()
-    stretch = text_span(document.pieces(errors, tally), trained.tokenizer, document.name, own_dataset(folder))
-    for said in (document.cut, replacement_notice(tally.replaced)):
+    counter = ReadCounter()
+    stretch = text_span(document.pieces(errors, counter), trained.tokenizer, document.name, own_dataset(folder))
+    for said in (document.cut, replacement_notice(counter.replaced)):
         if said:
             say(f"{document.name}: {said}")
     return stretch

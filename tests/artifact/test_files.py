@@ -114,7 +114,7 @@ def test_every_stage_that_writes_a_file_writes_through_a_link_into_a_pipe_and_to
     assert got == [expected]
     assert stat.S_ISFIFO(os.stat(tmp_path / f"fifo{ending}").st_mode)
 
-    with open(tmp_path / "there", "ab") as file:  # as a shell hands it to a command: head; evaluate … -o /dev/fd/N
+    with open(tmp_path / "there", "ab") as file:  # as a shell passes it to a command: head; evaluate … -o /dev/fd/N
         file.write(b"head\n")
         file.flush()
         write(writer, f"/dev/fd/{file.fileno()}")
@@ -129,14 +129,14 @@ def test_a_file_that_is_open_already_is_written_where_it_is(tmp_path: Path, name
         link(tmp_path / "link to a link", "link")
         file.seek(1)
         write_text(tmp_path / name.format(file.fileno()), "n")
-        with atomic_write(tmp_path / name.format(file.fileno())) as beside:
-            beside.write_bytes(b"e")
+        with atomic_write(tmp_path / name.format(file.fileno())) as part:
+            part.write_bytes(b"e")
     assert (tmp_path / "file").read_bytes() == b"one"
 
 
 @pytest.mark.parametrize("mode", ["wb", "ab"])
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])
-def test_stdout_goes_on_where_it_is(tmp_path: Path, mode: str, name: str) -> None:
+def test_stdout_continues_where_it_is(tmp_path: Path, mode: str, name: str) -> None:
     """With > and with >>, between what a shell writes before and after it."""
     old(tmp_path / "file")
     code = (
@@ -182,8 +182,8 @@ def test_a_device_stays_a_device(write: Callable[..., Any], tmp_path: Path) -> N
     before = null.stat()
     for writer in ("evaluate", "generate", "plot"):
         write(writer, null)
-    with atomic_write(null) as beside:
-        beside.write_bytes(b"x")
+    with atomic_write(null) as part:
+        part.write_bytes(b"x")
     after = null.stat()
     assert stat.S_ISCHR(after.st_mode)
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
@@ -199,11 +199,11 @@ def circle(at: Path) -> Path:
 
 
 IMPOSSIBLE: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a folder": (lambda at: at, "{}: is a folder; name a file"),
+    "a folder": (lambda at: at, "{}: is a folder; use a file name"),
     "links in a circle": (circle, "{}: Too many levels of symbolic links"),
     "a link into a missing folder": (
         lambda at: link(at / "out", "none/file"),
-        "{}: is a link to {at}/none/file, and there is no",
+        "{}: is a link to {at}/none/file, but the folder",
     ),
     "in a folder that is a file": (lambda at: old(at / "file") / "deep" / "out", "{}: {at}/file is a file, not a folder"),
     "in a folder that is a dangling link": (lambda at: link(at / "d", "none") / "out", "{}: {at}/d is a link to a folder that"),
@@ -214,8 +214,8 @@ IMPOSSIBLE: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 def bound(path: Path) -> Path:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(os.path.relpath(path))  # a socket's name is short
+    with socket.socket(socket.AF_UNIX) as endpoint:
+        endpoint.bind(os.path.relpath(path))  # a socket's name is short
     return path
 
 
@@ -227,10 +227,10 @@ def test_what_cannot_be_written_is_one_true_line_and_nothing_changes(
     build, says = IMPOSSIBLE[standing]
     output = build(tmp_path / "at")
     before = entries(tmp_path)
-    told = write("generate", output, code=1)
-    assert told.err.startswith("generate: error: " + says.format(output, at=tmp_path / "at"))
-    assert len(told.err.splitlines()) == 1
-    assert told.out == ""
+    result = write("generate", output, code=1)
+    assert result.err.startswith("generate: error: " + says.format(output, at=tmp_path / "at"))
+    assert len(result.err.splitlines()) == 1
+    assert result.out == ""
     assert entries(tmp_path) == before
 
 
@@ -258,8 +258,8 @@ def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
         write_text(tmp_path / "at" / name, "new")
     assert (tmp_path / "at" / name).read_text() == "new"
     assert len(entries(tmp_path / "at")) == 1
-    made(tmp_path / "folder" / name)
-    made(tmp_path / "folder" / name)
+    make_artifact(tmp_path / "folder" / name)
+    make_artifact(tmp_path / "folder" / name)
     assert read_manifest(tmp_path / "folder" / name, "tokens")
     assert len(list((tmp_path / "folder").iterdir())) == 1
 
@@ -279,7 +279,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[Any]
     return calls
 
 
-def made(path: Path, content: bytes = b"ids") -> Path:
+def make_artifact(path: Path, content: bytes = b"ids") -> Path:
     """A small artifact at `path`."""
     with replacing_folder(path, "tokens") as folder:
         (folder / "a.bin").write_bytes(content)
@@ -290,7 +290,7 @@ def made(path: Path, content: bytes = b"ids") -> Path:
 
 
 def holds(path: Path, content: bytes) -> bool:
-    """Whether the artifact is whole, with nothing beside it or in it that does not belong there."""
+    """Whether the artifact is whole, with nothing next to it or in it that does not belong there."""
     verify_files(path, read_manifest(path, "tokens")["outputs"])
     assert sorted(entry.name for entry in path.iterdir()) == ["a.bin", "manifest.json"]
     assert not [entry for entry in path.parent.iterdir() if ".part" in entry.name]
@@ -299,14 +299,12 @@ def holds(path: Path, content: bytes) -> bool:
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES])
 @pytest.mark.parametrize("call", ["chmod", "chown", "fsync"])
-def test_modes_owners_and_syncing_are_courtesies(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int
-) -> None:
+def test_modes_owners_and_fsync_are_optional(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int) -> None:
     with monkeypatch.context() as refused:
         refuse(refused, call, number)
         for content in ("old", "new"):
             write_text(tmp_path / "file", content)
-            made(tmp_path / "out", content.encode())
+            make_artifact(tmp_path / "out", content.encode())
         append_line(tmp_path / "lines", 1)
         assert flushed_size(tmp_path / "lines") == 2
     assert (tmp_path / "file").read_text() == "new"
@@ -324,7 +322,7 @@ def test_a_disk_that_could_not_hold_the_bytes_is_an_error(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
-def test_where_no_locks_are_a_training_goes_on_and_says_so(
+def test_without_locks_a_training_continues_and_says_so(
     here: Here, monkeypatch: pytest.MonkeyPatch, small: Path, tmp_path: Path, number: int
 ) -> None:
     def fail(*_: Any, **__: Any) -> bool:
@@ -335,12 +333,12 @@ def test_where_no_locks_are_a_training_goes_on_and_says_so(
         with hold_lock(tmp_path / "run") as notice:
             assert notice == (
                 f"{tmp_path / 'run'} cannot be locked here ({os.strerror(number)}); "
-                "start no other `train` in it before this one ends"
+                "do not start another `train` in it before this one ends"
             )
         return
     words = ["--config", "debug", "--set", "train.max_steps=1", "--set", "train.batch_size=1"]
-    told = here("train", small / "dataset", "-o", tmp_path / "run", *words).err
-    assert "cannot be locked here (Function not implemented)" in told.splitlines()[0]
+    message = here("train", small / "dataset", "-o", tmp_path / "run", *words).err
+    assert "cannot be locked here (Function not implemented)" in message.splitlines()[0]
     assert (tmp_path / "run" / MODEL_FILE).is_file()
 
 
@@ -401,7 +399,7 @@ def test_a_folder_that_cannot_be_moved_is_filled(immovable: Callable[[int], Path
     place = immovable(number)
     (place / "lost+found").mkdir(parents=True)
     for content in (b"old", b"new"):
-        made(place, content)
+        make_artifact(place, content)
     (place / "lost+found").rmdir()  # a disk's own, which nobody removes
     assert holds(place, b"new")
 
@@ -420,7 +418,7 @@ def test_a_folder_half_filled_is_no_artifact_and_the_same_command_fills_it_again
 ) -> None:
     place = immovable(errno.EBUSY)
     place.mkdir()
-    made(place, b"old")
+    make_artifact(place, b"old")
     replace = os.replace
 
     def interrupted(one: Any, other: Any) -> None:
@@ -431,12 +429,12 @@ def test_a_folder_half_filled_is_no_artifact_and_the_same_command_fills_it_again
     with monkeypatch.context() as stopped:
         stopped.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            made(place, b"new")
+            make_artifact(place, b"new")
     with pytest.raises(MakegptError, match=r"has no manifest\.json"):
         read_manifest(place, "tokens")
     with pytest.raises(MakegptError, match="holds tokens; choose another folder for a dataset"):
         check_replaceable(place, "dataset")
-    assert holds(made(place, b"third"), b"third")
+    assert holds(make_artifact(place, b"third"), b"third")
 
 
 def test_a_disk_that_is_full_costs_no_folder_that_cannot_be_moved(
@@ -444,7 +442,7 @@ def test_a_disk_that_is_full_costs_no_folder_that_cannot_be_moved(
 ) -> None:
     place = immovable(errno.EBUSY)
     place.mkdir()
-    made(place, b"old")
+    make_artifact(place, b"old")
 
     def full(one: Path, other: Path) -> None:
         other.write_bytes(b"ne")
@@ -453,7 +451,7 @@ def test_a_disk_that_is_full_costs_no_folder_that_cannot_be_moved(
     with monkeypatch.context() as disk:
         disk.setattr(shutil, "copyfile", full)
         with pytest.raises(OSError, match=f"No space left on device: '{place}'"):
-            made(place, b"new")
+            make_artifact(place, b"new")
     assert holds(place, b"old")
 
 
@@ -504,11 +502,11 @@ def test_two_commands_that_end_in_the_same_moment_both_end_well(
             content = others.pop()
             with monkeypatch.context() as quick:
                 quick.setattr(os, "rename", rename)
-                rename(made(folder, content), other)
+                rename(make_artifact(folder, content), other)
         rename(one, other)
 
     monkeypatch.setattr(os, "rename", late)
-    made(tmp_path / "out", b"first")
+    make_artifact(tmp_path / "out", b"first")
     assert holds(tmp_path / "out", b"first")
     assert entries(tmp_path) == ["out", "out/a.bin", "out/manifest.json"]
 
@@ -516,7 +514,7 @@ def test_two_commands_that_end_in_the_same_moment_both_end_well(
 def test_a_folder_is_there_at_any_moment_while_it_is_replaced(tmp_path: Path) -> None:
     if not swap_paths(old(tmp_path / "one"), old(tmp_path / "two")):
         pytest.skip("this system cannot exchange two folders in one moment")
-    made(tmp_path / "out", b"old")
+    make_artifact(tmp_path / "out", b"old")
     seen: list[bool] = []
     going = threading.Event()
 
@@ -527,7 +525,7 @@ def test_a_folder_is_there_at_any_moment_while_it_is_replaced(tmp_path: Path) ->
     watcher = threading.Thread(target=look)
     watcher.start()
     for number in range(20):
-        made(tmp_path / "out", b"%d" % number)
+        make_artifact(tmp_path / "out", b"%d" % number)
     going.set()
     watcher.join()
     assert seen

@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def made(path: Path, kind: str = "tokens", content: bytes = b"ids") -> Path:
+def make_artifact(path: Path, kind: str = "tokens", content: bytes = b"ids") -> Path:
     """A small artifact of `kind` at `path`."""
     with replacing_folder(path, kind) as folder:
         (folder / "a.bin").write_bytes(content)
@@ -46,8 +46,8 @@ def outputs(path: Path) -> dict[str, dict[str, object]]:
 
 
 def fail_writing(path: Path, error: BaseException) -> None:
-    with atomic_write(path) as beside:
-        beside.write_bytes(b"half of the n")
+    with atomic_write(path) as part:
+        part.write_bytes(b"half of the n")
         raise error
 
 
@@ -63,9 +63,9 @@ def fail_filling(path: Path, error: BaseException) -> None:
 def test_a_file_is_replaced_when_the_work_ends_well(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     for content in (b"old", b"new"):
-        with atomic_write(path) as beside:
-            assert beside.parent == path.parent
-            beside.write_bytes(content)
+        with atomic_write(path) as part:
+            assert part.parent == path.parent
+            part.write_bytes(content)
         assert path.read_bytes() == content
     assert names(path.parent) == ["file"]
 
@@ -82,8 +82,8 @@ def test_the_old_file_stays_when_the_work_fails(tmp_path: Path) -> None:
 def test_the_old_file_stays_until_the_very_end(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with atomic_write(path) as beside:
-        beside.write_bytes(b"new")
+    with atomic_write(path) as part:
+        part.write_bytes(b"new")
         assert path.read_bytes() == b"old"
 
 
@@ -110,18 +110,18 @@ def test_a_folder_is_there_when_the_work_ends_well_and_not_before(tmp_path: Path
 
 
 def test_a_folder_of_the_same_kind_is_replaced_whole(tmp_path: Path) -> None:
-    path = made(tmp_path / "out", content=b"old")
+    path = make_artifact(tmp_path / "out", content=b"old")
     (path / "left.npy").write_bytes(b"a shard that the new one has not")
     manifest = read_manifest(path, "tokens")
     write_json(path / MANIFEST, manifest | {"outputs": describe_files(path, ["a.bin", "left.npy"])})
-    made(path, content=b"new")
+    make_artifact(path, content=b"new")
     assert names(path) == ["a.bin", "manifest.json"]
     assert (path / "a.bin").read_bytes() == b"new"
     assert names(tmp_path) == ["out"]
 
 
 def test_the_old_folder_stays_when_the_work_fails(tmp_path: Path) -> None:
-    path = made(tmp_path / "out")
+    path = make_artifact(tmp_path / "out")
     with pytest.raises(Broken):
         fail_filling(path, Broken())
     assert names(tmp_path) == ["out"]
@@ -130,7 +130,7 @@ def test_the_old_folder_stays_when_the_work_fails(tmp_path: Path) -> None:
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    verify_files(made(tmp_path / "out"), outputs(tmp_path / "out"))
+    verify_files(make_artifact(tmp_path / "out"), outputs(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("file", ["notes.txt", "manifest.json", "sub/notes.txt"])
@@ -139,7 +139,7 @@ def test_a_folder_of_someone_elses_is_refused_and_left_alone(tmp_path: Path, fil
     path.parent.mkdir(parents=True)
     path.write_text('{"name": "mine"}', encoding="utf-8")
     with pytest.raises(UsageError, match=r"home is not empty and not made by this program.*; choose another"):
-        made(tmp_path / "home")
+        make_artifact(tmp_path / "home")
     assert path.read_text(encoding="utf-8") == '{"name": "mine"}'
     assert names(tmp_path) == ["home"]
 
@@ -150,28 +150,28 @@ def test_hidden_files_of_someone_elses_are_not_lost(tmp_path: Path) -> None:
     config.parent.mkdir(parents=True)
     config.write_text("[core]", encoding="utf-8")
     with suppress(UsageError):
-        made(tmp_path / "repository")
+        make_artifact(tmp_path / "repository")
     assert config.read_text(encoding="utf-8") == "[core]"
 
 
 def test_an_artifact_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = made(tmp_path / "out", "run")
+    path = make_artifact(tmp_path / "out", "run")
     with pytest.raises(UsageError, match="out holds a run; choose another folder for tokens"):
-        made(path, "tokens")
+        make_artifact(path, "tokens")
     assert read_manifest(path, "run")["artifact"] == "run"
 
 
 def test_a_file_where_a_folder_is_to_be_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"mine")
-    with pytest.raises(UsageError, match="out is a file; tokens needs a folder"):
-        made(tmp_path / "out")
+    with pytest.raises(UsageError, match="out is a file; choose a folder for tokens"):
+        make_artifact(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"mine"
 
 
 def test_a_folder_behind_a_link_is_replaced(tmp_path: Path) -> None:
-    made(tmp_path / "disk", content=b"old")
+    make_artifact(tmp_path / "disk", content=b"old")
     os.symlink(tmp_path / "disk", tmp_path / "link")
-    made(tmp_path / "link", content=b"new")
+    make_artifact(tmp_path / "link", content=b"new")
     assert (tmp_path / "link" / "a.bin").read_bytes() == b"new"
     assert set(names(tmp_path)) <= {"disk", "link"}
 
@@ -183,7 +183,7 @@ def test_what_dead_processes_left_is_removed(tmp_path: Path, dead: int) -> None:
     (tmp_path / f".out.{dead}.part").mkdir()
     (tmp_path / f".out.{dead}.part" / "half").write_bytes(b"half")
     (tmp_path / f".out.{dead}.part.old").mkdir()
-    made(tmp_path / "out")
+    make_artifact(tmp_path / "out")
     assert names(tmp_path) == ["out"]
     (tmp_path / f".file.{dead}.part").write_bytes(b"half")
     write_text(tmp_path / "file", "")
@@ -194,14 +194,14 @@ def test_what_living_processes_write_is_left_alone(tmp_path: Path, dead: int) ->
     others = [f".out.{os.getppid()}.part", f".other.{dead}.part", f".out.{dead}.txt", ".out.part", ".out.x.part"]
     for name in others:
         (tmp_path / name).mkdir()
-    made(tmp_path / "out")
+    make_artifact(tmp_path / "out")
     assert names(tmp_path) == sorted([*others, "out"])
 
 
 def test_what_a_living_process_writes_beside_is_left_alone_though_its_name_ends_in_a_number(tmp_path: Path, dead: int) -> None:
     """Such names are ours: a dataset's folder ends in its context length."""
     (tmp_path / f".hamlet.{dead}.{os.getppid()}.part").mkdir()
-    made(tmp_path / "hamlet")
+    make_artifact(tmp_path / "hamlet")
     assert names(tmp_path) == [f".hamlet.{dead}.{os.getppid()}.part", "hamlet"]
 
 
@@ -209,7 +209,7 @@ def test_what_a_dead_process_of_our_own_number_left_is_no_hindrance(tmp_path: Pa
     """In a container a command has the same process number each time."""
     (tmp_path / f".out.{os.getpid()}.part").mkdir()
     (tmp_path / f".out.{os.getpid()}.part" / "half").write_bytes(b"half")
-    made(tmp_path / "out")
+    make_artifact(tmp_path / "out")
     assert names(tmp_path) == ["out"]
     assert names(tmp_path / "out") == ["a.bin", "manifest.json"]
 
@@ -218,21 +218,21 @@ def test_what_a_dead_process_of_our_own_number_left_is_no_hindrance(tmp_path: Pa
 
 
 def test_verify_accepts_what_was_written(tmp_path: Path) -> None:
-    verify_files(made(tmp_path / "out"), outputs(tmp_path / "out"))
+    verify_files(make_artifact(tmp_path / "out"), outputs(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"id", r"a\.bin is damaged: 2 bytes, 3 were written"),
-        (b"", r"a\.bin is damaged: 0 bytes, 3 were written"),
-        (b"idss", r"a\.bin is damaged: 4 bytes, 3 were written"),
+        (b"id", r"a\.bin is damaged: it has 2 bytes, not 3"),
+        (b"", r"a\.bin is damaged: it has 0 bytes, not 3"),
+        (b"idss", r"a\.bin is damaged: it has 4 bytes, not 3"),
         (b"idr", r"a\.bin is damaged: its SHA-256"),
         (None, r"a\.bin is missing"),
     ],
 )
 def test_verify_names_what_is_damaged_and_what_to_make_again(tmp_path: Path, content: bytes | None, says: str) -> None:
-    path = made(tmp_path / "out")
+    path = make_artifact(tmp_path / "out")
     listed = outputs(path)
     (path / "a.bin").unlink()
     if content is not None:
@@ -242,20 +242,20 @@ def test_verify_names_what_is_damaged_and_what_to_make_again(tmp_path: Path, con
 
 
 def test_a_manifest_of_another_kind_is_refused_with_what_makes_the_right_one(tmp_path: Path) -> None:
-    path = made(tmp_path / "out", "tokens")
+    path = make_artifact(tmp_path / "out", "tokens")
     with pytest.raises(MakegptError, match=r"out holds tokens, not a dataset: make one with `build-dataset TOKENS -o .*out`"):
         read_manifest(path, "dataset")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"artifact": "tokens"}', "\x00"])
 def test_a_damaged_manifest_is_refused_by_name(tmp_path: Path, content: str) -> None:
-    path = made(tmp_path / "out")
+    path = make_artifact(tmp_path / "out")
     (path / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(MakegptError, match=r"manifest\.json is damaged"):
         read_manifest(path, "tokens")
 
 
-def test_where_no_artifact_is_the_error_tells_what_is_there(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_artifact_says_what_exists(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     for name, says in {"none": "does not exist", "file": "is a file", "folder": r"has no manifest\.json"}.items():
@@ -264,7 +264,11 @@ def test_where_no_artifact_is_the_error_tells_what_is_there(tmp_path: Path) -> N
 
 
 def test_the_identity_follows_from_the_content_alone(tmp_path: Path) -> None:
-    one, two, other = made(tmp_path / "one"), made(tmp_path / "deep" / "two"), made(tmp_path / "other", content=b"idz")
+    one, two, other = (
+        make_artifact(tmp_path / "one"),
+        make_artifact(tmp_path / "deep" / "two"),
+        make_artifact(tmp_path / "other", content=b"idz"),
+    )
     first, second, third = (identity_of(read_manifest(path, None)) for path in (one, two, other))
     assert first == second != third
 
@@ -274,12 +278,12 @@ def test_the_digest_of_data_does_not_depend_on_the_order_of_keys() -> None:
     assert json_digest({"a": 1, "b": [1, 2]}) != json_digest({"a": 1, "b": [2, 1]})
 
 
-def test_a_manifest_tells_versions_times_and_command(tmp_path: Path) -> None:
-    found = read_manifest(made(tmp_path / "out"), "tokens")
-    assert found["versions"]["numpy"]
-    assert found["versions"].keys() >= {"python", "torch", "commit", "dirty"}
-    assert found["ended"] >= "2024"
-    assert found["command"]
+def test_a_manifest_has_versions_times_and_the_command(tmp_path: Path) -> None:
+    manifest = read_manifest(make_artifact(tmp_path / "out"), "tokens")
+    assert manifest["versions"]["numpy"]
+    assert manifest["versions"].keys() >= {"python", "torch", "commit", "dirty"}
+    assert manifest["ended"] >= "2024"
+    assert manifest["command"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "dataset", ".hidden"])
@@ -291,6 +295,6 @@ def test_what_a_user_has_put_into_an_artifact_is_not_lost_when_it_is_replaced(tm
             manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
             write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, ["a.npy"])})
     (place / name).mkdir()
-    with pytest.raises(UsageError, match=f"holds {name}, which is no part of tokens and would be lost; move it elsewhere"):
+    with pytest.raises(UsageError, match=f"holds {name}, which is not part of tokens and would be lost; move it elsewhere"):
         replacing_folder(place, "tokens").__enter__()
     assert (place / "a.npy").read_text() == "new"

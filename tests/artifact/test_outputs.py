@@ -1,4 +1,4 @@
-"""No output goes over what its command reads, nor over a part of an artifact."""
+"""No output overwrites an input of its command, nor a part of an artifact."""
 
 import shutil
 from pathlib import Path
@@ -41,13 +41,13 @@ def test_an_output_over_an_input_or_over_a_part_of_an_artifact_is_refused(
     Path("picture.svg").symlink_to("run/config.json")
     before = content(copied)
     name, *rest = words.split()
-    told = here(name, *rest, code=2)
-    assert told.err.startswith(f"{name}: error: {rest[rest.index('-o') + 1]} is ")
-    assert "choose another output" in told.err
+    message = here(name, *rest, code=2).err
+    assert message.startswith(f"{name}: error: {rest[rest.index('-o') + 1]} is ")
+    assert "choose another output" in message
     assert content(copied) == before
 
 
-def test_an_output_may_stand_beside_what_a_command_reads(copied: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_may_be_next_to_the_inputs_of_a_command(copied: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copied)
     for _ in range(2):  # the second time over the first one's
         here("generate", "run", "run", "-o", "run/sample.txt")  # a prompt that is the name of a folder

@@ -1,4 +1,4 @@
-"""Tensors on disk: the format's own bytes, and nothing beside them."""
+"""Tensors on disk: the format's own bytes, and nothing else."""
 
 import signal
 import subprocess
@@ -25,8 +25,8 @@ def test_the_bytes_are_those_of_the_formats_own_library_for_every_dtype_and_shap
     metadata = {"text": "é\n", "number": 1}
     save_tensors(tmp_path / "a.safetensors", tensors, metadata)
     assert (tmp_path / "a.safetensors").read_bytes() == save(tensors, {"makegpt": canonical_json(metadata)})
-    read, found = load_tensors(tmp_path / "a.safetensors")
-    assert found == metadata
+    read, read_metadata = load_tensors(tmp_path / "a.safetensors")
+    assert read_metadata == metadata
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
 

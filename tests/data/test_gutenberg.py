@@ -49,7 +49,7 @@ def lines(content: bytes) -> list[bytes]:
 def test_of_any_sequence_of_framed_and_bare_texts_every_line_stays_and_every_frame_goes(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     newline = draw.choice([b"\n", b"\r\n"])
-    parts, wanted, books = [], [], 0
+    parts, expected, books = [], [], 0
     framed_before = False
     for number in range(draw.randint(1, 6)):
         body = b"".join(
@@ -66,16 +66,16 @@ def test_of_any_sequence_of_framed_and_bare_texts_every_line_stays_and_every_fra
         else:
             parts.append((BOM if framed_before else b"") + body)
             framed_before = False
-        wanted += lines(body)
+        expected += lines(body)
     content = b"".join(parts).replace(b"\n", newline)
     if draw.random() < 0.3:
         content = content.removesuffix(newline)
-    found = document(tmp_path, content)
-    text = "".join(found.pieces())
-    assert [line.strip() for line in lines(text.encode())] == [line.strip() for line in wanted]
-    assert found.books == books
-    assert found.size - found.length == len(content) - len(text.encode())
-    assert (f"cut {len(content) - len(text.encode()):,} bytes of Project Gutenberg's" in found.cut) == (books > 0)
+    book = document(tmp_path, content)
+    text = "".join(book.pieces())
+    assert [line.strip() for line in lines(text.encode())] == [line.strip() for line in expected]
+    assert book.books == books
+    assert book.size - book.length == len(content) - len(text.encode())
+    assert (f"cut {len(content) - len(text.encode()):,} bytes of Project Gutenberg's" in book.cut) == (books > 0)
 
 
 FRAME = (HEADERS[0] + STARTS[0], ENDS[0] + LICENCES[0])
@@ -93,23 +93,23 @@ FRAME = (HEADERS[0] + STARTS[0], ENDS[0] + LICENCES[0])
     ],
 )
 def test_nothing_is_lost_where_a_marker_stands_alone_and_it_is_said(content: bytes, said: str, tmp_path: Path) -> None:
-    found = document(tmp_path, content)
-    assert "".join(found.pieces()).encode() == content
-    assert said in " ".join(found.notices)
-    assert bool(found.notices) == bool(said)
-    assert found.cut == ""
+    book = document(tmp_path, content)
+    assert "".join(book.pieces()).encode() == content
+    assert said in " ".join(book.notices)
+    assert bool(book.notices) == bool(said)
+    assert book.cut == ""
 
 
 @pytest.mark.parametrize("inside", [STARTS[0], ENDS[0], ENDS[0] + b"and more\n" + STARTS[0], HEADERS[0] + STARTS[2]])
 def test_a_marker_that_a_book_quotes_loses_no_line_of_the_book(inside: bytes, tmp_path: Path) -> None:
-    found = document(tmp_path, FRAME[0] + b"one\n" + inside + b"two\n" + FRAME[1])
-    text = "".join(found.pieces())
+    book = document(tmp_path, FRAME[0] + b"one\n" + inside + b"two\n" + FRAME[1])
+    text = "".join(book.pieces())
     assert text.startswith("one\n")
     assert "two" in text
-    assert found.notices
+    assert book.notices
 
 
-def test_what_is_no_header_and_no_licence_stays_and_is_told(tmp_path: Path) -> None:
-    found = document(tmp_path, b"An essay on books.\n" + STARTS[0] + b"body\n" + ENDS[0] + b"Another essay.\n")
-    assert "".join(found.pieces()) == "An essay on books.\nbody\nAnother essay.\n"
-    assert len(found.notices) == 2
+def test_what_is_no_header_and_no_license_stays_and_is_reported(tmp_path: Path) -> None:
+    book = document(tmp_path, b"An essay on books.\n" + STARTS[0] + b"body\n" + ENDS[0] + b"Another essay.\n")
+    assert "".join(book.pieces()) == "An essay on books.\nbody\nAnother essay.\n"
+    assert len(book.notices) == 2

@@ -30,37 +30,37 @@ def written(folder: Path, text: str = TEXT, kind: str = "bytes", shard_tokens: i
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The text in three shards of 50, 50 and 29 ids. Copy it to damage it."""
     return written(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copy"))
+def copied(tokens_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tokens_folder, tmp_path / "copy"))
 
 
-def test_every_shard_but_the_last_is_full(made: Path) -> None:
-    assert [len(shard) for shard in Tokens(made).shards] == [50, 50, 29]
-    assert sorted(path.name for path in made.glob("*.npy")) == [f"shard-0000{n}.npy" for n in range(3)]
+def test_every_shard_but_the_last_is_full(tokens_folder: Path) -> None:
+    assert [len(shard) for shard in Tokens(tokens_folder).shards] == [50, 50, 29]
+    assert sorted(path.name for path in tokens_folder.glob("*.npy")) == [f"shard-0000{n}.npy" for n in range(3)]
 
 
-def test_reading_across_shards_gives_the_ids_of_the_text(made: Path) -> None:
-    tokens = Tokens(made)
+def test_reading_across_shards_gives_the_ids_of_the_text(tokens_folder: Path) -> None:
+    tokens = Tokens(tokens_folder)
     assert len(tokens) == len(IDS)
     for start, stop in [(0, 129), (0, 50), (49, 51), (50, 100), (0, 51), (99, 129), (100, 129), (128, 129), (10, 10)]:
         assert tokens.read(start, stop).tolist() == IDS[start:stop]
 
 
-def test_blocks_are_all_ids_in_order(made: Path) -> None:
-    tokens = Tokens(made)
+def test_blocks_are_all_ids_in_order(tokens_folder: Path) -> None:
+    tokens = Tokens(tokens_folder)
     blocks = list(tokens.blocks(3, 120, size=40))
     assert [len(block) for block in blocks] == [40, 40, 37]
     assert np.concatenate(blocks).tolist() == IDS[3:120]
 
 
-def test_what_is_read_is_an_array_of_its_own(made: Path) -> None:
-    tokens = Tokens(made)
+def test_what_is_read_is_an_array_of_its_own(tokens_folder: Path) -> None:
+    tokens = Tokens(tokens_folder)
     tokens.read(0, 10)[:] = 0
     assert tokens.read(0, 10).tolist() == IDS[:10]
 
@@ -98,16 +98,16 @@ def test_the_ids_of_a_vocabulary_that_fits_just_so_survive(tmp_path: Path) -> No
     assert tokens.read(0, len(tokens)).tolist() == list(range(65_536))
 
 
-def test_the_same_text_gives_the_same_identity_anywhere(made: Path, tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_identity_anywhere(tokens_folder: Path, tmp_path: Path) -> None:
     again = written(tmp_path / "elsewhere")
     for name in ("shard-00000.npy", "tokenizer.json"):
-        assert (again / name).read_bytes() == (made / name).read_bytes()
+        assert (again / name).read_bytes() == (tokens_folder / name).read_bytes()
 
 
 def test_a_truncated_shard_is_refused_by_name(copied: Path) -> None:
     shard = copied / "shard-00001.npy"
     shard.write_bytes(shard.read_bytes()[:-2])
-    with pytest.raises(MakegptError, match=r"shard-00001\.npy is damaged: \d+ bytes, \d+ were written"):
+    with pytest.raises(MakegptError, match=r"shard-00001\.npy is damaged: it has \d+ bytes, not \d+"):
         Tokens(copied)
 
 

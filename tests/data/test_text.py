@@ -155,7 +155,7 @@ def test_utf16_is_recognised(encoding: str) -> None:
 
 
 def test_an_invalid_byte_inside_is_not_taken_for_utf16() -> None:
-    with pytest.raises(MakegptError, match=r"or give --set tokenize\.errors=replace"):
+    with pytest.raises(MakegptError, match=r"or use --set tokenize\.errors=replace"):
         decoded(b"a\xff\xfe")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lib.artifact.manifest import read_manifest
-from lib.data.text import PIECE_BYTES, Tally, decode_utf8, detect_encoding, open_document
+from lib.data.text import PIECE_BYTES, ReadCounter, decode_utf8, detect_encoding, open_document
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt, read_prompt, read_prompts
 from lib.tokenizer.bytes_ import BytesTokenizer
@@ -87,11 +87,11 @@ def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
 
 
 def outcomes(ways: Ways, content: bytes, outcome: Callable[[str], str]) -> list[str]:
-    found = []
+    results = []
     for way in (ways.file, ways.link, ways.pipe, ways.stdin):
         word, name = way(content)
-        found.append(outcome(word).replace(name, "NAME"))
-    return found
+        results.append(outcome(word).replace(name, "NAME"))
+    return results
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -144,6 +144,24 @@ def test_a_file_of_the_kernel_that_knows_no_size_is_read(tmp_path: Path, here: H
         pytest.skip("there is no /proc here")
     assert "".join(open_document(Path("/proc/version")).pieces()) == Path("/proc/version").read_text(encoding="utf-8")
     here("tokenize", "/proc/version", "-o", tmp_path / "T", "--tokenizer", "bytes")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/urandom", "-"])
+@pytest.mark.parametrize("verb", ["tokenize", "evaluate", "generate"])
+def test_a_device_without_an_end_is_refused(verb: str, name: str, small: Path, tmp_path: Path) -> None:
+    words = {"tokenize": [name, "--tokenizer", "bytes"], "evaluate": [small / "run", "--text", name]}
+    if verb == "generate" and name != "-":
+        pytest.skip("a prompt comes from stdin alone")
+    command = [BIN / verb, *words.get(verb, [small / "run", "-"]), "-o", tmp_path / "out.json"]
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run(command, stdin=endless, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "is a device, which may have no end; use a file or a pipe" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_device_is_an_empty_text(here: Here, tmp_path: Path) -> None:
+    assert "/dev/null is empty; a text is expected" in here("tokenize", os.devnull, "-o", tmp_path / "T", code=1).err
 
 
 def test_a_real_pipe_gives_what_the_file_gives(tmp_path: Path) -> None:
@@ -275,35 +293,35 @@ def test_a_stop_with_an_escape_is_explained(stop: str, hint: bool, small: Path, 
 )
 def test_replaced_bytes_are_counted(content: bytes, count: int) -> None:
     for before in (0, PIECE_BYTES - 3, PIECE_BYTES - 2, PIECE_BYTES - 1):
-        tally = Tally()
-        list(decode_utf8(io.BytesIO(b"x" * before + content), "name", "replace", tally=tally))
-        assert tally.replaced == count
+        counter = ReadCounter()
+        list(decode_utf8(io.BytesIO(b"x" * before + content), "name", "replace", counter=counter))
+        assert counter.replaced == count
 
 
-def test_replaced_bytes_are_told_and_progress_counts_bytes_read(tmp_path: Path, here: Here) -> None:
+def test_replaced_bytes_are_reported_and_progress_counts_bytes_read(tmp_path: Path, here: Here) -> None:
     (tmp_path / "latin").write_bytes(b"\xe9" * 200 + b"abc")
     done = here(
         "tokenize", tmp_path / "latin", "-o", tmp_path / "T", "--tokenizer", "bytes", "--set", "tokenize.errors=replace"
     )
     assert "replaced 200 bytes that are not valid UTF-8" in done.err
     read: list[int] = []
-    list(open_document(tmp_path / "latin").pieces("replace", Tally(read.append)))
+    list(open_document(tmp_path / "latin").pieces("replace", ReadCounter(read.append)))
     assert sum(read) == 203
 
 
-def test_a_file_that_is_named_twice_is_told_of_and_listed(tmp_path: Path, here: Here) -> None:
+def test_a_file_that_is_named_twice_is_reported_and_listed(tmp_path: Path, here: Here) -> None:
     one, link = tmp_path / "one.txt", tmp_path / "link.txt"
     one.write_bytes(PLAIN)
     link.symlink_to("one.txt")
     said = here("tokenize", one, link, one, "-o", tmp_path / "T", "--tokenizer", "bytes").err
-    assert f"{one} and {link} are one file" in said
+    assert f"{link} is the same file as {one}" in said
     assert f"{one} is named twice" in said
     manifest: dict[str, Any] = read_manifest(tmp_path / "T", "tokens")
     assert manifest["inputs"][str(one)]["documents"] == [1, 3]
     assert list(manifest["inputs"]) == [str(one), str(link)]
     assert "one.txt" in here("inspect", tmp_path / "T").out
     here("inspect", tmp_path / "T", "--verify")
-    assert "stdin can be read once" in here("tokenize", "-", "-", "-o", tmp_path / "U", code=2).err
+    assert "- is named more than once; stdin can be read once" in here("tokenize", "-", "-", "-o", tmp_path / "U", code=2).err
 
 
 @pytest.mark.parametrize("sample", ["To be, or not to be", "Être ou ne pas être", "Быть или не быть, to be"])

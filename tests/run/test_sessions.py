@@ -114,7 +114,7 @@ def test_a_dataset_that_moved_is_recorded_when_the_training_goes_on(
 def test_a_finished_run_is_told_where_its_dataset_is_now(copied: Path, here: Here) -> None:
     dataset, before = moved_dataset(copied), (copied / "run" / MODEL_FILE).stat()
     told = here("evaluate", copied / "run", code=1).err
-    assert f"at {(copied / 'dataset').resolve()}, which is not there; name it: `evaluate {copied / 'run'} DATASET`" in told
+    assert f"at {(copied / 'dataset').resolve()}, which does not exist; name it: `evaluate {copied / 'run'} DATASET`" in told
     here("evaluate", copied / "run", dataset, "-o", copied / "named.json")
     assert "memorization" in read_json(copied / "named.json"), "it is the run's own, wherever it is"
     assert "recorded that its inputs are now at" in here("train", dataset, "-o", copied / "run", *TRAIN).err
@@ -135,8 +135,8 @@ def retrain(folder: Path, here: Here) -> None:
 
 #: What moved, a command that needs it, what it says then (None: it goes on without), what mends it.
 MOVED: list[tuple[str, list[str], str | None, Any]] = [
-    ("tokens", ["evaluate", "run", "--set", "evaluate.passages=0"], "builds it on the right TOKENS again", rebuild),
-    ("tokens", ["train", "dataset", "-o", "run2", *TRAIN], "builds it on the right TOKENS again", rebuild),
+    ("tokens", ["evaluate", "run", "--set", "evaluate.passages=0"], "rebuild it with `build-dataset TOKENS -o", rebuild),
+    ("tokens", ["train", "dataset", "-o", "run2", *TRAIN], "rebuild it with `build-dataset TOKENS -o", rebuild),
     ("tokens", ["inspect", "dataset", "--verify"], None, rebuild),
     ("tokens", ["evaluate", "run", "--text", "play.txt"], None, rebuild),
     ("dataset", ["evaluate", "run", "--set", "evaluate.passages=0"], "name it: `evaluate", retrain),

@@ -19,6 +19,7 @@ from lib.data.text import open_document
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer, make_tokenizer
 from lib.tokenizer.word import WordTokenizer, split_words
 
@@ -57,13 +58,13 @@ def theirs(fetched: Fetched, tmp_path_factory: pytest.TempPathFactory) -> tiktok
         return tiktoken.Encoding(**openai_public.gpt2())
 
 
-def made(kind: str, text: str, gpt2: Tokenizer) -> Tokenizer:
+def tokenizer_of(kind: str, text: str, gpt2: Tokenizer) -> Tokenizer:
     """A tokenizer of `kind` that knows `text`."""
     return gpt2 if kind == "gpt2" else make_tokenizer(kind, [text or "\n"], Path())
 
 
-def streamed(made: Tokenizer, pieces: list[str]) -> list[int]:
-    return [int(id) for ids in made.encode_stream(pieces) for id in ids]
+def streamed(tokenizer: Tokenizer, pieces: list[str]) -> list[int]:
+    return [int(id) for ids in tokenizer.encode_stream(pieces) for id in ids]
 
 
 def read(folder: Path, name: str) -> str:
@@ -74,7 +75,7 @@ def read(folder: Path, name: str) -> str:
 
 
 def test_gpt2_has_50257_ids_and_the_last_ends_a_text(gpt2: Tokenizer) -> None:
-    assert gpt2.vocab_size == 50257
+    assert gpt2.vocab_size == GPT2_VOCAB_SIZE == 50257
     assert gpt2.endoftext == 50256
     assert gpt2.decode([50256]) == "<|endoftext|>"
 
@@ -123,12 +124,12 @@ def test_any_text_gives_tiktokens_own_ids(gpt2: Tokenizer, theirs: tiktoken.Enco
 @few
 @given(text=st.one_of(any_text, tricky))
 def test_a_lossless_tokenizer_gives_the_text_back_and_tells_its_bytes(gpt2: Tokenizer, kind: str, text: str) -> None:
-    known = made(kind, text, gpt2)
-    ids = known.encode(text)
-    assert known.lossless
-    assert known.decode(ids) == text
-    assert all(0 <= id < known.vocab_size for id in ids)
-    assert known.byte_lengths()[ids].sum() == len(text.encode("utf-8"))
+    tokenizer = tokenizer_of(kind, text, gpt2)
+    ids = tokenizer.encode(text)
+    assert tokenizer.lossless
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= id < tokenizer.vocab_size for id in ids)
+    assert tokenizer.byte_lengths()[ids].sum() == len(text.encode("utf-8"))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bytes", "char", "word"])
@@ -136,8 +137,8 @@ def test_a_lossless_tokenizer_gives_the_text_back_and_tells_its_bytes(gpt2: Toke
 @given(both=cut_texts())
 def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, both: tuple[str, list[str]]) -> None:
     text, pieces = both
-    known = made(kind, text, gpt2)
-    assert streamed(known, pieces) == known.encode(text)
+    tokenizer = tokenizer_of(kind, text, gpt2)
+    assert streamed(tokenizer, pieces) == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])
@@ -166,11 +167,11 @@ def test_a_million_line_breaks_are_encoded_or_refused_in_a_line(gpt2: Tokenizer)
 
 
 def test_ids_that_end_inside_a_character_give_its_bytes(gpt2: Tokenizer) -> None:
-    for known in (gpt2, make_tokenizer("bytes", [], Path())):
-        ids = known.encode("漢")
+    for tokenizer in (gpt2, make_tokenizer("bytes", [], Path())):
+        ids = tokenizer.encode("漢")
         assert len(ids) > 1
-        assert known.decode_bytes(ids[:-1]) == "漢".encode()[: len(known.decode_bytes(ids[:-1]))]
-        assert "\ufffd" in known.decode(ids[:-1])
+        assert tokenizer.decode_bytes(ids[:-1]) == "漢".encode()[: len(tokenizer.decode_bytes(ids[:-1]))]
+        assert "\ufffd" in tokenizer.decode(ids[:-1])
 
 
 def test_a_special_token_stands_for_no_bytes(gpt2: Tokenizer) -> None:
@@ -200,20 +201,20 @@ def test_an_id_that_the_vocabulary_lacks_is_refused_with_the_range(gpt2: Tokeniz
 
 
 def test_characters_are_numbered_in_code_point_order() -> None:
-    known = make_tokenizer("char", ["ba", "cb", "\n"], Path())
-    assert known.encode("\nabc") == [0, 1, 2, 3]
+    tokenizer = make_tokenizer("char", ["ba", "cb", "\n"], Path())
+    assert tokenizer.encode("\nabc") == [0, 1, 2, 3]
 
 
 def test_an_unknown_character_is_named_with_its_position() -> None:
-    known = make_tokenizer("char", ["abc "], Path())
+    tokenizer = make_tokenizer("char", ["abc "], Path())
     with pytest.raises(UnknownText, match=r"'€' \(U\+20AC\) at position 4 is not among the 4"):
-        known.encode("ab a€b€")
+        tokenizer.encode("ab a€b€")
 
 
 def test_an_unknown_characters_position_is_that_in_the_whole_text() -> None:
-    known = make_tokenizer("char", ["abc "], Path())
+    tokenizer = make_tokenizer("char", ["abc "], Path())
     with pytest.raises(UnknownText, match=r"'€' \(U\+20AC\) at position 9 "):
-        streamed(known, ["abc ", "abc ", "a€"])
+        streamed(tokenizer, ["abc ", "abc ", "a€"])
 
 
 def test_words_and_marks_are_split_as_in_the_textbook() -> None:
@@ -222,10 +223,10 @@ def test_words_and_marks_are_split_as_in_the_textbook() -> None:
 
 
 def test_an_unknown_word_becomes_unk_and_marks_lose_the_space_before_them() -> None:
-    known = make_tokenizer("word", ["Hello, you! I like tea."], Path())
-    assert not known.lossless
-    assert known.decode(known.encode("Hello, do you like coffee?")) == "Hello, <unk> you like <unk> <unk>"
-    assert known.decode(known.encode("I like tea, you")) == "I like tea, you"
+    tokenizer = make_tokenizer("word", ["Hello, you! I like tea."], Path())
+    assert not tokenizer.lossless
+    assert tokenizer.decode(tokenizer.encode("Hello, do you like coffee?")) == "Hello, <unk> you like <unk> <unk>"
+    assert tokenizer.decode(tokenizer.encode("I like tea, you")) == "I like tea, you"
 
 
 def test_the_words_at_the_border_of_two_documents_are_words_of_their_own(tmp_path: Path) -> None:
@@ -252,14 +253,14 @@ def test_a_text_without_a_prompt_opens_with_a_line_break_or_the_first_token(gpt2
 @pytest.mark.parametrize("kind", ["gpt2", "bytes", "char", "word"])
 def test_a_loaded_tokenizer_gives_the_same_ids_and_is_the_same(gpt2: Tokenizer, kind: str, tmp_path: Path) -> None:
     text = "To be, or not to be – that is\u2028the question:\r\n “é” 😀 \x7f"
-    known = made(kind, text, gpt2)
-    known.save(tmp_path / TOKENIZER_FILE)
+    tokenizer = tokenizer_of(kind, text, gpt2)
+    tokenizer.save(tmp_path / TOKENIZER_FILE)
     for path in (tmp_path, tmp_path / TOKENIZER_FILE):
         loaded = load_tokenizer(path)
-        assert loaded.encode(text) == known.encode(text)
-        assert loaded.decode(known.encode(text)) == known.decode(known.encode(text))
-        assert loaded.identity() == known.identity()
-        assert (loaded.kind, loaded.vocab_size, loaded.endoftext) == (known.kind, known.vocab_size, known.endoftext)
+        assert loaded.encode(text) == tokenizer.encode(text)
+        assert loaded.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text))
+        assert loaded.identity() == tokenizer.identity()
+        assert (loaded.kind, loaded.vocab_size, loaded.endoftext) == (tokenizer.kind, tokenizer.vocab_size, tokenizer.endoftext)
 
 
 def test_a_tokenizer_is_saved_as_the_same_bytes_whatever_the_order_of_the_text(tmp_path: Path) -> None:
@@ -271,7 +272,7 @@ def test_a_tokenizer_is_saved_as_the_same_bytes_whatever_the_order_of_the_text(t
 
 def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> None:
     others = [make_tokenizer("bytes", [], Path()), CharTokenizer("ab"), CharTokenizer("ba"), CharTokenizer("abc")]
-    assert len({known.identity() for known in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6
+    assert len({tokenizer.identity() for tokenizer in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> No
 )
 def test_a_damaged_tokenizer_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / TOKENIZER_FILE).write_text(content, encoding="utf-8")
-    with pytest.raises(MakegptError, match=r"tokenizer\.json is (damaged|not a tokenizer)"):
+    with pytest.raises(MakegptError, match=r"tokenizer\.json is (damaged|not a makegpt tokenizer)"):
         load_tokenizer(tmp_path)
 
 
@@ -300,7 +301,7 @@ def test_a_missing_tokenizer_is_refused_by_name(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-def test_gpt2_without_its_files_says_how_to_bring_them(tmp_path: Path) -> None:
+def test_gpt2_without_its_files_says_how_to_fetch_them(tmp_path: Path) -> None:
     with pytest.raises(MakegptError, match=r"vocab\.bpe is missing; .*`fetch gpt2`"):
         make_tokenizer("gpt2", [], tmp_path)
 
