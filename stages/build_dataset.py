@@ -6,14 +6,20 @@ import click
 
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.options import config_options, parameter
+from stages.shared.streams import say
 
 
-@stage("build-dataset", model=("context_length",), build_dataset=("stride", "val_fraction"))
+@click.command("build-dataset", cls=Stage)
 @click.argument("tokens", type=click.Path(path_type=Path), metavar="TOKENS")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset folder to make."
 )
+@parameter("model.context_length")
+@parameter("build-dataset.stride")
+@parameter("build-dataset.val_fraction")
+@config_options()
 def main(tokens: Path, output: Path, config: Config) -> None:
     """Split the tokens folder TOKENS for training and validation, and lay windows over the first part."""
     from lib.data.dataset import build_dataset

@@ -11,14 +11,16 @@ from lib.artifact.files import STDOUT
 from lib.artifact.io import write_json, write_text
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import device_option, output_file_option, say, stage, text_path
 from stages.shared import tokens
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, output_file_option, parameter, text_path
 from stages.shared.progress import progress
+from stages.shared.streams import say
 from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 
-@stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
+@click.command("evaluate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
 @click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
@@ -33,6 +35,11 @@ from stages.shared.weights import Weights, weights_option
 @weights_option
 @output_file_option
 @device_option
+@parameter("evaluate.split")
+@parameter("evaluate.ngram_order")
+@parameter("evaluate.overlap")
+@parameter("evaluate.passages")
+@config_options()
 def main(
     folder: Path,
     dataset: Path | None,

@@ -2,10 +2,10 @@
 
 import click
 
-from stages import stage
+from stages.shared.command import Stage
 
 
-@stage("explain", config="none")
+@click.command("explain", cls=Stage)
 @click.argument("name", required=False, metavar="[PAGE]")
 @click.option("--whole", is_flag=True, help="All of the page, not its worked example alone.")
 def main(name: str | None, whole: bool) -> None:

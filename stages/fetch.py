@@ -4,11 +4,14 @@ import click
 
 from lib.config.params import load_params
 from lib.data.downloads import data_folder, fetch_input, find_input
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.options import params_option
+from stages.shared.streams import say
 
 
-@stage("fetch", config="none")
+@click.command("fetch", cls=Stage)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@params_option
 def main(names: tuple[str, ...]) -> None:
     """Bring pinned inputs into data/, each file held to its SHA-256.
 

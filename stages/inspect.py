@@ -13,10 +13,11 @@ from pathlib import Path
 
 import click
 
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.streams import say
 
 
-@stage("inspect", config="none")
+@click.command("inspect", cls=Stage)
 @click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
 @click.option("--verify", is_flag=True, help="Check every file against its SHA-256, back to the tokens.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from lib.errors import MakegptError
-from stages import stage
+from stages.shared.command import Stage
 from stages.shared.progress import progress
 
 
-@stage("reproduce", config="none")
+@click.command("reproduce", cls=Stage)
 @click.argument("names", nargs=-1, metavar="[ROW...]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--references", type=click.Path(path_type=Path), metavar="FILE", help="Other rows than those of references.yaml.")

@@ -9,12 +9,14 @@ from lib.artifact.files import check_writable
 from lib.artifact.io import write_json
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import device_option, say, stage
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, parameter
 from stages.shared.progress import duration, progress
 from stages.shared.stopping import StopSignal, seconds
+from stages.shared.streams import say
 
 
-@stage("study", plot=("width", "height", "dpi"))
+@click.command("study", cls=Stage)
 @click.option(
     "-o",
     "--output",
@@ -45,6 +47,10 @@ from stages.shared.stopping import StopSignal, seconds
     "--results", type=click.Path(path_type=Path), metavar="FILE", help="Train nothing: figures and table of these results.json."
 )
 @device_option
+@parameter("plot.width")
+@parameter("plot.height")
+@parameter("plot.dpi")
+@config_options()
 def main(
     output: Path,
     artifacts: Path,

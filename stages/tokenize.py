@@ -16,11 +16,13 @@ import click
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import check_one_value, say, stage, text_path
+from stages.shared.command import Stage
+from stages.shared.options import check_one_value, config_options, parameter, text_path
 from stages.shared.progress import progress
+from stages.shared.streams import say
 
 
-@stage("tokenize", tokenize=("errors", "shard_tokens"))
+@click.command("tokenize", cls=Stage)
 @click.argument("files", nargs=-1, type=text_path, metavar="[FILE...|-]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="The tokens folder to make.")
 @click.option("--ids", is_flag=True, help="Ids on stdout, one line a document; nothing is cleaned.")
@@ -31,6 +33,9 @@ from stages.shared.progress import progress
     metavar="gpt2|char|bytes|word|DIR",
     help="What a token is, or a folder with a tokenizer.json  [default: gpt2]",
 )
+@parameter("tokenize.errors")
+@parameter("tokenize.shard_tokens")
+@config_options()
 def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, kind: str | None, config: Config) -> None:
     """Text to token shards (-o), to ids on stdout (--ids), or ids back to text (--decode).
 

@@ -12,15 +12,17 @@ import click
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import be_quiet, device_option, stage
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, parameter
 from stages.shared.progress import duration, progress
 from stages.shared.stopping import StopSignal, seconds
+from stages.shared.streams import set_quiet
 
 if TYPE_CHECKING:
     from lib.train.trainer import StepMetrics
 
 
-@stage("train", config="required", train=("max_steps", "seed"))
+@click.command("train", cls=Stage)
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
 @click.option(
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 )
 @device_option
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
+@parameter("train.max_steps")
+@parameter("train.seed")
+@config_options(required=True)
 def main(
     dataset: Path,
     output: Path | None,
@@ -83,7 +88,7 @@ def main(
 
     with init_distributed(chosen) as all_processes, stop.caught(), ExitStack() as stack:
         if not all_processes.is_main:
-            be_quiet()
+            set_quiet()
         shown = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = train_run(
             output,

@@ -7,7 +7,7 @@ from typing import Iterator
 
 import click
 
-from stages import say
+from stages.shared.streams import is_quiet, say
 from stages.shared.terminal import columns, obeys_escapes
 
 _SECONDS_BETWEEN_LINES = 10.0  # where stderr is no terminal
@@ -59,7 +59,7 @@ class _TerminalProgress(Progress):
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Progress]:
     """Show how far a work of `total` units has come: one living line on a terminal, else a line every 10 seconds."""
-    on_terminal = obeys_escapes(sys.stderr) and not click.get_current_context().meta["quiet"]
+    on_terminal = obeys_escapes(sys.stderr) and not is_quiet()
     shown = (_TerminalProgress if on_terminal else Progress)(total, unit)
     try:
         yield shown

@@ -7,7 +7,7 @@ from lib.data.corpus import replacement_notice
 from lib.data.text import Tally, document_from_stream, open_document
 from lib.evaluate.span import TokenSpan, own_dataset, text_span
 from lib.run.folder import TrainedModel
-from stages import say
+from stages.shared.streams import say
 
 
 def read_stretch(text_file: str, folder: Path, trained: TrainedModel, errors: str) -> TokenSpan:

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import click
 
-from stages import say
+from stages.shared.streams import say
 
 
 def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:

@@ -365,4 +365,4 @@ def test_a_data_folder_of_another_program_is_passed_over(
     ],
 )
 def test_two_values_for_one_parameter_are_refused(words: list[str], tmp_path: Path, here: Here) -> None:
-    assert "give two values to one parameter; keep one" in here(*words, code=2).err
+    assert "set the same parameter to different values; keep one" in here(*words, code=2).err

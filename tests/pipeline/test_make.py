@@ -14,7 +14,7 @@ import pytest
 from lib.pipeline.freshness import STAMPS, Freshness
 from lib.pipeline.hashes import Hashes
 from lib.pipeline.steps import FIGURES, USUAL_DATASET, build_pipeline
-from stages.__main__ import ORDER
+from stages import STAGES
 from tests import forks
 from tests.conftest import BIN, PROJECT, TEXT, Here, Stage, spent
 
@@ -56,7 +56,7 @@ def project(folder: Path, forked: bool = True) -> Path:
         (folder / ".venv" / "bin").mkdir()
         for entry in BIN.iterdir():
             (folder / ".venv" / "bin" / entry.name).symlink_to(entry)
-        for stage in ORDER:
+        for stage in STAGES:
             script = folder / ".venv" / "bin" / stage.replace("_", "-")
             script.unlink()
             script.write_text(forks.CLIENT.format(python=sys.executable, project=str(PROJECT)))
