@@ -69,7 +69,7 @@ def main(
     from lib.evaluate.span import dataset_span, why_no_dataset
     from lib.generate.quantize import quantize
     from lib.run.folder import dataset_folder, load_run
-    from stages.shared.reading import read_stretch
+    from stages.shared.reading import read_text_span
 
     keep_freed_memory()
     chosen = choose_device(device_name)
@@ -79,7 +79,7 @@ def main(
         for each in runs:
             quantize(each.model, weights.format)
     if text_file is not None:
-        found = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        found = read_text_span(text_file, folder, trained, config.tokenize.errors)
         if found.training is None and (reason := why_no_dataset(folder)):
             say(f"nothing is counted on the training text: {reason}")
     else:

@@ -1,6 +1,6 @@
 """What an artifact is, and its way back to the text."""
 
-if __name__ == "inspect":  # a file of this folder was run, so this one hides the standard library's
+if __name__ == "inspect":  # python stages/FILE.py was run, and this file hides the module of the standard library
     import sys
 
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")

@@ -126,14 +126,14 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     from lib.evaluate.span import text_span
     from lib.report.surprisal import draw_surprisal, printable_html, surprisal_level, surprisal_pieces
     from lib.run.folder import load_run
-    from stages.shared.reading import read_stretch
+    from stages.shared.reading import read_text_span
 
     cpu = choose_device("cpu")
     trained = load_run(folder, cpu)
     if text_file is None:
         stretch = text_span([check_word(config.plot.prompt, "plot.prompt")], trained.tokenizer, "--prompt")
     else:
-        stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        stretch = read_text_span(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
         write_text(output, draw_surprisal(folder, trained, stretch))
     elif colored(sys.stdout):

@@ -11,8 +11,8 @@ from lib.config.schema import Config
 from lib.errors import UsageError
 from stages.shared.command import Stage
 from stages.shared.options import config_options, device_option, parameter
-from stages.shared.progress import duration, progress
-from stages.shared.stopping import StopSignal, seconds
+from stages.shared.progress import format_duration, progress
+from stages.shared.stopping import StopSignal, parse_duration
 from stages.shared.streams import say
 
 
@@ -34,7 +34,10 @@ from stages.shared.streams import say
     help="Where the datasets are, and study/ for the runs.",
 )
 @click.option(
-    "--budget", callback=seconds, metavar="TIME", help="Train so much less that it ends in about TIME on 2 cores: 15m or 1h."
+    "--budget",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Train so much less that it ends in about TIME on 2 cores: 15m or 1h.",
 )
 @click.option(
     "--study",
@@ -79,7 +82,7 @@ def main(
         keep_freed_memory()
         chosen = choose_device(device_name)
         planned, stop = plan_study(study_file, budget), StopSignal()
-        say(f"{len(planned)} trainings, about {duration(estimate_seconds(planned))} of steps on two cores")
+        say(f"{len(planned)} trainings, about {format_duration(estimate_seconds(planned))} of steps on two cores")
         lengths = [one.config().train.max_steps for one in planned]
         rows: list[StudyRow] = []
         with stop.caught(), progress(sum(lengths), "steps") as shown:

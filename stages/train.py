@@ -14,8 +14,8 @@ from lib.config.schema import Config
 from lib.errors import UsageError
 from stages.shared.command import Stage
 from stages.shared.options import config_options, device_option, parameter
-from stages.shared.progress import duration, progress
-from stages.shared.stopping import StopSignal, seconds
+from stages.shared.progress import format_duration, progress
+from stages.shared.stopping import StopSignal, parse_duration
 from stages.shared.streams import set_quiet
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Go on where a run was left, or begin anew.",
 )
 @click.option(
-    "--stop-after", callback=seconds, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
+    "--stop-after", callback=parse_duration, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
 )
 @device_option
 @click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
@@ -129,7 +129,7 @@ def _line(record: "StepMetrics", timing: dict[str, Any], max_steps: int, seconds
         f"tok/s {timing['tokens_per_second']:,.0f}",
         f"mfu {timing['mfu']:.0%}",
         f"mem {timing['memory'] / 1e9:.2f}G",
-        f"eta {duration(seconds_left)}",
+        f"eta {format_duration(seconds_left)}",
     ]
     return " | ".join(parts)
 

@@ -1,4 +1,4 @@
-"""A text that the user named, as what a model is to predict."""
+"""Read the text that a model is evaluated on."""
 
 import sys
 from pathlib import Path
@@ -10,14 +10,14 @@ from lib.run.folder import TrainedModel
 from stages.shared.streams import say
 
 
-def read_stretch(text_file: str, folder: Path, trained: TrainedModel, errors: str) -> TokenSpan:
-    """The text in a file, or with - on stdin, in the tokens of the run's model; `errors`: what is done about invalid UTF-8."""
+def read_text_span(text_file: str, folder: Path, trained: TrainedModel, errors: str) -> TokenSpan:
+    """The text of a file, or of stdin (-), as tokens of the model of a run; `errors` handles invalid UTF-8."""
     document = document_from_stream(sys.stdin.buffer, "stdin") if text_file == "-" else open_document(Path(text_file))
     for notice in document.notices:
         say(notice)
     tally = Tally()
-    stretch = text_span(document.pieces(errors, tally), trained.tokenizer, document.name, own_dataset(folder))
-    for said in (document.cut, replacement_notice(tally.replaced)):
-        if said:
-            say(f"{document.name}: {said}")
-    return stretch
+    span = text_span(document.pieces(errors, tally), trained.tokenizer, document.name, own_dataset(folder))
+    for notice in (document.cut, replacement_notice(tally.replaced)):
+        if notice:
+            say(f"{document.name}: {notice}")
+    return span

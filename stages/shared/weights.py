@@ -1,4 +1,4 @@
-"""Which weights of a run a command takes, and in which numbers."""
+"""--weights: which weights of a run to load, and in which format."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -6,7 +6,7 @@ import click
 
 
 class Weights(NamedTuple):
-    """Which weights of a run to take, and in which numbers."""
+    """Which weights of a run to load, and in which format."""
 
     saved: str = "best"
     format: str = "float32"
@@ -23,8 +23,8 @@ class _WeightsType(click.ParamType[Weights]):
         for word in str(value).split(","):
             kind = next((kind for kind, words in self._words.items() if word in words), None)
             if kind is None or kind in chosen:
-                known = " and ".join(" or ".join(words) for words in self._words.values())
-                self.fail(f"{value!r} is not right; {known}, with a comma between, would do", param, ctx)
+                choices = " and ".join(" or ".join(words) for words in self._words.values())
+                self.fail(f"invalid weights {value!r}; use {choices}, separated by a comma", param, ctx)
             chosen[kind] = word
         return Weights(**chosen)
 
@@ -34,6 +34,6 @@ weights_option = click.option(
     type=_WeightsType(),
     default="best,float32",
     show_default=True,
-    metavar="WORDS",
-    help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
+    metavar="WHICH,FORMAT",
+    help="best (finished runs) or last (latest checkpoint); float32, bfloat16 or int8.",
 )

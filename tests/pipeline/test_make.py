@@ -426,7 +426,7 @@ _RUN_ALONE = "import sys; sys.path.insert(0, '.'); sys.argv = sys.argv[1:]; impo
         ({"TEXT": "it's.txt"}, "a quote cannot stand in CONFIG, DATASET, TEXT or SET"),
         ({"TEXT": "nothing.txt"}, "TEXT=nothing.txt does not exist"),
         ({"SET": "train.lerning_rate=1"}, "did you mean 'learning_rate'?"),
-        ({"SET": "model.emb_dim=100"}, "cannot be cut into model.n_heads=6 equal heads"),
+        ({"SET": "model.emb_dim=100"}, "must be divisible by model.n_heads=6"),
     ],
 )
 def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str, str], says: str) -> None:
