@@ -23,14 +23,14 @@ from stages.shared.weights import Weights, weights_option
 @click.command("evaluate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
-@click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
+@click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text instead of a dataset.")
 @click.option(
-    "--against", type=click.Path(path_type=Path), metavar="RUN", help="Compare with this run on the same tokens, paired."
+    "--against", type=click.Path(path_type=Path), metavar="RUN", help="Paired comparison with this run on the same tokens."
 )
 @click.option(
     "--per-token",
     is_flag=True,
-    help="A line of JSON for each token: logprob (nats), rank, the likeliest; on a terminal a table.",
+    help="JSON Lines, one token per line: logprob (nats), rank, most likely tokens; a table on a terminal.",
 )
 @weights_option
 @output_file_option

@@ -11,7 +11,7 @@ from stages.shared.streams import say
 
 @click.command("export-weights", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder to make.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output folder.")
 def main(folder: Path, output: Path) -> None:
     """Write the model of the run folder RUN as others read it: AutoModelForCausalLM.from_pretrained("DIR").
 

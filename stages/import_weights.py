@@ -11,7 +11,7 @@ from stages.shared.streams import say
 
 @click.command("import-weights", cls=Stage)
 @click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create.")
 def main(source: Path, output: Path) -> None:
     """Make a run folder of the GPT-2 in SOURCE, to generate from, to evaluate or to begin a training with.
 

@@ -19,8 +19,8 @@ from stages.shared.streams import say
 
 @click.command("inspect", cls=Stage)
 @click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
-@click.option("--verify", is_flag=True, help="Check every file against its SHA-256, back to the tokens.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--verify", is_flag=True, help="Verify the SHA-256 of every file, back to the tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(path: Path, verify: bool, as_json: bool) -> None:
     """Tell what the artifact at PATH is: a tokens, dataset or run folder, a shard, a checkpoint or a tokenizer."""
     from lib.run.lineage import describe_artifact, lineage_lines, verify_lineage

@@ -19,7 +19,7 @@ from stages.shared.streams import say
     type=click.Path(path_type=Path),
     metavar="FILE|-",
     callback=writable,
-    help="The page, HTML; - is stdout.",
+    help="Output file (HTML); - is stdout.",
 )
 def main(folders: tuple[Path, ...], output: Path) -> None:
     """Tell about finished runs in one HTML page: results, learning, samples through training, where all of it comes from.

@@ -23,7 +23,7 @@ from stages.shared.streams import say
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where results.json and the figures go.",
+    help="Output folder for results.json and the figures.",
 )
 @click.option(
     "--artifacts",
@@ -31,23 +31,26 @@ from stages.shared.streams import say
     default="artifacts",
     show_default=True,
     metavar="DIR",
-    help="Where the datasets are, and study/ for the runs.",
+    help="Folder with the datasets, and study/ for the runs.",
 )
 @click.option(
     "--budget",
     callback=parse_duration,
     metavar="TIME",
-    help="Train so much less that it ends in about TIME on 2 cores: 15m or 1h.",
+    help="Scale the training steps to take about this long on 2 cores: 15m or 1h.",
 )
 @click.option(
     "--study",
     "study_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Other trainings than those of lib/study/study.yaml.",
+    help="Study file  [default: lib/study/study.yaml]",
 )
 @click.option(
-    "--results", type=click.Path(path_type=Path), metavar="FILE", help="Train nothing: figures and table of these results.json."
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Do not train; draw the figures and table of this results.json.",
 )
 @device_option
 @parameter("plot.width")

@@ -24,25 +24,28 @@ if TYPE_CHECKING:
 
 @click.command("train", cls=Stage)
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create or resume.")
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Begin with the weights of this finished or imported run  [default: random ones].",
+    help="Start from the weights of this finished or imported run  [default: random weights]",
 )
 @click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
     default="auto",
     show_default=True,
-    help="Go on where a run was left, or begin anew.",
+    help="Resume an unfinished run, or start over.",
 )
 @click.option(
-    "--stop-after", callback=parse_duration, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
+    "--stop-after",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Stop after this duration, at the end of a step: 90s, 10m or 2h.",
 )
 @device_option
-@click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
+@click.option("--plan", is_flag=True, help="Print the estimated time and memory as JSON; do not train.")
 @parameter("train.max_steps")
 @parameter("train.seed")
 @config_options(required=True)
