@@ -27,7 +27,7 @@ def parameter(
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
-    tokenizer: str = parameter("tokenizer", one_of=("gpt2", "char", "bytes", "word"))
+    tokenizer: str = parameter("type of tokenizer", one_of=("gpt2", "char", "bytes", "word"))
     errors: str = parameter("how to handle invalid UTF-8", one_of=("strict", "replace"))
     shard_tokens: int = parameter("maximum number of tokens per shard file", at_least=1, at_most=2**31)
 

@@ -335,6 +335,11 @@ def test_a_params_yaml_of_another_program_is_ignored_with_a_warning(
             assert find_params() == PROJECT / "params.yaml"
 
 
+def unwrapped(text: str) -> str:
+    """A help text on one line."""
+    return " ".join(text.split())
+
+
 def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
@@ -344,15 +349,15 @@ def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
     (tmp_path / "own.yaml").write_text(own, encoding="utf-8")
     assert "unknown key 'prepare'" in here("plot", "mask", "-o", "a.svg", "--params", "params.yaml", code=2).err
     assert "nowhere is missing" in here("plot", "mask", "-o", "a.svg", "--params", "nowhere", code=1).err
-    assert "[default: 0.25]" in here("generate", "--params", "own.yaml", "--help").out
+    assert "[default: 0.25]" in unwrapped(here("generate", "--params", "own.yaml", "--help").out)
     notice = here("plot", "mask", "--config", "debug", "-o", "a.svg").err.splitlines()[0]
     assert notice == (
         f"ignoring params.yaml of another program in this folder; using {PROJECT}/params.yaml; choose a file with --params"
     )
     assert here("plot", "mask", "--config", "debug", "-o", "a.svg", "--quiet").err == ""
     monkeypatch.setenv("MAKEGPT_PARAMS", "own.yaml")
-    assert "[default: 0.25]" in here("generate", "--help").out
-    assert "[default: 0.8]" in here("generate", "--params", PROJECT / "params.yaml", "--help").out
+    assert "[default: 0.25]" in unwrapped(here("generate", "--help").out)
+    assert "[default: 0.8]" in unwrapped(here("generate", "--params", PROJECT / "params.yaml", "--help").out)
 
 
 def test_a_data_folder_of_another_program_is_ignored(
