@@ -77,11 +77,9 @@ class ModelConfig:
     qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
     window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
     attention_impl: str = parameter(
-        "attention written out, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
+        "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
     )
-    layer_impl: str = parameter(
-        "norms and activation functions written out, or PyTorch's fused kernels", one_of=("naive", "fused")
-    )
+    layer_impl: str = parameter("norms and activation functions: naive, or PyTorch's fused kernels", one_of=("naive", "fused"))
 
     def __post_init__(self) -> None:
         if self.emb_dim % self.n_heads:

@@ -15,7 +15,7 @@ from lib.errors import MakegptError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_CHANGES = f"{__name__}.changes"  # in a context's meta: the changes that @parameter options ask for
+_CHANGES_KEY = f"{__name__}.changes"  # in a context's meta: the changes that @parameter options ask for
 
 
 class ParameterOption(click.Option):
@@ -37,7 +37,7 @@ class ParameterOption(click.Option):
 def _note_change(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
     assert isinstance(option, ParameterOption)
     if value is not None:
-        ctx.meta.setdefault(_CHANGES, []).append((option.opts[0], f"{option.section}.{option.key}", value))
+        ctx.meta.setdefault(_CHANGES_KEY, []).append((option.opts[0], f"{option.section}.{option.key}", value))
 
 
 def parameter(name: str) -> Callable[[Function], Function]:
@@ -101,7 +101,7 @@ def config_options(*, required: bool = False) -> Callable[[Function], Callable[.
 def _resolve_options(name: str | None, set_options: Sequence[str]) -> Config:
     """The Config that --config, --set and the @parameter options ask for."""
     changes = [check_word(change, f"--set {change.partition('=')[0]!r}") for change in set_options]
-    for option, key, value in click.get_current_context().meta.get(_CHANGES, ()):
+    for option, key, value in click.get_current_context().meta.get(_CHANGES_KEY, ()):
         check_word(str(value), option)
         check_one_value(option, value, key)
         changes.append(f"{key}={value}")

@@ -12,7 +12,7 @@ import click
 
 from lib.errors import PassedOver
 
-_QUIET = f"{__name__}.quiet"  # in a context's meta
+_QUIET_KEY = f"{__name__}.quiet"  # in a context's meta
 
 
 def say(message: str) -> None:
@@ -23,12 +23,12 @@ def say(message: str) -> None:
 
 def set_quiet() -> None:
     """Print no log messages from here on, as with --quiet."""
-    click.get_current_context().meta[_QUIET] = True
+    click.get_current_context().meta[_QUIET_KEY] = True
 
 
 def is_quiet() -> bool:
     """Whether --quiet was given, or `set_quiet` was called."""
-    return bool(click.get_current_context().meta.get(_QUIET))
+    return bool(click.get_current_context().meta.get(_QUIET_KEY))
 
 
 def printable(line: str) -> str:

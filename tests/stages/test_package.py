@@ -1,7 +1,6 @@
 """How the commands are found: as scripts, as modules, beside folders of the same names, and not as files."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -118,9 +117,3 @@ def test_a_stage_of_makegpt_is_the_stage_under_its_whole_name() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("makegpt fetch: error: ")
     assert "did you mean 'hamlet'?" in done.stderr
-
-
-def test_the_readme_lists_every_stage_in_order() -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    table = readme[readme.index("| stage |") :].split("\n\n")[0]
-    assert re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE) == [command_name(stage) for stage in STAGES]
