@@ -79,7 +79,7 @@ class Command(click.Command):
             if debug:
                 raise
             code = 1
-            _print_error(name, _describe_defect(error))
+            _print_error(name, _describe_bug(error))
         except (KeyboardInterrupt, click.Abort):
             code = 130
             _print_error(name, "interrupted")
@@ -134,7 +134,7 @@ def _print_error(name: str, message: str) -> None:
     click.echo(printable(f"{name}{process}: error: {one_line(message)}"), err=True)
 
 
-def _describe_defect(error: Exception) -> str:
+def _describe_bug(error: Exception) -> str:
     """The message for an unexpected error; torch reports a lack of memory as a RuntimeError."""
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return "out of memory; reduce the batch size, or estimate what a training needs with `train … --plan`"

@@ -36,13 +36,13 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", config_names(TREE))
 def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
-    made = config_tree(resolved(name=name))
-    said = {section: values for section, values in TREE["configs"][name].items() if section != "extends"}
-    assert said
-    for section, values in said.items():
+    tree = config_tree(resolved(name=name))
+    overrides = {section: values for section, values in TREE["configs"][name].items() if section != "extends"}
+    assert overrides
+    for section, values in overrides.items():
         for key, value in values.items():
-            found = "null" if made[section][key] is None else made[section][key]
-            assert str(value).lower() == str(found).lower() or float(value) == found
+            resolved_value = "null" if tree[section][key] is None else tree[section][key]
+            assert str(value).lower() == str(resolved_value).lower() or float(value) == resolved_value
 
 
 def test_a_config_is_like_another_but_for_what_it_says() -> None:
@@ -51,13 +51,13 @@ def test_a_config_is_like_another_but_for_what_it_says() -> None:
         "wide": {"extends": "plain", "model": {"emb_dim": 128}},
         "wider": {"extends": "wide", "model": {"emb_dim": 256}},
     }
-    made = resolve_config(changed(configs=configs), "wider")
-    assert (made.model.n_heads, made.model.emb_dim, made.train.seed) == (2, 256, 7)
-    assert made.model.n_layers == resolved().model.n_layers
+    config = resolve_config(changed(configs=configs), "wider")
+    assert (config.model.n_heads, config.model.emb_dim, config.train.seed) == (2, 256, 7)
+    assert config.model.n_layers == resolved().model.n_layers
 
 
 @pytest.mark.parametrize(
-    ("configs", "said"),
+    ("configs", "message"),
     [
         ({"a": {"extends": "debgu"}, "debug": {}}, "configs.a: extends: 'debgu' is unknown; did you mean 'debug'?"),
         ({"a": {"extends": "b"}, "b": {"extends": "a"}}, "configs.a extends itself: a extends b extends a"),
@@ -66,10 +66,10 @@ def test_a_config_is_like_another_but_for_what_it_says() -> None:
         ({"a": {"extends": {"model": "b"}}}, "configs.a: extends must be the name of a config, not {'model': 'b'}"),
     ],
 )
-def test_a_config_like_nothing_or_like_itself_is_refused(configs: dict[str, Any], said: str) -> None:
+def test_a_config_that_extends_nothing_or_itself_is_refused(configs: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_config(changed(configs=configs), "a")
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_the_configs_of_the_design_are_shipped() -> None:
@@ -94,8 +94,8 @@ def test_resolving_leaves_the_tree_as_it_was() -> None:
 
 
 def test_the_resolved_config_survives_json() -> None:
-    made = resolved(name="gpt_deep")
-    assert build_config(json.loads(json.dumps(config_tree(made))), "saved") == made
+    config = resolved(name="gpt_deep")
+    assert build_config(json.loads(json.dumps(config_tree(config))), "saved") == config
 
 
 @pytest.mark.parametrize("section", SECTIONS)

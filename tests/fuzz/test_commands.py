@@ -251,7 +251,7 @@ def test_yaml_that_stands_for_more_than_it_says_is_refused(text: str, said: str)
 
 def test_a_nul_character_on_the_command_line_is_refused(here: Here) -> None:
     for name in ("inspect", "evaluate", "tokenize", "train"):
-        assert "a NUL character cannot stand" in here(name, "a\0b", code=2).err
+        assert "an argument contains a NUL character" in here(name, "a\0b", code=2).err
 
 
 def test_what_is_shown_of_an_artifact_moves_no_cursor(copied: Path, here: Here) -> None:

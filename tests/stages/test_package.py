@@ -1,4 +1,4 @@
-"""How the commands are found: as scripts, as modules, beside folders of the same names, and not as files."""
+"""How the commands are started: as scripts, as modules, next to folders of the same names, and not as files."""
 
 import os
 import shutil
@@ -23,12 +23,12 @@ def python(*words: object, cwd: Path = PROJECT, path: str = "", **settings: obje
 
 
 @pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of somebody else's that has packages called `lib` and `stages`."""
-    folder = tmp_path_factory.mktemp("stranger")
+def other_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of another program that has packages called `lib` and `stages`."""
+    folder = tmp_path_factory.mktemp("other_program")
     for name in ("lib", "stages"):
         (folder / name).mkdir()
-        (folder / name / "__init__.py").write_text("print('somebody else')\n")
+        (folder / name / "__init__.py").write_text("print('another program')\n")
     return folder
 
 
@@ -50,7 +50,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (PROJECT / "stages").glob("[a-z]*.py")))
-def test_a_stage_that_is_run_as_a_file_says_how_to_run_it(file: str) -> None:
+def test_a_stage_run_as_a_file_says_how_to_run_it(file: str) -> None:
     done = python(f"stages/{file}", "--help")
     name = file.removesuffix(".py")
     command = name.replace("_", "-")
@@ -70,9 +70,9 @@ def test_the_list_of_stages_is_that_of_the_files_and_of_the_entry_points() -> No
 
 
 @pytest.mark.parametrize("place", ["checkout", "wheel"])
-def test_a_folder_of_the_same_names_does_no_harm(place: str, stranger: Path, installed: Path, tmp_path: Path) -> None:
+def test_a_folder_of_the_same_names_does_no_harm(place: str, other_program: Path, installed: Path, tmp_path: Path) -> None:
     ours = PROJECT if place == "checkout" else installed
-    path = f"{stranger}{os.pathsep}{ours}"
+    path = f"{other_program}{os.pathsep}{ours}"
     done = python("-m", "makegpt", "tokenize", "--ids", "--tokenizer", "bytes", cwd=tmp_path, path=path, input="Hi")
     assert (done.stdout, done.stderr) == ("72 105\n", "")
     script = "import sys; from makegpt import build_dataset; sys.argv = ['build-dataset', '--help']; sys.exit(build_dataset())"
@@ -80,8 +80,8 @@ def test_a_folder_of_the_same_names_does_no_harm(place: str, stranger: Path, ins
     assert (done.stdout[:20], done.stderr) == ("Usage: build-dataset", "")
 
 
-def test_a_module_of_the_checkout_is_run_whatever_pythonpath_holds(stranger: Path) -> None:
-    done = python("-m", "stages.tokenize", "--ids", "--tokenizer", "bytes", path=str(stranger), input="Hi")
+def test_a_module_of_the_checkout_is_run_whatever_pythonpath_holds(other_program: Path) -> None:
+    done = python("-m", "stages.tokenize", "--ids", "--tokenizer", "bytes", path=str(other_program), input="Hi")
     assert (done.stdout, done.stderr) == ("72 105\n", "")
 
 

@@ -167,7 +167,7 @@ def test_every_size_that_the_help_gives_is_drawn_or_refused_in_a_line(
         told = here(*words, code=2)
         assert small or large
         assert ("is too large" if large else "is too small for its letters") in told.err
-    assert "defect" not in told.err
+    assert "bug in makegpt" not in told.err
     assert len(told.err.splitlines()) <= 1
 
 

@@ -255,7 +255,7 @@ def test_what_is_no_time_is_refused(text: str, small: Path, stage: Stage, tmp_pa
 
 def test_a_model_that_does_not_fit_costs_no_finished_run(copied: Path, stage: Stage) -> None:
     words = ["--config", "debug", "--set", "model.emb_dim=10000000"]
-    assert "not enough memory" in stage("train", copied / "dataset", "-o", copied / "run", *words, code=1).stderr
+    assert "out of memory" in stage("train", copied / "dataset", "-o", copied / "run", *words, code=1).stderr
     assert outcome(copied / "run")
 
 
