@@ -41,7 +41,7 @@ class UsageError(MakegptError):
     exit_code = 2
 
 
-class PassedOver(UserWarning):
+class IgnoredFileWarning(UserWarning):
     """A file in the current folder has the name of a project file but belongs to another program; it is ignored."""
 
 

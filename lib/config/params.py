@@ -14,7 +14,7 @@ from typing import Any, Iterable
 from lib import PROJECT
 from lib.config.schema import SECTIONS, Config, build_config
 from lib.config.strict_yaml import YamlTree, read_yaml
-from lib.errors import MakegptError, PassedOver, UsageError, nearest
+from lib.errors import IgnoredFileWarning, MakegptError, UsageError, nearest
 
 _EXTENDS = "extends"
 _PARTS = ("defaults", "configs", "wheels", "inputs")
@@ -37,7 +37,7 @@ _chosen: Path | None = None
 def find_params() -> Path:
     """The `params.yaml` of --params, or of MAKEGPT_PARAMS, or of the current folder, or of the project, in this order.
 
-    Warns with PassedOver if it ignores one in the current folder that belongs to another program.
+    Warns with IgnoredFileWarning if it ignores one in the current folder that belongs to another program.
     """
     if path := _chosen or (os.environ.get("MAKEGPT_PARAMS") and Path(os.environ["MAKEGPT_PARAMS"])):
         if not path.is_file():
@@ -60,7 +60,9 @@ def _locate() -> Path | None:
     except OSError as error:
         raise MakegptError(f"{here} cannot be read: {error.strerror}") from None
     warnings.warn(
-        f"ignoring {here} of another program in this folder; using {own}; choose a file with --params", PassedOver, stacklevel=2
+        f"ignoring {here} of another program in this folder; using {own}; choose a file with --params",
+        IgnoredFileWarning,
+        stacklevel=2,
     )
     return own
 

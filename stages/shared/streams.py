@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator
 
 import click
 
-from lib.errors import PassedOver
+from lib.errors import IgnoredFileWarning
 
 _QUIET_KEY = f"{__name__}.quiet"  # in a context's meta
 
@@ -38,17 +38,17 @@ def printable(line: str) -> str:
 
 @contextmanager
 def forward_project_warnings(say: Callable[[str], None]) -> Iterator[None]:
-    """Print PassedOver warnings as log messages, each once; all other warnings stay Python's."""
+    """Print IgnoredFileWarning warnings as log messages, each once; all other warnings stay Python's."""
     with warnings.catch_warnings():
         show_others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, PassedOver):
+            if issubclass(category, IgnoredFileWarning):
                 say(str(message))
             else:
                 show_others(message, category, *rest, **more)
 
-        warnings.simplefilter("once", PassedOver)
+        warnings.simplefilter("once", IgnoredFileWarning)
         warnings.showwarning = show
         yield
 

@@ -11,7 +11,7 @@ import pytest
 from lib.config.params import config_names, find_params, load_params, resolve_config
 from lib.config.schema import SECTIONS, Config, build_config, config_tree
 from lib.data.downloads import VOCABULARY, data_folder
-from lib.errors import MakegptError, PassedOver, UsageError
+from lib.errors import IgnoredFileWarning, MakegptError, UsageError
 from tests.conftest import PROJECT, Here
 
 TREE = load_params(PROJECT / "params.yaml")
@@ -330,7 +330,8 @@ def test_a_params_yaml_of_another_program_is_ignored_with_a_warning(
         assert find_params() == Path("params.yaml"), "its errors are reported"
     else:
         with pytest.warns(
-            PassedOver, match=r"ignoring params.yaml of another program .*; using .*params\.yaml; choose a file with --params"
+            IgnoredFileWarning,
+            match=r"ignoring params.yaml of another program .*; using .*params\.yaml; choose a file with --params",
         ):
             assert find_params() == PROJECT / "params.yaml"
 
