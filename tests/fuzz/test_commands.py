@@ -42,7 +42,7 @@ def test_what_is_json_is_read_as_it_was_written(data: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
+        (b'{"a": 1, "a": 2}', "the key 'a' stands twice"),
         (b"[NaN]", "NaN is not JSON"),
         (b"[-Infinity]", "-Infinity is not JSON"),
         (b"[1e999]", "1e999 is too large"),
@@ -105,7 +105,7 @@ def test_a_config_that_claims_another_model_is_refused_before_it_takes_memory(
     (folder / file).write_text(json.dumps(saved))
     listed(folder, file)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    code = 2 if "range" in said or "unknown" in said or "cut" in said else 1
+    code = 2 if "must be" in said or "unknown" in said else 1
     line = here(name, folder, *(["a"] if name == "generate" else []), code=code).err
     assert said in line
     assert str(folder) in line
@@ -235,12 +235,12 @@ BOMB = "a: &a [x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (BOMB, "more than 100000 values"),
-        ("a: &a {b: *a}", "more than 100000 values"),
-        ("a: " + "[" * 50_000, "brackets stand inside each other"),
-        ("".join(" " * n + "a:\n" for n in range(600)), "nested too deep"),
+        (BOMB, "at most 100000 values"),
+        ("a: &a {b: *a}", "at most 100000 values"),
+        ("a: " + "[" * 50_000, "brackets are nested more than 20 deep"),
+        ("".join(" " * n + "a:\n" for n in range(600)), "nested too deeply"),
         ('a: "\\UFFFFFFFF"', "not valid YAML"),
-        ("a: b\n" * 100_000, "longer than"),
+        ("a: b\n" * 100_000, "at most 262144 characters"),
     ],
     ids=["aliases", "an alias of itself", "brackets", "blocks", "no character", "length"],
 )
