@@ -1,7 +1,7 @@
-"""The commands of the project under one name of its own: `makegpt` is the only package that a wheel installs.
+"""The entry points of the commands. `makegpt` is the only top-level package that the wheel installs.
 
-`lib` and `stages` are names that any other folder of PYTHONPATH may have, too. So the folder that holds ours comes first on
-`sys.path`: the checkout, or in a wheel this package itself. `train` is `makegpt.train`, and `python -m makegpt train`.
+Other folders on PYTHONPATH may have packages called `lib` and `stages` too. So the folder with those of this project is put
+first on `sys.path`: the checkout, or in a wheel this package itself. The command `train` is `makegpt.train`.
 """
 
 import sys
@@ -10,19 +10,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
-_HERE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def load(module: str) -> ModuleType:
-    """A module of our `stages` or `lib`, whatever else is called so."""
-    home = str(_HERE if (_HERE / "stages").is_dir() else _HERE.parent)
-    if sys.path[:1] != [home]:
-        sys.path.insert(0, home)
+    """Import a module of this project's `stages` or `lib`, whatever else has that name."""
+    root = str(_PACKAGE if (_PACKAGE / "stages").is_dir() else _PACKAGE.parent)
+    if sys.path[:1] != [root]:
+        sys.path.insert(0, root)
     return import_module(module)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """The command of the stage in the file `name`, for the entry points of pyproject.toml."""
+    """The command of the stage in `stages/NAME.py`, for the entry points of pyproject.toml."""
     if name.startswith("_"):
         raise AttributeError(name)
     command: Callable[..., Any] = load(f"stages.{name}").main

@@ -1,4 +1,4 @@
-"""Token shards to a dataset: the split and its windows."""
+"""Build a dataset from token shards: split them and cut windows."""
 
 from pathlib import Path
 
@@ -6,19 +6,25 @@ import click
 
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.options import config_options, parameter
+from stages.shared.streams import say
 
 
-@stage("build-dataset", model=("context_length",), build_dataset=("stride", "val_fraction"))
+@click.command("build-dataset", cls=Stage)
 @click.argument("tokens", type=click.Path(path_type=Path), metavar="TOKENS")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset folder to make."
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output folder for the dataset."
 )
+@parameter("model.context_length")
+@parameter("build-dataset.stride")
+@parameter("build-dataset.val_fraction")
+@config_options()
 def main(tokens: Path, output: Path, config: Config) -> None:
-    """Split the tokens folder TOKENS for training and validation, and lay windows over the first part."""
+    """Split the tokens folder TOKENS into training and validation tokens, and cut the training tokens into windows."""
     from lib.data.dataset import build_dataset
 
-    made = build_dataset(
+    manifest = build_dataset(
         tokens,
         output,
         context_length=config.model.context_length,
@@ -26,10 +32,10 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         val_fraction=config.build_dataset.val_fraction,
         started=timestamp(),
     )
-    metadata = made["metadata"]
+    metadata = manifest["metadata"]
     say(
-        f"{output}: {metadata['train_tokens']:,} tokens for training in {metadata['windows']:,} windows of "
-        f"{config.model.context_length} + 1, {metadata['val_tokens']:,} for validation"
+        f"{output}: {metadata['train_tokens']:,} training tokens in {metadata['windows']:,} windows of "
+        f"{config.model.context_length} + 1, {metadata['val_tokens']:,} validation tokens"
     )
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from stages import stage
+from stages.shared.command import Stage
 
 
-@stage("compare", config="none")
+@click.command("compare", cls=Stage)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one row per line.")
 def main(folders: tuple[Path, ...], as_json: bool) -> None:
     """Compare evaluated runs, the best first: parameters, loss, bits/byte, seconds of training; and their baselines."""
     from lib.evaluate.comparison import comparison_rows, comparison_table

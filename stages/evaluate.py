@@ -11,28 +11,35 @@ from lib.artifact.files import STDOUT
 from lib.artifact.io import write_json, write_text
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import device_option, output_file_option, say, stage, text_path
 from stages.shared import tokens
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, output_file_option, parameter, text_path
 from stages.shared.progress import progress
+from stages.shared.streams import say
 from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 
-@stage("evaluate", evaluate=("split", "ngram_order", "overlap", "passages"))
+@click.command("evaluate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
-@click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text and not on a dataset.")
+@click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text instead of a dataset.")
 @click.option(
-    "--against", type=click.Path(path_type=Path), metavar="RUN", help="Compare with this run on the same tokens, paired."
+    "--against", type=click.Path(path_type=Path), metavar="RUN", help="Paired comparison with this run on the same tokens."
 )
 @click.option(
     "--per-token",
     is_flag=True,
-    help="A line of JSON for each token: logprob (nats), rank, the likeliest; on a terminal a table.",
+    help="JSON Lines, one token per line: logprob (nats), rank, most likely tokens; a table on a terminal.",
 )
 @weights_option
 @output_file_option
 @device_option
+@parameter("evaluate.split")
+@parameter("evaluate.ngram_order")
+@parameter("evaluate.overlap")
+@parameter("evaluate.passages")
+@config_options()
 def main(
     folder: Path,
     dataset: Path | None,
@@ -62,7 +69,7 @@ def main(
     from lib.evaluate.span import dataset_span, why_no_dataset
     from lib.generate.quantize import quantize
     from lib.run.folder import dataset_folder, load_run
-    from stages.shared.reading import read_stretch
+    from stages.shared.reading import read_text_span
 
     keep_freed_memory()
     chosen = choose_device(device_name)
@@ -72,7 +79,7 @@ def main(
         for each in runs:
             quantize(each.model, weights.format)
     if text_file is not None:
-        found = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        found = read_text_span(text_file, folder, trained, config.tokenize.errors)
         if found.training is None and (reason := why_no_dataset(folder)):
             say(f"nothing is counted on the training text: {reason}")
     else:

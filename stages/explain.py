@@ -2,12 +2,12 @@
 
 import click
 
-from stages import stage
+from stages.shared.command import Stage
 
 
-@stage("explain", config="none")
+@click.command("explain", cls=Stage)
 @click.argument("name", required=False, metavar="[PAGE]")
-@click.option("--whole", is_flag=True, help="All of the page, not its worked example alone.")
+@click.option("--whole", is_flag=True, help="Show the whole page, not only its worked example.")
 def main(name: str | None, whole: bool) -> None:
     """Show the worked example of PAGE with the numbers of the running code; without PAGE, list the pages."""
     from lib.book import find_page, list_pages, page_as_text, page_example, run_page

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from lib.artifact.provenance import timestamp
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.streams import say
 
 
-@stage("export-weights", config="none")
+@click.command("export-weights", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder to make.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output folder.")
 def main(folder: Path, output: Path) -> None:
     """Write the model of the run folder RUN as others read it: AutoModelForCausalLM.from_pretrained("DIR").
 

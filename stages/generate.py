@@ -14,8 +14,10 @@ from lib.artifact.io import write_text
 from lib.config.schema import Config
 from lib.data.text import check_word, read_line
 from lib.errors import MakegptError, UsageError
-from stages import check_one_value, device_option, output_file_option, say, stage, text_path
 from stages.shared import terminal, tokens
+from stages.shared.command import Stage
+from stages.shared.options import check_one_value, config_options, device_option, output_file_option, parameter, text_path
+from stages.shared.streams import say
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
@@ -25,10 +27,7 @@ if TYPE_CHECKING:
 _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 
-@stage(
-    "generate",
-    generate=("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed"),
-)
+@click.command("generate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
 @click.option(
@@ -62,6 +61,14 @@ _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 @weights_option
 @output_file_option
 @device_option
+@parameter("generate.max_new_tokens")
+@parameter("generate.temperature")
+@parameter("generate.top_k")
+@parameter("generate.top_p")
+@parameter("generate.min_p")
+@parameter("generate.repetition_penalty")
+@parameter("generate.seed")
+@config_options()
 def main(
     folder: Path,
     prompt: str | None,

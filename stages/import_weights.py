@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from lib.artifact.provenance import timestamp
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.streams import say
 
 
-@stage("import-weights", config="none")
+@click.command("import-weights", cls=Stage)
 @click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create.")
 def main(source: Path, output: Path) -> None:
     """Make a run folder of the GPT-2 in SOURCE, to generate from, to evaluate or to begin a training with.
 

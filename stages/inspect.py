@@ -1,6 +1,6 @@
 """What an artifact is, and its way back to the text."""
 
-if __name__ == "inspect":  # a file of this folder was run, so this one hides the standard library's
+if __name__ == "inspect":  # python stages/FILE.py was run, and this file hides the module of the standard library
     import sys
 
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
@@ -13,13 +13,14 @@ from pathlib import Path
 
 import click
 
-from stages import say, stage
+from stages.shared.command import Stage
+from stages.shared.streams import say
 
 
-@stage("inspect", config="none")
+@click.command("inspect", cls=Stage)
 @click.argument("path", type=click.Path(path_type=Path), metavar="PATH")
-@click.option("--verify", is_flag=True, help="Check every file against its SHA-256, back to the tokens.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--verify", is_flag=True, help="Verify the SHA-256 of every file, back to the tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(path: Path, verify: bool, as_json: bool) -> None:
     """Tell what the artifact at PATH is: a tokens, dataset or run folder, a shard, a checkpoint or a tokenizer."""
     from lib.run.lineage import describe_artifact, lineage_lines, verify_lineage

@@ -10,8 +10,10 @@ from click.core import ParameterSource
 from lib.artifact.files import check_writable
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import config_named, say, stage, text_path, writable
 from stages.shared import tokens
+from stages.shared.command import Stage
+from stages.shared.options import config_named, config_options, parameter, text_path, writable
+from stages.shared.streams import say
 from stages.shared.terminal import colored
 
 OF_RUNS = ("loss", "ladder", "attention", "tokens")
@@ -20,7 +22,7 @@ _SUMMED_UP = ("loss", "ladder", "attention")
 _TAKES = {"attention": "one run", "tokens": "one run"}
 
 
-@stage("plot", plot=("prompt", "width", "height", "dpi"))
+@click.command("plot", cls=Stage)
 @click.argument("kind", type=click.Choice([*OF_RUNS, *OF_CONFIGS]), metavar="KIND")
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
 @click.option(
@@ -40,6 +42,11 @@ _TAKES = {"attention": "one run", "tokens": "one run"}
     help="For tokens: the text to read, a file or stdin, and not --prompt.",
 )
 @click.option("--summary", is_flag=True, help="Also sum up the first RUN on stderr: its losses, its sample, what to try next.")
+@parameter("plot.prompt")
+@parameter("plot.width")
+@parameter("plot.height")
+@parameter("plot.dpi")
+@config_options()
 def main(
     kind: str,
     folders: tuple[Path, ...],
@@ -119,14 +126,14 @@ def _tokens(folder: Path, text_file: str | None, output: Path | None, config: Co
     from lib.evaluate.span import text_span
     from lib.report.surprisal import draw_surprisal, printable_html, surprisal_level, surprisal_pieces
     from lib.run.folder import load_run
-    from stages.shared.reading import read_stretch
+    from stages.shared.reading import read_text_span
 
     cpu = choose_device("cpu")
     trained = load_run(folder, cpu)
     if text_file is None:
         stretch = text_span([check_word(config.plot.prompt, "plot.prompt")], trained.tokenizer, "--prompt")
     else:
-        stretch = read_stretch(text_file, folder, trained, config.tokenize.errors)
+        stretch = read_text_span(text_file, folder, trained, config.tokenize.errors)
     if output is not None:
         write_text(output, draw_surprisal(folder, trained, stretch))
     elif colored(sys.stdout):

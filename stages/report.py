@@ -5,10 +5,12 @@ from pathlib import Path
 import click
 
 from lib.artifact.files import STDOUT
-from stages import say, stage, writable
+from stages.shared.command import Stage
+from stages.shared.options import writable
+from stages.shared.streams import say
 
 
-@stage("report", config="none")
+@click.command("report", cls=Stage)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option(
     "-o",
@@ -17,7 +19,7 @@ from stages import say, stage, writable
     type=click.Path(path_type=Path),
     metavar="FILE|-",
     callback=writable,
-    help="The page, HTML; - is stdout.",
+    help="Output file (HTML); - is stdout.",
 )
 def main(folders: tuple[Path, ...], output: Path) -> None:
     """Tell about finished runs in one HTML page: results, learning, samples through training, where all of it comes from.

@@ -6,14 +6,19 @@ from pathlib import Path
 import click
 
 from lib.errors import MakegptError
-from stages import stage
+from stages.shared.command import Stage
 from stages.shared.progress import progress
 
 
-@stage("reproduce", config="none")
+@click.command("reproduce", cls=Stage)
 @click.argument("names", nargs=-1, metavar="[ROW...]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--references", type=click.Path(path_type=Path), metavar="FILE", help="Other rows than those of references.yaml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one row per line.")
+@click.option(
+    "--references",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Reference file  [default: lib/reproduce/references.yaml]",
+)
 def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None:
     """Measure the published numbers of references.yaml, all or each ROW, with our own code; exit 1 where one does not come out.
 

@@ -9,19 +9,21 @@ from lib.artifact.files import check_writable
 from lib.artifact.io import write_json
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import device_option, say, stage
-from stages.shared.progress import duration, progress
-from stages.shared.stopping import StopSignal, seconds
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, parameter
+from stages.shared.progress import format_duration, progress
+from stages.shared.stopping import StopSignal, parse_duration
+from stages.shared.streams import say
 
 
-@stage("study", plot=("width", "height", "dpi"))
+@click.command("study", cls=Stage)
 @click.option(
     "-o",
     "--output",
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where results.json and the figures go.",
+    help="Output folder for results.json and the figures.",
 )
 @click.option(
     "--artifacts",
@@ -29,22 +31,32 @@ from stages.shared.stopping import StopSignal, seconds
     default="artifacts",
     show_default=True,
     metavar="DIR",
-    help="Where the datasets are, and study/ for the runs.",
+    help="Folder with the datasets, and study/ for the runs.",
 )
 @click.option(
-    "--budget", callback=seconds, metavar="TIME", help="Train so much less that it ends in about TIME on 2 cores: 15m or 1h."
+    "--budget",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Scale the training steps to take about this long on 2 cores: 15m or 1h.",
 )
 @click.option(
     "--study",
     "study_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Other trainings than those of lib/study/study.yaml.",
+    help="Study file  [default: lib/study/study.yaml]",
 )
 @click.option(
-    "--results", type=click.Path(path_type=Path), metavar="FILE", help="Train nothing: figures and table of these results.json."
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Do not train; draw the figures and table of this results.json.",
 )
 @device_option
+@parameter("plot.width")
+@parameter("plot.height")
+@parameter("plot.dpi")
+@config_options()
 def main(
     output: Path,
     artifacts: Path,
@@ -73,7 +85,7 @@ def main(
         keep_freed_memory()
         chosen = choose_device(device_name)
         planned, stop = plan_study(study_file, budget), StopSignal()
-        say(f"{len(planned)} trainings, about {duration(estimate_seconds(planned))} of steps on two cores")
+        say(f"{len(planned)} trainings, about {format_duration(estimate_seconds(planned))} of steps on two cores")
         lengths = [one.config().train.max_steps for one in planned]
         rows: list[StudyRow] = []
         with stop.caught(), progress(sum(lengths), "steps") as shown:

@@ -1,6 +1,6 @@
-"""Text to token shards, or to ids on stdout and back."""
+"""Turn text into token shards, or into ids on stdout and back."""
 
-if __name__ == "tokenize":  # a file of this folder was run, so this one hides the standard library's
+if __name__ == "tokenize":  # python stages/FILE.py was run, and this file hides the module of the standard library
     import sys
 
     name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
@@ -16,26 +16,31 @@ import click
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import check_one_value, say, stage, text_path
+from stages.shared.command import Stage
+from stages.shared.options import check_one_value, config_options, parameter, text_path
 from stages.shared.progress import progress
+from stages.shared.streams import say
 
 
-@stage("tokenize", tokenize=("errors", "shard_tokens"))
+@click.command("tokenize", cls=Stage)
 @click.argument("files", nargs=-1, type=text_path, metavar="[FILE...|-]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="The tokens folder to make.")
-@click.option("--ids", is_flag=True, help="Ids on stdout, one line a document; nothing is cleaned.")
-@click.option("--decode", is_flag=True, help="Ids on stdin, their text on stdout.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Output folder for the token shards.")
+@click.option("--ids", is_flag=True, help="Print ids to stdout, one line per document; the text is not cleaned.")
+@click.option("--decode", is_flag=True, help="Read ids from stdin and print their text to stdout.")
 @click.option(
     "--tokenizer",
     "kind",
     metavar="gpt2|char|bytes|word|DIR",
-    help="What a token is, or a folder with a tokenizer.json  [default: gpt2]",
+    help="Tokenizer type, or a folder with a tokenizer.json  [default: gpt2]",
 )
+@parameter("tokenize.errors")
+@parameter("tokenize.shard_tokens")
+@config_options()
 def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, kind: str | None, config: Config) -> None:
-    """Text to token shards (-o), to ids on stdout (--ids), or ids back to text (--decode).
+    """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
 
-    Each FILE is one document, and so is stdin (-). On the way to shards a byte-order mark is dropped and Project
-    Gutenberg's headers and licences are cut; documents are separated by <|endoftext|> where the tokenizer has it.
+    Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
+    licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
     """
     from lib.data.corpus import (
         cleaning_notices,
@@ -54,21 +59,21 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     if (output is not None) + ids + decode != 1:
         raise UsageError("give one of -o DIR, --ids and --decode; see `tokenize --help`")
     if not files and sys.stdin.isatty():
-        raise UsageError("no FILE was named and nothing is piped in; for example `tokenize data/hamlet.txt -o DIR`")
+        raise UsageError("no FILE given and stdin is a terminal; for example `tokenize data/hamlet.txt -o DIR`")
     if kind is not None:
         check_one_value("--tokenizer", kind, "tokenize.tokenizer")
-    chosen = config.tokenize.tokenizer if kind is None else kind
+    tokenizer_name = config.tokenize.tokenizer if kind is None else kind
     names = files or ("-",)
     if decode:
         if files:
-            raise UsageError(f"--decode reads ids from stdin; do `tokenize --decode < {files[0]}`")
-        for text in decode_ids(sys.stdin.buffer, saved_tokenizer(chosen, "--decode")):
+            raise UsageError(f"--decode reads ids from stdin; use `tokenize --decode < {files[0]}`")
+        for text in decode_ids(sys.stdin.buffer, saved_tokenizer(tokenizer_name, "--decode")):
             sys.stdout.buffer.write(text)
     elif ids:
         counter = ReadCounter()
-        tokenizer = saved_tokenizer(chosen, "--ids")
-        for text in encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, counter):
-            sys.stdout.buffer.write(text)
+        tokenizer = saved_tokenizer(tokenizer_name, "--ids")
+        for line in encode_ids(names, sys.stdin.buffer, tokenizer, config.tokenize.errors, counter):
+            sys.stdout.buffer.write(line)
         if counter.replaced:
             say(replacement_notice(counter.replaced))
     else:
@@ -76,9 +81,11 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         with open_documents(names, sys.stdin.buffer, output) as documents:
             for notice in cleaning_notices(documents):
                 say(notice)
-            with progress(total_bytes(documents), "bytes") as shown:
-                made = write_corpus(output, documents, chosen, config.tokenize, started=started, on_bytes=shown.advance)
-        say(f"{output}: {corpus_summary(made)}")
+            with progress(total_bytes(documents), "bytes") as bar:
+                manifest = write_corpus(
+                    output, documents, tokenizer_name, config.tokenize, started=started, on_bytes=bar.advance
+                )
+        say(f"{output}: {corpus_summary(manifest)}")
     sys.stdout.buffer.flush()
 
 

@@ -12,35 +12,43 @@ import click
 from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
 from lib.errors import UsageError
-from stages import be_quiet, device_option, stage
-from stages.shared.progress import duration, progress
-from stages.shared.stopping import StopSignal, seconds
+from stages.shared.command import Stage
+from stages.shared.options import config_options, device_option, parameter
+from stages.shared.progress import format_duration, progress
+from stages.shared.stopping import StopSignal, parse_duration
+from stages.shared.streams import set_quiet
 
 if TYPE_CHECKING:
     from lib.train.events import StepMetrics
 
 
-@stage("train", config="required", train=("max_steps", "seed"))
+@click.command("train", cls=Stage)
 @click.argument("dataset", type=click.Path(path_type=Path), metavar="DATASET")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder to make or go on with.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create or resume.")
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Begin with the weights of this finished or imported run  [default: random ones].",
+    help="Start from the weights of this finished or imported run  [default: random weights]",
 )
 @click.option(
     "--resume",
     type=click.Choice(["auto", "never"]),
     default="auto",
     show_default=True,
-    help="Go on where a run was left, or begin anew.",
+    help="Resume an unfinished run, or start over.",
 )
 @click.option(
-    "--stop-after", callback=seconds, metavar="TIME", help="Stop after the step in which TIME runs out: 90s, 10m or 2h."
+    "--stop-after",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Stop after this duration, at the end of a step: 90s, 10m or 2h.",
 )
 @device_option
-@click.option("--plan", is_flag=True, help="Print what it would cost, as JSON; train nothing.")
+@click.option("--plan", is_flag=True, help="Print the estimated time and memory as JSON; do not train.")
+@parameter("train.max_steps")
+@parameter("train.seed")
+@config_options(required=True)
 def main(
     dataset: Path,
     output: Path | None,
@@ -83,7 +91,7 @@ def main(
 
     with init_distributed(chosen) as group, stop.caught(), ExitStack() as stack:
         if not group.is_main:
-            be_quiet()
+            set_quiet()
         shown = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = train_run(
             output,
@@ -124,7 +132,7 @@ def _line(record: "StepMetrics", timing: dict[str, Any], max_steps: int, seconds
         f"tok/s {timing['tokens_per_second']:,.0f}",
         f"mfu {timing['mfu']:.0%}",
         f"mem {timing['memory'] / 1e9:.2f}G",
-        f"eta {duration(seconds_left)}",
+        f"eta {format_duration(seconds_left)}",
     ]
     return " | ".join(parts)
 

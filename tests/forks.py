@@ -104,9 +104,9 @@ def serve(address: str) -> None:
     """Answer requests, each in a process of its own, until the server is ended."""
     for name in _SLOW_TO_LOAD:
         import_module(name)
-    from stages.__main__ import ORDER
+    from stages import STAGES
 
-    for stage in ORDER:
+    for stage in STAGES:
         import_module(f"stages.{stage}")
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listening:

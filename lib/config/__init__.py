@@ -1,1 +1,1 @@
-"""What can be set: every parameter's type, range and help, and the values in `params.yaml`."""
+"""Configuration: the type, range and help of every parameter, and the values in `params.yaml`."""

@@ -1,7 +1,7 @@
-"""YAML as this project reads it: mappings of mappings, every value kept as the text that stands there.
+"""YAML as this project reads it: nested mappings whose values stay the text of the file.
 
-A value's type is the business of the parameter it is given to (`lib.config.schema`), not of YAML's guesses:
-`3e-4` is no number to YAML 1.1, `no` is a boolean. So both readers below return strings only.
+The parameter decides the type of a value (`lib.config.schema`), not YAML: to YAML 1.1 `3e-4` is a string
+and `no` is a boolean. So both readers below return strings only.
 
 There are two, and a test holds them equal. `read_yaml_library` is PyYAML and takes any YAML. `read_plain`
 is the standard library alone and takes what `params.yaml` is written in, nested `key: value` lines;
@@ -18,10 +18,10 @@ from lib.errors import MakegptError
 YamlTree = dict[str, Any]
 
 
-MAX_CHARACTERS = 1 << 18  # of a file, which PyYAML reads in 3 s; params.yaml has 20,000
+MAX_CHARACTERS = 1 << 18  # PyYAML reads such a file in 3 s; params.yaml has 20,000
 
 MAX_BRACKETS = 20
-MAX_NODES = 100_000  # keys and values, with what aliases stand for
+MAX_NODES = 100_000  # keys and values, with aliases expanded
 
 
 def read_yaml(text: str, source: str) -> YamlTree:
@@ -43,9 +43,9 @@ def read_yaml_library(text: str, source: str) -> YamlTree:
     import yaml
 
     class Loader(yaml.BaseLoader):
-        """PyYAML's loader without type guesses, which by itself lets the last of two equal keys win.
+        """PyYAML's loader without type guesses. It refuses duplicate keys, of which PyYAML keeps the last.
 
-        What aliases stand for is counted: a few lines of them can stand for more than any memory holds, or for themselves.
+        It counts the nodes with aliases expanded: a few lines of aliases can expand beyond any memory, or forever.
         """
 
         def get_single_node(self) -> Any:
@@ -54,15 +54,15 @@ def read_yaml_library(text: str, source: str) -> YamlTree:
             while waiting:
                 count += 1
                 if count > MAX_NODES:
-                    raise MakegptError(f"{source} stands for more than {MAX_NODES} values; a file of parameters is expected")
+                    raise MakegptError(f"{source} must have at most {MAX_NODES} values, aliases expanded")
                 inner = getattr(waiting.pop(), "value", None)
-                for each in inner if isinstance(inner, list) else ():
-                    waiting += each if isinstance(each, tuple) else (each,)
+                for child in inner if isinstance(inner, list) else ():
+                    waiting += child if isinstance(child, tuple) else (child,)
             return node
 
         def fetch_flow_collection_start(self, token: Any) -> None:
             if self.flow_level >= MAX_BRACKETS:  # PyYAML's time grows with the square of their depth
-                raise MakegptError(f"{source} line {self.line + 1}: more than {MAX_BRACKETS} brackets stand inside each other")
+                raise MakegptError(f"{source} line {self.line + 1}: brackets are nested more than {MAX_BRACKETS} deep")
             super().fetch_flow_collection_start(token)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -71,7 +71,7 @@ def read_yaml_library(text: str, source: str) -> YamlTree:
                 if not isinstance(key, yaml.ScalarNode):
                     raise MakegptError(f"{source} line {key.start_mark.line + 1}: a key must be a name")
                 if key.value in seen:
-                    raise MakegptError(f"{source} line {key.start_mark.line + 1}: the key {key.value!r} stands twice; keep one")
+                    raise MakegptError(f"{source} line {key.start_mark.line + 1}: duplicate key {key.value!r}")
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
@@ -82,20 +82,20 @@ def read_yaml_library(text: str, source: str) -> YamlTree:
         line = f" line {mark.line + 1}" if mark else ""
         raise MakegptError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     except RecursionError:
-        raise MakegptError(f"{source}: it is nested too deep") from None
-    except (ValueError, OverflowError) as error:  # an escape that is no character
+        raise MakegptError(f"{source} is nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # an escape that is not a character
         raise MakegptError(f"{source}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
+        raise MakegptError(f"{source} must be a mapping with the keys 'defaults' and 'configs'")
     return tree
 
 
 def _check_size(text: str, source: str) -> None:
     if len(text) > MAX_CHARACTERS:
-        raise MakegptError(f"{source} is longer than {MAX_CHARACTERS} characters; a file of parameters is expected")
+        raise MakegptError(f"{source} must have at most {MAX_CHARACTERS} characters")
 
 
-_FIRST = r"""(?:[-?:](?=[^\s,\[\]{}])|[^\s#"'{}\[\],&*!|>%@`:?-])"""  # how a text may begin that is not quoted
+_FIRST = r"""(?:[-?:](?=[^\s,\[\]{}])|[^\s#"'{}\[\],&*!|>%@`:?-])"""  # how an unquoted text may begin
 _LINE = re.compile(rf"""(?P<indent> *)(?P<key>{_FIRST}[^#'"\t]*?) *:(?: +(?P<value>.*))?$""")
 _VALUE = re.compile(
     r"""(?:(?P<double>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*")"""
@@ -108,7 +108,7 @@ def read_plain(text: str, source: str) -> YamlTree:
     """Read nested `key: value` lines with comments and quoted values; refuse all other YAML by line."""
     tree: YamlTree = {}
     open_levels: list[tuple[int, YamlTree]] = [(-1, tree)]  # (indent of the mapping's own key, mapping)
-    indents: dict[int, int] = {}  # how far in the keys of each mapping stand
+    indents: dict[int, int] = {}  # the indent of the keys of each mapping
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if not line.strip(" ") or line.lstrip(" ").startswith("#"):
             continue
@@ -123,10 +123,10 @@ def read_plain(text: str, source: str) -> YamlTree:
             open_levels.pop()
         mapping = open_levels[-1][1]
         if indents.setdefault(id(mapping), indent) != indent:
-            raise MakegptError(f"{source} line {number}: this key stands {indent} spaces in; its neighbors do not")
+            raise MakegptError(f"{source} line {number}: indented by {indent} spaces, unlike the keys next to it")
         key = matched["key"]
         if key in mapping:
-            raise MakegptError(f"{source} line {number}: the key {key!r} stands twice; keep one")
+            raise MakegptError(f"{source} line {number}: duplicate key {key!r}")
         if value["double"] is not None:
             mapping[key] = json.loads(value["double"])
         elif value["single"] is not None:
@@ -137,10 +137,10 @@ def read_plain(text: str, source: str) -> YamlTree:
             mapping[key] = {}
             open_levels.append((indent, mapping[key]))
     if not tree:
-        raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
+        raise MakegptError(f"{source} must be a mapping with the keys 'defaults' and 'configs'")
     return _without_empty(tree)
 
 
 def _without_empty(tree: YamlTree) -> YamlTree:
-    """Give the empty string to keys after which neither a value nor deeper lines stood, as YAML does."""
+    """Replace the empty mapping of a key without a value by the empty string, as YAML does."""
     return {k: (_without_empty(v) or "") if isinstance(v, dict) else v for k, v in tree.items()}

@@ -16,7 +16,7 @@ import torch
 from lib.artifact.io import write_json
 from lib.artifact.manifest import MANIFEST
 from lib.artifact.provenance import timestamp
-from lib.config.params import find_config, load_params, resolve_config
+from lib.config.params import find_params, load_params, resolve_config
 from lib.config.schema import Config
 from lib.config.strict_yaml import YamlTree, read_yaml_library
 from lib.data.dataset import Dataset
@@ -74,7 +74,7 @@ class Planned:
     def config(self) -> Config:
         """Its whole configuration."""
         return resolve_config(
-            _tree(find_config().resolve()), self.config_name, [f"{key}={value}" for key, value in self.changes.items()]
+            _tree(find_params().resolve()), self.config_name, [f"{key}={value}" for key, value in self.changes.items()]
         )
 
 

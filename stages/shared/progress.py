@@ -1,4 +1,4 @@
-"""How far a work has come, told on stderr."""
+"""Progress of a long task on stderr: a bar that is redrawn on a terminal, else a line every 10 seconds."""
 
 import sys
 import time
@@ -7,68 +7,69 @@ from typing import Iterator
 
 import click
 
-from stages import say
+from stages.shared.streams import is_quiet, say
 from stages.shared.terminal import columns, obeys_escapes
 
-_SECONDS_BETWEEN_LINES = 10.0  # where stderr is no terminal
-_BAR = 16  # characters
+_LINE_INTERVAL = 10.0  # seconds, if stderr is not a terminal
+_REDRAW_INTERVAL = 0.1
+_BAR_WIDTH = 16  # characters
+_CLEAR_LINE = "\r\033[K"
 
 
 class Progress:
-    """What `progress` yields: how far the work has come, said on stderr now and then."""
+    """Progress as plain lines."""
 
     def __init__(self, total: int, unit: str) -> None:
         self.total, self.unit = total, unit
         self.done = 0
-        self._began = self._said = time.monotonic()
+        self._start = self._last_shown = time.monotonic()
 
     def advance(self, count: int) -> None:
-        """Note `count` more units."""
+        """Count `count` more units as done."""
         self.done += count
-        left = (time.monotonic() - self._began) * (self.total - self.done) / max(1, self.done)
-        share = 100 * self.done / max(1, self.total)
-        self.show(f"{self.done:,}/{self.total:,} {self.unit} ({share:.0f} %), {duration(left)} left")
+        seconds_left = (time.monotonic() - self._start) * (self.total - self.done) / max(1, self.done)
+        percent = 100 * self.done / max(1, self.total)
+        self.show(f"{self.done:,}/{self.total:,} {self.unit} ({percent:.0f}%) | eta {format_duration(seconds_left)}")
 
-    def show(self, line: str) -> None:
-        """Say `line`, which tells how things are now, if the last one is some time ago."""
-        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self.note(line)
+    def show(self, status: str) -> None:
+        """Show `status` as the current state, unless the last one was shown a moment ago."""
+        if time.monotonic() - self._last_shown >= _LINE_INTERVAL:
+            self.note(status)
 
-    def note(self, text: str) -> None:
-        """Say `text` on a line of its own."""
-        self._said = time.monotonic()
-        say(text)
+    def note(self, message: str) -> None:
+        """Print `message` on its own line, which stays."""
+        self._last_shown = time.monotonic()
+        say(message)
 
 
-class _TerminalProgress(Progress):
-    """The same as one line that is written over, behind a bar."""
+class _ProgressBar(Progress):
+    """Progress as one line with a bar, redrawn in place."""
 
-    def show(self, line: str) -> None:
-        if time.monotonic() - self._said >= 0.1 or self.done >= self.total:
-            self._said = time.monotonic()
-            filled = _BAR * self.done // max(1, self.total)
+    def show(self, status: str) -> None:
+        if time.monotonic() - self._last_shown >= _REDRAW_INTERVAL or self.done >= self.total:
+            self._last_shown = time.monotonic()
+            filled = _BAR_WIDTH * self.done // max(1, self.total)
             full, empty = ("█", "░") if sys.stderr.encoding.lower().startswith("utf") else ("#", "-")
-            bar = full * filled + empty * (_BAR - filled)
-            click.echo(f"\r\033[K{f'{bar} {line}'[: columns(sys.stderr) - 1]}", err=True, nl=False)
+            bar = full * filled + empty * (_BAR_WIDTH - filled)
+            click.echo(_CLEAR_LINE + f"{bar} {status}"[: columns(sys.stderr) - 1], err=True, nl=False)
 
-    def note(self, text: str) -> None:
-        click.echo("\r\033[K", err=True, nl=False)
-        say(text)
+    def note(self, message: str) -> None:
+        click.echo(_CLEAR_LINE, err=True, nl=False)
+        say(message)
 
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Progress]:
-    """Show how far a work of `total` units has come: one living line on a terminal, else a line every 10 seconds."""
-    on_terminal = obeys_escapes(sys.stderr) and not click.get_current_context().meta["quiet"]
-    shown = (_TerminalProgress if on_terminal else Progress)(total, unit)
+    """Show the progress of a task of `total` units while the block runs."""
+    on_terminal = obeys_escapes(sys.stderr) and not is_quiet()
     try:
-        yield shown
+        yield (_ProgressBar if on_terminal else Progress)(total, unit)
     finally:
         if on_terminal:
-            click.echo("\r\033[K", err=True, nl=False)
+            click.echo(_CLEAR_LINE, err=True, nl=False)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

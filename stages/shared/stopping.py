@@ -1,4 +1,4 @@
-"""When a training is to stop: asked by a signal, or when a time has run out."""
+"""When a training stops: on a signal, or after a duration."""
 
 import os
 import re
@@ -8,30 +8,31 @@ from typing import Iterator
 
 import click
 
-from stages import say
+from stages.shared.streams import say
 
 
-def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    """The time `value`, such as 90s, 10m or 2h, in seconds; a bare number is seconds."""
+def parse_duration(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """The duration `value`, such as 90s, 10m or 2h, in seconds; a bare number is seconds."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
     if match is None:
-        raise click.BadParameter(f"{value!r} is no time; 90s, 10m or 2h would do")
+        raise click.BadParameter(f"invalid duration {value!r}; use 90s, 10m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 class StopSignal:
-    """SIGINT or SIGTERM: noted the first time, to be obeyed after the step; the second time it acts at once."""
+    """SIGINT or SIGTERM: the first one stops the training after the current step, the second one at once."""
 
     number = 0
 
     def asked(self) -> bool:
+        """Whether a signal was received."""
         return self.number > 0
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Note the signals while the block runs."""
+        """Handle the signals while the block runs."""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -41,8 +42,8 @@ class StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self.number = number
-        if "WORLD_SIZE" in os.environ:  # torchrun may tell twice, and ends itself what does not end
+        if "WORLD_SIZE" in os.environ:  # torchrun may signal twice, and kills what does not stop
             say("stopping after this step")
         else:
             signal.signal(number, signal.SIG_DFL)
-            say("stopping after this step; once more to stop at once")
+            say("stopping after this step; repeat to stop at once")

@@ -1,4 +1,4 @@
-"""What a command says, and how it may be written: standard streams that refuse no character, warnings that are ours alone."""
+"""Standard streams and log messages: stdout is data, stderr is for people, and no character fails to print."""
 
 import io
 import logging
@@ -8,42 +8,62 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
-from lib.errors import PassedOver
+import click
+
+from lib.errors import IgnoredFileWarning
+
+_QUIET_KEY = f"{__name__}.quiet"  # in a context's meta
+
+
+def say(message: str) -> None:
+    """Print a log message to stderr, unless --quiet was given."""
+    if not is_quiet():
+        click.echo(printable(message), err=True)
+
+
+def set_quiet() -> None:
+    """Print no log messages from here on, as with --quiet."""
+    click.get_current_context().meta[_QUIET_KEY] = True
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given, or `set_quiet` was called."""
+    return bool(click.get_current_context().meta.get(_QUIET_KEY))
 
 
 def printable(line: str) -> str:
-    """The same line, with an escape for each byte of a name that is no UTF-8."""
+    """The same line, with an escape for each byte of a name that is not UTF-8."""
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextmanager
-def saying_what_is_passed_over(say: Callable[[str], None]) -> Iterator[None]:
-    """Tell in a line, once, of a file here that has the name of one of ours; all other warnings stay Python's."""
+def forward_project_warnings(say: Callable[[str], None]) -> Iterator[None]:
+    """Print IgnoredFileWarning warnings as log messages, each once; all other warnings stay Python's."""
     with warnings.catch_warnings():
-        others = warnings.showwarning
+        show_others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, PassedOver):
+            if issubclass(category, IgnoredFileWarning):
                 say(str(message))
             else:
-                others(message, category, *rest, **more)
+                show_others(message, category, *rest, **more)
 
-        warnings.simplefilter("once", PassedOver)
+        warnings.simplefilter("once", IgnoredFileWarning)
         warnings.showwarning = show
         yield
 
 
-def open_what_is_closed() -> None:
-    """Give a stage that was started with a standard stream closed an empty one."""
+def open_closed_streams() -> None:
+    """Give a command that was started with a closed standard stream an empty one."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open as long as the process
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the process ends
 
 
-def write_any_character() -> None:
-    """Have stdout, which is data, be UTF-8 whatever the environment says, and neither it nor stderr refuse a character.
+def replace_unencodable_characters() -> None:
+    """Make stdout UTF-8 whatever the environment says, and let stdout and stderr escape what they cannot encode.
 
-    What is no Unicode (a part of a file's name, say), and what a terminal of another encoding cannot show, is an escape.
+    That is a part of a file name that is not Unicode, or what a terminal of another encoding cannot show.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -52,6 +72,6 @@ def write_any_character() -> None:
 
 
 def silence_other_packages() -> None:
-    """Show no warnings and log lines of other packages (torch, matplotlib): they name source files, and no stage gives any."""
+    """Hide warnings and log lines of other packages (torch, matplotlib), which mean nothing to a user of the commands."""
     warnings.showwarning = lambda *_, **__: None
     logging.lastResort = logging.NullHandler()

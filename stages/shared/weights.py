@@ -1,39 +1,37 @@
-"""Which weights of a run a command takes, and in which numbers."""
+"""--weights: which weights of a run to load, and in which format."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import click
 
 
 class Weights(NamedTuple):
-    """Which weights of a run to take, and in which numbers."""
+    """Which weights of a run to load, and in which format."""
 
     saved: str = "best"
     format: str = "float32"
 
 
-class _WeightsType(click.ParamType[Weights]):
-    name = "weights"
-    _words: ClassVar[dict[str, tuple[str, ...]]] = {"saved": ("best", "last"), "format": ("float32", "bfloat16", "int8")}
+_CHOICES = {"saved": ("best", "last"), "format": ("float32", "bfloat16", "int8")}
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Weights:
-        if isinstance(value, Weights):
-            return value
-        chosen: dict[str, str] = {}
-        for word in str(value).split(","):
-            kind = next((kind for kind, words in self._words.items() if word in words), None)
-            if kind is None or kind in chosen:
-                known = " and ".join(" or ".join(words) for words in self._words.values())
-                self.fail(f"{value!r} is not right; {known}, with a comma between, would do", param, ctx)
-            chosen[kind] = word
-        return Weights(**chosen)
+
+def _parse_weights(_: click.Context, __: click.Parameter, value: str) -> Weights:
+    """`last`, `int8` or `last,int8` as Weights."""
+    chosen: dict[str, str] = {}
+    for word in value.split(","):
+        field = next((field for field, choices in _CHOICES.items() if word in choices), None)
+        if field is None or field in chosen:
+            checkpoint, number_format = (" or ".join(choices) for choices in _CHOICES.values())
+            raise click.BadParameter(f"{value!r}; use {checkpoint}, {number_format}, or one of each with a comma between")
+        chosen[field] = word
+    return Weights(**chosen)
 
 
 weights_option = click.option(
     "--weights",
-    type=_WeightsType(),
+    callback=_parse_weights,
     default="best,float32",
     show_default=True,
-    metavar="WORDS",
-    help="The best of a finished run, or the last saved, of an unfinished one too; float32, or smaller: bfloat16, int8.",
+    metavar="WHICH,FORMAT",
+    help="best (finished runs) or last (latest checkpoint); float32, bfloat16 or int8.",
 )

@@ -8,10 +8,10 @@ from typing import Any, Callable
 
 import pytest
 
-from lib.config.params import config_names, find_config, load_params, resolve_config
+from lib.config.params import config_names, find_params, load_params, resolve_config
 from lib.config.schema import SECTIONS, Config, build_config, config_tree
 from lib.data.downloads import VOCABULARY, data_folder
-from lib.errors import MakegptError, PassedOver, UsageError
+from lib.errors import IgnoredFileWarning, MakegptError, UsageError
 from tests.conftest import PROJECT, Here
 
 TREE = load_params(PROJECT / "params.yaml")
@@ -36,13 +36,13 @@ def changed(**parts: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", config_names(TREE))
 def test_every_shipped_config_resolves_to_what_it_says(name: str) -> None:
-    made = config_tree(resolved(name=name))
-    said = {section: values for section, values in TREE["configs"][name].items() if section != "extends"}
-    assert said
-    for section, values in said.items():
+    tree = config_tree(resolved(name=name))
+    overrides = {section: values for section, values in TREE["configs"][name].items() if section != "extends"}
+    assert overrides
+    for section, values in overrides.items():
         for key, value in values.items():
-            found = "null" if made[section][key] is None else made[section][key]
-            assert str(value).lower() == str(found).lower() or float(value) == found
+            resolved_value = "null" if tree[section][key] is None else tree[section][key]
+            assert str(value).lower() == str(resolved_value).lower() or float(value) == resolved_value
 
 
 def test_a_config_is_like_another_but_for_what_it_says() -> None:
@@ -51,25 +51,25 @@ def test_a_config_is_like_another_but_for_what_it_says() -> None:
         "wide": {"extends": "plain", "model": {"emb_dim": 128}},
         "wider": {"extends": "wide", "model": {"emb_dim": 256}},
     }
-    made = resolve_config(changed(configs=configs), "wider")
-    assert (made.model.n_heads, made.model.emb_dim, made.train.seed) == (2, 256, 7)
-    assert made.model.n_layers == resolved().model.n_layers
+    config = resolve_config(changed(configs=configs), "wider")
+    assert (config.model.n_heads, config.model.emb_dim, config.train.seed) == (2, 256, 7)
+    assert config.model.n_layers == resolved().model.n_layers
 
 
 @pytest.mark.parametrize(
-    ("configs", "said"),
+    ("configs", "message"),
     [
         ({"a": {"extends": "debgu"}, "debug": {}}, "configs.a: extends: 'debgu' is unknown; did you mean 'debug'?"),
         ({"a": {"extends": "b"}, "b": {"extends": "a"}}, "configs.a extends itself: a extends b extends a"),
         ({"a": {"extends": "a"}}, "configs.a extends itself: a extends a"),
-        ({"a": {"extends": ["b", "c"]}}, "configs.a: extends names a config, not ['b', 'c']"),
-        ({"a": {"extends": {"model": "b"}}}, "configs.a: extends names a config, not {'model': 'b'}"),
+        ({"a": {"extends": ["b", "c"]}}, "configs.a: extends must be the name of a config, not ['b', 'c']"),
+        ({"a": {"extends": {"model": "b"}}}, "configs.a: extends must be the name of a config, not {'model': 'b'}"),
     ],
 )
-def test_a_config_like_nothing_or_like_itself_is_refused(configs: dict[str, Any], said: str) -> None:
+def test_a_config_that_extends_nothing_or_itself_is_refused(configs: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_config(changed(configs=configs), "a")
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_the_configs_of_the_design_are_shipped() -> None:
@@ -94,8 +94,8 @@ def test_resolving_leaves_the_tree_as_it_was() -> None:
 
 
 def test_the_resolved_config_survives_json() -> None:
-    made = resolved(name="gpt_deep")
-    assert build_config(json.loads(json.dumps(config_tree(made))), "saved") == made
+    config = resolved(name="gpt_deep")
+    assert build_config(json.loads(json.dumps(config_tree(config))), "saved") == config
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -143,11 +143,11 @@ def test_an_unknown_name_in_the_file_is_refused_with_its_place(part: str) -> Non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("train.max_steps=many", "a whole number"),
-        ("train.max_steps=1.5", "a whole number"),
-        ("train.max_steps=null", "a whole number"),
-        ("train.max_steps=", "a whole number"),
-        ("build-dataset.stride=x", "a whole number or null"),
+        ("train.max_steps=many", "an integer"),
+        ("train.max_steps=1.5", "an integer"),
+        ("train.max_steps=null", "an integer"),
+        ("train.max_steps=", "an integer"),
+        ("build-dataset.stride=x", "an integer or null"),
         ("train.learning_rate=fast", "a number"),
         ("train.learning_rate=nan", "a number"),
         ("train.learning_rate=inf", "a number"),
@@ -158,28 +158,29 @@ def test_an_unknown_name_in_the_file_is_refused_with_its_place(part: str) -> Non
 )
 def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> None:
     message = refused(change)
-    assert f"is not {says}" in message
-    assert f"{change} is" in message
+    assert f"must be {says}" in message
+    assert f"{change} must be" in message
 
 
 @pytest.mark.parametrize(
     ("change", "span"),
     [
         ("train.max_steps=0", "at least 1"),
-        ("train.learning_rate=-1e-9", "at least 0.0"),
-        ("model.drop_rate=1", "0.0 to 0.999"),
-        ("model.n_layers=-1", "1 to 4096"),
+        ("train.learning_rate=-1e-9", "at least 0"),
+        ("model.drop_rate=1", "between 0 and 0.999"),
+        ("model.n_layers=-1", "between 1 and 4096"),
         ("train.batch_size=-1", "at least 1"),
-        ("build-dataset.val_fraction=1.0", "1e-09 to 0.999"),
+        ("build-dataset.val_fraction=1.0", "between 1e-09 and 0.999"),
         ("build-dataset.stride=0", "at least 1"),
-        ("train.seed=9223372036854775808", "0 to 9223372036854775807"),
-        ("evaluate.ngram_order=6", "1 to 5"),
-        ("generate.temperature=-0.1", "0.0 to 1000000.0"),
+        ("train.seed=9223372036854775808", "between 0 and 9223372036854775807"),
+        ("evaluate.ngram_order=6", "between 1 and 5"),
+        ("generate.temperature=-0.1", "between 0 and 1e+06"),
+        ("generate.top_p=0", "greater than 0 and at most 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_the_range(change: str, span: str) -> None:
     message = refused(change)
-    assert f"{change} is out of range; {span} would do" in message
+    assert f"{change} must be {span}" in message
 
 
 @pytest.mark.parametrize("change", ["train.max_steps=1e5000", "generate.top_k=1e30000", "train.learning_rate=1e5000"])
@@ -201,6 +202,12 @@ def test_a_number_beyond_all_measure_is_refused(change: str) -> None:
         ("generate.top_k=null", None),
         ("generate.prompt=null", None),
         ("generate.prompt=To be, or = not", "To be, or = not"),
+        ("generate.prompt= To be ", " To be "),
+        ("generate.prompt= ", " "),
+        ("plot.prompt=\tThe cat\n", "\tThe cat\n"),
+        ("build-dataset.stride= null ", None),
+        ("evaluate.split = val ", "val"),
+        ("model.qkv_bias= yes", True),
         ("model.qkv_bias=yes", True),
         ("model.qkv_bias=no", False),
         ("model.tie_weights=True", True),
@@ -209,9 +216,9 @@ def test_a_number_beyond_all_measure_is_refused(change: str) -> None:
 )
 def test_a_value_is_read_as_its_parameters_type(change: str, value: Any) -> None:
     section, _, key = change.partition("=")[0].strip().partition(".")
-    found = config_tree(resolved(change))[section][key]
-    assert found == value
-    assert type(found) is type(value)
+    result = config_tree(resolved(change))[section][key]
+    assert result == value
+    assert type(result) is type(value)
 
 
 @pytest.mark.parametrize("change", ["train.max_steps", "max_steps=3", "train=3", "=3", "", "train.=3", ".max_steps=3"])
@@ -223,7 +230,7 @@ def test_a_change_that_is_not_section_key_value_is_refused(change: str) -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused_with_ones_that_they_do() -> None:
     message = refused("model.emb_dim=100", "model.n_heads=12")
     assert "model.emb_dim=100" in message
-    assert "96 or 108 could" in message
+    assert "use 96 or 108" in message
     assert resolved("model.emb_dim=96", "model.n_heads=12").model.emb_dim == 96
     assert resolved("model.emb_dim=108", "model.n_heads=12").model.emb_dim == 108
 
@@ -292,7 +299,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_the_byte(tmp_path: Path) -> Non
 
 def test_params_yaml_is_found_here_before_the_projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_config().resolve() == (PROJECT / "params.yaml").resolve()
+    assert find_params().resolve() == (PROJECT / "params.yaml").resolve()
     (tmp_path / "params.yaml").write_text("configs:\n  mine:\n", encoding="utf-8")
     assert config_names(load_params()) == ["mine"]
 
@@ -314,16 +321,24 @@ DVC = "prepare:\n  split: 0.2\ntrain:\n  seed: 1\n"
         ("defaults:\n  # first\n\n  'build-dataset':\n    stride: [\n", True),
     ],
 )
-def test_a_params_yaml_of_another_program_is_passed_over_with_a_warning(
+def test_a_params_yaml_of_another_program_is_ignored_with_a_warning(
     text: str, ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     if ours:
-        assert find_config() == Path("params.yaml"), "its mistakes are told, and not passed over"
+        assert find_params() == Path("params.yaml"), "its errors are reported"
     else:
-        with pytest.warns(PassedOver, match=r"params.yaml here is of another program, so .*params\.yaml is used; --params"):
-            assert find_config() == PROJECT / "params.yaml"
+        with pytest.warns(
+            IgnoredFileWarning,
+            match=r"ignoring params.yaml of another program .*; using .*params\.yaml; choose a file with --params",
+        ):
+            assert find_params() == PROJECT / "params.yaml"
+
+
+def unwrapped(text: str) -> str:
+    """A help text on one line."""
+    return " ".join(text.split())
 
 
 def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
@@ -335,17 +350,18 @@ def test_a_params_yaml_that_is_named_is_taken_whatever_is_in_it(
     (tmp_path / "own.yaml").write_text(own, encoding="utf-8")
     assert "unknown key 'prepare'" in here("plot", "mask", "-o", "a.svg", "--params", "params.yaml", code=2).err
     assert "nowhere is missing" in here("plot", "mask", "-o", "a.svg", "--params", "nowhere", code=1).err
-    assert "[default: 0.25]" in here("generate", "--params", "own.yaml", "--help").out
-    told = here("plot", "mask", "--config", "debug", "-o", "a.svg").err
-    said = f"params.yaml here is of another program, so {PROJECT}/params.yaml is used; --params names another"
-    assert told.splitlines()[0] == said
+    assert "[default: 0.25]" in unwrapped(here("generate", "--params", "own.yaml", "--help").out)
+    notice = here("plot", "mask", "--config", "debug", "-o", "a.svg").err.splitlines()[0]
+    assert notice == (
+        f"ignoring params.yaml of another program in this folder; using {PROJECT}/params.yaml; choose a file with --params"
+    )
     assert here("plot", "mask", "--config", "debug", "-o", "a.svg", "--quiet").err == ""
     monkeypatch.setenv("MAKEGPT_PARAMS", "own.yaml")
-    assert "[default: 0.25]" in here("generate", "--help").out
-    assert "[default: 0.8]" in here("generate", "--params", PROJECT / "params.yaml", "--help").out
+    assert "[default: 0.25]" in unwrapped(here("generate", "--help").out)
+    assert "[default: 0.8]" in unwrapped(here("generate", "--params", PROJECT / "params.yaml", "--help").out)
 
 
-def test_a_data_folder_of_another_program_is_passed_over(
+def test_a_data_folder_of_another_program_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fetched: Callable[[str], Path]
 ) -> None:
     fetched("gpt2")
@@ -365,4 +381,4 @@ def test_a_data_folder_of_another_program_is_passed_over(
     ],
 )
 def test_two_values_for_one_parameter_are_refused(words: list[str], tmp_path: Path, here: Here) -> None:
-    assert "give two values to one parameter; keep one" in here(*words, code=2).err
+    assert "set the same parameter to different values; keep one" in here(*words, code=2).err

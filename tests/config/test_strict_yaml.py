@@ -120,7 +120,7 @@ def test_a_key_without_a_value_is_empty() -> None:
     [("a: 1\nb: 2\na: 3\n", 3), ("a:\n  b: 1\n  b: 1\n", 3), ("a:\n  b: 1\nc: 1\na:\n  d: 1\n", 4), ("a:\na:\n", 2)],
 )
 def test_a_key_that_stands_twice_is_refused_by_line(read: Read, text: str, line: int) -> None:
-    with pytest.raises(MakegptError, match=rf"p\.yaml line {line}: the key '[ab]' stands twice"):
+    with pytest.raises(MakegptError, match=rf"p\.yaml line {line}: duplicate key '[ab]'"):
         read(text, "p.yaml")
 
 

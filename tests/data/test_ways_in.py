@@ -105,7 +105,7 @@ def test_tokenize_makes_the_same_of_a_text_whatever_way_it_comes(
         with pytest.raises(SystemExit) as left:
             main(["-o", str(tmp_path / "T"), "--tokenizer", "bytes", "--set", f"tokenize.errors={errors}", word])
         said = capsys.readouterr().err
-        assert "defect" not in said
+        assert "bug in makegpt" not in said
         if left.value.code:
             return said
         return said + repr(np.load(tmp_path / "T" / "shard-00000.npy").tobytes())
@@ -229,7 +229,7 @@ STAGES = [
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_word_that_is_no_utf_8_is_no_defect_anywhere(
+def test_a_word_that_is_no_utf_8_is_no_bug_anywhere(
     name: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from importlib import import_module
@@ -246,7 +246,7 @@ def test_a_word_that_is_no_utf_8_is_no_defect_anywhere(
                 command(words)
             said = capsys.readouterr().err
             assert left.value.code in (0, 1, 2), said
-            assert "defect" not in said, (words, said)
+            assert "bug in makegpt" not in said, (words, said)
             if left.value.code:
                 assert said.splitlines()[-1].startswith(f"{name}: error: ")
 

@@ -124,7 +124,7 @@ def test_a_bigrams_logits_are_the_rows_of_its_table() -> None:
     ],
 )
 def test_what_a_rung_has_not_is_refused(name: str, change: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=rf"model\.{next(iter(change))}=.* is not for model\.kind={name}"):
+    with pytest.raises(UsageError, match=rf"model\.{next(iter(change))}=.* is not supported by model\.kind={name}"):
         config_of(name, **change)
 
 

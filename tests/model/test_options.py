@@ -185,9 +185,9 @@ def test_gpt_modern_uses_the_good_ones_together() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"n_heads": 4, "n_kv_heads": 3}, "model.n_heads=4 cannot share model.n_kv_heads=3 equally; it could 1 or 2 or 4"),
-        ({"n_heads": 32, "positions": "rotary"}, "makes heads of 1, an odd count"),
-        ({"emb_dim": 33, "n_heads": 3, "positions": "sinusoidal"}, "model.emb_dim=33 is odd"),
+        ({"n_heads": 4, "n_kv_heads": 3}, "model.n_heads=4 must be divisible by model.n_kv_heads=3; use 1 or 2 or 4"),
+        ({"n_heads": 32, "positions": "rotary"}, "divided by model.n_heads=32 is 1"),
+        ({"emb_dim": 33, "n_heads": 3, "positions": "sinusoidal"}, "needs an even model.emb_dim, not 33"),
     ],
 )
 def test_impossible_options_are_refused(change: dict[str, Any], said: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 from lib.pipeline.freshness import STAMPS, Freshness
 from lib.pipeline.hashes import Hashes
 from lib.pipeline.steps import FIGURES, USUAL_DATASET, build_pipeline
-from stages.__main__ import ORDER
+from stages import STAGES
 from tests import forks
 from tests.conftest import BIN, PROJECT, TEXT, Here, Stage, spent
 
@@ -56,7 +56,7 @@ def project(folder: Path, forked: bool = True) -> Path:
         (folder / ".venv" / "bin").mkdir()
         for entry in BIN.iterdir():
             (folder / ".venv" / "bin" / entry.name).symlink_to(entry)
-        for stage in ORDER:
+        for stage in STAGES:
             script = folder / ".venv" / "bin" / stage.replace("_", "-")
             script.unlink()
             script.write_text(forks.CLIENT.format(python=sys.executable, project=str(PROJECT)))
@@ -426,7 +426,7 @@ _RUN_ALONE = "import sys; sys.path.insert(0, '.'); sys.argv = sys.argv[1:]; impo
         ({"TEXT": "it's.txt"}, "a quote cannot stand in CONFIG, DATASET, TEXT or SET"),
         ({"TEXT": "nothing.txt"}, "TEXT=nothing.txt does not exist"),
         ({"SET": "train.lerning_rate=1"}, "did you mean 'learning_rate'?"),
-        ({"SET": "model.emb_dim=100"}, "cannot be cut into model.n_heads=6 equal heads"),
+        ({"SET": "model.emb_dim=100"}, "must be divisible by model.n_heads=6"),
     ],
 )
 def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str, str], says: str) -> None:

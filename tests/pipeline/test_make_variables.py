@@ -68,7 +68,7 @@ def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, 
     names = ["a", "a-b", "A", "a_b"]
     added = "".join(f"  {name}:\n    extends: debug\n" for name in names)
     (folder / "own.yaml").write_text(text.replace("\nconfigs:\n", f"\nconfigs:\n{added}", 1), encoding="utf-8")
-    monkeypatch.setattr(params, "find_config", lambda: folder / "own.yaml")
+    monkeypatch.setattr(params, "find_params", lambda: folder / "own.yaml")
     for name in ("c.txt", "b-c.txt", "b_c.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
     made = [build_pipeline(name, "hamlet", text, "") for name in names for text in ("c.txt", "b-c.txt", "b_c.txt", "")]

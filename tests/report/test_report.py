@@ -300,14 +300,12 @@ def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, c
         report_page([tmp_path / "run"])
 
 
-def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
-    told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here
-) -> None:
+def test_a_bug_of_our_own_is_not_taken_for_a_damaged_file(told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here) -> None:
     def broken(_: Any) -> Html:
         raise KeyError("ours")
 
     monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
-    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
+    assert "this is a bug in makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
 
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:

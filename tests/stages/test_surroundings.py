@@ -19,7 +19,7 @@ from lib.data.shards import open_shard
 from lib.errors import MakegptError
 from lib.generate.kernel import _found, load_kernel, why_no_kernel
 from stages.shared import terminal
-from stages.shared.streams import silence_other_packages, write_any_character
+from stages.shared.streams import replace_unencodable_characters, silence_other_packages
 from tests.conftest import PROJECT, TINY, Here, Stage
 
 
@@ -167,7 +167,7 @@ def test_every_size_that_the_help_gives_is_drawn_or_refused_in_a_line(
         told = here(*words, code=2)
         assert small or large
         assert ("is too large" if large else "is too small for its letters") in told.err
-    assert "defect" not in told.err
+    assert "bug in makegpt" not in told.err
     assert len(told.err.splitlines()) <= 1
 
 
@@ -214,7 +214,7 @@ def test_what_a_terminal_cannot_show_is_an_escape_and_a_pipe_gets_utf_8(monkeypa
     for kind, expected in ((Terminal, b"\\u20ac\xe9\\udcff"), (io.TextIOWrapper, "€é\\udcff".encode())):
         out = kind(io.BytesIO(), encoding="latin-1")
         monkeypatch.setattr(sys, "stdout", out)
-        write_any_character()
+        replace_unencodable_characters()
         out.write("€é\udcff")
         out.flush()
         assert out.buffer.getvalue() == expected  # type: ignore[attr-defined]

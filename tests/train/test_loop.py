@@ -257,18 +257,18 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0", 0)])
 def test_times_are_read(text: str, seconds: float) -> None:
-    assert stopping.seconds(None, None, text) == seconds  # type: ignore[arg-type]
+    assert stopping.parse_duration(None, None, text) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1 hour", "1d", "nan"])
 def test_what_is_no_time_is_refused(text: str, small: Path, stage: Stage, tmp_path: Path) -> None:
     done = stage("train", small / "dataset", "-o", tmp_path / "run", "--config", "debug", f"--stop-after={text}", code=2)
-    assert "is no time; 90s, 10m or 2h would do" in done.stderr
+    assert f"invalid duration {text!r}; use 90s, 10m or 2h" in done.stderr
 
 
 def test_a_model_that_does_not_fit_costs_no_finished_run(copied: Path, stage: Stage) -> None:
     words = ["--config", "debug", "--set", "model.emb_dim=10000000"]
-    assert "not enough memory" in stage("train", copied / "dataset", "-o", copied / "run", *words, code=1).stderr
+    assert "out of memory" in stage("train", copied / "dataset", "-o", copied / "run", *words, code=1).stderr
     assert outcome(copied / "run")
 
 
