@@ -5,7 +5,8 @@ All of it is read off the model itself, built on the device "meta", where tensor
 B batch, T time, C embedding, H heads, G key and value heads, D head size, V vocabulary
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Sequence
 
 import torch
@@ -14,13 +15,38 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig, PlotConfig
+from lib.config.schema import Config, ModelConfig, PlotConfig
+from lib.errors import UsageError
+from lib.huggingface.gpt2 import RELEASED_TOKENS
 from lib.model.attention import MultiHeadAttention
 from lib.model.block import TransformerBlock
 from lib.model.causal_attention import CausalAttention
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model, count_parameters
 from lib.plot.style import GRAY, LINE_STYLES, blank_figure, escape_mathtext
+from lib.run.folder import finished_manifest, read_model_config
+from lib.tokenizer.bytes_ import BytesTokenizer
+
+#: Vocabulary sizes that do not depend on a text.
+_VOCAB_SIZES = {"gpt2": RELEASED_TOKENS, "bytes": BytesTokenizer.vocab_size}
+
+
+def run_model(folder: Path) -> tuple[str, ModelConfig]:
+    """The name and the model of the finished run in `folder`."""
+    finished_manifest(folder)
+    return folder.resolve().name, read_model_config(folder)
+
+
+def described_model(config: Config) -> ModelConfig:
+    """The model that `config` describes; its vocabulary is the tokenizer's if the config does not give its size."""
+    if config.model.vocab_size is not None:
+        return config.model
+    kind = config.tokenize.tokenizer
+    if kind not in _VOCAB_SIZES:
+        raise UsageError(
+            f"the vocabulary of tokenizer {kind} comes from a text; give its size with --set model.vocab_size=65, or name a run"
+        )
+    return replace(config.model, vocab_size=_VOCAB_SIZES[kind])
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,22 @@
 T time, H heads
 """
 
+from pathlib import Path
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.config.schema import ModelConfig, PlotConfig, TrainConfig
+from lib.errors import MakegptError
+from lib.generate.request import encode_prompt
 from lib.model.causal_attention import causal_mask
 from lib.model.feed_forward import gelu, silu
+from lib.model.maps import attention_maps, attentions
 from lib.model.positions import Sinusoidal
 from lib.model.shortcut import DeepNetwork, mean_gradients
 from lib.plot.style import LINE_STYLES, blank_figure, escape_mathtext, light_grid
+from lib.run.folder import load_run
 from lib.train.schedule import learning_rate
 
 
@@ -30,6 +36,15 @@ def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
     axes.set_xlabel("position looked at")
     axes.set_ylabel("position that looks")
     return figure
+
+
+def read_attention(folder: Path, prompt: str) -> tuple[list[Tensor], list[str]]:
+    """The attention weights (H, T, T) of each layer of the run in `folder` as it reads `prompt`, and the prompt's tokens."""
+    trained = load_run(folder, torch.device("cpu"))
+    if not attentions(trained.model):
+        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
+    ids = encode_prompt(trained.tokenizer, prompt).ids
+    return attention_maps(trained.model, torch.tensor([ids])), [trained.tokenizer.decode([id]) for id in ids]
 
 
 def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) -> Figure:

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lib.config.schema import PlotConfig
+from lib.evaluate.evaluation import of_own_validation, read_evaluation
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -20,6 +22,7 @@ from lib.plot.style import (
     plain_axes,
     strip_common_suffix,
 )
+from lib.run.folder import EVALUATION_FILE, finished_manifest, read_metrics
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,20 @@ class Curve:
         """Tokens an optimizer step; None where the metrics do not tell."""
         last = self.metrics[-1]
         return last["tokens"] / last["step"] if last.get("tokens") else None
+
+
+def read_curves(folders: Iterable[Path]) -> list[Curve]:
+    """The curves of runs; with baselines if a run has been evaluated on its own validation split."""
+    curves = []
+    for folder in folders:
+        metadata = finished_manifest(folder)["metadata"]
+        evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else {}
+        if evaluation and not of_own_validation(evaluation, metadata):
+            evaluation = {}  # its baselines belong to another text than the curves
+        losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
+        identity = (metadata.get("tokenizer"), evaluation.get("text_sha256"), metadata.get("dataset"))
+        curves.append(Curve(folder.resolve().name, read_metrics(folder), losses, *identity))
+    return curves
 
 
 def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:

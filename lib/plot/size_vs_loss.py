@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Sequence
+from pathlib import Path
+from typing import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from lib.config.schema import PlotConfig
-from lib.evaluate.comparison import ComparisonRow, comparison_headings
+from lib.errors import MakegptError
+from lib.evaluate.comparison import ComparisonRow, comparison_headings, comparison_rows
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -25,6 +27,17 @@ from lib.plot.style import (
 
 #: Where a point's label may stand, in points from it, and by which of its sides: the first that is free is taken.
 _PLACES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
+
+
+def read_ladder(folders: Iterable[Path]) -> list[ComparisonRow]:
+    """The rows of evaluated runs and of their baselines; MakegptError if the tokens of one have no bytes."""
+    rows = comparison_rows(folders)
+    for row in rows:
+        if row.bits_per_byte is None:
+            raise MakegptError(
+                f"{row.name} was evaluated on {row.tokens} tokens that stand for no text, so it has no bits/byte"
+            )
+    return rows
 
 
 def ladder_figure(rows: Sequence[ComparisonRow], config: PlotConfig) -> Figure:

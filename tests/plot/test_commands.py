@@ -12,13 +12,15 @@ from lib.artifact.manifest import MANIFEST
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
-from lib.plot.kinds import draw_figure, load_curves
+from lib.plot.kinds import KINDS, Request
+from lib.plot.loss_curves import read_curves
 from lib.plot.style import save_figure
 from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest, training_seconds
 from lib.run.provenance import figure_provenance
 from tests.conftest import PROJECT, TINY, Here, Stage
 
-KINDS = ["mask", "positions", "model", "schedule", "activations", "gradients"]
+#: The kinds that can be drawn without a run.
+DESCRIBED = [kind.name for kind in KINDS.values() if kind.takes.least == 0]
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +148,9 @@ def test_runs_of_one_text_in_different_vocabularies_stand_apart(two_texts: tuple
 
 def test_baselines_of_another_text_are_not_drawn_beside_the_curves(two_texts: tuple[Path, Path], tmp_path: Path) -> None:
     one = two_texts[0]
-    assert load_curves([one])[0].baselines
+    assert read_curves([one])[0].baselines
     for number, changes in enumerate(({"split": "train"}, {"dataset": "0" * 64})):
-        (curve,) = load_curves([_evaluated_anew(one, tmp_path / str(number), **changes)])
+        (curve,) = read_curves([_evaluated_anew(one, tmp_path / str(number), **changes)])
         assert (curve.baselines, curve.text) == ({}, None)
 
 
@@ -178,18 +180,20 @@ def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> N
     assert "evaluation.json" in stage("compare", small / "run", code=1).stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DESCRIBED)
 @pytest.mark.parametrize("name", ["gpt_modern", "single_head", "single_block"])
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = resolve_config(load_params(PROJECT / "params.yaml"), name, changes)
-    save_figure(draw_figure(kind, (), config), tmp_path / "figure.svg", config.plot, figure_provenance(kind, (), config))
+    save_figure(
+        KINDS[kind].draw(Request(config=config)), tmp_path / "figure.svg", config.plot, figure_provenance(kind, (), config)
+    )
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
 def test_the_model_is_drawn_with_the_shapes_and_counts_of_every_part() -> None:
     config = resolve_config(load_params(PROJECT / "params.yaml"), "gpt2_small", [])
-    (axes,) = draw_figure("model", (), config).axes
+    (axes,) = KINDS["model"].draw(Request(config=config)).axes
     told = [text.get_text() for text in axes.texts]
     for name, weights, holds in [
         ("tok_emb", "50,257 × 768", "38,597,376"),
@@ -218,7 +222,7 @@ def test_a_run_and_a_config_are_drawn_side_by_side(evaluated: Path, here: Here, 
 
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:
     config = resolve_config(load_params(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
-    (axes,) = draw_figure("mask", (), config).axes
+    (axes,) = KINDS["mask"].draw(Request(config=config)).axes
     attention = build_attention(config.model)
     assert (axes.images[0].get_array() == attention.mask.numpy()).all()
 
@@ -276,7 +280,31 @@ def test_no_figure_is_written_where_the_summary_cannot_be(small: Path, tmp_path:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--summary"], "plot loss, ladder or attention; plot tokens has none"),
+        (["loss"], "plot loss needs a trained run; name its folder"),
+        (["attention", "a", "b"], "plot attention takes one run; remove b"),
+        (["mask", "a"], "plot mask takes no run; use --config and --set; remove a"),
+        (["ladder", "a", "--panels"], "--panels is for plot loss; plot ladder does not have it"),
+        (["loss", "a", "--text", "b"], "--text is for plot tokens; plot loss does not have it"),
+        (["gradients", "--summary"], "--summary is for plot loss, ladder or attention; plot gradients does not have it"),
+        (["mask"], "plot mask needs an output file; give -o FILE.png or -o FILE.svg"),
+    ],
+)
+def test_a_kind_refuses_what_it_does_not_take(here: Here, words: list[str], complaint: str) -> None:
+    assert complaint in here("plot", *words, code=2).err
+
+
+def test_the_help_has_a_line_for_every_kind(here: Here) -> None:
+    told = here("plot", "--help").out
+    for kind in KINDS.values():
+        line = next(line for line in told.splitlines() if line.split()[:1] == [kind.name])
+        assert kind.takes.metavar in line
+        assert line.endswith(kind.help)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--summary"], "--summary is for plot loss, ladder or attention; plot tokens does not have it"),
         (["--text", "text", "--prompt", "to be"], "give --text or --prompt, not both"),
     ],
 )

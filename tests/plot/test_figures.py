@@ -235,6 +235,6 @@ def test_the_levels_of_surprise(nats: float, level: int) -> None:
 
 def test_rows_that_stand_for_no_text_are_named(run: Path, monkeypatch: pytest.MonkeyPatch, here: Here, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        "lib.plot.kinds.comparison_rows", lambda _: [ComparisonRow("odd", "val", 3, 0, "a", 1.0, None, None, 5)]
+        "lib.plot.size_vs_loss.comparison_rows", lambda _: [ComparisonRow("odd", "val", 3, 0, "a", 1.0, None, None, 5)]
     )
     assert "stand for no text" in here("plot", "ladder", run, "-o", tmp_path / "a.svg", code=1).err
