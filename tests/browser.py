@@ -125,11 +125,11 @@ def test_the_page_opens_without_an_error_and_asks_for_nothing(report: Path, at: 
     assert "<script" not in dom
     for heading in (
         "Summary",
-        "Learning",
-        "Samples through training",
-        "Beside counting",
+        "Loss curves",
+        "Samples during training",
+        "Baselines",
         "Loss by position",
-        "Learnt by heart",
+        "Memorization",
     ):
         assert re.search(rf"<h[23] [^>]*>{heading}</h[23]>", dom), heading
     assert dom.count("<main>") == 1

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from lib.artifact.io import read_json, sha256_of, write_json, write_text
 from lib.artifact.manifest import MANIFEST
 from lib.errors import MakegptError
 from lib.report import page
-from lib.report.html import Html, escape_html, html_element, html_table, visible_text
+from lib.report.html import escape_html, render_macro, visible_text
 from lib.report.page import report_page
-from lib.report.run_data import MAX_SHOWN, thin_lines
-from lib.report.sections import who_is_ahead
+from lib.report.run_data import MAX_LINES, thin_lines
+from lib.report.sections import versus_model
 from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
 from lib.run.samples import SAMPLES_FILE, read_samples
 from tests.conftest import Here
@@ -171,9 +172,9 @@ def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: 
 def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
     told = " ".join(Outline(pages["one"]).text.split())
     for words in (
-        "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time",
-        "five most probable 40.5 ± 0.5 %",
-        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, not significant", "behind by 1.000", "slides by 128",
+        "42,688", "3.000 ± 0.020", "Counting still wins here", "top-1 accuracy is 21.3 ± 0.4 %",
+        "top-5 accuracy 40.5 ± 0.5 %",
+        "−0.500 ± 0.020", "+0.010 ± 0.020 (n.s.)", "+1.000", "sliding window, stride 128",
         "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
@@ -221,7 +222,7 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
     manifest["parameters"]["train"]["sample_interval"] = interval
     write_json(tmp_path / "run" / MANIFEST, manifest)
     told = Outline(report_page([tmp_path / "run"])).text
-    assert f"one that keeps them is train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+    assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
 
 
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "imported" / MANIFEST, manifest)
     told = Outline(report_page([tmp_path / "imported"])).text
     assert "imported, not trained here" in told
-    assert "there is no training to show" in told
+    assert "there are no losses of a training" in told
     assert f"evaluate {tmp_path}/imported DATASET -o" in told
 
 
@@ -254,7 +255,7 @@ def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, 
     told = " ".join(Outline(report_page([small / "run", told_all])).text.split())
     assert "Not evaluated yet: run." in told
     assert "val split, 5,360 tokens; the best first" in told
-    assert "Validation loss by step, the best of each run marked." in told
+    assert "Validation loss by step; the stars mark the best steps." in told
 
 
 def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_again(small: Path, tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, c
 def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
     told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
-    def broken(_: Any) -> Html:
+    def broken(_: Any) -> None:
         raise KeyError("ours")
 
     monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
@@ -313,8 +314,8 @@ def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
     lines = [{"step": step} for step in range(1000)]
     shown = [line["step"] for line in thin_lines(lines)]
-    assert (len(shown), shown[0], shown[-1]) == (MAX_SHOWN, 0, 999)
-    assert len(set(shown)) == MAX_SHOWN
+    assert (len(shown), shown[0], shown[-1]) == (MAX_LINES, 0, 999)
+    assert len(set(shown)) == MAX_LINES
     assert thin_lines(lines[:3]) == lines[:3]
 
 
@@ -329,10 +330,14 @@ def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, her
 
 def test_text_is_escaped_and_markup_is_not() -> None:
     assert escape_html("<b>") == "&lt;b&gt;"
-    assert escape_html(Html("<b>")) == "<b>"
-    assert html_element("a", "<", href='"&', aria_label="x", id=None) == '<a href="&quot;&amp;" aria-label="x">&lt;</a>'
-    assert html_element("pre", "\nx") == "<pre>\n\nx</pre>\n"
-    assert '<th scope="row">x</th><td>1</td>' in html_table("c", ("", "n"), [("x", "1")])
+    assert escape_html(Markup("<b>")) == "<b>"
+    assert escape_html(3) == "3"
+    assert render_macro("sections.html", "text", "\nx").strip() == '<pre dir="auto">\n\nx</pre>'
+    assert '<pre dir="auto">\n<b>&lt;</b>&amp;\u27e8U+202E\u27e9</pre>' in render_macro("sections.html", "text", "&\u202e", "<")
+    table = render_macro("sections.html", "table", '"&\u202e', ("", "n"), [("x", "1"), ("y", "<")], marked=["y"])
+    assert '<th scope="row">x</th><td>1</td>' in table
+    assert '<tr class="marked"><th scope="row">y</th><td>&lt;</td>' in table
+    assert 'aria-label="&#34;&amp;⟨U+202E⟩"' in table
 
 
 @pytest.mark.parametrize("text", ["plain\n\ttext", "naïve — “café” 中文 עברית العربية", "👩\u200d💻", "ne\u0301e"])
@@ -340,10 +345,10 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
     assert visible_text(text) == text
 
 
-def test_who_is_ahead_is_said_in_words() -> None:
-    assert who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
+def test_a_baseline_has_its_loss_minus_the_models() -> None:
+    assert versus_model({"loss": 0.2}) == "−0.200"
     short = {"loss": 0.2, "standard_error": None, "significant": None}
-    assert who_is_ahead(short) == "ahead by 0.200, too short to tell"
-    assert who_is_ahead({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "behind by 0.200 ± 0.050"
+    assert versus_model(short) == "−0.200 (too few blocks for an error)"
+    assert versus_model({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "+0.200 ± 0.050"
     level = {"loss": 0.05, "standard_error": 0.05, "significant": False}
-    assert who_is_ahead(level) == "ahead by 0.050 ± 0.050, not significant"
+    assert versus_model(level) == "−0.050 ± 0.050 (n.s.)"
