@@ -105,7 +105,7 @@ def test_runs_of_other_texts_stand_apart_though_their_sizes_are_the_same(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("; the best first</caption>") == 2 + 2, "a table a text, and one in each run's own chapter"
     here("plot", "ladder", *two_texts, "-o", tmp_path / "ladder.svg")
-    assert "do not compare across" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
+    assert "do not compare across panels" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
     here("plot", "loss", *two_texts, "-o", tmp_path / "loss.svg")
     assert "different texts or different tokens" in (tmp_path / "loss.svg").read_text(encoding="utf-8")
     here("plot", "loss", "--panels", *two_texts, "-o", tmp_path / "panels.svg")
