@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lib.report.page import report_page
-from tests.report.test_report import hostile, told_all  # noqa: F401 - fixtures
+from tests.report.test_report import complete, hostile  # noqa: F401 - fixtures
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PHONE = 360  # pixels
@@ -75,8 +75,8 @@ def at(browser: str, tmp_path: Path) -> Browser:
 
 
 @pytest.fixture(params=["one", "several", "hostile"])
-def report(request: pytest.FixtureRequest, told_all: Path, hostile: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
-    folders = {"one": [told_all], "several": [told_all, hostile], "hostile": [hostile]}[request.param]
+def report(request: pytest.FixtureRequest, complete: Path, hostile: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
+    folders = {"one": [complete], "several": [complete, hostile], "hostile": [hostile]}[request.param]
     path = tmp_path / f"{request.param}.html"
     path.write_bytes(report_page(folders).encode())
     return path

@@ -1,4 +1,4 @@
-"""The report: one page that tells all about a run, whatever the run is called and whatever it wrote."""
+"""The report: one complete page about a run, whatever the run is called and whatever it wrote."""
 
 import json
 import re
@@ -68,35 +68,35 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def told_all(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with everything a report can tell."""
-    folder = tmp_path_factory.mktemp("told")
+def complete(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything that a report can show."""
+    folder = tmp_path_factory.mktemp("complete")
     shutil.copytree(small, folder / "small")
-    made = folder / "small" / "run"
-    write_json(made / EVALUATION_FILE, evaluation(made))
-    (made / SAMPLE_FILE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
-    return made
+    run = folder / "small" / "run"
+    write_json(run / EVALUATION_FILE, evaluation(run))
+    (run / SAMPLE_FILE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
+    return run
 
 
 @pytest.fixture(scope="session")
 def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, with a name and texts that would break a page."""
     shutil.copytree(small, folder := tmp_path_factory.mktemp("hostile") / "small")
-    made = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
-    (folder / "run").rename(made)
-    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (made / SAMPLES_FILE).read_text().splitlines()]
-    (made / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (made / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
-    told = evaluation(made)
-    told["verdict"] = NASTY
-    told["baselines"][NASTY] = scores(9.0)
-    told["memorization"]["samples"]["passage"] = NASTY
-    write_text(made / EVALUATION_FILE, json.dumps(told))
-    manifest = json.loads((made / MANIFEST).read_text())
+    run = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
+    (folder / "run").rename(run)
+    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (run / SAMPLES_FILE).read_text().splitlines()]
+    (run / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
+    results = evaluation(run)
+    results["verdict"] = NASTY
+    results["baselines"][NASTY] = scores(9.0)
+    results["memorization"]["samples"]["passage"] = NASTY
+    write_text(run / EVALUATION_FILE, json.dumps(results))
+    manifest = json.loads((run / MANIFEST).read_text())
     manifest["command"] = NASTY
     manifest["metadata"][NASTY] = NASTY
-    write_text(made / MANIFEST, json.dumps(manifest))
-    return made
+    write_text(run / MANIFEST, json.dumps(manifest))
+    return run
 
 
 VOID = {"meta", "link", "img", "br"}
@@ -134,8 +134,8 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages(told_all: Path, hostile: Path) -> dict[str, str]:
-    return {"one": report_page([told_all]), "hostile": report_page([hostile]), "several": report_page([told_all, hostile])}
+def pages(complete: Path, hostile: Path) -> dict[str, str]:
+    return {"one": report_page([complete]), "hostile": report_page([hostile]), "several": report_page([complete, hostile])}
 
 
 @pytest.mark.parametrize("name", ["one", "hostile", "several"])
@@ -160,17 +160,17 @@ def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: 
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    wanted = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
-    wanted |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
-    wanted |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
-    assert wanted <= set(ids)
+    targets = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
+    targets |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
+    assert targets <= set(ids)
     assert all(attributes["scope"] in ("col", "row") for _, attributes in outline.named("th"))
     assert all(attributes["aria-label"] for _, attributes in outline.named("svg"))
     assert len(outline.named("caption")) == len(outline.named("table"))
 
 
-def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
-    told = " ".join(Outline(pages["one"]).text.split())
+def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete: Path) -> None:
+    text = " ".join(Outline(pages["one"]).text.split())
     for words in (
         "42,688", "3.000 ± 0.020", "Counting still wins here", "top-1 accuracy is 21.3 ± 0.4 %",
         "top-5 accuracy 40.5 ± 0.5 %",
@@ -178,11 +178,11 @@ def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all:
         "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
-        assert words in told, words
-    text = read_json(told_all.parent / "tokens" / MANIFEST)["inputs"]
-    assert next(iter(text.values()))["sha256"] in told
-    for line in read_samples(told_all):
-        assert f"Step {line['step']}, {line['tokens']:,} tokens" in told
+        assert words in text, words
+    sources = read_json(complete.parent / "tokens" / MANIFEST)["inputs"]
+    assert next(iter(sources.values()))["sha256"] in text
+    for line in read_samples(complete):
+        assert f"Step {line['step']}, {line['tokens']:,} tokens" in text
 
 
 def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
@@ -198,19 +198,19 @@ def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("name", ["one", "several"])
-def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], told_all: Path, hostile: Path, name: str) -> None:
-    assert report_page([told_all] if name == "one" else [told_all, hostile]) == pages[name]
+def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], complete: Path, hostile: Path, name: str) -> None:
+    assert report_page([complete] if name == "one" else [complete, hostile]) == pages[name]
 
 
 def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "my run")
     for name in (SAMPLES_FILE, METRICS_FILE):
         (tmp_path / "my run" / name).unlink()
-    told = Outline(report_page([tmp_path / "my run"])).text
-    assert told.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
-    assert "--resume never" in told
-    assert f"generate '{tmp_path}/my run' -o" in told
-    assert "an artifact that is no longer there" in told
+    text = Outline(report_page([tmp_path / "my run"])).text
+    assert text.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
+    assert "--resume never" in text
+    assert f"generate '{tmp_path}/my run' -o" in text
+    assert "an artifact that is no longer there" in text
 
 
 @pytest.mark.parametrize(("interval", "more"), [(0, " --set train.sample_interval=30"), (None, ""), (30, "")])
@@ -221,8 +221,8 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
     manifest["command"] = "train 'my data' -o 'my run' --config debug"
     manifest["parameters"]["train"]["sample_interval"] = interval
     write_json(tmp_path / "run" / MANIFEST, manifest)
-    told = Outline(report_page([tmp_path / "run"])).text
-    assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+    text = Outline(report_page([tmp_path / "run"])).text
+    assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in text
 
 
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
@@ -245,17 +245,17 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
         "metadata": {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")},
     }
     write_json(tmp_path / "imported" / MANIFEST, manifest)
-    told = Outline(report_page([tmp_path / "imported"])).text
-    assert "imported, not trained here" in told
-    assert "there are no losses of a training" in told
-    assert f"evaluate {tmp_path}/imported DATASET -o" in told
+    text = Outline(report_page([tmp_path / "imported"])).text
+    assert "imported, not trained here" in text
+    assert "there are no losses of a training" in text
+    assert f"evaluate {tmp_path}/imported DATASET -o" in text
 
 
-def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, told_all: Path) -> None:
-    told = " ".join(Outline(report_page([small / "run", told_all])).text.split())
-    assert "Not evaluated yet: run." in told
-    assert "val split, 5,360 tokens; the best first" in told
-    assert "Validation loss by step; the stars mark the best steps." in told
+def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, complete: Path) -> None:
+    text = " ".join(Outline(report_page([small / "run", complete])).text.split())
+    assert "Not evaluated yet: run." in text
+    assert "val split, 5,360 tokens; the best first" in text
+    assert "Validation loss by step; the stars mark the best steps." in text
 
 
 def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_again(small: Path, tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_ag
         ({"baselines": {"xz": scores(2.0, lead={"standard_error": None})}}, r"baselines\.xz\.lead\.loss"),
     ],
 )
-def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
-    shutil.copytree(told_all, tmp_path / "run")
+def test_a_damaged_evaluation_is_named(complete: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
+    shutil.copytree(complete, tmp_path / "run")
     write_json(tmp_path / "run" / EVALUATION_FILE, evaluation(tmp_path / "run") | damage)
     with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
         report_page([tmp_path / "run"])
@@ -302,13 +302,13 @@ def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, c
 
 
 def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
-    told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+    complete: Path, monkeypatch: pytest.MonkeyPatch, here: Here
 ) -> None:
     def broken(_: Any) -> None:
         raise KeyError("ours")
 
     monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
-    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
+    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", complete, "-o", "-", code=1).err
 
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
@@ -319,11 +319,11 @@ def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
     assert thin_lines(lines[:3]) == lines[:3]
 
 
-def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:
-    told = here("report", told_all, "-o", "-")
-    assert here("report", told_all, "-o", tmp_path / "page.html").out == ""
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == told.out == report_page([told_all])
-    assert "holds tokens, not a run" in here("report", told_all.parent / "tokens", "-o", "-", code=1).err
+def test_the_command_writes_a_file_or_stdout(complete: Path, tmp_path: Path, here: Here) -> None:
+    written = here("report", complete, "-o", "-")
+    assert here("report", complete, "-o", tmp_path / "page.html").out == ""
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == written.out == report_page([complete])
+    assert "holds tokens, not a run" in here("report", complete.parent / "tokens", "-o", "-", code=1).err
     assert "does not exist" in here("report", tmp_path / "nothing", "-o", "-", code=1).err
     here("report", "-o", "-", code=2)
 
