@@ -7,10 +7,11 @@ from typing import Iterable, Mapping
 import torch
 from matplotlib.figure import Figure
 
+from lib.artifact.record import to_json
 from lib.config.schema import Config, ModelConfig
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.comparison import ComparisonRow, comparison_rows
-from lib.evaluate.evaluation import of_own_validation, read_evaluation
+from lib.evaluate.results import of_own_validation, read_evaluation
 from lib.generate.request import encode_prompt
 from lib.huggingface.gpt2 import RELEASED_TOKENS
 from lib.model.maps import attention_maps, attentions
@@ -131,7 +132,7 @@ def load_curves(folders: Iterable[Path]) -> list[Curve]:
     gathered = []
     for folder in folders:
         metadata = finished_manifest(folder)["metadata"]
-        evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else {}
+        evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else {}
         if evaluation and not of_own_validation(evaluation, metadata):
             evaluation = {}  # its baselines are of another text than the curves
         losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}

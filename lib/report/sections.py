@@ -4,10 +4,10 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable
 
+from lib.artifact.record import from_json
 from lib.config.schema import PlotConfig
-from lib.evaluate.evaluation import of_own_validation
 from lib.evaluate.ngrams import ngram_label
-from lib.evaluate.verdict import verdict_sentences
+from lib.evaluate.results import Evaluation, of_own_validation
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.html import Html, html_element, html_table, html_terms
 from lib.report.origins import origins
@@ -152,13 +152,15 @@ def counting(subject: RunData) -> Html:
     head = ("", "nats/token", "perplexity", "bits/byte", "beside the model")
     about = f"{found['split']} split, {found['tokens']:,} tokens, {found['bytes']:,} bytes; the best first"
     made = html_table(about, head, [row for _, row in sorted(rows, key=lambda row: row[0])], marked={subject.name})
-    told = verdict_sentences(found)
+    told = "".join(f" {note.capitalize()}." for note in from_json(Evaluation, found).notes())
     first, five = (format_number(100 * found[key], ".1f", error.get(key) and 100 * error[key]) for key in ("top_1", "top_5"))
     hits = (
         f" Its most probable token is right {first} % of the time, and the right one is among its five most probable {five} %."
     )
     return Html(
-        html_element("p", told + hits, class_="verdict") + made + html_element("p", "± is the standard error.", class_="note")
+        html_element("p", hits.strip() + told, class_="verdict")
+        + made
+        + html_element("p", "± is the standard error.", class_="note")
     )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from lib.evaluate.metrics import significant
-from lib.evaluate.verdict import join_names
 
 StudyRow = dict[str, Any]
 
@@ -128,6 +127,12 @@ def _behind(mean: Mean, best: Mean) -> dict[str, Any]:
     known = [each.error for each in (mean, best) if each.error is not None]
     apart, error = mean.loss - best.loss, math.hypot(*known) if known else None
     return {"loss": apart, "standard_error": error, "significant": significant(apart, error, best.freedom)}
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _by(found: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib.artifact.record import to_json
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.errors import UsageError
@@ -251,7 +252,7 @@ def test_a_study_takes_no_evaluation_of_another_text(copied: Path, here: Here) -
     )
     here("evaluate", copied / "run", "-o", path, "--config", "debug", "--set", few[0], "--set", few[1])
     found = json.loads(path.read_text())
-    assert _evaluation(copied / "run", data, config) == found
+    assert to_json(_evaluation(copied / "run", data, config)) == found
     for changes in ({"dataset": "0" * 64}, {"split": "train"}):
         path.write_text(json.dumps(found | changes))
         assert _evaluation(copied / "run", data, config) is None
