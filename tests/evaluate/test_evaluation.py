@@ -21,7 +21,7 @@ from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError
 from lib.evaluate import memorization
 from lib.evaluate.baselines import default_baselines
-from lib.evaluate.comparison import comparison_table, evaluation_rows
+from lib.evaluate.comparison import comparison_legend, comparison_table, evaluation_rows
 from lib.evaluate.compressors import added_bytes
 from lib.evaluate.evaluation import count_bytes, evaluate
 from lib.evaluate.memorization import CopyIndex, measure_copying, measure_recall
