@@ -100,8 +100,10 @@ def test_runs_of_other_texts_stand_apart_though_their_sizes_are_the_same(
     lines = here("compare", *two_texts).out.splitlines()
     heads = [line for line in lines if line.startswith("val split, 269 tokens of text ")]
     assert len(set(heads)) == 2
-    assert lines[-2] == "", "the legend stands apart"
-    for block in "\n".join(lines[:-2]).split("\n\n"):
+    *blocks, legend = "\n".join(lines).split("\n\n")
+    assert legend.startswith("vs model: loss minus the model's")
+    assert legend.endswith("too short to tell: at least 512 tokens are needed")
+    for block in blocks:
         names = [line.split("  ")[0] for line in block.splitlines()[1:]]
         assert len(names) == len(set(names)), "a baseline is of one text"
         assert len({"one", "two"} & set(names)) == 1
