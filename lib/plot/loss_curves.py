@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lib.artifact.record import to_json
 from lib.config.schema import PlotConfig
-from lib.evaluate.evaluation import of_own_validation, read_evaluation
+from lib.evaluate.results import of_own_validation, read_evaluation
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -61,7 +62,7 @@ def read_curves(folders: Iterable[Path]) -> list[Curve]:
     curves = []
     for folder in folders:
         metadata = finished_manifest(folder)["metadata"]
-        evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else {}
+        evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else {}
         if evaluation and not of_own_validation(evaluation, metadata):
             evaluation = {}  # its baselines belong to another text than the curves
         losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}

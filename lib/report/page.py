@@ -10,7 +10,7 @@ from typing import Any, Sequence
 
 from lib.config.schema import PlotConfig
 from lib.evaluate.comparison import comparison_headings, comparison_rows
-from lib.evaluate.evaluation import of_own_validation
+from lib.evaluate.results import of_own_validation
 from lib.plot.loss_curves import Curve, loss_figure
 from lib.report.html import render_template
 from lib.report.run_data import RunData, draw_chart, format_number, read_run_data, table

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from lib.artifact.json_shape import NUMBER, first_mismatch
 from lib.artifact.manifest import MANIFEST, Manifest
+from lib.artifact.record import to_json
 from lib.errors import MakegptError
-from lib.evaluate.evaluation import read_evaluation
+from lib.evaluate.results import read_evaluation
 from lib.report.html import visible_text
 from lib.report.svg import inline_svg
 from lib.run.folder import EVALUATION_FILE, METRICS_FILE, finished_manifest, is_imported, read_metrics
@@ -52,7 +53,7 @@ def read_run_data(folder: Path, number: int) -> RunData:
         place = first_mismatch(manifest, _TRAINING)
         if place is not None:
             raise MakegptError(f"{folder / MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
-    evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else None
+    evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else None
     metrics = read_metrics(folder) if (folder / METRICS_FILE).is_file() else None
     return RunData(folder, f"run-{number}", manifest, evaluation, metrics, read_samples(folder))
 

@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable
 
+from lib.artifact.record import from_json
 from lib.config.schema import PlotConfig
-from lib.evaluate.evaluation import of_own_validation
 from lib.evaluate.ngrams import ngram_label
-from lib.evaluate.verdict import verdict_sentences
+from lib.evaluate.results import Evaluation, of_own_validation
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
@@ -135,11 +135,12 @@ def baselines(run: RunData) -> Section:
     top_1, top_5 = (
         format_number(100 * evaluation[key], ".1f", errors.get(key) and 100 * errors[key]) for key in ("top_1", "top_5")
     )
-    accuracy = f"Its top-1 accuracy is {top_1} %, its top-5 accuracy {top_5} %."
+    accuracy = f"Top-1 accuracy is {top_1} %, top-5 accuracy {top_5} %."
+    notes = [f"{note[0].upper()}{note[1:]}." for note in from_json(Evaluation, evaluation).notes()]
     rows.sort(key=lambda row: row[0])
     head = ("", "nats/token", "perplexity", "bits/byte", "vs model")
     return {
-        "verdict": f"{verdict_sentences(evaluation)} {accuracy}",
+        "verdict": " ".join([accuracy, *notes]),
         "numbers": table(caption, head, [cells for _, cells in rows], marked=[run.name]),
     }
 

@@ -3,9 +3,8 @@
 import shlex
 from pathlib import Path
 
-from lib.evaluate.comparison import comparison_rows, comparison_table
-from lib.evaluate.evaluation import read_evaluation
-from lib.evaluate.verdict import verdict_sentences
+from lib.evaluate.comparison import comparison_legend, comparison_rows, comparison_table
+from lib.evaluate.results import read_evaluation
 from lib.run.folder import (
     EVALUATION_FILE,
     LOSS_FIGURE_FILE,
@@ -28,12 +27,14 @@ def run_summary(folder: Path, figure: Path) -> str:
     sample_file = folder / SAMPLE_FILE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
     origin = "imported" if is_imported(manifest) else f"{steps} steps, best at step {metadata['best_step']}"
+    rows = comparison_rows([folder])
     lines = [
         f"{folder.resolve().name}: {metadata['parameters']:,} parameters, {origin}",
         "",
-        *comparison_table(comparison_rows([folder])),
+        *comparison_table(rows),
         "",
-        verdict_sentences(evaluation),
+        *comparison_legend(rows),
+        *evaluation.notes(),
     ]
     if sample is not None:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]

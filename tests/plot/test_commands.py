@@ -50,17 +50,22 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
 def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(evaluated: Path, stage: Stage) -> None:
     head, *lines = stage("compare", evaluated / "one").stdout.splitlines()
     tokens = json.loads((evaluated / "one" / "evaluation.json").read_text())["tokens"]
-    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats/token perplexity bits/byte seconds"
+    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats/token perplexity bits/byte seconds vs model"
     (one,) = [line for line in lines if line.startswith("one ")]
     assert one.split()[1] == "42,688"
     (uniform,) = [line for line in lines if line.startswith("uniform")]
-    assert uniform.split() == ["uniform", "-", "5.545", "256.0", "8.000", "-"]
-    assert len({len(line) for line in [head, *lines]}) == 1
+    assert uniform.split()[:6] == ["uniform", "-", "5.545", "256.0", "8.000", "-"]
+    assert float(uniform.split()[6]) == pytest.approx(5.545 - float(one.split()[2]), abs=2e-3)
+    end = head.index("  vs model")
+    table = [head, *lines[: lines.index("")]]
+    assert {line[end : end + 2] for line in table} == {"  "}, "columns are aligned"
+    assert " " not in {line[end - 1] for line in table}
+    assert lines[-1].startswith("vs model: loss minus the model's, nats/token, ± standard error")
 
 
 def test_a_run_without_timings_or_bytes_has_dashes() -> None:
     row = ComparisonRow("run", "val", 10, 10, "a", 1.5, None, None, 1000)
-    assert comparison_table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-"]
+    assert comparison_table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-", "-"]
 
 
 def test_runs_scored_on_other_tokens_stand_apart_with_their_own_baselines() -> None:
@@ -97,8 +102,11 @@ def test_runs_of_other_texts_stand_apart_though_their_sizes_are_the_same(
     lines = here("compare", *two_texts).out.splitlines()
     heads = [line for line in lines if line.startswith("val split, 269 tokens of text ")]
     assert len(set(heads)) == 2
-    for block in "\n".join(lines).split("\n\n"):
-        names = [line.rsplit(maxsplit=5)[0] for line in block.splitlines()[1:]]
+    *blocks, legend = "\n".join(lines).split("\n\n")
+    assert legend.startswith("vs model: loss minus the model's")
+    assert legend.endswith("too short to tell: at least 512 tokens are needed")
+    for block in blocks:
+        names = [line.split("  ")[0] for line in block.splitlines()[1:]]
         assert len(names) == len(set(names)), "a baseline is of one text"
         assert len({"one", "two"} & set(names)) == 1
     here("report", *two_texts, "-o", tmp_path / "report.html")
@@ -159,7 +167,7 @@ def test_an_evaluation_of_a_text_is_not_called_damaged(two_texts: tuple[Path, Pa
     (tmp_path / "text.txt").write_text("to be or not to be")
     here("evaluate", tmp_path / "run", "--text", tmp_path / "text.txt", "-o", tmp_path / "run" / EVALUATION_FILE)
     told = here("compare", tmp_path / "run", code=1).err
-    assert "is about a text of its own; runs are compared on a split" in told
+    assert "is about a separate text; runs are compared on a split" in told
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"seconds": NaN}\n', '{"seconds": 1e999}\n', "[1]\n"])
@@ -173,7 +181,7 @@ def test_a_damaged_evaluation_is_named(evaluated: Path, tmp_path: Path, damage: 
     shutil.copytree(evaluated / "one", tmp_path / "run")
     path = tmp_path / "run" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    assert "is no evaluation" in stage("compare", tmp_path / "run", code=1).stderr
+    assert "evaluation.json is damaged: baselines" in stage("compare", tmp_path / "run", code=1).stderr
 
 
 def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> None:
@@ -273,7 +281,7 @@ def test_a_run_named_by_a_dot_is_summed_up_by_its_name_and_a_figure_in_it_is_tol
 
 def test_no_figure_is_written_where_the_summary_cannot_be(small: Path, tmp_path: Path, here: Here) -> None:
     told = here("plot", "loss", small / "run", "--summary", "-o", tmp_path / "figure.svg", code=1).err
-    assert "has not been evaluated; do it with `evaluate" in told
+    assert "has not been evaluated; run `evaluate" in told
     assert not (tmp_path / "figure.svg").exists()
 
 

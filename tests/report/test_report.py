@@ -59,7 +59,6 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
             "trigram": scores(loss + 0.01, lead=lead(-0.01, False)),
             "gzip": scores(loss + 1.0),
         },
-        "verdict": "Counting still wins here",
         "memorization": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
@@ -88,7 +87,6 @@ def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
     results = evaluation(run)
-    results["verdict"] = NASTY
     results["baselines"][NASTY] = scores(9.0)
     results["memorization"]["samples"]["passage"] = NASTY
     write_text(run / EVALUATION_FILE, json.dumps(results))
@@ -172,7 +170,7 @@ def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: 
 def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete: Path) -> None:
     text = " ".join(Outline(pages["one"]).text.split())
     for words in (
-        "42,688", "3.000 ± 0.020", "Counting still wins here", "top-1 accuracy is 21.3 ± 0.4 %",
+        "42,688", "3.000 ± 0.020", "Top-1 accuracy is 21.3 ± 0.4 %",
         "top-5 accuracy 40.5 ± 0.5 %",
         "−0.500 ± 0.020", "+0.010 ± 0.020 (n.s.)", "+1.000", "sliding window, stride 128",
         "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
@@ -262,7 +260,7 @@ def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_ag
     shutil.copytree(small / "run", tmp_path / "run")
     older = {key: value for key, value in evaluation(tmp_path / "run").items() if key != "text_sha256"}
     write_json(tmp_path / "run" / EVALUATION_FILE, older)
-    with pytest.raises(MakegptError, match="does not say which text it is about; make it again with `evaluate"):
+    with pytest.raises(MakegptError, match="does not say which text it is about; run `evaluate "):
         report_page([tmp_path / "run"])
 
 
@@ -280,7 +278,9 @@ def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_ag
 def test_a_damaged_evaluation_is_named(complete: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
     shutil.copytree(complete, tmp_path / "run")
     write_json(tmp_path / "run" / EVALUATION_FILE, evaluation(tmp_path / "run") | damage)
-    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
+    with pytest.raises(
+        MakegptError, match=rf"evaluation\.json is damaged: {place} (must be|is missing).*; run `evaluate .* again"
+    ):
         report_page([tmp_path / "run"])
 
 
