@@ -1,8 +1,7 @@
 """The book in `docs/`: its pages, and their code, run.
 
-A page is Markdown. Its Python blocks are one program, from the first to the last; what a block prints stands in
-the `text` block behind it. So the example on the page and the one in the terminal are the same, and a
-test compares what is printed with what stands there.
+A page is Markdown. Its Python blocks are one program, from the first to the last; the `text` block after a block holds what
+that prints. So the example on the page and the one in the terminal are the same, and a test compares the output with the page.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ _KINDS = {"python": "code", "text": "output"}
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the book: the name `explain` knows it by, its title, what it is about, its file."""
+    """A page of the book: its name in `explain`, its title, its subject, its file."""
 
     name: str
     title: str
@@ -35,7 +34,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a page: "prose", "code", or "output", what the code before it prints. `line` is where its text begins."""
+    """A part of a page: "prose", "code", or "output" of the code before it. `line` is the line on which its text begins."""
 
     kind: str
     text: str
@@ -44,26 +43,27 @@ class Block:
 
 
 def list_pages() -> list[Page]:
-    """The pages, in the order of the contents."""
+    """The pages in the order of the table of contents."""
     docs = PROJECT / "docs"
     if not (docs / CONTENTS).is_file():
-        raise MakegptError(f"the book is missing; looked for {docs}")
-    found = _ENTRY.finditer((docs / CONTENTS).read_text(encoding="utf-8"))
-    return [Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md") for entry in found]
+        raise MakegptError(f"the book is missing: {docs / CONTENTS} does not exist")
+    entries = _ENTRY.finditer((docs / CONTENTS).read_text(encoding="utf-8"))
+    return [Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md") for entry in entries]
 
 
 def find_page(name: str) -> Page:
-    """The page called `name`, with - or _; UsageError where there is none."""
-    known = {page.name: page for page in list_pages()}
-    if (wanted := name.replace("-", "_")) not in known:
-        raise UsageError(f"there is no page {name!r}; {nearest(wanted, known)}")
-    return known[wanted]
+    """The page called `name`, with - or _; UsageError if there is none."""
+    pages = {page.name: page for page in list_pages()}
+    key = name.replace("-", "_")
+    if key not in pages:
+        raise UsageError(f"there is no page {name!r}; {nearest(key, pages)}")
+    return pages[key]
 
 
 def code_blocks(page: Page) -> list[Block]:
-    """The page cut into its blocks; fences in other languages, or in none, are prose."""
+    """The page split into blocks; fences in other languages, or in none, are prose."""
     text = page.path.read_text(encoding="utf-8")
-    found: list[Block] = []
+    blocks: list[Block] = []
     section = ""
 
     def add(kind: str, start: int, stop: int) -> None:
@@ -72,47 +72,47 @@ def code_blocks(page: Page) -> list[Block]:
             if heading := re.match(r"## (.+)", piece):
                 section = heading[1]
             if piece.strip():
-                found.append(Block(kind, piece, text.count("\n", 0, start) + 1, section))
+                blocks.append(Block(kind, piece, text.count("\n", 0, start) + 1, section))
             start += len(piece)
 
-    at = 0
+    position = 0
     for fence in _FENCE.finditer(text):
         if kind := _KINDS.get(fence["language"]):
-            add("prose", at, fence.start())
+            add("prose", position, fence.start())
             add(kind, *fence.span("text"))
-            at = fence.end()
-    add("prose", at, len(text))
-    return found
+            position = fence.end()
+    add("prose", position, len(text))
+    return blocks
 
 
 def run_page(page: Page) -> Iterator[Block]:
-    """The blocks of the page with the output that its code gives here and now; an error of the code's is raised as it is.
+    """The blocks of the page with the output that its code prints now; errors of the code are not caught.
 
-    In a checkout the code runs in the project's folder, on its params.yaml and data, wherever it is asked for.
+    In a checkout the code runs in the project's folder, with its params.yaml and data, whatever the current folder is.
     """
     namespace: dict[str, object] = {"__name__": page.name}
     project = page.path.parent.parent
-    where = project if (project / "params.yaml").is_file() and (project / "stages").is_dir() else Path.cwd()
+    folder = project if (project / "params.yaml").is_file() and (project / "stages").is_dir() else Path.cwd()
     for block in code_blocks(page):
         if block.kind != "output":
             yield block
         if block.kind == "code":
-            printed = io.StringIO()
+            output = io.StringIO()
             source = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's own line
-            with contextlib.redirect_stdout(printed), contextlib.chdir(where):
+            with contextlib.redirect_stdout(output), contextlib.chdir(folder):
                 exec(compile(source, str(page.path), "exec"), namespace)
-            if printed.getvalue():
-                yield replace(block, kind="output", text=printed.getvalue())
+            if output.getvalue():
+                yield replace(block, kind="output", text=output.getvalue())
 
 
 def page_example(page: Page) -> Iterator[Block]:
-    """The page's worked example, as `run` gives it. The code before it is run as well, what comes after it is not."""
-    found = False
+    """The page's worked example, as `run_page` gives it. The code before it also runs, the code after it does not."""
+    started = False
     for block in run_page(page):
         if block.section == EXAMPLE:
-            found = True
+            started = True
             yield block
-        elif found:
+        elif started:
             return
 
 
@@ -121,7 +121,7 @@ _LINK = re.compile(r"!?\[([^\]]+)\]\([^)]+\)")
 
 
 def page_as_text(block: Block) -> str:
-    """The block as a terminal shows it: code and output by their margins, links by their text."""
+    """The block for a terminal: code and output marked in the margin, links replaced by their text."""
     text = _LINK.sub(r"\1", block.text) if block.kind == "prose" else block.text
     lines = text.strip("\n").splitlines()
     return "".join(f"{_MARGIN[block.kind]}{line}".rstrip() + "\n" for line in lines) + ("\n" if block.kind != "code" else "")

@@ -1,6 +1,5 @@
-"""Runs beside each other, and beside counting."""
+"""Runs next to each other and to their baselines."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,11 +12,12 @@ from stages.shared.command import Stage
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, one row per line.")
 def main(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Compare evaluated runs, the best first: parameters, loss, bits/byte, seconds of training; and their baselines."""
-    from lib.evaluate.comparison import comparison_rows, comparison_table
+    """Compare evaluated runs and their baselines, the best first: parameters, loss, bits/byte, seconds of training."""
+    from lib.artifact.record import to_json
+    from lib.evaluate.comparison import comparison_legend, comparison_rows, comparison_table
 
     rows = comparison_rows(folders)
-    lines = [json.dumps(dataclasses.asdict(row)) for row in rows] if as_json else comparison_table(rows)
+    lines = [json.dumps(to_json(row)) for row in rows] if as_json else [*comparison_table(rows), "", *comparison_legend(rows)]
     click.echo("\n".join(lines))
 
 

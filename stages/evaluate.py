@@ -1,9 +1,10 @@
-"""A run to its loss, perplexity and bits/byte, beside counting and compressing."""
+"""A run to its loss, perplexity and bits/byte, next to n-gram counts and compressors."""
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 import click
 
@@ -19,6 +20,10 @@ from stages.shared.streams import say
 from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
+if TYPE_CHECKING:
+    from lib.evaluate.evaluation import PairedComparison
+    from lib.evaluate.results import Evaluation
+
 
 @click.command("evaluate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
@@ -30,7 +35,7 @@ from stages.shared.weights import Weights, weights_option
 @click.option(
     "--per-token",
     is_flag=True,
-    help="JSON Lines, one token per line: logprob (nats), rank, most likely tokens; a table on a terminal.",
+    help="One line of JSON per token: logprob (nats), rank, the most likely tokens; on a terminal a table.",
 )
 @weights_option
 @output_file_option
@@ -51,10 +56,10 @@ def main(
     device_name: str,
     config: Config,
 ) -> None:
-    """Evaluate the run folder RUN on a split of DATASET, its own where none is named, or on a text: one JSON object.
+    """Evaluate the run folder RUN on a split of DATASET (default: its own), or on a text: one JSON object.
 
-    Losses are in nats/token; guessing, n-grams counted on the training split and compressors stand beside the model. A - is
-    a text on stdin.
+    Losses are in nats/token. The baselines are uniform guessing, n-grams counted on the training split, and compressors;
+    a table of them goes to stderr. DATASET - reads a text from stdin.
     """
     if dataset is not None and text_file is not None:
         raise UsageError("give DATASET or --text, not both")
@@ -63,54 +68,65 @@ def main(
     if str(dataset) == "-":
         dataset, text_file = None, "-"
 
+    from lib.artifact.record import to_json
     from lib.data.dataset import Dataset
     from lib.device.hardware import choose_device, keep_freed_memory
-    from lib.evaluate.evaluation import compare_runs, count_passes, evaluate_run, score_tokens
+    from lib.evaluate.baselines import default_baselines
+    from lib.evaluate.comparison import comparison_legend, comparison_table, evaluation_rows
+    from lib.evaluate.evaluation import compare_models, evaluate, evaluation_parameters, score_tokens
+    from lib.evaluate.probes import default_probes
+    from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import dataset_span, why_no_dataset
     from lib.generate.quantize import quantize
     from lib.run.folder import dataset_folder, load_run
     from stages.shared.reading import read_text_span
 
     keep_freed_memory()
-    chosen = choose_device(device_name)
-    runs = [load_run(each, chosen, weights.saved) for each in (folder, against) if each is not None]
-    trained = runs[0]
+    device = choose_device(device_name)
+    models = [load_run(run, device, weights.saved) for run in (folder, against) if run is not None]
+    trained = models[0]
     if weights.format != "float32":
-        for each in runs:
-            quantize(each.model, weights.format)
+        for other in models:
+            quantize(other.model, weights.format)
     if text_file is not None:
-        found = read_text_span(text_file, folder, trained, config.tokenize.errors)
-        if found.training is None and (reason := why_no_dataset(folder)):
-            say(f"nothing is counted on the training text: {reason}")
+        span = read_text_span(text_file, folder, trained, config.tokenize.errors)
+        if span.training is None and (reason := why_no_dataset(folder)):
+            say(f"no n-gram baselines: {reason}")
     else:
-        data = Dataset(dataset or dataset_folder(folder))
-        found = dataset_span(folder, trained, data, config.evaluate.split)
+        span = dataset_span(folder, trained, Dataset(dataset or dataset_folder(folder)), config.evaluate.split)
     file = None if output == STDOUT else output
     if per_token:
-        _list(score_tokens(trained, found, chosen), file)
+        _write_tokens(score_tokens(trained, span, device), file)
         return
-    passes = len(runs) if against is not None else count_passes(config.evaluate)
-    with progress(passes * found.predicted, "tokens") as shown:
-        if against is not None:
-            result = compare_runs(trained, runs[1], found, chosen, shown.advance, weights)
-        else:
-            settings = (config.evaluate, config.generate, chosen)
-            result = evaluate_run(folder, trained, found, *settings, shown.advance, weights)
-        shown.note(result["verdict"])
-    if file is None:
-        click.echo(json.dumps(result, indent=2, allow_nan=False))
+    result: PairedComparison | Evaluation
+    used = EvaluatedWeights(*weights)
+    if against is not None:
+        with progress(2 * span.predicted, "tokens") as bar:
+            result = replace(compare_models(trained, models[1], span, device, bar.advance), weights=used)
+            bar.note(f"{result.verdict}: loss of the first minus the second {result.difference} nats/token (± standard error)")
     else:
-        write_json(file, result)
+        baselines = default_baselines(span, trained.tokenizer, config.evaluate.ngram_order)
+        probes = default_probes(folder, span, config)
+        with progress((1 + sum(probe.passes for probe in probes)) * span.predicted, "tokens") as bar:
+            result = evaluate(trained, span, device, baselines=baselines, probes=probes, on_tokens=bar.advance)
+            result = replace(result, weights=used, parameters=evaluation_parameters(config.evaluate, config.generate))
+            rows = evaluation_rows(folder.resolve().name, result)
+            for line in (*comparison_table(rows), *comparison_legend(rows), *result.notes()):
+                bar.note(line)
+    if file is None:
+        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+    else:
+        write_json(file, to_json(result))
 
 
-def _list(found: Iterator[dict[str, Any]], file: Path | None) -> None:
-    """A line a token: JSON, or on a terminal a table."""
+def _write_tokens(scores: Iterator[dict[str, Any]], file: Path | None) -> None:
+    """A line per token: JSON, or on a terminal a table."""
     if file is None and sys.stdout.isatty():
         click.echo(tokens.HEAD)
-        for token in found:
+        for token in scores:
             click.echo(tokens.line(token, colored(sys.stdout)))
         return
-    lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in found)
+    lines = (json.dumps(token, ensure_ascii=False) + "\n" for token in scores)
     write_text(file or STDOUT, lines)
 
 

@@ -1,4 +1,4 @@
-"""A page of the book, its worked example computed here and now."""
+"""A page of the book, its worked example computed now."""
 
 import click
 
@@ -7,9 +7,9 @@ from stages.shared.command import Stage
 
 @click.command("explain", cls=Stage)
 @click.argument("name", required=False, metavar="[PAGE]")
-@click.option("--whole", is_flag=True, help="Show the whole page, not only its worked example.")
+@click.option("--whole", is_flag=True, help="Show the whole page instead of its worked example.")
 def main(name: str | None, whole: bool) -> None:
-    """Show the worked example of PAGE with the numbers of the running code; without PAGE, list the pages."""
+    """Show the worked example of PAGE with numbers computed by this code; without PAGE, list the pages."""
     from lib.book import find_page, list_pages, page_as_text, page_example, run_page
 
     if name is None:

@@ -1,4 +1,4 @@
-"""Runs to one page that tells all about them."""
+"""Runs to one HTML page about them."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from stages.shared.streams import say
     type=click.Path(path_type=Path),
     metavar="FILE|-",
     callback=writable,
-    help="Output file (HTML); - is stdout.",
+    help="Output file, HTML; - is stdout.",
 )
 def main(folders: tuple[Path, ...], output: Path) -> None:
-    """Tell about finished runs in one HTML page: results, learning, samples through training, where all of it comes from.
+    """Report on finished runs in one HTML page: results, loss curves, samples during training, baselines, provenance.
 
-    The page needs nothing but itself: no script, no network. What is not there yet, such as an evaluation, has a line that
-    says how to make it.
+    The page is self-contained: no script, no network. Where something is missing, such as an evaluation, it shows the command
+    that makes it.
     """
     from lib.artifact.io import write_text
     from lib.report.page import report_page

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lib.report.page import report_page
-from tests.report.test_report import hostile, told_all  # noqa: F401 - fixtures
+from tests.report.test_report import complete, hostile  # noqa: F401 - fixtures
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PHONE = 360  # pixels
@@ -75,8 +75,8 @@ def at(browser: str, tmp_path: Path) -> Browser:
 
 
 @pytest.fixture(params=["one", "several", "hostile"])
-def report(request: pytest.FixtureRequest, told_all: Path, hostile: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
-    folders = {"one": [told_all], "several": [told_all, hostile], "hostile": [hostile]}[request.param]
+def report(request: pytest.FixtureRequest, complete: Path, hostile: Path, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
+    folders = {"one": [complete], "several": [complete, hostile], "hostile": [hostile]}[request.param]
     path = tmp_path / f"{request.param}.html"
     path.write_bytes(report_page(folders).encode())
     return path
@@ -125,11 +125,11 @@ def test_the_page_opens_without_an_error_and_asks_for_nothing(report: Path, at: 
     assert "<script" not in dom
     for heading in (
         "Summary",
-        "Learning",
-        "Samples through training",
-        "Beside counting",
+        "Loss curves",
+        "Samples during training",
+        "Baselines",
         "Loss by position",
-        "Learnt by heart",
+        "Memorization",
     ):
         assert re.search(rf"<h[23] [^>]*>{heading}</h[23]>", dom), heading
     assert dom.count("<main>") == 1

@@ -31,7 +31,10 @@ _SLOW_TO_LOAD = (
     "safetensors.torch",
     "matplotlib.figure",
     "lib.train.loop",
-    "lib.plot.kinds",
+    "lib.plot.architecture",
+    "lib.plot.concepts",
+    "lib.plot.size_vs_loss",
+    "lib.report.page",
 )
 
 

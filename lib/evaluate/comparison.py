@@ -1,20 +1,25 @@
-"""Evaluated runs beside each other and beside their baselines, as rows and as a table."""
+"""Evaluated runs next to each other and to their baselines, as rows and as a table."""
 
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
-from lib.evaluate.evaluation import read_evaluation
+from lib.evaluate.evaluation import TOO_SHORT
+from lib.evaluate.metrics import Lead, Score, unpaired_lead
 from lib.evaluate.ngrams import ngram_label
-from lib.run.folder import finished_manifest, training_seconds
+from lib.evaluate.results import Evaluation
+from lib.evaluate.run_view import RunView
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A run or a baseline, and how well it predicts the `tokens` of a split: loss in nats/token, seconds of training."""
+    """A run or a baseline, and how well it predicts the `tokens` of a split: loss in nats/token, seconds of training.
+
+    `vs_model`: its loss minus that of the best run on the same tokens, with its standard error; None for that run itself.
+    """
 
     name: str
     split: str
@@ -27,6 +32,7 @@ class ComparisonRow:
     parameters: int | None = None  # None for a baseline
     seconds: float | None = None
     tokenizer: str | None = None  # the hash of its vocabulary
+    vs_model: Lead | None = None
 
     @property
     def scored_on(self) -> tuple[str, int, str, str | None]:
@@ -35,73 +41,130 @@ class ComparisonRow:
 
 
 def comparison_rows(folders: Iterable[Path]) -> list[ComparisonRow]:
-    """The evaluated runs in `folders` and, each once, the baselines they were evaluated beside.
+    """The evaluated runs in `folders` and, once each, the baselines they were evaluated with.
 
     Those that were scored on the same tokens stand together, in the order of `folders`, the best first. Baselines that were
-    counted on different training texts have the name of a run of theirs.
+    counted on different training texts carry the name of one of their runs.
     """
-    found: dict[ComparisonRow, None] = {}
-    beside: dict[tuple[Any, ...], list[tuple[str, ComparisonRow]]] = defaultdict(list)
-    for folder in folders:
-        metadata = finished_manifest(folder)["metadata"]
-        evaluation = read_evaluation(folder)
-        run_name, tokenizer = folder.resolve().name, metadata.get("tokenizer")
-        found[_row(run_name, evaluation, evaluation, tokenizer, metadata["parameters"], training_seconds(folder))] = None
-        for name, scores in evaluation["baselines"].items():
-            row = _row(ngram_label(name), evaluation, scores, tokenizer)
-            known = beside[row.scored_on, row.name]
-            if not any(math.isclose(row.loss, other.loss) for _, other in known):
-                known.append((run_name, row))
-    for known in beside.values():
-        several = len(known) > 1
-        found |= {replace(row, name=f"{row.name}, {run_name}") if several else row: None for run_name, row in known}
-    texts = list(dict.fromkeys(row.scored_on for row in found))
-    return sorted(found, key=lambda row: (texts.index(row.scored_on), row.loss))
+    return compare_views(map(RunView, folders))
+
+
+def compare_views(views: Iterable[RunView]) -> list[ComparisonRow]:
+    """The rows of runs that are loaded already, as `comparison_rows` orders them."""
+    runs: dict[ComparisonRow, Evaluation] = {}
+    baselines: dict[tuple[Any, ...], list[_Baseline]] = defaultdict(list)
+    for view in views:
+        evaluation, metadata = view.required_evaluation(), view.metadata
+        tokenizer = metadata.get("tokenizer")
+        runs.setdefault(_row(view.name, evaluation, evaluation, tokenizer, metadata["parameters"], view.seconds), evaluation)
+        score: Score
+        for name, score in evaluation.baselines.items():
+            row = _row(ngram_label(name), evaluation, score, tokenizer)
+            known = baselines[row.scored_on, name]
+            if not any(math.isclose(score.loss, other.score.loss) for other in known):
+                known.append(_Baseline(name, row, score, view.name))
+    texts = list(dict.fromkeys(row.scored_on for row in runs))
+    best = {text: min((row for row in runs if row.scored_on == text), key=lambda row: row.loss) for text in texts}
+    rows = [
+        row if row is best[row.scored_on] else replace(row, vs_model=_vs_model(runs[best[row.scored_on]], evaluation))
+        for row, evaluation in runs.items()
+    ]
+    for known in baselines.values():
+        for name, row, score, run_name in known:
+            label = f"{row.name}, {run_name}" if len(known) > 1 else row.name
+            rows.append(replace(row, name=label, vs_model=_vs_model(runs[best[row.scored_on]], score, name)))
+    return sorted(rows, key=lambda row: (texts.index(row.scored_on), row.loss))
+
+
+class _Baseline(NamedTuple):
+    name: str
+    row: ComparisonRow
+    score: Score
+    run_name: str
+
+
+def _vs_model(model: Evaluation, score: Score, name: str = "") -> Lead:
+    """The loss of `score` minus the model's: paired if the model was compared with that very baseline."""
+    own = model.baselines.get(name)
+    return -model.lead(name) if own and math.isclose(own.loss, score.loss) else -unpaired_lead(model, score, model.blocks)
+
+
+def evaluation_rows(name: str, evaluation: Evaluation, parameters: int | None = None) -> list[ComparisonRow]:
+    """A single evaluation as rows, the best first."""
+    rows = [_row(name, evaluation, evaluation, None, parameters)]
+    for baseline, baseline_score in evaluation.baselines.items():
+        rows.append(replace(_row(ngram_label(baseline), evaluation, baseline_score, None), vs_model=-evaluation.lead(baseline)))
+    return sorted(rows, key=lambda row: row.loss)
 
 
 def _row(
     name: str,
-    evaluation: dict[str, Any],
-    scores: dict[str, Any],
+    evaluation: Evaluation,
+    score: Score,
     tokenizer: str | None,
     parameters: int | None = None,
     seconds: float | None = None,
 ) -> ComparisonRow:
-    about = (evaluation["split"], evaluation["tokens"], evaluation["bytes"], evaluation["text_sha256"])
-    found = (scores["loss"], scores.get("perplexity"), scores.get("bits_per_byte"))
-    return ComparisonRow(name, *about, *found, parameters, seconds, tokenizer)
+    text = (evaluation.split or "", evaluation.tokens, evaluation.bytes, evaluation.text_sha256)
+    return ComparisonRow(name, *text, score.loss, score.perplexity, score.bits_per_byte, parameters, seconds, tokenizer)
+
+
+#: The columns of a table, and the text of a row in each.
+_COLUMNS: tuple[tuple[str, Callable[[ComparisonRow], str | None]], ...] = (
+    ("parameters", lambda row: _format(row.parameters, ",")),
+    ("nats/token", lambda row: _format(row.loss, ".3f")),
+    ("perplexity", lambda row: _format(row.perplexity, ",.1f")),
+    ("bits/byte", lambda row: _format(row.bits_per_byte, ".3f")),
+    ("seconds", lambda row: _format(row.seconds, ",.0f")),
+    ("vs model", lambda row: str(row.vs_model) if row.vs_model else None),
+)
+
+
+def _format(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)
 
 
 def comparison_table(rows: list[ComparisonRow]) -> list[str]:
-    """The rows as lines of text, under a head for each text they were scored on; a dash where there is no number."""
-    blocks = [list(block) for _, block in groupby(rows, key=lambda row: row.scored_on)]
-    heads = comparison_headings([block[0] for block in blocks])
-    width = max(len(name) for name in (*heads, *(row.name for row in rows)))
+    """The rows as lines of text, under a heading for each text they were scored on; a dash if there is no number.
+
+    `comparison_legend` explains the column `vs model`.
+    """
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.scored_on)]
+    headings = comparison_headings([group[0] for group in groups])
+    width = max(len(name) for name in (*headings, *(row.name for row in rows)))
     lines: list[str] = []
-    for head, block in zip(heads, blocks, strict=True):
+    for heading, group in zip(headings, groups, strict=True):
+        columns = [[title, *(cell(row) or "-" for row in group)] for title, cell in _COLUMNS]
+        padded = [_padded(column, left=column[0] == "vs model") for column in columns]
         lines += [""] if lines else []
-        lines += [f"{head:<{width}}  parameters  nats/token  perplexity  bits/byte  seconds"]
-        lines += [f"{row.name:<{width}}" + _cells(row) for row in block]
+        lines += [
+            f"{name:<{width}}  {'  '.join(cells)}".rstrip()
+            for name, cells in zip([heading, *(row.name for row in group)], zip(*padded, strict=True), strict=True)
+        ]
+    return lines
+
+
+def _padded(cells: list[str], left: bool) -> list[str]:
+    width = max(map(len, cells))
+    return [f"{cell:<{width}}" if left else f"{cell:>{width}}" for cell in cells]
+
+
+def comparison_legend(rows: Sequence[ComparisonRow]) -> list[str]:
+    """What the column `vs model` says, and why it may say nothing."""
+    texts = [row.scored_on for row in rows if row.parameters is not None]
+    model = "best run's" if len(set(texts)) < len(texts) else "model's"
+    lines = [f"vs model: loss minus the {model}, nats/token, ± standard error; n.s. = not significant (Student's t, 5%)"]
+    if any(row.vs_model and row.vs_model.significant is None for row in rows):
+        lines.append(TOO_SHORT)
     return lines
 
 
 def comparison_headings(rows: Sequence[ComparisonRow]) -> list[str]:
-    """What the texts are called that `rows` are about, one row a text; with hashes where two would be called the same."""
-    names = [f"{row.split} split, {row.tokens:,} tokens" for row in rows]
-    for more in (
+    """What the texts are called that `rows` are about, one row a text; with hashes if two would be called the same."""
+    names = [f"{f'{row.split} split' if row.split else 'text'}, {row.tokens:,} tokens" for row in rows]
+    for suffixes in (
         [f" of text {row.text_sha256[:8]}" for row in rows],
         [f", vocabulary {row.tokenizer or '-':.8}" for row in rows],
     ):
-        names = [name + one if names.count(name) > 1 else name for name, one in zip(names, more, strict=True)]
+        names = [name + suffix if names.count(name) > 1 else name for name, suffix in zip(names, suffixes, strict=True)]
     return names
-
-
-def _cells(row: ComparisonRow) -> str:
-    columns = (
-        (row.parameters, 12, ","),
-        (row.loss, 12, ".3f"),
-        (row.perplexity, 12, ",.1f"),
-        (row.bits_per_byte, 11, ".3f"),
-        (row.seconds, 9, ",.0f"),
-    )
-    return "".join(f"{'-' if value is None else format(value, form):>{size}}" for value, size, form in columns)

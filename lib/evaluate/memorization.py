@@ -6,13 +6,14 @@ its size: once for each of `LENGTHS`, and once for each step of the search for a
 """
 
 from dataclasses import replace
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 import torch
 
 from lib.config.schema import EvaluateConfig, GenerateConfig
 from lib.data.shards import TokenSource
+from lib.evaluate.results import Copying, Memorization
 from lib.generate.engine import generate
 from lib.generate.request import Prompt, encode_prompt, make_requests
 from lib.run.folder import TrainedModel
@@ -89,27 +90,27 @@ def _powers(base: np.uint64, count: int) -> np.ndarray:
     return np.cumprod(powers, dtype=np.uint64)
 
 
-def measure_copying(training: CopyIndex, made: Tokenizer, kinds: dict[str, list[np.ndarray]]) -> dict[str, Any]:
-    """What of each kind of texts was copied: the `longest_run` in tokens, its `passage`, the share of n-grams that are new."""
+def measure_copying(index: CopyIndex, tokenizer: Tokenizer, kinds: dict[str, list[np.ndarray]]) -> dict[str, Copying]:
+    """What each kind of texts copies from the training text."""
     every = [text for texts in kinds.values() for text in texts]
-    copied = {n: training.copied(every, n) for n in NGRAM_LENGTHS}
-    found, end = {}, 0
+    copied = {n: index.copied(every, n) for n in NGRAM_LENGTHS}
+    results, end = {}, 0
     for kind, texts in kinds.items():
         end += len(texts)
-        flags = {n: each[end - len(texts) : end] for n, each in copied.items()}
-        longest = training.longest_run(texts, flags)
-        found[kind] = {
-            "tokens": sum(len(text) for text in texts),
-            "longest_run": len(longest),
-            "novel_fraction": {str(n): _novel_fraction(flags[n]) for n in NGRAM_LENGTHS},
-            "passage": made.decode(longest.tolist()),
-        }
-    return found
+        flags = {n: copies[end - len(texts) : end] for n, copies in copied.items()}
+        longest = index.longest_run(texts, flags)
+        results[kind] = Copying(
+            sum(len(text) for text in texts),
+            len(longest),
+            {str(n): _novel_fraction(flags[n]) for n in NGRAM_LENGTHS},
+            tokenizer.decode(longest.tolist()),
+        )
+    return results
 
 
 def _novel_fraction(flags: list[np.ndarray]) -> float | None:
-    grams = sum(len(each) for each in flags)
-    return 1 - sum(int(each.sum()) for each in flags) / grams if grams else None
+    count = sum(len(copies) for copies in flags)
+    return 1 - sum(int(copies.sum()) for copies in flags) / count if count else None
 
 
 def measure_recall(
@@ -120,32 +121,31 @@ def measure_recall(
     config: EvaluateConfig,
     settings: GenerateConfig,
     device: torch.device,
-) -> dict[str, Any]:
-    """What a model copies from the `train` stretch of `tokens`, in `config.passages` texts of each of three kinds.
+) -> Memorization:
+    """What a model copies from the `train` span of `tokens`, in `config.passages` texts of each of three kinds.
 
-    `samples` as `generate` makes them, with its seed and those after it; `continuations`, greedy ones of passages out of the
-    training text; and `validation`, what its author wrote himself, as long as the samples: the measure for the others.
+    `samples` as `generate` makes them, with its seed and those after it; greedy `continuations` of passages of the training
+    text; and, for comparison, passages of the `validation` split, as long as the samples.
     """
-    made, count = trained.tokenizer, config.passages
-    training = CopyIndex(tokens, *train)
+    tokenizer, count = trained.tokenizer, config.passages
     long = min(settings.max_new_tokens, train[1] - train[0], val[1] - val[0])
     prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
     greedy = replace(settings, temperature=0.0, repetition_penalty=1.0)
     whole = min(prompt_length + settings.max_new_tokens, train[1] - train[0])  # what may be recalled is in the split too
     passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
 
-    def written(prompts: list[Prompt], asked: GenerateConfig, each: int) -> list[np.ndarray]:
-        texts = list(make_requests(made, prompts, asked, each, scored=False))
-        for _ in generate(trained.model, texts, device):
+    def generated(prompts: list[Prompt], generate_config: GenerateConfig, num_samples: int) -> list[np.ndarray]:
+        requests = list(make_requests(tokenizer, prompts, generate_config, num_samples, scored=False))
+        for _ in generate(trained.model, requests, device):
             pass
-        return [np.array(text.tokens, dtype=np.uint32) for text in texts]
+        return [np.array(request.tokens, dtype=np.uint32) for request in requests]
 
     kinds = {
-        "samples": written([encode_prompt(made, settings.prompt)], settings, count),
-        "continuations": written([Prompt("", ids, {}) for ids in passages], greedy, 1),
+        "samples": generated([encode_prompt(tokenizer, settings.prompt)], settings, count),
+        "continuations": generated([Prompt("", ids, {}) for ids in passages], greedy, 1),
         "validation": [tokens.read(at, at + long) for at in _evenly(val, long, count)],
     }
-    return measure_copying(training, made, kinds)
+    return Memorization(**measure_copying(CopyIndex(tokens, *train), tokenizer, kinds))
 
 
 def _evenly(stretch: tuple[int, int], length: int, count: int) -> list[int]:

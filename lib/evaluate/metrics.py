@@ -9,9 +9,9 @@ A difference is significant where it exceeds Student's t of k-1 degrees of freed
 """
 
 import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -79,46 +79,86 @@ def fraction_with_se(right: BlockSums) -> tuple[float, float | None]:
     return value, error if 0 < right.total < right.count else None
 
 
-def loss_scores(nats: float, tokens: int, n_bytes: int) -> dict[str, Any]:
-    """Loss in nats/token, perplexity, and bits/byte of text, of `nats` summed over `tokens` that stand for `n_bytes`."""
+@dataclass(frozen=True, kw_only=True)
+class StandardErrors:
+    """Standard errors of scores; None if they cannot be estimated."""
+
+    loss: float | None
+    perplexity: float | None
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well something predicts a text: loss in nats/token, perplexity, and bits/byte (None if the bytes are not known)."""
+
+    loss: float
+    perplexity: float | None
+    bits_per_byte: float | None
+    standard_error: StandardErrors | None = None  # None if only the total is known
+
+
+@dataclass(frozen=True)
+class Lead:
+    """By how many nats/token one predictor is ahead of another on the same tokens, and its standard error.
+
+    `significant`: whether that is more than chance; None if the text is too short to tell.
+    """
+
+    loss: float
+    standard_error: float | None
+    blocks: int
+    significant: bool | None
+
+    def __neg__(self) -> "Lead":
+        return replace(self, loss=0.0 - self.loss)
+
+    def __str__(self) -> str:
+        """The lead ± its standard error, and a remark if it is not significant."""
+        remark = {None: " (too short to tell)", False: " (n.s.)", True: ""}[self.significant]
+        return f"{self.loss:+.3f}" + ("" if self.standard_error is None else f" ± {self.standard_error:.3f}") + remark
+
+
+def loss_scores(nats: float, tokens: int, n_bytes: int) -> Score:
+    """The scores of `nats`, summed over `tokens` tokens that stand for `n_bytes` bytes of text; without errors."""
     loss = nats / tokens
-    return {
-        "loss": loss,
-        "perplexity": math.exp(loss) if loss < 700 else None,
-        "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
-    }
+    return Score(
+        loss=loss,
+        perplexity=math.exp(loss) if loss < 700 else None,
+        bits_per_byte=nats / math.log(2) / n_bytes if n_bytes else None,
+    )
 
 
-def scores_with_errors(nats: BlockSums, n_bytes: BlockSums | None) -> dict[str, Any]:
-    """The `scores` of `nats` over tokens of `n_bytes` (None: not known), and under `standard_error` those of all three."""
+def scores_with_errors(nats: BlockSums, n_bytes: BlockSums | None) -> Score:
+    """The scores of `nats` over tokens of `n_bytes` bytes (None: not known), with their standard errors."""
     total = round(n_bytes.total) if n_bytes else 0
-    found = loss_scores(nats.total, nats.count, total)
+    score = loss_scores(nats.total, nats.count, total)
     _, loss_error = ratio_with_se(nats.blocks, nats.sizes)
     bits_error = None
     if n_bytes and total and loss_error is not None:
         bits_error = ratio_with_se(nats.blocks / math.log(2), n_bytes.blocks)[1]
-    perplexity = found["perplexity"]
-    errors = {
-        "loss": loss_error,
-        "perplexity": None if loss_error is None or perplexity is None else perplexity * loss_error,
-        "bits_per_byte": bits_error,
-    }
-    return found | {"standard_error": errors}
+    perplexity_error = None if loss_error is None or score.perplexity is None else score.perplexity * loss_error
+    errors = StandardErrors(loss=loss_error, perplexity=perplexity_error, bits_per_byte=bits_error)
+    return replace(score, standard_error=errors)
 
 
-def difference(nats: BlockSums, others: BlockSums) -> dict[str, Any]:
-    """By how many nats/token `nats` exceeds `others`, of the same tokens: paired, with its standard error.
-
-    `significant`: whether that is more than chance would give; None where the text is too short to tell.
-    """
+def paired_lead(nats: BlockSums, others: BlockSums) -> Lead:
+    """By how many nats/token `others` are ahead of (below) `nats`, of the same tokens: paired, with its standard error."""
     loss, error = ratio_with_se(nats.blocks - others.blocks, nats.sizes)
     blocks = len(nats.blocks)
-    return {
-        "loss": loss,
-        "standard_error": error,
-        "blocks": blocks,
-        "significant": significant(loss, error, blocks - 1),
-    }
+    return Lead(loss, error, blocks, significant(loss, error, blocks - 1))
+
+
+def unpaired_lead(score: Score, other: Score, blocks: int) -> Lead:
+    """By how many nats/token `other` is ahead of `score`, with the standard error of two independent scores.
+
+    Paired it is smaller. If `other` has no error (a compressor: only its total is known), that of `score` is taken.
+    """
+    error = score.standard_error.loss if score.standard_error else None
+    other_error = other.standard_error.loss if other.standard_error else error
+    both = None if error is None or other_error is None else math.hypot(error, other_error)
+    loss = score.loss - other.loss
+    return Lead(loss, both, blocks, significant(loss, both, blocks - 1))
 
 
 def significant(difference: float, error: float | None, freedom: int) -> bool | None:

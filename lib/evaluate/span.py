@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable
+from typing import Iterable, Iterator
 
 import numpy as np
 
@@ -80,3 +80,15 @@ def why_no_dataset(folder: Path) -> str | None:
 def is_training_dataset(folder: Path, dataset: Dataset) -> bool:
     """Whether `dataset` is the one that the run in `folder` was trained on."""
     return bool(read_manifest(folder, "run")["metadata"].get("dataset") == dataset.identity())
+
+
+def decoded_pieces(tokens: TokenSource, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[bytes]:
+    """The bytes that the ids `start` to `stop` add to the text before them, in pieces."""
+    special = list(tokenizer.special_ids())
+    previous = int(tokens.read(start - 1, start)[0]) if start else None
+    for block in tokens.blocks(start, stop):
+        ids = block[~np.isin(block, special)].tolist()
+        if ids:
+            rest = tokenizer.decode_bytes(ids).removeprefix(tokenizer.token_bytes(ids[0]))
+            yield tokenizer.bytes_after(previous, ids[0]) + rest
+            previous = ids[-1]

@@ -1,11 +1,12 @@
-"""The drawing of a model: its parts from the ids to the logits, the shapes of what flows and of the weights.
+"""The drawing of a model: its parts from the ids to the logits, with the shapes of activations and weights.
 
-All of it is read off the model itself, built on the device "meta", where tensors have shapes and no numbers.
+Everything is read from the model itself, built on the device "meta", where tensors have shapes and no data.
 
 B batch, T time, C embedding, H heads, G key and value heads, D head size, V vocabulary
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Sequence
 
 import torch
@@ -14,24 +15,49 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig, PlotConfig
+from lib.config.schema import Config, ModelConfig, PlotConfig
+from lib.errors import UsageError
 from lib.model.attention import MultiHeadAttention
 from lib.model.block import TransformerBlock
 from lib.model.causal_attention import CausalAttention
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model, count_parameters
 from lib.plot.style import GRAY, LINE_STYLES, blank_figure, escape_mathtext
+from lib.run.folder import finished_manifest, read_model_config
+from lib.tokenizer.bytes_ import BytesTokenizer
+from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
+
+#: Vocabulary sizes that do not depend on a text.
+_VOCAB_SIZES = {"gpt2": GPT2_VOCAB_SIZE, "bytes": BytesTokenizer.vocab_size}
+
+
+def run_model(folder: Path) -> tuple[str, ModelConfig]:
+    """The name and the model of the finished run in `folder`."""
+    finished_manifest(folder)
+    return folder.resolve().name, read_model_config(folder)
+
+
+def described_model(config: Config) -> ModelConfig:
+    """The model that `config` describes; its vocabulary is the tokenizer's if the config does not give its size."""
+    if config.model.vocab_size is not None:
+        return config.model
+    kind = config.tokenize.tokenizer
+    if kind not in _VOCAB_SIZES:
+        raise UsageError(
+            f"the vocabulary of tokenizer {kind} comes from a text; give its size with --set model.vocab_size=65, or name a run"
+        )
+    return replace(config.model, vocab_size=_VOCAB_SIZES[kind])
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part as it is drawn: its weights with their shapes, what flows inside it and what leaves it, in letters."""
+    """A part as it is drawn: its weights, the activations inside it and its output, all as shapes."""
 
     name: str
     weights: str
     inside: str
     parameters: str
-    leaves: str
+    output: str
     in_block: bool
 
     @property
@@ -43,96 +69,96 @@ class Part:
         return {"attention": LINE_STYLES[0][0], "feed_forward": LINE_STYLES[1][0]}.get(self.name, "#444444")
 
 
-def model_parts(built: LanguageModel) -> list[Part]:
-    """The parts of a model on the device "meta", in the order of the code; of equal blocks those of the first."""
-    flows = _flows(built)
-    found: list[Part] = []
+def model_parts(model: LanguageModel) -> list[Part]:
+    """The parts of a model on the device "meta", in the order of the code; blocks are equal, so only the first is taken."""
+    shapes = _output_shapes(model)
+    parts: list[Part] = []
     seen: set[nn.Parameter] = set()
-    for name, module in built.named_children():
+    for name, module in model.named_children():
         block = next((child for child in module.modules() if isinstance(child, TransformerBlock)), None)
         for inner, child in block.named_children() if block else [(name, module)]:
             weights = list(child.parameters())
             if not weights and not list(child.buffers()):
                 continue  # dropout
             tied = bool(weights) and seen.issuperset(weights)
-            added = len(flows[child]) == 2  # a table of positions
-            leaves = "(B, T, V): logits" if child is built.out_head else _letters(flows[child], built)
-            found.append(
+            added = len(shapes[child]) == 2  # a position table
+            output = "(B, T, V): logits" if child is model.out_head else _letters(shapes[child], model)
+            parts.append(
                 Part(
                     name=inner,
                     weights="tok_emb once more" if tied else _weights(child) + (",  added to it" if added else ""),
-                    inside=_inside(child, flows, built),
+                    inside=_inside(child, shapes, model),
                     parameters="0" if tied else f"{count_parameters(child):,}",
-                    leaves=leaves,
+                    output=output,
                     in_block=block is not None,
                 )
             )
             seen.update(weights)
-    return found
+    return parts
 
 
-def _letters(shape: Sequence[int], built: LanguageModel) -> str:
-    """A shape (1, T, wide) in letters where it has some: (B, T, C)."""
-    last = "C" if shape[-1] == built.config.emb_dim else f"{shape[-1]:,}"
+def _letters(shape: Sequence[int], model: LanguageModel) -> str:
+    """A shape (1, T, size) in letters: (B, T, C), or (B, T, 3,072) if the size has no letter."""
+    last = "C" if shape[-1] == model.config.emb_dim else f"{shape[-1]:,}"
     return f"(B, T, {last})"
 
 
 @torch.no_grad()
-def _flows(built: LanguageModel) -> dict[nn.Module, tuple[int, ...]]:
-    """The shape of what leaves each module, for one text as long as the context."""
+def _output_shapes(model: LanguageModel) -> dict[nn.Module, tuple[int, ...]]:
+    """The output shape of each module, for one text as long as the context."""
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, _: Any, output: Tensor) -> None:
         shapes[module] = tuple(output.shape)
 
-    hooks = [module.register_forward_hook(note) for module in built.modules()]
-    built(torch.zeros(1, built.context_length, dtype=torch.long, device="meta"))
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    model(torch.zeros(1, model.context_length, dtype=torch.long, device="meta"))
     for hook in hooks:
         hook.remove()
     return shapes
 
 
 def _weights(module: nn.Module) -> str:
-    """The weights in `module` with their shapes, a bias behind its matrix: W_qkv 1152 × 384 + 1152."""
-    told: dict[str, list[str]] = {}
+    """The weights in `module` with their shapes, a bias after its matrix: W_qkv 1152 × 384 + 1152."""
+    shapes: dict[str, list[str]] = {}
     for name, weight in module.named_parameters():
         owner, _, kind = name.rpartition(".")
-        own = owner or ("" if kind == "weight" else kind)
-        told.setdefault(own, []).append(" × ".join(f"{size:,}" for size in weight.shape))
-    return ",  ".join(f"{name} {' + '.join(shapes)}".strip() for name, shapes in told.items()) or "a formula, nothing learned"
+        label = owner or ("" if kind == "weight" else kind)
+        shapes.setdefault(label, []).append(" × ".join(f"{size:,}" for size in weight.shape))
+    return ",  ".join(f"{name} {' + '.join(sizes)}".strip() for name, sizes in shapes.items()) or "a formula, nothing learned"
 
 
-def _inside(module: nn.Module, flows: dict[nn.Module, tuple[int, ...]], built: LanguageModel) -> str:
-    """What flows inside attention and feed-forward."""
+def _inside(module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], model: LanguageModel) -> str:
+    """The activations inside attention and feed-forward."""
     if isinstance(module, MultiHeadAttention):
-        kept = "G" if module.n_kv_heads < module.n_heads else "H"
-        turned = ", rotary" if module.rotate is not None else ""
-        back = f", a window of {module.window}" if module.window else ""
-        return f"q (B, H, T, D),  k, v (B, {kept}, T, D){turned},  weights (B, H, T, T){back}"
+        kv_heads = "G" if module.n_kv_heads < module.n_heads else "H"
+        rotary = ", rotary" if module.rotate is not None else ""
+        window = f", a window of {module.window}" if module.window else ""
+        return f"q (B, H, T, D),  k, v (B, {kv_heads}, T, D){rotary},  weights (B, H, T, T){window}"
     if isinstance(module, CausalAttention):
-        return f"q, k, v {_letters(flows[module.W_query], built)},  weights (B, T, T)"
+        return f"q, k, v {_letters(shapes[module.W_query], model)},  weights (B, T, T)"
     if (expand := getattr(module, "expand", None)) is not None:
-        return f"wide {_letters(flows[expand], built)}"
+        return f"wide {_letters(shapes[expand], model)}"
     return ""
 
 
 def model_figure(models: Sequence[tuple[str, ModelConfig]], plot: PlotConfig) -> Figure:
     """Models side by side, each under its name, from the ids at the bottom to the logits at the top."""
     figure = blank_figure(plot, across=len(models))
-    built = [build_model(config, "meta") for _, config in models]
-    drawn = [model_parts(one) for one in built]
-    height = max(map(_height, drawn))
-    longest = max(len(text) for found in drawn for part in found for text in (part.weights, part.inside))
-    size = min(9.0, 0.6 * 72 * plot.height / height, 0.88 * 72 * plot.width / longest)  # points: what fits, with a little air
+    networks = [build_model(config, "meta") for _, config in models]
+    parts_of = [model_parts(network) for network in networks]
+    height = max(map(_height, parts_of))
+    longest = max(len(text) for parts in parts_of for part in parts for text in (part.weights, part.inside))
+    size = min(9.0, 0.6 * 72 * plot.height / height, 0.88 * 72 * plot.width / longest)  # points: what fits, with a small margin
     panels = figure.subplots(1, len(models), squeeze=False)[0]
-    for axes, (name, config), one, found in zip(panels, models, built, drawn, strict=True):
+    for axes, (name, config), network, parts in zip(panels, models, networks, parts_of, strict=True):
         axes.set_axis_off()
         axes.set_xlim(-6, 6)
         axes.set_ylim(-1.8, height - 1.8)
-        _draw(axes, found, size, config.n_layers)
-        total = f"{count_parameters(one):,} parameters"
+        _draw(axes, parts, size, config.n_layers)
+        total = f"{count_parameters(network):,} parameters"
         axes.set_title(escape_mathtext(f"{name}: {total}" if name else total), fontsize=11)
-        legend = axes.text(0, -1.5, _legend(config, found), ha="center", va="center", fontsize=0.95 * size, color=GRAY)
+        legend = axes.text(0, -1.5, _legend(config, parts), ha="center", va="center", fontsize=0.95 * size, color=GRAY)
         legend.set_in_layout(False)
     return figure
 
@@ -141,26 +167,26 @@ _ARROW = 1.35  # lines of text
 _INNER = 1.05  # a second line in a box
 
 
-def _height(found: list[Part]) -> float:
-    return 2.4 + sum(_tall(part) + _ARROW for part in found) + _ARROW
+def _height(parts: list[Part]) -> float:
+    return 2.4 + sum(_box_height(part) + _ARROW for part in parts) + _ARROW
 
 
-def _tall(part: Part) -> float:
+def _box_height(part: Part) -> float:
     return 1.3 + (_INNER if part.inside else 0)
 
 
-def _draw(axes: Axes, found: list[Part], size: float, n_layers: int) -> None:
+def _draw(axes: Axes, parts: list[Part], size: float, n_layers: int) -> None:
     y = 0.0
     arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0, "linewidth": 0.9}
     ends: list[tuple[float, float]] = []  # the lower and the upper end of each box
     axes.text(0, y - 0.25, "ids (B, T)", ha="center", va="center", fontsize=size)
-    for part in found:
+    for part in parts:
         low = y + _ARROW
-        high = low + _tall(part)
+        high = low + _box_height(part)
         axes.annotate("", (0, low), (0, y + 0.2 if y == 0 else y), arrowprops=arrow, zorder=0)
         _box(axes, part, low, high, size)
-        axes.text(0.2, high + _ARROW / 2, part.leaves, va="center", fontsize=0.95 * size, color=GRAY)
-        if part.shortcut:  # from below the norm around this part, and added
+        axes.text(0.2, high + _ARROW / 2, part.output, va="center", fontsize=0.95 * size, color=GRAY)
+        if part.shortcut:  # around the norm and this part
             start, end = ends[-1][0] - _ARROW / 2, high + _ARROW / 2
             axes.plot([0, -5.2, -5.2, 0], [start, start, end, end], color=part.color, linewidth=1.1, zorder=0)
             plus = {"boxstyle": "circle,pad=0.08", "facecolor": "white", "edgecolor": part.color}
@@ -168,7 +194,7 @@ def _draw(axes: Axes, found: list[Part], size: float, n_layers: int) -> None:
         ends.append((low, high))
         y = high
     axes.annotate("", (0, y + _ARROW), (0, y), arrowprops=arrow, zorder=0)
-    if inner := [end for part, end in zip(found, ends, strict=True) if part.in_block]:
+    if inner := [end for part, end in zip(parts, ends, strict=True) if part.in_block]:
         low, high = inner[0][0] - 0.8 * _ARROW, inner[-1][1] + 0.8 * _ARROW
         axes.add_patch(
             FancyBboxPatch(
@@ -195,15 +221,15 @@ def _box(axes: Axes, part: Part, low: float, high: float, size: float) -> None:
         axes.text(left + 2.3, first - _INNER, part.inside, va="center", fontsize=0.95 * size, color=GRAY)
 
 
-def _legend(config: ModelConfig, found: list[Part]) -> str:
-    """What the letters that were used stand for."""
-    used = " ".join(f"{part.inside} {part.leaves}" for part in found)
-    known = {
+def _legend(config: ModelConfig, parts: list[Part]) -> str:
+    """The meaning of the letters that occur in the drawing."""
+    used = " ".join(f"{part.inside} {part.output}" for part in parts)
+    meanings = {
         "C": f"C {config.emb_dim:,} wide",
         "H": f"H {config.n_heads} heads",
         "G": f"G {config.n_kv_heads} key-value heads",
         "D": f"D {config.emb_dim // config.n_heads} a head",
         "V": f"V {config.vocab_size:,} tokens",
     }
-    words = [word for letter, word in known.items() if f" {letter}," in used or f" {letter})" in used]
+    words = [word for letter, word in meanings.items() if f" {letter}," in used or f" {letter})" in used]
     return ",   ".join(["B texts", f"T {config.context_length:,} tokens of context", *words])

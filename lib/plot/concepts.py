@@ -1,23 +1,29 @@
-"""Figures that explain: each shows what the code itself computes, nothing is drawn by hand.
+"""Figures of concepts: each shows what the code itself computes; nothing is drawn by hand.
 
 T time, H heads
 """
+
+from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lib.config.schema import ModelConfig, PlotConfig, TrainConfig
+from lib.errors import MakegptError
+from lib.generate.request import encode_prompt
 from lib.model.causal_attention import causal_mask
 from lib.model.feed_forward import gelu, silu
+from lib.model.maps import attention_maps, attentions
 from lib.model.positions import Sinusoidal
 from lib.model.shortcut import DeepNetwork, mean_gradients
 from lib.plot.style import LINE_STYLES, blank_figure, escape_mathtext, light_grid
+from lib.run.folder import load_run
 from lib.train.schedule import learning_rate
 
 
 def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
-    """Which position may look at which: the model's mask, with its window where it has one."""
+    """Which position may attend to which: the model's mask, with its window if it has one."""
     T = config.context_length
     figure = blank_figure(plot)
     axes = figure.add_subplot()
@@ -27,38 +33,47 @@ def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
         axes.set_yticks([t - 0.5 for t in range(1, T)], minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
     axes.set_title("dark: hidden" + (f", a window of {config.window}" if config.window else ""))
-    axes.set_xlabel("position looked at")
-    axes.set_ylabel("position that looks")
+    axes.set_xlabel("key position")
+    axes.set_ylabel("query position")
     return figure
 
 
+def read_attention(folder: Path, prompt: str) -> tuple[list[Tensor], list[str]]:
+    """The attention weights (H, T, T) of each layer of the run in `folder` as it reads `prompt`, and the prompt's tokens."""
+    trained = load_run(folder, torch.device("cpu"))
+    if not attentions(trained.model):
+        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
+    ids = encode_prompt(trained.tokenizer, prompt).ids
+    return attention_maps(trained.model, torch.tensor([ids])), [trained.tokenizer.decode([id]) for id in ids]
+
+
 def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) -> Figure:
-    """The attention weights (H, T, T) of each layer, a row of panels a layer, over the text of the tokens."""
+    """The attention weights (H, T, T) of each layer, one row of panels per layer, labeled with the tokens."""
     figure = blank_figure(plot)
     grid = figure.subplots(len(maps), max(len(layer) for layer in maps), squeeze=False, sharex=True, sharey=True)
     names = [escape_mathtext(token) for token in tokens] if len(tokens) <= 40 else []
     ticks = range(len(names))
     for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
         for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
-            shown = axes.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
+            image = axes.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
             axes.set_title(f"layer {number}, head {head}", fontsize=8)
             axes.set_xticks(ticks, names, fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
             axes.set_yticks(ticks, names, fontsize=6)
     figure.supxlabel("token looked at", fontsize=9)
     figure.supylabel("token that looks", fontsize=9)
-    figure.colorbar(shown, ax=grid, shrink=0.6, label="weight")
+    figure.colorbar(image, ax=grid, shrink=0.6, label="weight")
     return figure
 
 
 def positions_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
-    """The table of sinusoidal positions: sines and cosines that turn more and more slowly."""
+    """The table of sinusoidal positions: sines and cosines of ever lower frequency."""
     figure = blank_figure(plot)
     axes = figure.add_subplot()
     table = Sinusoidal(config.context_length, config.emb_dim).table
-    shown = axes.imshow(table.numpy(), cmap="cividis", aspect="auto", vmin=-1, vmax=1)
-    axes.set_xlabel("number in the vector")
+    image = axes.imshow(table.numpy(), cmap="cividis", aspect="auto", vmin=-1, vmax=1)
+    axes.set_xlabel("dimension of the vector")
     axes.set_ylabel("position")
-    figure.colorbar(shown, ax=axes)
+    figure.colorbar(image, ax=axes)
     return figure
 
 
@@ -66,11 +81,10 @@ def activations_figure(plot: PlotConfig) -> Figure:
     """ReLU, GELU and SiLU between -4 and 4."""
     figure = blank_figure(plot)
     axes = figure.add_subplot()
-    x = torch.linspace(-4, 4, 321, dtype=torch.float64)  # in float32 the last bits would show in an SVG's digits
+    x = torch.linspace(-4, 4, 321, dtype=torch.float64)  # in float32 the last bits would be visible in an SVG's digits
     curves = (("ReLU", torch.relu), ("GELU", gelu), ("SiLU", silu))
-    for (name, function), (color, _), style in zip(
-        curves, LINE_STYLES, ("--", "-", "-."), strict=False
-    ):  # markers would hide it
+    styles = ("--", "-", "-.")  # markers would hide the curves
+    for (name, function), (color, _), style in zip(curves, LINE_STYLES, styles, strict=False):
         axes.plot(x.numpy(), function(x).numpy(), color=color, linestyle=style, label=name)
     axes.set_xlabel("x")
     light_grid(axes)
@@ -79,7 +93,7 @@ def activations_figure(plot: PlotConfig) -> Figure:
 
 
 def gradients_figure(plot: PlotConfig) -> Figure:
-    """The mean gradient of each layer of a deep network, with shortcuts and without."""
+    """The mean gradient of each layer of a deep network, with and without shortcuts."""
     sizes = [8] * 12 + [1]
     x = torch.randn(64, sizes[0], generator=torch.Generator().manual_seed(2)).double()
     figure = blank_figure(plot)
@@ -87,12 +101,12 @@ def gradients_figure(plot: PlotConfig) -> Figure:
     for shortcuts, (color, marker) in zip((True, False), LINE_STYLES, strict=False):
         network = DeepNetwork(sizes, shortcuts=shortcuts)
         network.initialize(torch.Generator().manual_seed(1))
-        # what differs from processor to processor is beyond the third digit
+        # processors agree on the first three digits
         gradients = [float(f"{size:.3g}") for size in mean_gradients(network.double(), x)]
         label = "with shortcuts" if shortcuts else "without"
         axes.semilogy(range(1, len(gradients) + 1), gradients, color=color, marker=marker, label=label)
     axes.set_xlabel("layer, from the input to the output")
-    axes.set_ylabel("mean size of the gradient")
+    axes.set_ylabel("mean absolute gradient")
     light_grid(axes)
     axes.legend()
     return figure

@@ -1,140 +1,160 @@
-"""What `plot` shows: a figure of each kind, and a run in words: what came out, what to try next."""
+"""The kinds of figures that `plot` draws: what each shows, what it takes, how it is drawn.
 
-from dataclasses import replace
+A drawing function imports what it needs when it draws, so that this list loads neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from matplotlib.figure import Figure
+from lib.config.schema import Config
+from lib.errors import UsageError
 
-from lib.config.schema import Config, ModelConfig
-from lib.errors import MakegptError, UsageError
-from lib.evaluate.comparison import ComparisonRow, comparison_rows
-from lib.evaluate.evaluation import of_own_validation, read_evaluation
-from lib.generate.request import encode_prompt
-from lib.model.maps import attention_maps, attentions
-from lib.plot.architecture import model_figure
-from lib.plot.concepts import (
-    activations_figure,
-    attention_figure,
-    gradients_figure,
-    mask_figure,
-    positions_figure,
-    schedule_figure,
-)
-from lib.plot.loss_curves import Curve, loss_figure, panels_figure
-from lib.plot.size_vs_loss import ladder_figure
-from lib.run.folder import (
-    EVALUATION_FILE,
-    finished_manifest,
-    load_run,
-    read_metrics,
-    read_model_config,
-)
-from lib.tokenizer.bytes_ import BytesTokenizer
-from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_MASK = 4096  # positions
 
 
-def draw_figure(
-    kind: str, folders: tuple[Path, ...], config: Config, *, panels: bool = False, configs: Mapping[str, Config] | None = None
-) -> Figure:
-    """The figure of `kind` of the runs in `folders`, or, for the kinds without runs, of what `config` describes.
+class Takes(Enum):
+    """The arguments of a kind: how the help writes them, how many there may be, and their name in an error."""
 
-    `panels`: a panel a run and not all in one, for the kind loss. `configs`: for the kind model, those among `folders` that
-    are no folder but the name of a config.
+    RUNS = ("RUN...", 1, None, "runs")
+    RUN = ("RUN", 1, 1, "one run")
+    MODELS = ("[RUN|CONFIG...]", 0, None, "runs and configs")
+    NOTHING = ("", 0, 0, "no run; use --config and --set")
+
+    def __init__(self, metavar: str, least: int, most: int | None, words: str) -> None:
+        self.metavar, self.least, self.most, self.words = metavar, least, most, words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to draw: the runs in `folders`, or what `config` describes.
+
+    `configs`: those of `folders` that name a config instead of a run. `panels`: one panel per run.
     """
-    plot = config.plot
-    match kind:
-        case "loss":
-            return (panels_figure if panels else loss_figure)(load_curves(folders), plot)
-        case "ladder":
-            return ladder_figure(_compared(folders), plot)
-        case "attention":
-            return _attention(folders[0], config)
-        case "mask":
-            if config.model.kind == "bigram":
-                raise UsageError("a bigram has no attention, and so no mask")
-            if config.model.context_length > _LARGEST_MASK:
-                raise UsageError(
-                    f"a mask of {config.model.context_length}² squares cannot be drawn; "
-                    f"--set model.context_length={_LARGEST_MASK} could"
-                )
-            return mask_figure(config.model, plot)
-        case "positions":
-            return positions_figure(config.model, plot)
-        case "model":
-            return model_figure(_models(folders, config, configs or {}), plot)
-        case "schedule":
-            return schedule_figure(config.train, plot)
-        case "activations":
-            return activations_figure(plot)
-        case "gradients":
-            return gradients_figure(plot)
-    raise AssertionError(kind)
+
+    config: Config
+    folders: tuple[Path, ...] = ()
+    configs: Mapping[str, Config] = field(default_factory=dict)
+    panels: bool = False
 
 
-_LARGEST_MASK = 4096  # positions
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure. `options`: the options that not every kind has. `draw` is None if the output is a page of text."""
+
+    name: str
+    help: str
+    takes: Takes
+    draw: Callable[[Request], Figure] | None
+    options: tuple[str, ...] = ()
 
 
-#: Vocabularies that are known before there is a text.
-_VOCABULARIES = {"gpt2": GPT2_VOCAB_SIZE, "bytes": BytesTokenizer.vocab_size}
+def _loss(request: Request) -> Figure:
+    from lib.plot.loss_curves import loss_figure, panels_figure, read_curves
+
+    return (panels_figure if request.panels else loss_figure)(read_curves(request.folders), request.config.plot)
 
 
-def _models(folders: tuple[Path, ...], config: Config, configs: Mapping[str, Config]) -> list[tuple[str, ModelConfig]]:
-    """The models of runs and of configs, with their names; without any what `config` describes."""
-    if not folders:
-        return [("", _known(config))]
-    return [
-        (str(folder), _known(configs[str(folder)])) if str(folder) in configs else (_named(folder), read_model_config(folder))
-        for folder in folders
+def _ladder(request: Request) -> Figure:
+    from lib.plot.size_vs_loss import ladder_figure, read_ladder
+
+    return ladder_figure(read_ladder(request.folders), request.config.plot)
+
+
+def _attention(request: Request) -> Figure:
+    from lib.plot.concepts import attention_figure, read_attention
+
+    maps, tokens = read_attention(request.folders[0], request.config.plot.prompt)
+    return attention_figure(maps, tokens, request.config.plot)
+
+
+def _model(request: Request) -> Figure:
+    from lib.plot.architecture import described_model, model_figure, run_model
+
+    models = [
+        (str(folder), described_model(request.configs[str(folder)])) if str(folder) in request.configs else run_model(folder)
+        for folder in request.folders
     ]
+    return model_figure(models or [("", described_model(request.config))], request.config.plot)
 
 
-def _named(folder: Path) -> str:
-    finished_manifest(folder)
-    return folder.resolve().name
+def _mask(request: Request) -> Figure:
+    from lib.plot.concepts import mask_figure
 
-
-def _known(config: Config) -> ModelConfig:
-    """The model that `config` describes, its vocabulary that of the tokenizer."""
-    if config.model.vocab_size is not None:
-        return config.model
-    kind = config.tokenize.tokenizer
-    if kind not in _VOCABULARIES:
+    model = request.config.model
+    if model.kind == "bigram":
+        raise UsageError("a bigram has no attention mask; choose another --config")
+    if model.context_length > _MAX_MASK:
         raise UsageError(
-            f"the vocabulary of tokenizer {kind} comes from a text; say its size with --set model.vocab_size=65, or name a run"
+            f"a mask of {model.context_length}² positions is too large to draw; use --set model.context_length={_MAX_MASK}"
         )
-    return replace(config.model, vocab_size=_VOCABULARIES[kind])
+    return mask_figure(model, request.config.plot)
 
 
-def _attention(folder: Path, config: Config) -> Figure:
-    trained = load_run(folder, torch.device("cpu"))
-    if not attentions(trained.model):
-        raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
-    ids = encode_prompt(trained.tokenizer, config.plot.prompt).ids
-    maps = attention_maps(trained.model, torch.tensor([ids]))
-    tokens = [trained.tokenizer.decode([id]) for id in ids]
-    return attention_figure(maps, tokens, config.plot)
+def _positions(request: Request) -> Figure:
+    from lib.plot.concepts import positions_figure
+
+    return positions_figure(request.config.model, request.config.plot)
 
 
-def _compared(folders: Iterable[Path]) -> list[ComparisonRow]:
-    """The rows of evaluated runs and their baselines; MakegptError where the tokens of one stand for no bytes."""
-    rows = comparison_rows(folders)
-    for row in rows:
-        if row.bits_per_byte is None:
-            raise MakegptError(f"{row.name} was evaluated on {row.tokens} tokens that stand for no text; bits/byte need some")
-    return rows
+def _schedule(request: Request) -> Figure:
+    from lib.plot.concepts import schedule_figure
+
+    return schedule_figure(request.config.train, request.config.plot)
 
 
-def load_curves(folders: Iterable[Path]) -> list[Curve]:
-    """What a loss figure shows of each run; its baselines where it has been evaluated on its own validation split."""
-    gathered = []
-    for folder in folders:
-        metadata = finished_manifest(folder)["metadata"]
-        evaluation = read_evaluation(folder) if (folder / EVALUATION_FILE).is_file() else {}
-        if evaluation and not of_own_validation(evaluation, metadata):
-            evaluation = {}  # its baselines are of another text than the curves
-        losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
-        identity = (metadata.get("tokenizer"), evaluation.get("text_sha256"), metadata.get("dataset"))
-        gathered.append(Curve(folder.resolve().name, read_metrics(folder), losses, *identity))
-    return gathered
+def _activations(request: Request) -> Figure:
+    from lib.plot.concepts import activations_figure
+
+    return activations_figure(request.config.plot)
+
+
+def _gradients(request: Request) -> Figure:
+    from lib.plot.concepts import gradients_figure
+
+    return gradients_figure(request.config.plot)
+
+
+#: The kinds by name, in the order of the help.
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "loss",
+            "training and validation loss by step and by tokens, with the baselines",
+            Takes.RUNS,
+            _loss,
+            options=("panels", "summary"),
+        ),
+        Kind("ladder", "bits/byte against parameters, with the baselines", Takes.RUNS, _ladder, options=("summary",)),
+        Kind("attention", "what each head attends to as it reads --prompt", Takes.RUN, _attention, options=("summary",)),
+        Kind("tokens", "--text or --prompt, colored by the surprisal of each token", Takes.RUN, None, options=("text",)),
+        Kind("model", "the parts of a model, the shapes of its weights and activations", Takes.MODELS, _model),
+        Kind("mask", "which position may attend to which", Takes.NOTHING, _mask),
+        Kind("positions", "the sinusoidal position table", Takes.NOTHING, _positions),
+        Kind("schedule", "the learning rate by step", Takes.NOTHING, _schedule),
+        Kind("activations", "ReLU, GELU and SiLU (the same for every config)", Takes.NOTHING, _activations),
+        Kind("gradients", "of a deep network, with and without shortcuts (likewise)", Takes.NOTHING, _gradients),
+    )
+}
+
+
+def check_arguments(kind: Kind, folders: tuple[Path, ...], options: Collection[str]) -> None:
+    """UsageError unless `kind` takes this many `folders` and has all of these `options`."""
+    takes = kind.takes
+    if len(folders) < takes.least:
+        raise UsageError(f"plot {kind.name} needs a trained run; name its folder")
+    if takes.most is not None and len(folders) > takes.most:
+        raise UsageError(f"plot {kind.name} takes {takes.words}; remove {folders[-1]}")
+    for option in options:
+        if option not in kind.options:
+            *others, last = [other.name for other in KINDS.values() if option in other.options]
+            having = f"{', '.join(others)} or {last}" if others else last
+            raise UsageError(f"--{option} is for plot {having}; plot {kind.name} does not have it")

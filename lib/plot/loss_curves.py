@@ -1,14 +1,17 @@
-"""Figures of how runs learned: their losses by step and by tokens, beside what counting reaches."""
+"""Loss curves of runs, by step and by tokens, with their baselines."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lib.artifact.record import to_json
 from lib.config.schema import PlotConfig
+from lib.evaluate.results import of_own_validation, read_evaluation
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -20,14 +23,15 @@ from lib.plot.style import (
     plain_axes,
     strip_common_suffix,
 )
+from lib.run.folder import EVALUATION_FILE, finished_manifest, read_metrics
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a figure shows of one run: its name, its metrics, its baselines (name -> loss) where it was evaluated.
+    """What a figure shows of one run: its name, its metrics and, if it was evaluated, its baselines (name -> loss).
 
-    Losses in nats/token can be compared only where `tokenizer`, the hash of a vocabulary, and the text are the same.
-    `text`: the hash of the text that was scored, where the run was evaluated; `dataset`: that of its dataset.
+    Losses in nats/token can be compared only if `tokenizer`, the hash of a vocabulary, and the text are the same.
+    `text`: the hash of the scored text, if the run was evaluated; `dataset`: that of its dataset.
     """
 
     name: str
@@ -38,35 +42,49 @@ class Curve:
     dataset: str | None = None
 
     def points(self, loss: str, by: str) -> list[tuple[float, float]]:
-        """(steps or tokens, loss) where there is one; `loss`: "train_loss" or "val_loss", `by`: "step" or "tokens"."""
+        """(steps or tokens, loss) of the lines that have one; `loss`: "train_loss" or "val_loss", `by`: "step" or "tokens"."""
         return [(line[by], line[loss]) for line in self.metrics if line[loss] is not None]
 
     def best(self, by: str) -> tuple[float, float]:
-        """The lowest validation loss of a trained model; that before the first step counts where there is no other."""
-        validated = self.points("val_loss", by)
-        return min(validated[1:] or validated, key=lambda point: point[1])
+        """The lowest validation loss; the one before the first step counts only if there is no other."""
+        points = self.points("val_loss", by)
+        return min(points[1:] or points, key=lambda point: point[1])
 
     @property
-    def tokens_a_step(self) -> float | None:
-        """Tokens an optimizer step; None where the metrics do not tell."""
+    def tokens_per_step(self) -> float | None:
+        """Tokens per optimizer step; None if the metrics do not have them."""
         last = self.metrics[-1]
         return last["tokens"] / last["step"] if last.get("tokens") else None
 
 
-def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
-    """Training and validation loss of all runs in one, by step and by tokens, the best marked, baselines as lines.
+def read_curves(folders: Iterable[Path]) -> list[Curve]:
+    """The curves of runs; with baselines if a run has been evaluated on its own validation split."""
+    curves = []
+    for folder in folders:
+        metadata = finished_manifest(folder)["metadata"]
+        evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else {}
+        if evaluation and not of_own_validation(evaluation, metadata):
+            evaluation = {}  # its baselines belong to another text than the curves
+        losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
+        identity = (metadata.get("tokenizer"), evaluation.get("text_sha256"), metadata.get("dataset"))
+        curves.append(Curve(folder.resolve().name, read_metrics(folder), losses, *identity))
+    return curves
 
-    Where all have the same tokens a step one panel has both scales, else there is a panel for each. Baselines that differ
-    from run to run are left to `panels_figure`, and the figure says so.
+
+def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
+    """Training and validation loss of all runs in one figure, by step and by tokens, the best marked, baselines as lines.
+
+    If all have the same number of tokens per step, one panel has both scales; else there is a panel for each. Baselines that
+    differ between runs are left to `panels_figure`, and the figure says so.
     """
-    a_step = {curve.tokens_a_step for curve in curves}
-    scales = ["step"] if len(a_step) == 1 or None in a_step else ["step", "tokens"]
+    tokens_per_step = {curve.tokens_per_step for curve in curves}
+    scales = ["step"] if len(tokens_per_step) == 1 or None in tokens_per_step else ["step", "tokens"]
     figure = blank_figure(config, across=1 + 0.4 * (len(scales) - 1))
     panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
     for axes, by in zip(panels, scales, strict=True):
         _draw(axes, curves, by)
-        _scale(axes, by, a_step if len(scales) == 1 else set())
-    shared, apart = _shared([curve.baselines for curve in curves])
+        _scale(axes, by, tokens_per_step if len(scales) == 1 else set())
+    shared, different = _shared([curve.baselines for curve in curves])
     for axes in panels:
         _baselines(axes, shared, curves)
     panels[0].set_ylabel("loss (nats/token)")
@@ -77,14 +95,15 @@ def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     figure.suptitle(escape_mathtext(title), fontsize=12)
     if remark := _remark(curves):
         _note(figure, remark)
-    elif apart:
-        _note(figure, f"Not the same for all of these runs, so not drawn: {', '.join(apart)}; with --panels each has its own.")
+    elif different:
+        names = ", ".join(different)
+        _note(figure, f"Not the same for all of these runs, so not drawn: {names}; with --panels each run has its own.")
     _labels(panels[-1], shared, curves)
     return figure
 
 
 def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
-    """A panel a run, side by side with the same axes, each with its own baselines."""
+    """One panel per run, side by side with the same axes, each with its own baselines."""
     columns = math.ceil(math.sqrt(len(curves)))
     rows = math.ceil(len(curves) / columns)
     figure = blank_figure(config, across=0.75 * columns if columns > 1 else 1, down=0.8 * rows if columns > 1 else 1)
@@ -92,49 +111,49 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     for axes, curve in zip(panels, curves, strict=False):
         _draw(axes, [curve], "step")
         axes.set_title(escape_mathtext(curve.name), fontsize=11)
-        axes.tick_params(labelbottom=True, labelleft=True)  # a page may be cut into its panels
+        axes.tick_params(labelbottom=True, labelleft=True)  # a figure may be cut into its panels
         axes.legend(fontsize=8, loc="upper right")
     for axes, curve in zip(panels, curves, strict=False):
-        _scale(axes, "step", {curve.tokens_a_step})
+        _scale(axes, "step", {curve.tokens_per_step})
         _baselines(axes, curve.baselines, curves)
         axes.set_ylabel("loss (nats/token)")
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
     if remark := _remark(curves):
         _note(figure, remark)
-    for axes, curve in zip(panels, curves, strict=False):  # once all else has its place, and the common limits are known
+    for axes, curve in zip(panels, curves, strict=False):  # last, when the layout and the common limits are known
         _labels(axes, curve.baselines, curves)
     return figure
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], by: str) -> None:
-    """The curves themselves; the training loss thin, since it is that of single batches."""
+    """The curves themselves; the training loss thin, since it belongs to single batches."""
     alone = len(curves) == 1
     names, _ = strip_common_suffix([curve.name for curve in curves])
     for number, (name, curve) in enumerate(zip(names, curves, strict=True)):
         color, marker = LINE_STYLES[number % len(LINE_STYLES)]
-        if trained := curve.points("train_loss", by):
+        if batches := curve.points("train_loss", by):
             label = "training, by batch" if alone else None
-            axes.plot(*zip(*trained, strict=True), color=color, linewidth=0.8, alpha=0.5 if alone else 0.3, label=label)
+            axes.plot(*zip(*batches, strict=True), color=color, linewidth=0.8, alpha=0.5 if alone else 0.3, label=label)
         x, best = curve.best(by)
         label = "validation" if alone else f"{escape_mathtext(name)}: {best:.3f} at step {curve.best('step')[0]:,}"
-        validated = zip(*curve.points("val_loss", by), strict=True)
-        axes.plot(*validated, color=color, marker=marker, markersize=4, label=label)
-        told = f"best: {best:.3f} at step {curve.best('step')[0]:,}" if alone else None
-        axes.plot(x, best, marker="*", markersize=13, color=color, markeredgecolor="black", linestyle="none", label=told)
+        validations = zip(*curve.points("val_loss", by), strict=True)
+        axes.plot(*validations, color=color, marker=marker, markersize=4, label=label)
+        label = f"best: {best:.3f} at step {curve.best('step')[0]:,}" if alone else None
+        axes.plot(x, best, marker="*", markersize=13, color=color, markeredgecolor="black", linestyle="none", label=label)
     if not alone:
         axes.plot([], [], color=GRAY, linewidth=0.8, alpha=0.7, label="thin: training, by batch; star: best")
     plain_axes(axes)
 
 
-def _scale(axes: Axes, by: str, a_step: set[float | None]) -> None:
-    """Steps or tokens below; tokens above too, where `a_step` holds the one number of tokens a step."""
+def _scale(axes: Axes, by: str, tokens_per_step: set[float | None]) -> None:
+    """Steps or tokens below; tokens above too if `tokens_per_step` holds a single number."""
     axes.set_xlabel("optimizer steps" if by == "step" else "tokens read")
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(format_count))
-    (rate,) = a_step if len(a_step) == 1 else (None,)
-    if rate:
-        above = axes.secondary_xaxis("top", functions=(_times(rate), _times(1 / rate)))
+    (factor,) = tokens_per_step if len(tokens_per_step) == 1 else (None,)
+    if factor:
+        above = axes.secondary_xaxis("top", functions=(_times(factor), _times(1 / factor)))
         above.xaxis.set_major_locator(MaxNLocator(7))
         above.xaxis.set_major_formatter(FuncFormatter(format_count))
         above.set_xlabel("tokens read", fontsize=9, color=GRAY)
@@ -147,7 +166,7 @@ def _times(factor: float) -> Callable[[Any], Any]:
 
 
 def _baselines(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) -> None:
-    """Baselines as lines, the axes high enough for them; one above all curves has none."""
+    """Baselines as lines, the axes high enough for them; a baseline above all curves has no line."""
     inside = [loss for loss in baselines.values() if loss <= _top(curves)]
     low, high = axes.get_ylim()
     axes.set_ylim(min([low, *(0.98 * loss for loss in inside)]), max([high, *inside]))
@@ -156,37 +175,37 @@ def _baselines(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve])
 
 
 def _labels(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) -> None:
-    """The names of baselines right of the axes, whose limits stay from here on; an arrow where one is above all curves."""
+    """The names of baselines to the right of the axes, with an arrow if one is above all curves; the limits are final now."""
     _, high = axes.get_ylim()
-    named = [(min(loss, high), _named(name, loss, loss <= _top(curves))) for name, loss in baselines.items()]
-    edge_labels(axes, named)
+    labels = [(min(loss, high), _label(name, loss, loss <= _top(curves))) for name, loss in baselines.items()]
+    edge_labels(axes, labels)
 
 
 def _top(curves: Sequence[Curve]) -> float:
-    """The highest loss that still has its place beside the curves."""
+    """The highest loss that is still drawn as a line."""
     losses = [line[key] for curve in curves for line in curve.metrics for key in ("train_loss", "val_loss")]
     return 1.03 * max(loss for loss in losses if loss is not None)
 
 
-def _named(name: str, loss: float, inside: bool) -> str:
+def _label(name: str, loss: float, inside: bool) -> str:
     return f"{name} {loss:.3f}" if inside else f"↑ {name} {loss:.3f}"
 
 
-def _shared(found: Sequence[dict[str, float]]) -> tuple[dict[str, float], list[str]]:
-    """The baselines of several runs that no two contradict, and the names of the others."""
-    names = dict.fromkeys(name for baselines in found for name in baselines)
-    values = {name: [baselines[name] for baselines in found if name in baselines] for name in names}
+def _shared(per_run: Sequence[dict[str, float]]) -> tuple[dict[str, float], list[str]]:
+    """The baselines that are equal for all runs that have them, and the names of the others."""
+    names = dict.fromkeys(name for baselines in per_run for name in baselines)
+    values = {name: [baselines[name] for baselines in per_run if name in baselines] for name in names}
     shared = {name: losses[0] for name, losses in values.items() if all(math.isclose(loss, losses[0]) for loss in losses)}
     return shared, [name for name in names if name not in shared]
 
 
 def _remark(curves: Sequence[Curve]) -> str | None:
-    """Why the heights of curves are not to be compared; None where they are."""
+    """Why the heights of the curves cannot be compared; None if they can."""
     texts = {curve.text for curve in curves}
     if len({curve.tokenizer for curve in curves}) > 1 or len(texts - {None}) > 1:
         return "These runs have different texts or different tokens: compare the shapes of the curves, not their heights."
     if None in texts and len({curve.dataset for curve in curves}) > 1:
-        return "Whether these runs are of one text is known once they are evaluated; till then do not compare heights."
+        return "These runs have different datasets; evaluate them before you compare the heights of their curves."
     return None
 
 
@@ -195,14 +214,14 @@ def _note(figure: Figure, text: str) -> None:
 
 
 def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
-    """The mean loss by where in its window a token stands; `bands`: positions `from` and `to`, from 1 on, and `loss`."""
+    """The mean loss by position in the window; `bands`: positions `from` and `to`, counted from 1, and `loss`."""
     figure = blank_figure(config)
     axes = figure.add_subplot()
     color, marker = LINE_STYLES[0]
     for band in bands:
         axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
-    centres = [(band["from"] * band["to"]) ** 0.5 for band in bands]
-    axes.plot(centres, [band["loss"] for band in bands], color=color, marker=marker, markersize=4)
+    centers = [(band["from"] * band["to"]) ** 0.5 for band in bands]
+    axes.plot(centers, [band["loss"] for band in bands], color=color, marker=marker, markersize=4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("position in the window")

@@ -1,9 +1,10 @@
-"""The figure of a ladder: what runs reach for their size, beside what counting reaches."""
+"""The figure of the model ladder: bits/byte against parameters, with the baselines."""
 
 import math
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Sequence
+from pathlib import Path
+from typing import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
 from lib.config.schema import PlotConfig
-from lib.evaluate.comparison import ComparisonRow, comparison_headings
+from lib.errors import MakegptError
+from lib.evaluate.comparison import ComparisonRow, comparison_headings, comparison_rows
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -23,23 +25,34 @@ from lib.plot.style import (
     strip_common_suffix,
 )
 
-#: Where a point's label may stand, in points from it, and by which of its sides: the first that is free is taken.
+#: Where a point's label may be: its offset in points and its alignment. The first free place is taken.
 _PLACES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 
 
-def ladder_figure(rows: Sequence[ComparisonRow], config: PlotConfig) -> Figure:
-    """Bits a byte against parameters, fewer bits are better; a panel for each text that something was scored on.
+def read_ladder(folders: Iterable[Path]) -> list[ComparisonRow]:
+    """The rows of evaluated runs and of their baselines; MakegptError if the tokens of one have no bytes."""
+    rows = comparison_rows(folders)
+    for row in rows:
+        if row.bits_per_byte is None:
+            raise MakegptError(
+                f"{row.name} was evaluated on {row.tokens} tokens that stand for no text, so it has no bits/byte"
+            )
+    return rows
 
-    `rows` as `comparison.comparison_rows` orders them: those of one text together.
+
+def ladder_figure(rows: Sequence[ComparisonRow], config: PlotConfig) -> Figure:
+    """Bits/byte against parameters, fewer bits are better; one panel for each scored text.
+
+    `rows` in the order of `comparison_rows`: those of one text together.
     """
     texts = [list(rows) for _, rows in groupby(rows, key=lambda row: row.scored_on)]
     figure = blank_figure(config, across=1 if len(texts) == 1 else 0.75 * len(texts))
     headings = comparison_headings([rows[0] for rows in texts])
-    for axes, found, heading in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, headings, strict=True):
-        _panel(axes, found, heading)
+    for axes, text_rows, heading in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, headings, strict=True):
+        _panel(axes, text_rows, heading)
     if len(texts) > 1:
         figure.supxlabel(
-            "Each panel is about another text or other tokens of it: do not compare across.", fontsize=8, color=GRAY
+            "Each panel has another text, or other tokens of it: do not compare across panels.", fontsize=8, color=GRAY
         )
     return figure
 
@@ -76,14 +89,14 @@ def _panel(axes: Axes, rows: list[ComparisonRow], heading: str) -> None:
     plain_axes(axes)
     axes.set_xlabel("parameters")
     axes.set_ylabel("bits/byte (fewer are better)")
-    about = f"{heading}, {rows[0].bytes:,} bytes"
-    axes.set_title(escape_mathtext(f"{text.removeprefix(' on ')}: {about}" if text else about), fontsize=11)
+    title = f"{heading}, {rows[0].bytes:,} bytes"
+    axes.set_title(escape_mathtext(f"{text.removeprefix(' on ')}: {title}" if text else title), fontsize=11)
     edge_labels(axes, [(bits, f"{name} {bits:.3f}") for bits, name in baselines])
     _label(axes, points)
 
 
 def _scale(axes: Axes, parameters: list[int]) -> None:
-    """A logarithmic scale of a factor of twenty at least, so that models of nearly one size stand near each other."""
+    """A logarithmic scale that spans at least a factor of twenty, so that models of similar size are close to each other."""
     low, high = min(parameters), max(parameters)
     margin = max(0.5 * math.log10(20 / (high / low)), 0.12 * math.log10(high / low), 0.3)
     axes.set_xscale("log")
@@ -94,13 +107,13 @@ def _scale(axes: Axes, parameters: list[int]) -> None:
 
 
 def _label(axes: Axes, points: list[_Point]) -> None:
-    """Name each point where its name covers no other, nor another point."""
+    """Label each point where the label covers no other label and no other point."""
     figure = axes.figure
     assert isinstance(figure, Figure)
-    figure.draw_without_rendering()  # the transforms are those of the finished layout from here on
-    where = [axes.transData.transform((point.parameters, point.bits)) for point in points]
-    reach = 7 * figure.dpi / 72
-    taken = [Bbox.from_bounds(x - reach, y - reach, 2 * reach, 2 * reach) for x, y in where]
+    figure.draw_without_rendering()  # lays the figure out: the transforms are final now
+    centers = [axes.transData.transform((point.parameters, point.bits)) for point in points]
+    radius = 7 * figure.dpi / 72
+    taken = [Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius) for x, y in centers]
     for point, own in zip(points, taken[:], strict=True):
         others = [box for box in taken if box is not own]
         for x, y, side, edge in _PLACES:

@@ -22,8 +22,8 @@ def normalize_svg(text: str) -> str:
     def numbered(hashed: re.Match[str]) -> str:
         return names.setdefault(hashed[0], f"{hashed[1]}-{len(names) + 1}")
 
-    def tag(found: re.Match[str]) -> str:
-        return _HASHED.sub(numbered, _PLACES.sub(lambda places: _NUMBER.sub(_rounded, places[0]), found[0]))
+    def tag(match: re.Match[str]) -> str:
+        return _HASHED.sub(numbered, _PLACES.sub(lambda places: _NUMBER.sub(_rounded, places[0]), match[0]))
 
     return _TAG.sub(tag, text)
 

@@ -1,11 +1,10 @@
-"""A run in a few lines for the terminal: what came out, what to try next."""
+"""A run in a few lines for the terminal: its results and what to try next."""
 
 import shlex
 from pathlib import Path
 
-from lib.evaluate.comparison import comparison_rows, comparison_table
-from lib.evaluate.evaluation import read_evaluation
-from lib.evaluate.verdict import verdict_sentences
+from lib.evaluate.comparison import comparison_legend, comparison_rows, comparison_table
+from lib.evaluate.results import read_evaluation
 from lib.run.folder import (
     EVALUATION_FILE,
     LOSS_FIGURE_FILE,
@@ -18,34 +17,38 @@ from lib.run.folder import (
 
 
 def run_summary(folder: Path, figure: Path) -> str:
-    """The run in `folder` in about twenty lines: its losses beside the baselines, its sample, its files.
+    """The run in `folder` in about twenty lines: its loss and the baselines, its sample, its files.
 
-    `figure` counts as one of these where it is about to be written into `folder`.
+    `figure` counts as one of its files if it is about to be written into `folder`.
     """
     manifest = finished_manifest(folder)
     metadata, steps = manifest["metadata"], manifest["parameters"].get("train", {}).get("max_steps")
     evaluation = read_evaluation(folder)
     sample_file = folder / SAMPLE_FILE
     sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
-    told = "imported" if is_imported(manifest) else f"{steps} steps, best at step {metadata['best_step']}"
+    origin = "imported" if is_imported(manifest) else f"{steps} steps, best at step {metadata['best_step']}"
+    rows = comparison_rows([folder])
     lines = [
-        f"{folder.resolve().name}: {metadata['parameters']:,} parameters, {told}",
+        f"{folder.resolve().name}: {metadata['parameters']:,} parameters, {origin}",
         "",
-        *comparison_table(comparison_rows([folder])),
+        *comparison_table(rows),
         "",
-        verdict_sentences(evaluation),
+        *comparison_legend(rows),
+        *evaluation.notes(),
     ]
     if sample is not None:
         lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
     lines += [
         "",
-        f"Everything is in {folder}/ ({', '.join(_made(folder, figure))})",
+        f"Everything is in {folder}/ ({', '.join(_file_names(folder, figure))})",
         "",
         "Next:",
         f"    .venv/bin/generate {shlex.quote(str(folder))} 'To be, or not' --temperature 0.7",
     ]
     if steps is not None:
-        lines.append(f"    with SET=train.max_steps={2 * steps} the same make trains longer; TEXT=my.txt takes a text of yours")
+        lines.append(
+            f"    the same make command with SET=train.max_steps={2 * steps} trains longer, with TEXT=my.txt on your own text"
+        )
     return "\n".join(lines)
 
 
@@ -54,6 +57,6 @@ def _first_lines(text: str, count: int) -> list[str]:
     return lines[:count] + (["…"] if len(lines) > count else [])
 
 
-def _made(folder: Path, figure: Path) -> list[str]:
+def _file_names(folder: Path, figure: Path) -> list[str]:
     names = (MODEL_FILE, EVALUATION_FILE, SAMPLE_FILE, LOSS_FIGURE_FILE, METRICS_FILE)
     return [name for name in names if (folder / name).is_file() or (folder / name).resolve() == figure.resolve()]

@@ -1,4 +1,4 @@
-"""What the study's results say: who won, by how much, with which error, and which conclusion survives."""
+"""What the study's results say: means of seeds, their differences and errors, the depth score, the fit, the table."""
 
 import math
 from collections import defaultdict
@@ -7,8 +7,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
-from lib.evaluate.metrics import significant
-from lib.evaluate.verdict import join_names
+from lib.evaluate.metrics import Lead, significant
 
 StudyRow = dict[str, Any]
 
@@ -119,81 +118,37 @@ def split_by_significance(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mea
     """The best mean, those that are not significantly worse, and those that are."""
     best = min(found, key=lambda mean: mean.loss)
     others = [mean for mean in found if mean is not best]
-    level = [mean for mean in others if not _behind(mean, best)["significant"]]
+    level = [mean for mean in others if not _behind(mean, best).significant]
     return best, level, [mean for mean in others if mean not in level]
 
 
-def _behind(mean: Mean, best: Mean) -> dict[str, Any]:
-    """By how much a mean is behind the best, the standard error of that, and whether it is significant."""
-    known = [each.error for each in (mean, best) if each.error is not None]
-    apart, error = mean.loss - best.loss, math.hypot(*known) if known else None
-    return {"loss": apart, "standard_error": error, "significant": significant(apart, error, best.freedom)}
+def _behind(mean: Mean, best: Mean) -> Lead:
+    """By how much a mean is worse than the best, with the standard error of that."""
+    errors = [error for error in (mean.error, best.error) if error is not None]
+    difference, error = mean.loss - best.loss, math.hypot(*errors) if errors else None
+    return Lead(difference, error, best.freedom + 1, significant(difference, error, best.freedom))
 
 
-def _by(found: dict[str, Any]) -> str:
-    """A difference and its error, in words."""
-    return f"{found['loss']:.3f}" + ("" if found["standard_error"] is None else f" ± {found['standard_error']:.3f}")
-
-
-def _layers(found: Iterable[Mean]) -> str:
-    return join_names([f"{mean.x:.0f}" for mean in sorted(found, key=lambda mean: mean.x)])
-
-
-def depth_sentence(rows: Sequence[StudyRow], what: str) -> str:
-    """Which depths did best in an experiment, and by how much the others are behind; `what` says what was held equal."""
-    best, tied, worse = split_by_significance(mean_losses(rows, lambda row: row["layers"]))
-    winner = f"{_layers([best])} layers {'do' if best.x > 1 else 'does'} best ({best.loss:.3f})".replace("1 layers", "1 layer")
-    if best.error is None:
-        return f"{what}: {winner.replace('best', 'best by the mean')}; one seed a shape is too little to tell."
-    if tied:
-        winner += f", {_layers(tied)} not significantly worse"
-    behind = ", ".join(f"{mean.x:.0f} by {_by(_behind(mean, best))}" for mean in worse)
-    return f"{what}: {winner}" + (f"; behind are {behind}." if worse else ".")
-
-
-def conclusion_lines(rows: Sequence[StudyRow]) -> list[str]:
-    """What the study says of depth and width, a sentence an experiment, the conclusion last; nothing where it did not ask."""
+def depth_lines(rows: Sequence[StudyRow]) -> list[str]:
+    """The depth score and the lowest point of the fitted curve, as a table; nothing without the experiments on depth."""
     if not {row["experiment"] for row in rows} >= DEPTH:
         return []
-    size, width, compute = (rows_of(rows, name) for name in ("equal_size", "equal_width", "equal_compute"))
-    rates = [f"{rate:g} for {layers}" for layers, rate in best_rates(rows).items()]
-    found = [
-        *([f"Learning rates, by layers, the best of one seed: {', '.join(rates)}."] if rates else []),
-        depth_sentence(size, "At equal size and equal tokens"),
-        depth_sentence(width, "At equal width and equal tokens"),
-        depth_sentence(compute, "At equal width and equal arithmetic"),
-    ]
+    size = rows_of(rows, "equal_size")
     score, error = depth_score(size)
-    gain = "gains" if score > 0 else "loses"
-    gained = f"{abs(score):.4f}" + ("" if error is None else f" ± {error:.4f}")
-    found.append(f"Depth score: at equal size each doubling of the depth {gain} {gained} nats/token.")
-    found.append(_lowest(size))
-    best, tied, _ = split_by_significance(mean_losses(size, lambda row: row["layers"]))
-    good = {mean.x for mean in (best, *tied)}
-    depths = sorted({row["layers"] for row in size})
-    if good == set(depths):
-        seeds = f"{best.seeds} seed{'s' if best.seeds > 1 else ''}"
-        survives = f"neither: at this size and this length of training the shape makes no difference that {seeds} can show"
-    elif depths[0] in good and depths[-1] in good:
-        survives = "neither: the widest and the deepest do as well as each other, and a shape between them does not"
-    elif depths[0] in good:
-        survives = "wider is better, at this size and this length of training: depth has to be paid for and does not pay here"
-    elif depths[-1] in good:
-        survives = "deeper is better, at this size and this length of training, as far as it was tried"
-    else:
-        survives = "neither: the best shape lies between, and far from it either way the loss rises"
-    return [*found, f"What survives is {survives}."]
-
-
-def _lowest(rows: Sequence[StudyRow]) -> str:
-    """Where the curve fitted at equal size is lowest."""
-    (low, high), tried = fit_parabola(rows, depth_to_width).lowest, [depth_to_width(row) for row in rows]
-    edges = [
-        *(["the widest that was tried"] if math.isclose(low, min(tried)) else []),
-        *(["the deepest"] if math.isclose(high, max(tried)) else []),
+    low, high = fit_parabola(size, depth_to_width).lowest
+    tried = [depth_to_width(row) for row in size]
+    edges = [name for name, at, edge in (("widest", low, min(tried)), ("deepest", high, max(tried))) if math.isclose(at, edge)]
+    beyond = f" (its end is the {' and the '.join(edges)} shape that was tried)" if edges else ""
+    return [
+        "| at equal size | value |",
+        "|---|---:|",
+        f"| depth score: nats/token gained by doubling the depth, ± standard error | {score:+.4f}{_plus_minus(error, 4)} |",
+        f"| layers per unit of width where the fitted curve is lowest, 95% interval | {low:.4f} to {high:.4f}{beyond} |",
     ]
-    beyond = f"; an end of that is {' and '.join(edges)}, so it may lie beyond" if edges else ""
-    return f"The curve fitted at equal size is lowest between {low:.4f} and {high:.4f} layers a unit of width{beyond}."
+
+
+def _plus_minus(error: float | None, digits: int = 3) -> str:
+    return "" if error is None else f" ± {error:.{digits}f}"
 
 
 def best_rates(rows: Iterable[StudyRow]) -> dict[int, float]:
@@ -205,62 +160,66 @@ def best_rates(rows: Iterable[StudyRow]) -> dict[int, float]:
     return {layers: row["learning_rate"] for layers, row in sorted(found.items())}
 
 
-def regularization_lines(rows: Iterable[StudyRow]) -> list[str]:
-    """Which dropout and which weight decay had the lowest validation loss, and what ties with it."""
-    tried = rows_of(rows, "regularization")
-    if not tried:
-        return []
-    return [
-        _best_of("Dropout", [row for row in tried if row["weight_decay"] == 0.1], lambda row: row["drop_rate"]),
-        _best_of("Weight decay", [row for row in tried if row["drop_rate"] == 0], lambda row: row["weight_decay"]),
-    ]
+def vs_best(rows: Sequence[StudyRow]) -> dict[int, str]:
+    """By the place of its first seed: each way to train compared with the best of its experiment, ± standard error.
+
+    Depths are compared with depths at the same setting, dropout with dropout and weight decay with weight decay; runs of one
+    seed by their paired difference on the same text, if they have one.
+    """
+    cells: dict[int, str] = {}
+    for experiment in dict.fromkeys(row["experiment"] for row in rows):
+        for group, x in _groups(rows_of(rows, experiment)):
+            means = mean_losses(group, x)
+            best = min(means, key=lambda mean: mean.loss)
+            for mean in means if len(means) > 1 else ():
+                first = next(row for row in group if x(row) == mean.x)
+                cell = "best" if mean is best else _vs(mean, best, first)
+                known = cells.get(id(first))
+                cells[id(first)] = cell if known in (None, cell) else f"{known}; {cell}"
+    return {place: cells[id(row)] for place, row in enumerate(rows) if id(row) in cells}
 
 
-def _best_of(what: str, rows: list[StudyRow], x: Callable[[StudyRow], float]) -> str:
-    best, tied, worse = split_by_significance(mean_losses(rows, x))
+def _groups(rows: list[StudyRow]) -> list[tuple[list[StudyRow], Callable[[StudyRow], float]]]:
+    """The rows of an experiment that are compared with each other, and by what they differ."""
+    match rows[0]["experiment"]:
+        case "rates":
+            layers = sorted({row["layers"] for row in rows})
+            return [([row for row in rows if row["layers"] == n], lambda row: float(row["learning_rate"])) for n in layers]
+        case "regularization":
+            return [
+                ([row for row in rows if row["weight_decay"] == 0.1], lambda row: float(row["drop_rate"])),
+                ([row for row in rows if row["drop_rate"] == 0], lambda row: float(row["weight_decay"])),
+            ]
+        case name if name in DEPTH:
+            return [(rows, lambda row: float(row["layers"]))]
+    return [(rows, lambda row: float(row["loss"]))]
+
+
+def _vs(mean: Mean, best: Mean, row: StudyRow) -> str:
+    if paired := row.get("behind_best"):
+        significance = paired.get("significant")  # None: the text is too short for an error
+        return str(Lead(paired["loss"], None if significance is None else paired["standard_error"], 0, significance))
     if best.error is None:
-        return f"{what}: {best.x:g} has the lowest loss ({best.loss:.3f}); one seed each is too little to tell."
-    others = f"; {', '.join(f'{mean.x:g}' for mean in tied)} not significantly worse" if tied else ""
-    behind = f"; {', '.join(f'{mean.x:g} behind by {_by(_behind(mean, best))}' for mean in worse)}" if worse else ""
-    return f"{what}: {best.x:g} is best ({best.loss:.3f}){others}{behind}."
-
-
-def history_lines(rows: Iterable[StudyRow]) -> list[str]:
-    """What was first reported of the four configs, beside what they come to by one recipe; nothing without them."""
-    four = sorted(rows_of(rows, "the_four"), key=lambda row: row["loss"])
-    if {row["config"] for row in four} != FIRST_REPORTED.keys():
-        return []
-    best, *others = four
-    then = sorted(FIRST_REPORTED, key=lambda name: FIRST_REPORTED[name])
-    pairs = [(row["config"], row["behind_best"]) for row in others]
-    beside = [f"{name} {_apart(behind)}" for name, behind in pairs]
-    return [
-        f"First reported were losses from {min(FIRST_REPORTED.values())} to {max(FIRST_REPORTED.values())}, in the order "
-        f"{', '.join(then)}. By one recipe on the same tokens {best['config']} has the lowest loss ({best['loss']:.3f}); "
-        f"{'; '.join(beside)}: paired on the same text, one seed each."
-    ]
-
-
-def _apart(behind: dict[str, Any]) -> str:
-    """How far a run is behind the best, paired token by token; an older result does not say if that is significant."""
-    if behind.get("significant") is None:
-        return f"is {behind['loss']:.3f} above it, on a text too short to tell"
-    return f"is {'' if behind['significant'] else 'not significantly '}behind, by {_by(behind)}"
+        return f"{mean.loss - best.loss:+.3f} (one seed)"
+    return str(_behind(mean, best))
 
 
 _COLUMNS = (
-    "experiment", "config", "parameters", "in blocks", "in embeddings", "layers", "width", "seeds", "loss", "±", "bits/byte",
-    "tokens seen", "seconds",
+    "experiment", "config", "parameters", "in blocks", "in embeddings", "layers", "width", "seeds", "loss", "±", "vs best",
+    "bits/byte", "tokens seen", "seconds",
 )  # fmt: skip
 
 
 def study_table(rows: Sequence[StudyRow]) -> list[str]:
-    """One line of Markdown for each way to train, the mean of its seeds; ± is the standard error.
+    """One line of Markdown for each way to train: the mean of its seeds.
 
-    Of several seeds it is how they differ, of one how its blocks of text do.
+    ± is its standard error: over the seeds, or over the blocks of text if there is one seed. `vs best`: the loss minus that
+    of the best in the experiment, ± the standard error of that difference, which is paired by seed or by text.
     """
     lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * 2}{'---:|' * (len(_COLUMNS) - 2)}"]
     groups: dict[tuple[Any, ...], list[StudyRow]] = defaultdict(list)
+    compared = vs_best(rows)
+    place = {id(row): number for number, row in enumerate(rows)}
     for row in rows:
         groups[tuple(row[key] for key in _ALIKE)].append(row)
     for alike in groups.values():
@@ -271,6 +230,7 @@ def study_table(rows: Sequence[StudyRow]) -> list[str]:
             first["experiment"], _config(first), f"{first['parameters']:,}", f"{first['in_blocks']:,}",
             f"{first['in_embeddings']:,}", str(first["layers"]), str(first["width"]), str(len(alike)),
             f"{np.mean(losses):.3f}", "-" if error is None else f"{error:.3f}",
+            compared.get(place[id(first)], "-"),
             f"{np.mean([row['bits_per_byte'] for row in alike]):.3f}", f"{first['tokens']:,}",
             f"{np.mean(seconds):,.0f}" if seconds else "-",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from lib.config.schema import PlotConfig
 from lib.errors import MakegptError
 from lib.plot.style import FIGURE_FORMATS, save_figure
 from lib.study.figures import STUDY_FIGURES
-from lib.study.findings import conclusion_lines, history_lines, regularization_lines, study_table
+from lib.study.findings import depth_lines, study_table
 
 RESULTS_FILE = "results.json"
 
@@ -40,7 +40,7 @@ _RESULTS: JsonShape = {
 
 
 def result_lines(results: dict[str, Any]) -> list[str]:
-    """The findings in sentences, and the table, as Markdown."""
+    """The origin of the results and their tables, as Markdown."""
     rows, about = results["runs"], results["about"]
     versions = ", ".join(f"{name} {' or '.join(each)}" for name, each in about["versions"].items())
     counts = sorted({row["threads"] for row in rows})
@@ -51,9 +51,7 @@ def result_lines(results: dict[str, Any]) -> list[str]:
     return [
         f"The trainings are of {dates}, on {processors}, {threads} each, {versions}, by commit {commits}.",
         "",
-        *history_lines(rows),
-        "",
-        *(f"- {sentence}" for sentence in (*conclusion_lines(rows), *regularization_lines(rows))),
+        *depth_lines(rows),
         "",
         *study_table(rows),
     ]

@@ -16,12 +16,16 @@ import torch
 from lib.artifact.io import write_json
 from lib.artifact.manifest import MANIFEST
 from lib.artifact.provenance import timestamp
+from lib.artifact.record import to_json
 from lib.config.params import find_params, load_params, resolve_config
 from lib.config.schema import Config
 from lib.config.strict_yaml import YamlTree, read_yaml_library
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
-from lib.evaluate.evaluation import compare_runs, evaluate_run, parameter_count, read_evaluation
+from lib.evaluate.baselines import default_baselines
+from lib.evaluate.evaluation import compare_models, evaluate, evaluation_parameters
+from lib.evaluate.probes import default_probes
+from lib.evaluate.results import Evaluation, read_evaluation
 from lib.evaluate.span import dataset_span
 from lib.model.registry import build_model, count_operations
 from lib.run.folder import (
@@ -211,12 +215,14 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
     manifest = finished_manifest(folder)
     metadata, sha256 = manifest["metadata"], manifest["outputs"][MODEL_FILE]["sha256"]
     shape = build_model(read_model_config(folder), "meta")
-    found = _evaluation(folder, data, config)
-    if found is None:
+    evaluation = _evaluation(folder, data, config)
+    if evaluation is None:
         trained = load_run(folder, device)
-        stretch = dataset_span(folder, trained, data, config.evaluate.split)
-        found = evaluate_run(folder, trained, stretch, config.evaluate, config.generate, device)
-        write_json(folder / EVALUATION_FILE, found)
+        span = dataset_span(folder, trained, data, config.evaluate.split)
+        baselines = default_baselines(span, trained.tokenizer, config.evaluate.ngram_order)
+        evaluation = evaluate(trained, span, device, baselines=baselines, probes=default_probes(folder, span, config))
+        evaluation = replace(evaluation, parameters=evaluation_parameters(config.evaluate, config.generate))
+        write_json(folder / EVALUATION_FILE, to_json(evaluation))
     tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_embedding(name))
     train, step = config.train, config.train.batch_size * config.model.context_length
     return {
@@ -237,9 +243,12 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
         "operations": count_operations(shape) * train.max_steps * step,
         "best_step": metadata["best_step"],
         "curve": [[line["step"], line["val_loss"]] for line in read_metrics(folder) if line["val_loss"] is not None],
-        **{key: found[key] for key in ("loss", "bits_per_byte", "top_1", "standard_error")},
-        "baselines": {name: scores["loss"] for name, scores in found["baselines"].items()},
-        "memorization": found.get("memorization"),
+        "loss": evaluation.loss,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "top_1": evaluation.top_1,
+        "standard_error": to_json(evaluation.standard_error),
+        "baselines": {name: score.loss for name, score in evaluation.baselines.items()},
+        "memorization": to_json(evaluation.memorization),
         "seconds": training_seconds(folder),
         "threads": manifest["threads"],
         "versions": {name: all_versions(manifest).get(name) for name in _MADE_WITH},
@@ -251,14 +260,14 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
 _MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
 
 
-def _evaluation(folder: Path, data: Dataset, config: Config) -> dict[str, Any] | None:
-    """The evaluation in a run's folder; None where it is not of these weights and this data, or was done otherwise."""
+def _evaluation(folder: Path, data: Dataset, config: Config) -> Evaluation | None:
+    """The evaluation in a run's folder; None if it is of other weights or data, or was made with other parameters."""
     try:
-        found = read_evaluation(folder)
+        evaluation = read_evaluation(folder)
     except MakegptError:
         return None
-    wanted = (data.identity(), config.evaluate.split, parameter_count(config.evaluate, config.generate))
-    return found if (found.get("dataset"), found["split"], found.get("parameters")) == wanted else None
+    expected = (data.identity(), config.evaluate.split, evaluation_parameters(config.evaluate, config.generate))
+    return evaluation if (evaluation.dataset, evaluation.split, evaluation.parameters) == expected else None
 
 
 def add_paired_differences(rows: list[StudyRow], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
@@ -271,7 +280,7 @@ def add_paired_differences(rows: list[StudyRow], planned: Sequence[Planned], art
         for row, folder in runs:
             if row is not best:
                 other = load_run(folder, device)
-                row["behind_best"] = compare_runs(other, first, stretch, device)["difference"]
+                row["behind_best"] = to_json(compare_models(other, first, stretch, device).difference)
 
 
 def environment(rows: Iterable[StudyRow]) -> dict[str, Any]:

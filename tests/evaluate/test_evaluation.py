@@ -13,29 +13,38 @@ import pytest
 import torch
 
 from lib.artifact.io import read_json, sha256_of, write_json
+from lib.artifact.record import from_json, to_json
 from lib.config.params import load_params, resolve_config
+from lib.config.schema import Config
 from lib.data.dataset import Dataset
 from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError
 from lib.evaluate import memorization
+from lib.evaluate.baselines import default_baselines
+from lib.evaluate.comparison import comparison_legend, comparison_table, evaluation_rows
 from lib.evaluate.compressors import added_bytes
-from lib.evaluate.evaluation import _bytes, _text, evaluate_run, read_evaluation
+from lib.evaluate.evaluation import count_bytes, evaluate
 from lib.evaluate.memorization import CopyIndex, measure_copying, measure_recall
 from lib.evaluate.metrics import (
     MIN_BLOCK,
     MIN_BLOCKS,
     MOST_BLOCKS,
     BlockSums,
+    Lead,
+    Score,
+    StandardErrors,
     block_count,
-    difference,
     fraction_with_se,
+    paired_lead,
     ratio_with_se,
     significant,
     student_t,
+    unpaired_lead,
 )
 from lib.evaluate.ngrams import NGrams
-from lib.evaluate.span import TokenSpan, dataset_span, text_span
-from lib.evaluate.verdict import verdict_sentences
+from lib.evaluate.probes import default_probes
+from lib.evaluate.results import BaselineScore, CountedTokens, Evaluation, read_evaluation
+from lib.evaluate.span import TokenSpan, dataset_span, decoded_pieces, text_span
 from lib.evaluate.windows import iterate_predictions, predict_batches, total_nats
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
@@ -149,10 +158,11 @@ def test_a_paired_difference_is_surer_than_the_losses_it_is_of() -> None:
     one, two = BlockSums(len(hard)), BlockSums(len(hard))
     one.add(hard + generator.normal(0.1, 0.1, len(hard)))
     two.add(hard)
-    found = difference(one, two)
-    assert found["loss"] == pytest.approx(0.1, abs=0.01)
-    assert found["standard_error"] < 0.01 < ratio_with_se(two.blocks, two.sizes)[1]  # type: ignore[operator]
-    assert found["significant"] is True
+    found = paired_lead(one, two)
+    assert found.loss == pytest.approx(0.1, abs=0.01)
+    assert found.standard_error is not None
+    assert found.standard_error < 0.01 < ratio_with_se(two.blocks, two.sizes)[1]  # type: ignore[operator]
+    assert found.significant is True
     assert significant(0.1, 0.06, 49) is False
     assert significant(0.1, None, 49) is None
 
@@ -186,7 +196,7 @@ def test_where_there_is_no_difference_few_are_found(kind: str, tokens: int) -> N
     for differences in drawn(kind, texts, tokens):
         sums, nothing = BlockSums(tokens), BlockSums(tokens)
         sums.add(differences)
-        answers.append(difference(sums, nothing)["significant"])
+        answers.append(paired_lead(sums, nothing).significant)
     if tokens < 512:
         assert set(answers) == {None}
     else:
@@ -200,9 +210,9 @@ def test_a_difference_that_is_there_is_found(tokens: int) -> None:
     for differences in drawn("heavy tails", 200, tokens) + 0.25 * math.sqrt(5 / 3):
         sums, nothing = BlockSums(tokens), BlockSums(tokens)
         sums.add(differences)
-        found.append(difference(sums, nothing))
-    assert np.mean([each["significant"] for each in found]) > 0.95
-    assert all(each["loss"] > 0 for each in found)
+        found.append(paired_lead(sums, nothing))
+    assert np.mean([lead.significant for lead in found]) > 0.95
+    assert all(lead.loss > 0 for lead in found)
 
 
 def test_where_all_or_none_are_right_the_error_is_not_known() -> None:
@@ -262,17 +272,23 @@ def test_the_training_text_is_read_for_all_kinds_of_texts_at_once(monkeypatch: p
     copied = CopyIndex.copied
     monkeypatch.setattr(CopyIndex, "copied", lambda self, texts, n: read.append(n) or copied(self, texts, n))  # type: ignore[func-returns-value]
     found = measure_copying(searched, CharTokenizer([chr(0x100 + n) for n in range(202)]), kinds)
-    assert [kind["longest_run"] for kind in found.values()] == [long] * 3
+    assert [kind.longest_run for kind in found.values()] == [long] * 3
     assert len(read) <= 3 + 3 * (3 if long < 16 else 5), read
 
 
 @pytest.fixture(scope="module")
 def evaluation(small: Path) -> dict[str, Any]:
-    """The evaluation of the small run, without a process of its own."""
+    """The evaluation of the small run as JSON, without a separate process."""
     trained = load_run(small / "run", CPU)
-    config = resolve_config(load_params(), "debug")
-    stretch = dataset_span(small / "run", trained, Dataset(small / "dataset"), "val")
-    return evaluate_run(small / "run", trained, stretch, config.evaluate, config.generate, CPU)
+    span = dataset_span(small / "run", trained, Dataset(small / "dataset"), "val")
+    data: dict[str, Any] = to_json(evaluate_with(trained, span, resolve_config(load_params(), "debug"), small / "run"))
+    return data
+
+
+def evaluate_with(trained: TrainedModel, span: TokenSpan, config: Config, folder: Path = Path()) -> Evaluation:
+    """What the stage `evaluate` computes with a config."""
+    baselines = default_baselines(span, trained.tokenizer, config.evaluate.ngram_order)
+    return evaluate(trained, span, CPU, baselines=baselines, probes=default_probes(folder, span, config))
 
 
 def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_against(evaluation: dict[str, Any]) -> None:
@@ -286,7 +302,7 @@ def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_agai
         assert found["bits_per_byte"] == pytest.approx(found["loss"] / math.log(2)), "a token is a byte here"
     bigram = evaluation["baselines"]["bigram"]
     assert bigram["lead"]["loss"] == pytest.approx(evaluation["loss"] - bigram["loss"])
-    assert evaluation["verdict"].startswith("Counting and compressing still win here: the ")
+    assert bigram["lead"]["significant"] is True
 
 
 def test_of_a_long_training_text_the_end_is_counted_and_that_is_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,16 +310,18 @@ def test_of_a_long_training_text_the_end_is_counted_and_that_is_said(small: Path
     text = TokenSpan(InMemoryTokens(np.arange(40, 60)), 0, 20, dataset)
     config = resolve_config(load_params(), "debug", ["evaluate.overlap=0"])
     trained = load_run(small / "run", CPU)
-    whole = evaluate_run(small / "run", trained, text, config.evaluate, config.generate, CPU)
-    assert whole["counted"] == {"tokens": dataset.train_tokens, "of": dataset.train_tokens}
+    whole = evaluate_with(trained, text, config)
+    assert whole.ngram_training_tokens == CountedTokens(dataset.train_tokens, dataset.train_tokens)
+    assert whole.notes() == []
     monkeypatch.setattr("lib.evaluate.evaluation.MAX_COUNTED_TOKENS", 1000)
-    found = evaluate_run(small / "run", trained, text, config.evaluate, config.generate, CPU)
-    assert found["counted"] == {"tokens": 1000, "of": dataset.train_tokens}
-    assert found["verdict"].endswith(f" Counted were the last 1,000 of the {dataset.train_tokens:,} training tokens.")
+    monkeypatch.setattr("lib.evaluate.baselines.MAX_COUNTED_TOKENS", 1000)
+    found = evaluate_with(trained, text, config)
+    assert found.ngram_training_tokens == CountedTokens(1000, dataset.train_tokens)
+    assert found.notes() == [f"n-grams are counted on the last 1,000 of {dataset.train_tokens:,} training tokens"]
     end = NGrams(dataset.tokens, dataset.train_tokens - 1000, dataset.train_tokens, 5, 256)
     nats = sum(part["bigram"].sum() for part in end.nats(text.tokens, 1, 20))
-    assert found["baselines"]["bigram"]["loss"] == pytest.approx(nats / 19)
-    assert found["baselines"]["bigram"]["loss"] != whole["baselines"]["bigram"]["loss"]
+    assert found.baselines["bigram"].loss == pytest.approx(nats / 19)
+    assert found.baselines["bigram"].loss != whole.baselines["bigram"].loss
 
 
 def test_the_loss_by_position_is_a_mean_of_all_tokens(evaluation: dict[str, Any]) -> None:
@@ -327,7 +345,7 @@ def test_of_a_text_too_short_to_tell_two_runs_that_is_said(small: Path, here: He
     (tmp_path / "short.txt").write_text(TEXT[:300])
     found = json.loads(here("evaluate", small / "run", "--against", small / "run", "--text", tmp_path / "short.txt").out)
     assert (found["difference"]["standard_error"], found["difference"]["significant"]) == (None, None)
-    assert found["verdict"] == "too short to tell: it takes 512 tokens at least"
+    assert found["verdict"] == "too short to tell: at least 512 tokens are needed"
 
 
 def test_two_runs_are_compared_token_by_token_and_equal_ones_tie(small: Path, here: Here) -> None:
@@ -358,54 +376,78 @@ def test_an_evaluation_of_other_weights_is_not_taken_for_the_runs(copied: Path, 
         best_is_last = found["model_sha256"] == sha256_of(folder / MODEL_FILE)
         assert best_is_last, "the last step of the small run is its best"
         told = here("compare", folder, code=code)
-        assert not code or f"make it again with `evaluate {folder} -o {folder / EVALUATION_FILE}`" in told.err
+        assert not code or f"run `evaluate {folder} -o {folder / EVALUATION_FILE}` again" in told.err
     write_json(folder / EVALUATION_FILE, found | {"model_sha256": "0" * 64})
     with pytest.raises(MakegptError, match="is of other weights"):
         read_evaluation(folder)
 
 
-_LEVEL = "The model is ahead of every other baseline. There is no significant difference between it and the bigram."
-_NOTHING = "Even guessing is better than this model: it has not learned anything yet that holds for other text."
-_SHORT = "Whether the model or counting predicts this text better: too short to tell: it takes 512 tokens at least."
+def single(loss: float, error: float | None) -> Score:
+    return Score(
+        loss=loss,
+        perplexity=None,
+        bits_per_byte=None,
+        standard_error=StandardErrors(loss=error, perplexity=None, bits_per_byte=None),
+    )
 
 
 @pytest.mark.parametrize(
-    ("lead", "sentence"),
+    ("lead", "cell"),
     [
-        ({"bigram": (-0.5, True)}, "The model is ahead of every baseline."),
-        ({"bigram": (0.5, True)}, "Counting still wins here: the bigram of the training text predicts better than this model."),
-        ({"bigram": (0.1, False), "unigram": (-0.5, True)}, _LEVEL),
-        ({"bigram": (0.5, None), "unigram": (-0.5, None)}, _SHORT),
-        ({"uniform": (0.5, True), "gzip": None}, _NOTHING),
-        ({"uniform": (0.0, False)}, "There is no significant difference between this model and guessing."),
-        ({"gzip": None}, "Compressing still wins here: gzip predicts better than this model."),
-        ({"gzip": None, "xz": None}, "Compressing still wins here: gzip and xz predict better than this model."),
-        (
-            {"unigram": (-0.5, True), "xz": None},
-            "Compressing still wins here: xz given the training text predicts better than this model.",
-        ),
-        (
-            {"unigram": (0.5, True), "trigram": (0.5, True), "bigram": (0.1, False), "xz": None},
-            "Counting and compressing still win here: the unigram and trigram of the training text and xz given the training "
-            "text predict better than this model. There is no significant difference between it and the bigram.",
-        ),
+        (Lead(0.52, 0.046, 41, True), "+0.520 ± 0.046"),
+        (Lead(-0.52, 0.046, 41, True), "-0.520 ± 0.046"),
+        (Lead(0.052, 0.046, 41, False), "+0.052 ± 0.046 (n.s.)"),
+        (Lead(0.0, 0.0, 41, False), "+0.000 ± 0.000 (n.s.)"),
+        (Lead(0.5, None, 1, None), "+0.500 (too short to tell)"),
     ],
 )
-def test_the_verdict_says_what_is_better_and_what_cannot_be_told(
-    lead: dict[str, tuple[float, bool | None] | None], sentence: str
+def test_a_lead_says_its_error_and_whether_it_is_significant(lead: Lead, cell: str) -> None:
+    assert str(lead) == cell
+    assert (-lead).loss == -lead.loss
+
+
+@pytest.mark.parametrize(
+    ("baselines", "cells"),
+    [
+        ({"bigram": (-0.5, True)}, {"counted bigram": "+0.500 ± 0.020"}),
+        ({"bigram": (0.5, True)}, {"counted bigram": "-0.500 ± 0.020"}),
+        ({"bigram": (0.1, False), "unigram": (-0.5, True)}, {"counted bigram": "-0.100 ± 0.020 (n.s.)"}),
+        ({"bigram": (0.5, None)}, {"counted bigram": "-0.500 ± 0.020 (too short to tell)"}),
+        ({"uniform": (0.5, True), "gzip": None}, {"uniform": "-0.500 ± 0.020", "gzip": "-0.500 ± 0.141"}),
+        ({"uniform": (0.0, False)}, {"uniform": "+0.000 ± 0.020 (n.s.)"}),
+        ({"gzip": None, "xz": None}, {"gzip": "-0.500 ± 0.141", "xz": "-0.500 ± 0.141"}),
+    ],
+)
+def test_the_table_says_of_each_baseline_how_it_compares_with_the_model(
+    evaluation: dict[str, Any], baselines: dict[str, tuple[float, bool | None] | None], cells: dict[str, str]
 ) -> None:
-    found: dict[str, dict[str, Any]] = {
-        name: {"loss": 5 - by[0], "lead": {"loss": by[0], "significant": by[1]}} if by else {"loss": 4.5}
-        for name, by in lead.items()
+    scores = {
+        name: BaselineScore(
+            loss=5 - by[0] if by else 4.5,
+            perplexity=None,
+            bits_per_byte=None,
+            lead=Lead(by[0], 0.02, 41, by[1]) if by else None,
+        )
+        for name, by in baselines.items()
     }
-    whole = {"loss": 5.0, "baselines": found, "blocks": 40, "standard_error": {"loss": 0.1}}
-    assert verdict_sentences(whole) == sentence
+    errors = {"loss": 0.1, "perplexity": None, "bits_per_byte": None, "top_1": None, "top_5": None}
+    data = evaluation | {"loss": 5.0, "blocks": 41, "standard_error": errors, "baselines": to_json(scores)}
+    rows = evaluation_rows("run", from_json(Evaluation, data), 1000)
+    table = {line.split("  ")[0]: line for line in comparison_table(rows)}
+    for name, cell in cells.items():
+        assert table[name].endswith(f"  {cell}")
+    assert table["run"].endswith("-"), "the model itself"
+    assert ("too short to tell: at least 512 tokens are needed" in comparison_legend(rows)) == any(
+        by and by[1] is None for by in baselines.values()
+    )
 
 
-@pytest.mark.parametrize(("loss", "said"), [(4.85, "no significant difference between it and xz"), (4.5, "xz predicts better")])
-def test_a_compressor_is_better_only_beyond_what_the_models_own_error_allows(loss: float, said: str) -> None:
-    whole = {"loss": 5.0, "baselines": {"xz": {"loss": loss}}, "blocks": 40, "standard_error": {"loss": 0.1}}
-    assert said in verdict_sentences(whole)
+@pytest.mark.parametrize(("loss", "answer"), [(4.85, False), (4.5, True)])
+def test_a_compressor_is_better_only_beyond_what_the_models_own_error_allows(loss: float, answer: bool) -> None:
+    compressor = Score(loss=loss, perplexity=None, bits_per_byte=None)
+    lead = unpaired_lead(single(5.0, 0.1), compressor, 40)
+    assert lead == Lead(pytest.approx(5 - loss), pytest.approx(0.1 * math.sqrt(2)), 40, answer)
+    assert unpaired_lead(single(5.0, None), compressor, 1).significant is None
 
 
 def test_of_a_text_of_one_character_nothing_is_ahead(tmp_path: Path, here: Here) -> None:
@@ -415,17 +457,17 @@ def test_of_a_text_of_one_character_nothing_is_ahead(tmp_path: Path, here: Here)
     here("train", tmp_path / "dataset", "-o", tmp_path / "run", "--config", "debug", *TINY)
     found = json.loads(here("evaluate", tmp_path / "run", "--passages", 0, "--overlap", 0).out)
     assert (found["loss"], found["top_1"], found["standard_error"]["top_1"]) == (0.0, 1.0, None)
-    assert found["verdict"] == "There is no significant difference between this model and guessing."
+    assert found["baselines"]["uniform"]["lead"]["significant"] is False, "guessing is as good"
 
 
 def test_the_bytes_of_words_are_those_of_the_text_they_come_back_as() -> None:
     """Counted by hand: `to be, or not to be?` is 20 bytes, of which the first word, that nothing predicts, takes 2."""
     words = WordTokenizer.train(["to be, or not to be? A rose (red) -- it 'is'. \n\n So_so."], Path())
     stretch = text_span(["to be,  or not\nto be ?"], words, "text")
-    n_bytes, total, unknown = _bytes(stretch, words)
+    n_bytes, total, unknown = count_bytes(stretch, words)
     assert (n_bytes.total, unknown) == (18, 0)
     assert total == 18
-    text = b"".join(_text(stretch.tokens, 1, stretch.stop, words))
+    text = b"".join(decoded_pieces(stretch.tokens, 1, stretch.stop, words))
     assert text == b" be, or not to be?", "what a compressor is given is what the bits are divided by"
 
 
@@ -434,11 +476,11 @@ def test_where_words_are_unknown_there_are_no_bits_a_byte() -> None:
     config = resolve_config(load_params(), "bigram", ["model.vocab_size=4", "evaluate.overlap=0"])
     trained = TrainedModel(build_model(config.model).eval(), words, config.model, "")
     stretch = text_span(["to be or not to be"], words, "text")
-    found = evaluate_run(Path(), trained, stretch, config.evaluate, config.generate, CPU)
-    assert (found["unknown_tokens"], found["bytes"]) == (2, 9)
-    assert {each["bits_per_byte"] for each in (found, *found["baselines"].values())} == {None}
-    assert found["standard_error"]["bits_per_byte"] is None
-    assert "2 of the tokens are unknown words" in found["verdict"]
+    found = evaluate_with(trained, stretch, config)
+    assert (found.unknown_tokens, found.bytes) == (2, 9)
+    assert {score.bits_per_byte for score in (found, *found.baselines.values())} == {None}
+    assert found.standard_error.bits_per_byte is None
+    assert found.notes() == ["no bits/byte: 2 tokens are unknown words, whose bytes are not known"]
 
 
 def test_a_text_of_a_run_whose_dataset_is_gone_is_measured_against_guessing_and_compressing(
@@ -463,8 +505,10 @@ def test_a_model_that_has_its_text_by_heart_gives_it_back_and_that_shows() -> No
     trained = TrainedModel(bigram.eval(), letters, config.model, "")
     tokens = InMemoryTokens(np.concatenate([np.arange(40), np.arange(59, 19, -1)]))  # the rest of the text goes backwards
     found = measure_recall(trained, tokens, (0, 40), (40, 80), config.evaluate, config.generate, CPU)
-    assert found["continuations"]["longest_run"] == 30
-    assert found["continuations"]["passage"] in letters.decode(range(40))
-    assert found["continuations"]["novel_fraction"]["8"] == 0.0, "each passage goes on within the training text"
-    assert found["validation"]["novel_fraction"]["8"] == 1.0
-    assert found["validation"]["longest_run"] == 1
+    assert found.continuations
+    assert found.validation
+    assert found.continuations.longest_run == 30
+    assert (found.continuations.passage or "-") in letters.decode(range(40))
+    assert found.continuations.novel_fraction["8"] == 0.0, "each passage goes on within the training text"
+    assert found.validation.novel_fraction["8"] == 1.0
+    assert found.validation.longest_run == 1

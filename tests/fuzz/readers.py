@@ -21,7 +21,7 @@ from lib.data.dataset import Dataset
 from lib.data.downloads import load_inputs
 from lib.data.shards import Tokens
 from lib.evaluate.comparison import comparison_rows, comparison_table
-from lib.evaluate.evaluation import read_evaluation
+from lib.evaluate.results import read_evaluation
 from lib.generate.request import encode_prompt, read_prompts
 from lib.huggingface.convert import _tokenizer
 from lib.huggingface.gpt2 import HF_CONFIG_FILE, from_hf_config, open_tensors, read_weights, weight_files

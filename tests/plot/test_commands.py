@@ -12,13 +12,15 @@ from lib.artifact.manifest import MANIFEST
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
-from lib.plot.kinds import draw_figure, load_curves
+from lib.plot.kinds import KINDS, Request
+from lib.plot.loss_curves import read_curves
 from lib.plot.style import save_figure
 from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest, training_seconds
 from lib.run.provenance import figure_provenance
 from tests.conftest import PROJECT, TINY, Here, Stage
 
-KINDS = ["mask", "positions", "model", "schedule", "activations", "gradients"]
+#: The kinds that can be drawn without a run.
+DESCRIBED = [kind.name for kind in KINDS.values() if kind.takes.least == 0]
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +50,22 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
 def test_the_table_has_a_head_a_line_a_row_and_dashes_where_nothing_is_known(evaluated: Path, stage: Stage) -> None:
     head, *lines = stage("compare", evaluated / "one").stdout.splitlines()
     tokens = json.loads((evaluated / "one" / "evaluation.json").read_text())["tokens"]
-    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats/token perplexity bits/byte seconds"
+    assert " ".join(head.split()) == f"val split, {tokens} tokens parameters nats/token perplexity bits/byte seconds vs model"
     (one,) = [line for line in lines if line.startswith("one ")]
     assert one.split()[1] == "42,688"
     (uniform,) = [line for line in lines if line.startswith("uniform")]
-    assert uniform.split() == ["uniform", "-", "5.545", "256.0", "8.000", "-"]
-    assert len({len(line) for line in [head, *lines]}) == 1
+    assert uniform.split()[:6] == ["uniform", "-", "5.545", "256.0", "8.000", "-"]
+    assert float(uniform.split()[6]) == pytest.approx(5.545 - float(one.split()[2]), abs=2e-3)
+    end = head.index("  vs model")
+    table = [head, *lines[: lines.index("")]]
+    assert {line[end : end + 2] for line in table} == {"  "}, "columns are aligned"
+    assert " " not in {line[end - 1] for line in table}
+    assert lines[-1].startswith("vs model: loss minus the model's, nats/token, ± standard error")
 
 
 def test_a_run_without_timings_or_bytes_has_dashes() -> None:
     row = ComparisonRow("run", "val", 10, 10, "a", 1.5, None, None, 1000)
-    assert comparison_table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-"]
+    assert comparison_table([row])[1].split() == ["run", "1,000", "1.500", "-", "-", "-", "-"]
 
 
 def test_runs_scored_on_other_tokens_stand_apart_with_their_own_baselines() -> None:
@@ -95,15 +102,18 @@ def test_runs_of_other_texts_stand_apart_though_their_sizes_are_the_same(
     lines = here("compare", *two_texts).out.splitlines()
     heads = [line for line in lines if line.startswith("val split, 269 tokens of text ")]
     assert len(set(heads)) == 2
-    for block in "\n".join(lines).split("\n\n"):
-        names = [line.rsplit(maxsplit=5)[0] for line in block.splitlines()[1:]]
+    *blocks, legend = "\n".join(lines).split("\n\n")
+    assert legend.startswith("vs model: loss minus the model's")
+    assert legend.endswith("too short to tell: at least 512 tokens are needed")
+    for block in blocks:
+        names = [line.split("  ")[0] for line in block.splitlines()[1:]]
         assert len(names) == len(set(names)), "a baseline is of one text"
         assert len({"one", "two"} & set(names)) == 1
     here("report", *two_texts, "-o", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("; the best first</caption>") == 2 + 2, "a table a text, and one in each run's own chapter"
     here("plot", "ladder", *two_texts, "-o", tmp_path / "ladder.svg")
-    assert "do not compare across" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
+    assert "do not compare across panels" in (tmp_path / "ladder.svg").read_text(encoding="utf-8")
     here("plot", "loss", *two_texts, "-o", tmp_path / "loss.svg")
     assert "different texts or different tokens" in (tmp_path / "loss.svg").read_text(encoding="utf-8")
     here("plot", "loss", "--panels", *two_texts, "-o", tmp_path / "panels.svg")
@@ -146,9 +156,9 @@ def test_runs_of_one_text_in_different_vocabularies_stand_apart(two_texts: tuple
 
 def test_baselines_of_another_text_are_not_drawn_beside_the_curves(two_texts: tuple[Path, Path], tmp_path: Path) -> None:
     one = two_texts[0]
-    assert load_curves([one])[0].baselines
+    assert read_curves([one])[0].baselines
     for number, changes in enumerate(({"split": "train"}, {"dataset": "0" * 64})):
-        (curve,) = load_curves([_evaluated_anew(one, tmp_path / str(number), **changes)])
+        (curve,) = read_curves([_evaluated_anew(one, tmp_path / str(number), **changes)])
         assert (curve.baselines, curve.text) == ({}, None)
 
 
@@ -157,7 +167,7 @@ def test_an_evaluation_of_a_text_is_not_called_damaged(two_texts: tuple[Path, Pa
     (tmp_path / "text.txt").write_text("to be or not to be")
     here("evaluate", tmp_path / "run", "--text", tmp_path / "text.txt", "-o", tmp_path / "run" / EVALUATION_FILE)
     told = here("compare", tmp_path / "run", code=1).err
-    assert "is about a text of its own; runs are compared on a split" in told
+    assert "is about a separate text; runs are compared on a split" in told
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "not json\n", '{"seconds": NaN}\n', '{"seconds": 1e999}\n', "[1]\n"])
@@ -171,25 +181,27 @@ def test_a_damaged_evaluation_is_named(evaluated: Path, tmp_path: Path, damage: 
     shutil.copytree(evaluated / "one", tmp_path / "run")
     path = tmp_path / "run" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    assert "is no evaluation" in stage("compare", tmp_path / "run", code=1).stderr
+    assert "evaluation.json is damaged: baselines" in stage("compare", tmp_path / "run", code=1).stderr
 
 
 def test_a_run_that_was_not_evaluated_is_refused(small: Path, stage: Stage) -> None:
     assert "evaluation.json" in stage("compare", small / "run", code=1).stderr
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DESCRIBED)
 @pytest.mark.parametrize("name", ["gpt_modern", "single_head", "single_block"])
 def test_what_a_config_describes_is_drawn(kind: str, name: str, tmp_path: Path) -> None:
     changes = ["model.vocab_size=97", "model.context_length=16", "train.max_steps=9"]
     config = resolve_config(load_params(PROJECT / "params.yaml"), name, changes)
-    save_figure(draw_figure(kind, (), config), tmp_path / "figure.svg", config.plot, figure_provenance(kind, (), config))
+    save_figure(
+        KINDS[kind].draw(Request(config=config)), tmp_path / "figure.svg", config.plot, figure_provenance(kind, (), config)
+    )
     assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
 
 
 def test_the_model_is_drawn_with_the_shapes_and_counts_of_every_part() -> None:
     config = resolve_config(load_params(PROJECT / "params.yaml"), "gpt2_small", [])
-    (axes,) = draw_figure("model", (), config).axes
+    (axes,) = KINDS["model"].draw(Request(config=config)).axes
     told = [text.get_text() for text in axes.texts]
     for name, weights, holds in [
         ("tok_emb", "50,257 × 768", "38,597,376"),
@@ -218,7 +230,7 @@ def test_a_run_and_a_config_are_drawn_side_by_side(evaluated: Path, here: Here, 
 
 def test_the_mask_is_drawn_as_the_model_has_it() -> None:
     config = resolve_config(load_params(PROJECT / "params.yaml"), None, ["model.context_length=6", "model.window=2"])
-    (axes,) = draw_figure("mask", (), config).axes
+    (axes,) = KINDS["mask"].draw(Request(config=config)).axes
     attention = build_attention(config.model)
     assert (axes.images[0].get_array() == attention.mask.numpy()).all()
 
@@ -269,14 +281,38 @@ def test_a_run_named_by_a_dot_is_summed_up_by_its_name_and_a_figure_in_it_is_tol
 
 def test_no_figure_is_written_where_the_summary_cannot_be(small: Path, tmp_path: Path, here: Here) -> None:
     told = here("plot", "loss", small / "run", "--summary", "-o", tmp_path / "figure.svg", code=1).err
-    assert "has not been evaluated; do it with `evaluate" in told
+    assert "has not been evaluated; run `evaluate" in told
     assert not (tmp_path / "figure.svg").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--summary"], "plot loss, ladder or attention; plot tokens has none"),
+        (["loss"], "plot loss needs a trained run; name its folder"),
+        (["attention", "a", "b"], "plot attention takes one run; remove b"),
+        (["mask", "a"], "plot mask takes no run; use --config and --set; remove a"),
+        (["ladder", "a", "--panels"], "--panels is for plot loss; plot ladder does not have it"),
+        (["loss", "a", "--text", "b"], "--text is for plot tokens; plot loss does not have it"),
+        (["gradients", "--summary"], "--summary is for plot loss, ladder or attention; plot gradients does not have it"),
+        (["mask"], "plot mask needs an output file; give -o FILE.png or -o FILE.svg"),
+    ],
+)
+def test_a_kind_refuses_what_it_does_not_take(here: Here, words: list[str], complaint: str) -> None:
+    assert complaint in here("plot", *words, code=2).err
+
+
+def test_the_help_has_a_line_for_every_kind(here: Here) -> None:
+    told = here("plot", "--help").out
+    for kind in KINDS.values():
+        line = next(line for line in told.splitlines() if line.split()[:1] == [kind.name])
+        assert kind.takes.metavar in line
+        assert line.endswith(kind.help)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--summary"], "--summary is for plot loss, ladder or attention; plot tokens does not have it"),
         (["--text", "text", "--prompt", "to be"], "give --text or --prompt, not both"),
     ],
 )

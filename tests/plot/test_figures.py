@@ -191,7 +191,7 @@ def test_a_page_of_tokens_holds_the_text_and_nothing_that_acts(page_of: str) -> 
     assert "<script" not in page_of
     assert body.count("</pre>") == 1
     shown = html.unescape(re.sub(r"<[^>]*>", "", body)).strip("\n")
-    marked = {"\x00": "", "\x1b": "\\x1b", "\u202e": "\\u202e", "\r": "\\r", "\n": "⏎\n", "\t": "⇥\t"}
+    marked = {"\x00": "", "\x1b": "⟨U+001B⟩", "\u202e": "⟨U+202E⟩", "\r": "⟨U+000D⟩", "\n": "⏎\n", "\t": "⇥\t"}
     assert shown == HOSTILE.translate({ord(sign): mark for sign, mark in marked.items()})
     assert not set(page_of) & {"\x1b", "\u202e", "\r", "\x00"}
 
@@ -203,7 +203,7 @@ def test_tokens_of_one_character_are_shown_together_and_each_is_told_of(page_of:
     assert re.fullmatch(r"3 tokens, together \d+\.\d\d nats", head)
     assert [line.startswith('"\\\\x') for line in lines] == [True, False] * 3
     assert re.fullmatch(r'"\\\\xe4": \d+\.\d\d nats, \d+\.\d\d%, rank \d+', lines[0])
-    assert lines[1].startswith("likeliest: ")
+    assert lines[1].startswith("most likely: ")
     total = sum(float(re.search(r"(\d+\.\d\d) nats", line)[1]) for line in lines[::2])  # type: ignore[index]
     assert total == pytest.approx(float(head.split()[3]), abs=0.02)
 
@@ -212,7 +212,7 @@ def test_the_page_and_the_evaluation_find_the_same_loss(run: Path, here: Here, t
     (tmp_path / "text").write_text("to be, or not to be: that is the question")
     here("plot", "tokens", run, "--text", tmp_path / "text", "-o", tmp_path / "page.html")
     loss = json.loads(here("evaluate", run, "--text", tmp_path / "text").out)["loss"]
-    assert f"40 tokens, {loss:.3f} nats each" in (tmp_path / "page.html").read_text()
+    assert f"40 tokens, {loss:.3f} nats/token" in (tmp_path / "page.html").read_text()
 
 
 def test_without_colours_each_token_has_a_line(run: Path, here: Here) -> None:
@@ -229,12 +229,12 @@ def test_a_coloured_passage_ends_at_the_end_of_its_line() -> None:
 
 
 @pytest.mark.parametrize(("nats", "level"), [(0.0, 0), (0.69, 0), (0.7, 1), (2.0, 2), (4.0, 3), (5.0, 4), (7.0, 5), (99.0, 5)])
-def test_the_levels_of_surprise(nats: float, level: int) -> None:
+def test_the_levels_of_surprisal(nats: float, level: int) -> None:
     assert surprisal_level(nats) == level
 
 
 def test_rows_that_stand_for_no_text_are_named(run: Path, monkeypatch: pytest.MonkeyPatch, here: Here, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        "lib.plot.kinds.comparison_rows", lambda _: [ComparisonRow("odd", "val", 3, 0, "a", 1.0, None, None, 5)]
+        "lib.plot.size_vs_loss.comparison_rows", lambda _: [ComparisonRow("odd", "val", 3, 0, "a", 1.0, None, None, 5)]
     )
     assert "stand for no text" in here("plot", "ladder", run, "-o", tmp_path / "a.svg", code=1).err

@@ -1,4 +1,4 @@
-"""The report: one page that tells all about a run, whatever the run is called and whatever it wrote."""
+"""The report: one complete page about a run, whatever the run is called and whatever it wrote."""
 
 import json
 import re
@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 from lib.artifact.io import read_json, sha256_of, write_json, write_text
 from lib.artifact.manifest import MANIFEST
 from lib.errors import MakegptError
 from lib.report import page
-from lib.report.html import Html, escape_html, html_element, html_table, visible_text
+from lib.report.html import escape_html, render_macro, visible_text
 from lib.report.page import report_page
-from lib.report.run_data import MAX_SHOWN, thin_lines
-from lib.report.sections import who_is_ahead
+from lib.report.run_data import MAX_LINES, thin_lines
+from lib.report.sections import versus_model
 from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
 from lib.run.samples import SAMPLES_FILE, read_samples
 from tests.conftest import Here
@@ -58,7 +59,6 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
             "trigram": scores(loss + 0.01, lead=lead(-0.01, False)),
             "gzip": scores(loss + 1.0),
         },
-        "verdict": "Counting still wins here",
         "memorization": {
             "samples": copied, "continuations": copied | {"longest_run": 20}, "validation": copied | {"passage": ""},
         },
@@ -67,35 +67,34 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def told_all(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with everything a report can tell."""
-    folder = tmp_path_factory.mktemp("told")
+def complete(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything that a report can show."""
+    folder = tmp_path_factory.mktemp("complete")
     shutil.copytree(small, folder / "small")
-    made = folder / "small" / "run"
-    write_json(made / EVALUATION_FILE, evaluation(made))
-    (made / SAMPLE_FILE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
-    return made
+    run = folder / "small" / "run"
+    write_json(run / EVALUATION_FILE, evaluation(run))
+    (run / SAMPLE_FILE).write_text("\n  To be, or not to be,\nthat is\n", encoding="utf-8")
+    return run
 
 
 @pytest.fixture(scope="session")
 def hostile(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, with a name and texts that would break a page."""
     shutil.copytree(small, folder := tmp_path_factory.mktemp("hostile") / "small")
-    made = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
-    (folder / "run").rename(made)
-    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (made / SAMPLES_FILE).read_text().splitlines()]
-    (made / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (made / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
-    told = evaluation(made)
-    told["verdict"] = NASTY
-    told["baselines"][NASTY] = scores(9.0)
-    told["memorization"]["samples"]["passage"] = NASTY
-    write_text(made / EVALUATION_FILE, json.dumps(told))
-    manifest = json.loads((made / MANIFEST).read_text())
+    run = folder / 'run <img src=x onerror=alert(1)> "&\u202e$'
+    (folder / "run").rename(run)
+    lines = [json.loads(line) | {"text": NASTY * 3, "prompt": NASTY} for line in (run / SAMPLES_FILE).read_text().splitlines()]
+    (run / SAMPLES_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / SAMPLE_FILE).write_bytes(NASTY.encode("utf-8", "surrogatepass") + b"\xff\xfe" + b"x" * 3000)
+    results = evaluation(run)
+    results["baselines"][NASTY] = scores(9.0)
+    results["memorization"]["samples"]["passage"] = NASTY
+    write_text(run / EVALUATION_FILE, json.dumps(results))
+    manifest = json.loads((run / MANIFEST).read_text())
     manifest["command"] = NASTY
     manifest["metadata"][NASTY] = NASTY
-    write_text(made / MANIFEST, json.dumps(manifest))
-    return made
+    write_text(run / MANIFEST, json.dumps(manifest))
+    return run
 
 
 VOID = {"meta", "link", "img", "br"}
@@ -133,8 +132,8 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages(told_all: Path, hostile: Path) -> dict[str, str]:
-    return {"one": report_page([told_all]), "hostile": report_page([hostile]), "several": report_page([told_all, hostile])}
+def pages(complete: Path, hostile: Path) -> dict[str, str]:
+    return {"one": report_page([complete]), "hostile": report_page([hostile]), "several": report_page([complete, hostile])}
 
 
 @pytest.mark.parametrize("name", ["one", "hostile", "several"])
@@ -159,29 +158,29 @@ def test_headings_stand_in_order_ids_are_unique_and_links_lead_somewhere(pages: 
     assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    wanted = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
-    wanted |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
-    wanted |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
-    assert wanted <= set(ids)
+    targets = {str(a["href"])[1:] for _, a in outline.tags if str(a.get("href", "")).startswith("#")}
+    targets |= {str(a["aria-labelledby"]) for _, a in outline.tags if "aria-labelledby" in a}
+    targets |= set(re.findall(r"url\(#([^)]+)\)", pages[name]))
+    assert targets <= set(ids)
     assert all(attributes["scope"] in ("col", "row") for _, attributes in outline.named("th"))
     assert all(attributes["aria-label"] for _, attributes in outline.named("svg"))
     assert len(outline.named("caption")) == len(outline.named("table"))
 
 
-def test_every_number_of_the_evaluation_is_told(pages: dict[str, str], told_all: Path) -> None:
-    told = " ".join(Outline(pages["one"]).text.split())
+def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete: Path) -> None:
+    text = " ".join(Outline(pages["one"]).text.split())
     for words in (
-        "42,688", "3.000 ± 0.020", "Counting still wins here", "right 21.3 ± 0.4 % of the time",
-        "five most probable 40.5 ± 0.5 %",
-        "ahead by 0.500 ± 0.020", "behind by 0.010 ± 0.020, not significant", "behind by 1.000", "slides by 128",
+        "42,688", "3.000 ± 0.020", "Top-1 accuracy is 21.3 ± 0.4 %",
+        "top-5 accuracy 40.5 ± 0.5 %",
+        "−0.500 ± 0.020", "+0.010 ± 0.020 (n.s.)", "+1.000", "sliding window, stride 128",
         "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
-        assert words in told, words
-    text = read_json(told_all.parent / "tokens" / MANIFEST)["inputs"]
-    assert next(iter(text.values()))["sha256"] in told
-    for line in read_samples(told_all):
-        assert f"Step {line['step']}, {line['tokens']:,} tokens" in told
+        assert words in text, words
+    sources = read_json(complete.parent / "tokens" / MANIFEST)["inputs"]
+    assert next(iter(sources.values()))["sha256"] in text
+    for line in read_samples(complete):
+        assert f"Step {line['step']}, {line['tokens']:,} tokens" in text
 
 
 def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
@@ -197,19 +196,19 @@ def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("name", ["one", "several"])
-def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], told_all: Path, hostile: Path, name: str) -> None:
-    assert report_page([told_all] if name == "one" else [told_all, hostile]) == pages[name]
+def test_the_same_runs_give_the_same_bytes(pages: dict[str, str], complete: Path, hostile: Path, name: str) -> None:
+    assert report_page([complete] if name == "one" else [complete, hostile]) == pages[name]
 
 
 def test_a_run_with_nothing_but_weights_tells_what_to_run(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "my run")
     for name in (SAMPLES_FILE, METRICS_FILE):
         (tmp_path / "my run" / name).unlink()
-    told = Outline(report_page([tmp_path / "my run"])).text
-    assert told.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
-    assert "--resume never" in told
-    assert f"generate '{tmp_path}/my run' -o" in told
-    assert "an artifact that is no longer there" in told
+    text = Outline(report_page([tmp_path / "my run"])).text
+    assert text.count(f"evaluate '{tmp_path}/my run' -o '{tmp_path}/my run/evaluation.json'") == 3
+    assert "--resume never" in text
+    assert f"generate '{tmp_path}/my run' -o" in text
+    assert "an artifact that is no longer there" in text
 
 
 @pytest.mark.parametrize(("interval", "more"), [(0, " --set train.sample_interval=30"), (None, ""), (30, "")])
@@ -220,8 +219,8 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
     manifest["command"] = "train 'my data' -o 'my run' --config debug"
     manifest["parameters"]["train"]["sample_interval"] = interval
     write_json(tmp_path / "run" / MANIFEST, manifest)
-    told = Outline(report_page([tmp_path / "run"])).text
-    assert f"one that keeps them is train 'my data' -o 'my run' --config debug{more} --resume never\n" in told
+    text = Outline(report_page([tmp_path / "run"])).text
+    assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in text
 
 
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
@@ -244,24 +243,24 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
         "metadata": {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")},
     }
     write_json(tmp_path / "imported" / MANIFEST, manifest)
-    told = Outline(report_page([tmp_path / "imported"])).text
-    assert "imported, not trained here" in told
-    assert "there is no training to show" in told
-    assert f"evaluate {tmp_path}/imported DATASET -o" in told
+    text = Outline(report_page([tmp_path / "imported"])).text
+    assert "imported, not trained here" in text
+    assert "there are no losses of a training" in text
+    assert f"evaluate {tmp_path}/imported DATASET -o" in text
 
 
-def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, told_all: Path) -> None:
-    told = " ".join(Outline(report_page([small / "run", told_all])).text.split())
-    assert "Not evaluated yet: run." in told
-    assert "val split, 5,360 tokens; the best first" in told
-    assert "Validation loss by step, the best of each run marked." in told
+def test_runs_that_were_not_evaluated_stand_beside_those_that_were(small: Path, complete: Path) -> None:
+    text = " ".join(Outline(report_page([small / "run", complete])).text.split())
+    assert "Not evaluated yet: run." in text
+    assert "val split, 5,360 tokens; the best first" in text
+    assert "Validation loss by step; the stars mark the best steps." in text
 
 
 def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_again(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "run")
     older = {key: value for key, value in evaluation(tmp_path / "run").items() if key != "text_sha256"}
     write_json(tmp_path / "run" / EVALUATION_FILE, older)
-    with pytest.raises(MakegptError, match="does not say which text it is about; make it again with `evaluate"):
+    with pytest.raises(MakegptError, match="does not say which text it is about; run `evaluate "):
         report_page([tmp_path / "run"])
 
 
@@ -276,10 +275,12 @@ def test_an_evaluation_that_does_not_say_which_text_it_is_about_is_to_be_made_ag
         ({"baselines": {"xz": scores(2.0, lead={"standard_error": None})}}, r"baselines\.xz\.lead\.loss"),
     ],
 )
-def test_a_damaged_evaluation_is_named(told_all: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
-    shutil.copytree(told_all, tmp_path / "run")
+def test_a_damaged_evaluation_is_named(complete: Path, tmp_path: Path, damage: dict[str, Any], place: str) -> None:
+    shutil.copytree(complete, tmp_path / "run")
     write_json(tmp_path / "run" / EVALUATION_FILE, evaluation(tmp_path / "run") | damage)
-    with pytest.raises(MakegptError, match=rf"evaluation\.json is damaged: .* at {place}; make it again with `evaluate "):
+    with pytest.raises(
+        MakegptError, match=rf"evaluation\.json is damaged: {place} (must be|is missing).*; run `evaluate .* again"
+    ):
         report_page([tmp_path / "run"])
 
 
@@ -300,37 +301,43 @@ def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, c
         report_page([tmp_path / "run"])
 
 
-def test_a_bug_of_our_own_is_not_taken_for_a_damaged_file(told_all: Path, monkeypatch: pytest.MonkeyPatch, here: Here) -> None:
-    def broken(_: Any) -> Html:
+def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
+    complete: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+) -> None:
+    def broken(_: Any) -> None:
         raise KeyError("ours")
 
     monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
-    assert "this is a bug in makegpt: KeyError: 'ours'" in here("report", told_all, "-o", "-", code=1).err
+    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", complete, "-o", "-", code=1).err
 
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:
     lines = [{"step": step} for step in range(1000)]
     shown = [line["step"] for line in thin_lines(lines)]
-    assert (len(shown), shown[0], shown[-1]) == (MAX_SHOWN, 0, 999)
-    assert len(set(shown)) == MAX_SHOWN
+    assert (len(shown), shown[0], shown[-1]) == (MAX_LINES, 0, 999)
+    assert len(set(shown)) == MAX_LINES
     assert thin_lines(lines[:3]) == lines[:3]
 
 
-def test_the_command_writes_a_file_or_stdout(told_all: Path, tmp_path: Path, here: Here) -> None:
-    told = here("report", told_all, "-o", "-")
-    assert here("report", told_all, "-o", tmp_path / "page.html").out == ""
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == told.out == report_page([told_all])
-    assert "holds tokens, not a run" in here("report", told_all.parent / "tokens", "-o", "-", code=1).err
+def test_the_command_writes_a_file_or_stdout(complete: Path, tmp_path: Path, here: Here) -> None:
+    written = here("report", complete, "-o", "-")
+    assert here("report", complete, "-o", tmp_path / "page.html").out == ""
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == written.out == report_page([complete])
+    assert "holds tokens, not a run" in here("report", complete.parent / "tokens", "-o", "-", code=1).err
     assert "does not exist" in here("report", tmp_path / "nothing", "-o", "-", code=1).err
     here("report", "-o", "-", code=2)
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
     assert escape_html("<b>") == "&lt;b&gt;"
-    assert escape_html(Html("<b>")) == "<b>"
-    assert html_element("a", "<", href='"&', aria_label="x", id=None) == '<a href="&quot;&amp;" aria-label="x">&lt;</a>'
-    assert html_element("pre", "\nx") == "<pre>\n\nx</pre>\n"
-    assert '<th scope="row">x</th><td>1</td>' in html_table("c", ("", "n"), [("x", "1")])
+    assert escape_html(Markup("<b>")) == "<b>"
+    assert escape_html(3) == "3"
+    assert render_macro("sections.html", "text", "\nx").strip() == '<pre dir="auto">\n\nx</pre>'
+    assert '<pre dir="auto">\n<b>&lt;</b>&amp;\u27e8U+202E\u27e9</pre>' in render_macro("sections.html", "text", "&\u202e", "<")
+    table = render_macro("sections.html", "table", '"&\u202e', ("", "n"), [("x", "1"), ("y", "<")], marked=["y"])
+    assert '<th scope="row">x</th><td>1</td>' in table
+    assert '<tr class="marked"><th scope="row">y</th><td>&lt;</td>' in table
+    assert 'aria-label="&#34;&amp;⟨U+202E⟩"' in table
 
 
 @pytest.mark.parametrize("text", ["plain\n\ttext", "naïve — “café” 中文 עברית العربية", "👩\u200d💻", "ne\u0301e"])
@@ -338,10 +345,10 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
     assert visible_text(text) == text
 
 
-def test_who_is_ahead_is_said_in_words() -> None:
-    assert who_is_ahead({"loss": 0.2}) == "ahead by 0.200"
+def test_a_baseline_has_its_loss_minus_the_models() -> None:
+    assert versus_model({"loss": 0.2}) == "−0.200"
     short = {"loss": 0.2, "standard_error": None, "significant": None}
-    assert who_is_ahead(short) == "ahead by 0.200, too short to tell"
-    assert who_is_ahead({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "behind by 0.200 ± 0.050"
+    assert versus_model(short) == "−0.200 (too few blocks for an error)"
+    assert versus_model({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "+0.200 ± 0.050"
     level = {"loss": 0.05, "standard_error": 0.05, "significant": False}
-    assert who_is_ahead(level) == "ahead by 0.050 ± 0.050, not significant"
+    assert versus_model(level) == "−0.050 ± 0.050 (n.s.)"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lib.artifact.record import to_json
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.errors import UsageError
@@ -16,14 +17,13 @@ from lib.reproduce.references import load_references
 from lib.study.findings import (
     FIRST_REPORTED,
     best_rates,
-    conclusion_lines,
     depth_score,
-    depth_sentence,
     fit_parabola,
     mean_losses,
     rows_of,
     split_by_significance,
     study_table,
+    vs_best,
 )
 from lib.study.results import read_results, result_lines
 from lib.study.sweep import _evaluation, estimate_seconds, load_study, plan_study
@@ -125,23 +125,37 @@ def of_depths(losses: dict[int, float], noise: float = 0.003) -> list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("losses", "survives"),
+    ("losses", "best", "level"),
     [
-        ({1: 1.9, 2: 1.8, 4: 1.75, 8: 1.8, 12: 1.9}, "neither: the best shape lies between"),
-        ({1: 1.7, 2: 1.75, 4: 1.8, 8: 1.85, 12: 1.9}, "wider is better"),
-        ({1: 1.9, 2: 1.85, 4: 1.8, 8: 1.75, 12: 1.7}, "deeper is better"),
-        ({1: 1.8, 2: 1.8, 4: 1.8, 8: 1.8, 12: 1.8}, "neither: at this size"),
-        ({1: 1.8, 2: 1.8, 4: 1.9, 8: 1.8, 12: 1.8}, "neither: the widest and the deepest do as well as each other"),
+        ({1: 1.9, 2: 1.8, 4: 1.75, 8: 1.8, 12: 1.9}, {4}, set()),
+        ({1: 1.7, 2: 1.75, 4: 1.8, 8: 1.85, 12: 1.9}, {1}, set()),
+        ({1: 1.9, 2: 1.85, 4: 1.8, 8: 1.75, 12: 1.7}, {12}, set()),
+        ({1: 1.8, 2: 1.8, 4: 1.9, 8: 1.8, 12: 1.8}, {1, 2, 8, 12}, {1, 2, 8, 12}),
+        ({1: 1.8, 2: 1.8, 4: 1.8, 8: 1.8, 12: 1.8}, {1, 2, 4, 8, 12}, {1, 2, 4, 8, 12}),
     ],
 )
-def test_the_conclusion_follows_from_the_losses(losses: dict[int, float], survives: str) -> None:
-    assert conclusion_lines(of_depths(losses))[-1].startswith(f"What survives is {survives}")
+def test_the_column_says_which_depths_are_significantly_worse_than_the_best(
+    losses: dict[int, float], best: set[int], level: set[int]
+) -> None:
+    cells = depth_cells(of_depths(losses))
+    (winner,) = [layers for layers, cell in cells.items() if cell == "best"]
+    assert winner in best
+    assert {layers for layers, cell in cells.items() if cell.endswith(" (n.s.)")} == level - {winner}
+    worse = [cell for layers, cell in cells.items() if layers not in level | {winner}]
+    assert all(cell.startswith("+0.") and " ± 0.00" in cell and "(" not in cell for cell in worse)
 
 
-def test_the_best_is_named_with_those_that_are_not_significantly_worse_and_how_far_the_others_are_behind() -> None:
-    said = depth_sentence(of_depths({1: 1.9, 2: 1.8, 4: 1.801}), "So")
-    assert said.startswith("So: 2 layers do best (1.800), 4 not significantly worse; behind are 1 by 0.100 ± 0.00")
-    assert depth_sentence(of_depths({1: 1.7, 2: 1.8}), "So").startswith("So: 1 layer does best (1.700); behind are 2 by 0.100")
+def depth_cells(rows: list[dict[str, Any]]) -> dict[int, str]:
+    """The column `vs best` of the experiment at equal size, by layers."""
+    size = rows_of(rows, "equal_size")
+    return {size[place]["layers"]: cell for place, cell in vs_best(size).items()}
+
+
+def test_the_best_is_named_and_how_much_worse_the_others_are() -> None:
+    cells = depth_cells(of_depths({1: 1.9, 2: 1.8, 4: 1.801}))
+    assert cells[2] == "best"
+    assert cells[4].endswith(" (n.s.)")
+    assert cells[1].startswith("+0.100 ± 0.00")
 
 
 def test_what_a_seed_does_to_all_alike_is_no_error() -> None:
@@ -164,9 +178,7 @@ def test_one_seed_proves_nothing() -> None:
     rows = [each for each in of_depths({1: 1.9, 2: 1.901, 4: 1.9011}, noise=0) if each["seed"] == 1]
     size = rows_of(rows, "equal_size")
     assert {mean.error for mean in mean_losses(size, lambda each: each["layers"])} == {None}
-    best = "So: 1 layer does best by the mean (1.900); one seed a shape is too little to tell."
-    assert depth_sentence(size, "So") == best
-    assert conclusion_lines(rows)[-1].endswith("makes no difference that 1 seed can show.")
+    assert depth_cells(rows) == {1: "best", 2: "+0.001 (one seed)", 4: "+0.001 (one seed)"}
     score, error = depth_score(size[:2])
     assert (score, error) == (pytest.approx(-0.001), None)
 
@@ -198,7 +210,7 @@ def test_the_table_has_a_line_a_way_to_train_with_the_mean_and_the_spread_of_its
     head, rule, first, *others = study_table(of_depths({1: 1.9, 2: 1.8}))
     assert head.count("|") == rule.count("|") == first.count("|")
     assert len(others) == 5
-    assert "| 1 | 224 | 3 | 1.900 | 0.002 |" in first
+    assert "| 1 | 224 | 3 | 1.900 | 0.002 | +0.100 ± 0.003 |" in first
 
 
 STUDY = """
@@ -251,7 +263,7 @@ def test_a_study_takes_no_evaluation_of_another_text(copied: Path, here: Here) -
     )
     here("evaluate", copied / "run", "-o", path, "--config", "debug", "--set", few[0], "--set", few[1])
     found = json.loads(path.read_text())
-    assert _evaluation(copied / "run", data, config) == found
+    assert to_json(_evaluation(copied / "run", data, config)) == found
     for changes in ({"dataset": "0" * 64}, {"split": "train"}):
         path.write_text(json.dumps(found | changes))
         assert _evaluation(copied / "run", data, config) is None

@@ -16,7 +16,7 @@ from lib.artifact.tensors import load_tensors, read_tensor_metadata
 from lib.config.schema import Config
 from lib.data.dataset import Dataset, build_dataset
 from lib.errors import MakegptError, UsageError
-from lib.evaluate.evaluation import evaluate_run
+from lib.evaluate.evaluation import evaluate
 from lib.evaluate.span import dataset_span
 from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
 from lib.train.events import StepMetrics
@@ -64,10 +64,10 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
     events = train(tmp_path / "run", small / "dataset", config(seed=2), small / "run", stop_after=1)
     source = load_run(small / "run", CPU)
     stretch = dataset_span(small / "run", source, Dataset(small / "dataset"), "val")
-    evaluated = evaluate_run(small / "run", source, stretch, config().evaluate, config().generate, CPU)
-    assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-5)
+    loss = evaluate(source, stretch, CPU).loss
+    assert begun_with(events) == pytest.approx(loss, rel=1e-5)
     random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
-    assert begun_with(random) > evaluated["loss"] + 0.1
+    assert begun_with(random) > loss + 0.1
 
 
 def test_the_run_tells_what_it_began_with(tuned: Path, small: Path, here: Here) -> None:
