@@ -30,6 +30,15 @@ TINY = [
 ]  # fmt: skip
 
 
+forks.remember_params()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server of forked stages for all workers, which begins to load torch while they collect the tests."""
+    if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
+        forks.share()
+
+
 @pytest.fixture(scope="session")
 def fetched() -> Callable[[str], Path]:
     """fetched("hamlet"): the data folder, that input in it; the test is skipped where it cannot be had."""
@@ -72,10 +81,9 @@ def stage() -> Stage:
     """stage("train", ...): the same, forked from a process that has loaded torch already."""
     server = forks.shared()
 
-    def run(
-        name: str, *words: Any, code: int = 0, cwd: Path = PROJECT, input: str | None = None, timeout: float = 300
-    ) -> "subprocess.CompletedProcess[str]":
-        return checked(server.run([name, *map(str, words)], cwd=cwd, input=input, timeout=timeout), code)
+    def run(name: str, *words: Any, code: int = 0, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        settings = {"cwd": PROJECT, "input": None, "timeout": 300} | settings
+        return checked(server.run([name, *map(str, words)], **settings), code)
 
     return run
 
