@@ -29,6 +29,9 @@ TINY = [
     "--set", "train.max_steps=12", "--set", "train.eval_interval=4", "--set", "train.batch_size=4",
 ]  # fmt: skip
 
+#: An evaluation of which most time goes into passages to search for what was copied, with one of each kind instead of eight.
+FEW = ["--passages", "1"]
+
 
 forks.remember_params()
 

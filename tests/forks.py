@@ -112,7 +112,8 @@ class Process:
             self._files = files.pop_all()
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self.pid, number)
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code, or minus the signal."""
@@ -121,6 +122,11 @@ class Process:
         self._answers.close()
         self._connection.close()
         return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> list[str]:
+        """Wait for its end; what it wrote to stdout and to stderr."""
+        self.wait(timeout)
+        return self.outputs()
 
     def outputs(self) -> list[str]:
         """What it wrote to stdout and to stderr."""

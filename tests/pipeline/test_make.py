@@ -21,7 +21,7 @@ from tests.conftest import BIN, PROJECT, TEXT, Here, Stage, spent
 RUN = "artifacts/runs/debug-play"
 #: As in a shell: these tests may themselves have been started by make.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))} | {"PYTHON": sys.executable}
-SMALL = "train.max_steps=8 train.eval_interval=4"
+SMALL = "train.max_steps=8 train.eval_interval=4 evaluate.passages=1"
 
 
 def make(folder: Path, *words: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -243,7 +243,7 @@ AFTER = {
 }
 TOKENS, WINDOWS = "artifacts/tokens/play.bytes", "artifacts/datasets/play.bytes.32"
 EVALUATION = f"{RUN}/evaluation.json"
-DEBUG = ["--config", "debug", "--set", "train.max_steps=8", "--set", "train.eval_interval=4"]
+DEBUG = ["--config", "debug", *(word for parameter in SMALL.split() for word in ("--set", parameter))]
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,11 @@ def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
 
 def test_the_ladder_climbs_rung_by_rung_to_one_table(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    rungs = {"LADDER": "bigram single_head", "TEXT": "play.txt", "SET": "train.max_steps=4 generate.max_new_tokens=5"}
+    rungs = {
+        "LADDER": "bigram single_head",
+        "TEXT": "play.txt",
+        "SET": "train.max_steps=4 generate.max_new_tokens=5 evaluate.passages=1",
+    }
     done = make(folder, "ladder", **rungs)
     assert done.stderr.index("bigram:") < done.stderr.index("single_head:")
     head, *lines = done.stdout.splitlines()

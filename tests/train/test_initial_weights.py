@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from lib.evaluate.span import dataset_span
 from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
 from lib.train.loop import train_run
 from lib.train.trainer import StepMetrics
-from tests.conftest import BIN, PROJECT, TINY, Here
+from tests.conftest import TINY, Here
+from tests.device.test_distributed import train_forked
 from tests.train.test_loop import CPU, config, outcome
 
 
@@ -64,7 +64,9 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
     events = train(tmp_path / "run", small / "dataset", config(seed=2), small / "run", stop_after=1)
     source = load_run(small / "run", CPU)
     stretch = dataset_span(small / "run", source, Dataset(small / "dataset"), "val")
-    evaluated = evaluate_run(small / "run", source, stretch, config().evaluate, config().generate, CPU)
+    evaluated = evaluate_run(
+        small / "run", source, stretch, dataclasses.replace(config().evaluate, passages=0), config().generate, CPU
+    )
     assert begun_with(events) == pytest.approx(evaluated["loss"], rel=1e-5)
     random = train(tmp_path / "random", small / "dataset", config(seed=2), None, stop_after=1)
     assert begun_with(random) > evaluated["loss"] + 0.1
@@ -184,11 +186,8 @@ def test_what_is_no_finished_run_is_refused(small: Path, tmp_path: Path) -> None
 
 
 def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) -> None:
-    words = ["--config", "debug", *TINY, "--init-from", str(small / "run")]
-    torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages.train"]
-    command = [*torchrun, small / "dataset", "-o", tmp_path / "two", *words]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    ended = train_forked(2, small / "dataset", tmp_path / "two", *TINY, "--init-from", str(small / "run"))
+    assert [code for code, _ in ended] == [0, 0], ended
     train(tmp_path / "one", small / "dataset", config(), small / "run")
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)
