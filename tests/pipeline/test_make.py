@@ -370,7 +370,9 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     os.killpg(running.pid, 9)
     running.wait()
     assert not (folder / RUN / "model.safetensors").exists()
-    assert make_all(folder, "train", change=change)[0] == "train"
+    done = make(folder, "train", CONFIG="debug", TEXT="play.txt", SET=change)
+    assert done.stdout.startswith(".venv/bin/train "), "what was made before it is kept"
+    assert "going on after step" in done.stderr
     settings = [word for parameter in change.split() for word in ("--set", parameter)]
     stage("train", built / "artifacts/datasets/play.bytes.32", "-o", tmp_path / "whole", "--config", "debug", *settings)
     for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl"):
