@@ -174,6 +174,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 def serve(address: str) -> None:
     """Answer requests, each in a separate process, until the server is ended."""
+    parent = os.getppid()
     for name in _SLOW_TO_LOAD:
         import_module(name)
     from stages.__main__ import ORDER
@@ -193,8 +194,8 @@ def serve(address: str) -> None:
         os.rename(f"{address}.new", address)
         for source in (listening, wake):
             selector.register(source, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
+        while os.getppid() == parent:  # who started it may have been killed
+            for key, _ in selector.select(timeout=5):
                 if key.fileobj is listening:
                     connection, _ = listening.accept()
                     _, handles, _, _ = socket.recv_fds(connection, 1, 3)
