@@ -29,6 +29,18 @@ TINY = [
     "--set", "train.max_steps=12", "--set", "train.eval_interval=4", "--set", "train.batch_size=4",
 ]  # fmt: skip
 
+#: An evaluation of which most time goes into passages to search for what was copied, with one of each kind instead of eight.
+FEW = ["--passages", "1"]
+
+
+forks.remember_params()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server of forked stages for all workers, which begins to load torch while they collect the tests."""
+    if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
+        forks.share()
+
 
 @pytest.fixture(scope="session")
 def fetched() -> Callable[[str], Path]:
@@ -72,10 +84,9 @@ def stage() -> Stage:
     """stage("train", ...): the same, forked from a process that has loaded torch already."""
     server = forks.shared()
 
-    def run(
-        name: str, *words: Any, code: int = 0, cwd: Path = PROJECT, input: str | None = None, timeout: float = 300
-    ) -> "subprocess.CompletedProcess[str]":
-        return checked(server.run([name, *map(str, words)], cwd=cwd, input=input, timeout=timeout), code)
+    def run(name: str, *words: Any, code: int = 0, **settings: Any) -> "subprocess.CompletedProcess[str]":
+        settings = {"cwd": PROJECT, "input": None, "timeout": 300} | settings
+        return checked(server.run([name, *map(str, words)], **settings), code)
 
     return run
 

@@ -11,7 +11,7 @@ from docs.figures import commands
 from lib.book import EXAMPLE, Page, code_blocks, find_page, list_pages, page_example, run_page
 from lib.errors import UsageError
 from tests.compare import assert_same_numbers, assert_same_svg
-from tests.conftest import PROJECT, Here, Stage
+from tests.conftest import FEW, PROJECT, Here, Stage
 from tests.pipeline.test_make import make, project
 
 DOCS = PROJECT / "docs"
@@ -98,7 +98,7 @@ def test_a_figure_of_the_code_is_the_committed_one(target: str, here: Here, tmp_
 def test_a_figure_of_runs_can_be_made_again(target: str, here: Here, copied: Path, tmp_path: Path) -> None:
     assert FIGURES[target].endswith(f" -o docs/{target}")
     if "plot ladder" in FIGURES[target]:
-        here("evaluate", copied / "run", "-o", copied / "run" / "evaluation.json")
+        here("evaluate", copied / "run", "-o", copied / "run" / "evaluation.json", *FEW)
     assert "<svg" in drawn(FIGURES[target], here, tmp_path, copied / "run")
 
 

@@ -1,9 +1,11 @@
-"""Training with several processes, started by torchrun as a user would."""
+"""Training with several processes: started by torchrun as a user would, or forked with the variables that torchrun sets."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from lib.artifact.tensors import load_tensors
 from lib.run.folder import MODEL_FILE, read_metrics
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
 from lib.train.run_folder import RunFolder
+from tests import forks
 from tests.conftest import BIN, PROJECT, Stage
 
 STEPS = ["--set", "train.max_steps=75", "--set", "train.eval_interval=25", "--set", "train.batch_size=5"]
@@ -22,6 +25,33 @@ def torchrun(size: int, dataset: Path, folder: Path, *words: str) -> "subprocess
     command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", str(size), "-m", "stages.train", str(dataset)]
     command += ["-o", str(folder), "--config", "debug", *STEPS, *words]
     return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def environments(size: int) -> list[dict[str, str]]:
+    """What torchrun would tell each of `size` processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+def train_forked(size: int, dataset: Path, folder: Path, *words: str) -> list[tuple[int, str]]:
+    """Train with `size` processes without torchrun, which with each of them would load torch; their exit codes and stderr."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = ["train", str(dataset), "-o", str(folder), "--config", "debug", *STEPS, *words]
+    processes = [
+        forks.shared().start(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)
+    ]
+    return [(process.wait(120), process.outputs()[1]) for process in processes]
 
 
 def workers(folder: Path) -> dict[int, int]:
@@ -47,23 +77,24 @@ def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers in /proc")
-def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Path, tmp_path: Path, stage: Stage) -> None:
+def test_two_processes_one_killed_then_three_end_where_one_alone_does(small: Path, tmp_path: Path, stage: Stage) -> None:
     stage("train", small / "dataset", "-o", tmp_path / "alone", "--config", "debug", *STEPS)
     folder = tmp_path / "together"
 
-    three = torchrun(3, small / "dataset", folder)
-    wait_for_state(three, folder)
+    two = torchrun(2, small / "dataset", folder)
+    wait_for_state(two, folder)
     os.kill(workers(folder)[1], signal.SIGKILL)
-    said = three.communicate(timeout=120)[1]
-    assert three.returncode != 0
+    said = two.communicate(timeout=120)[1]
+    assert two.returncode != 0
     assert "error: another process of this training has ended" in said
     assert not (folder / MODEL_FILE).exists()
 
-    two = torchrun(2, small / "dataset", folder)
-    said = two.communicate(timeout=120)[1]
-    assert two.returncode == 0, said
-    assert said.count("resuming after step") == 1, "the leading process alone speaks"
-    assert "done by 3 processes, not by 2 processes" in said
+    three = train_forked(3, small / "dataset", folder)
+    assert [code for code, _ in three] == [0, 0, 0], three
+    said = three[0][1]
+    assert [others for _, others in three[1:]] == ["", ""], "the leading process alone speaks"
+    assert said.count("resuming after step") == 1
+    assert "done by 2 processes, not by 3 processes" in said
 
     alone, together = (load_tensors(each / MODEL_FILE) for each in (tmp_path / "alone", folder))
     assert alone[0].keys() == together[0].keys()
@@ -72,16 +103,16 @@ def test_three_processes_one_killed_then_two_end_where_one_alone_does(small: Pat
     assert curves[0][:40] == pytest.approx(curves[1][:40], rel=1e-3)
     assert curves[0][-1] == pytest.approx(curves[1][-1], rel=0.05)
     assert len(curves[0]) == len(curves[1]) == 76
-    assert json.loads((folder / CHECKPOINT_FOLDER / STATE_FILE).read_text())["processes"] == 2
+    assert json.loads((folder / CHECKPOINT_FOLDER / STATE_FILE).read_text())["processes"] == 3
 
 
 def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = ["--set", "train.max_steps=100000", "--stop-after", "3s"]
-    two = torchrun(2, small / "dataset", folder, *words)
-    said = two.communicate(timeout=120)[1]
-    assert two.returncode == 0, said
+    words = ["--set", "train.max_steps=100000", "--stop-after", "1s"]
+    (code, said), (other_code, other_said) = train_forked(2, small / "dataset", folder, *words)
+    assert (code, other_code) == (0, 0), said + other_said
     assert said.count("the same command goes on from there") == 1
+    assert other_said == ""
     state = read_state(folder)
     assert state is not None
     assert f"stopped after step {state.step};" in said
@@ -99,17 +130,21 @@ assert not [name for name in threads if "gloo" in name], threads
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the threads in /proc")
-def test_no_thread_outlives_the_world(tmp_path: Path) -> None:
+def test_no_thread_outlives_the_world() -> None:
     """One that does asks for the interpreter when that is gone already, and the process aborts, once in some hundred times."""
-    (tmp_path / "leaving.py").write_text(LEAVING)
-    command = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", tmp_path / "leaving.py"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", LEAVING]
+    processes = [
+        subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
+        for environment in environments(2)
+    ]
+    for process in processes:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
 
 
 def test_an_error_of_the_leading_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked():
-        two = torchrun(2, small / "dataset", tmp_path / "run")
-        said = two.communicate(timeout=120)[1]
-    assert two.returncode != 0
+        (code, said), (other_code, _) = train_forked(2, small / "dataset", tmp_path / "run")
+    assert code != 0
+    assert other_code != 0
     assert "is being trained by another `train`" in said

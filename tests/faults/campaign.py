@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
 
+from tests import forks
 from tests.faults import cases
 from tests.faults.cases import Case
 
@@ -319,6 +320,7 @@ def _warm_up(base: Path) -> None:
     from lib.artifact.provenance import software_versions
 
     torch.set_num_threads(1)
+    forks.remember_params()
     provenance.versions = functools.cache(software_versions)
     before = signal.getsignal(signal.SIGTERM)
     os.chdir(base)

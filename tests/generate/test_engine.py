@@ -24,7 +24,7 @@ from lib.model.layers import Linear
 from lib.model.registry import build_model
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import make_tokenizer
-from tests.conftest import Here, Stage
+from tests.conftest import FEW, Here, Stage
 
 CPU = torch.device("cpu")
 TREE = load_params()
@@ -471,8 +471,8 @@ def test_impossible_options_are_refused(small: Path, here: Here, words: str, com
 
 def test_weights_may_be_smaller_and_the_last(small: Path, here: Here) -> None:
     assert here("generate", small / "run", "a", "--weights", "last,bfloat16", "--max-new-tokens", 3).out
-    whole = json.loads(here("evaluate", small / "run").out)["loss"]
-    assert 0 < abs(json.loads(here("evaluate", small / "run", "--weights", "int8").out)["loss"] - whole) < 0.01
+    whole = json.loads(here("evaluate", small / "run", *FEW).out)["loss"]
+    assert 0 < abs(json.loads(here("evaluate", small / "run", "--weights", "int8", *FEW).out)["loss"] - whole) < 0.01
 
 
 def test_a_conversation_answers_line_by_line(small: Path, stage: Stage) -> None:
@@ -503,12 +503,12 @@ def test_a_text_too_short_or_broken_is_refused(small: Path, here: Here, tmp_path
     assert complaint in here("evaluate", small / "run", "--text", tmp_path / "text.txt", code=1).err
 
 
-def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage, command: Stage) -> None:
+def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage) -> None:
     words = ["generate", small / "run", "To be", "--max-new-tokens", 20, "--temperature", 0]
     nowhere = {"PATH": "/nonexistent", "CXX": "/nonexistent/c++", "XDG_CACHE_HOME": "/proc/nothing"}
-    alone = command(*words, env=os.environ | nowhere).stdout
+    alone = stage(*words, env=os.environ | nowhere).stdout
     assert alone == stage(*words).stdout
-    assert command(*words, "--weights", "int8", env=os.environ | nowhere).stdout
+    assert stage(*words, "--weights", "int8", env=os.environ | nowhere).stdout
 
 
 def test_a_kept_kernel_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
-from tests.conftest import PROJECT, Here
+from tests.conftest import FEW, PROJECT, Here
 from tests.model.test_formulas import config_of
 
 CPU = torch.device("cpu")
@@ -217,7 +217,7 @@ def test_the_run_is_one_like_others(folder: Path, tmp_path: Path, here: Here) ->
     here("tokenize", tmp_path / "play.txt", "-o", tmp_path / "tokens", "--tokenizer", target)
     here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "dataset", "--context-length", 16)
     assert "name one: `evaluate" in here("evaluate", target, code=1).err
-    here("evaluate", target, tmp_path / "dataset", "-o", target / "evaluation.json")
+    here("evaluate", target, tmp_path / "dataset", "-o", target / "evaluation.json", *FEW)
     assert "run" in here("compare", target).out
     assert "has no losses to show" in here("plot", "loss", target, "-o", tmp_path / "a.png", code=1).err
     words = ["--config", "debug", "--set", "model.context_length=16"]

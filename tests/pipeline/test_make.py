@@ -21,7 +21,7 @@ from tests.conftest import BIN, PROJECT, TEXT, Here, Stage, spent
 RUN = "artifacts/runs/debug-play"
 #: As in a shell: these tests may themselves have been started by make.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))} | {"PYTHON": sys.executable}
-SMALL = "train.max_steps=8 train.eval_interval=4"
+SMALL = "train.max_steps=8 train.eval_interval=4 evaluate.passages=1"
 
 
 def make(folder: Path, *words: str, code: int = 0, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -243,7 +243,7 @@ AFTER = {
 }
 TOKENS, WINDOWS = "artifacts/tokens/play.bytes", "artifacts/datasets/play.bytes.32"
 EVALUATION = f"{RUN}/evaluation.json"
-DEBUG = ["--config", "debug", "--set", "train.max_steps=8", "--set", "train.eval_interval=4"]
+DEBUG = ["--config", "debug", *(word for parameter in SMALL.split() for word in ("--set", parameter))]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,9 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Pat
     os.killpg(running.pid, 9)
     running.wait()
     assert not (folder / RUN / "model.safetensors").exists()
-    assert make_all(folder, "train", change=change)[0] == "train"
+    done = make(folder, "train", CONFIG="debug", TEXT="play.txt", SET=change)
+    assert done.stdout.startswith(".venv/bin/train "), "what was made before it is kept"
+    assert "going on after step" in done.stderr
     settings = [word for parameter in change.split() for word in ("--set", parameter)]
     stage("train", built / "artifacts/datasets/play.bytes.32", "-o", tmp_path / "whole", "--config", "debug", *settings)
     for name in ("model.safetensors", "metrics.jsonl", "samples.jsonl"):
@@ -443,7 +445,11 @@ def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
 
 def test_the_ladder_climbs_rung_by_rung_to_one_table(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    rungs = {"LADDER": "bigram single_head", "TEXT": "play.txt", "SET": "train.max_steps=4 generate.max_new_tokens=5"}
+    rungs = {
+        "LADDER": "bigram single_head",
+        "TEXT": "play.txt",
+        "SET": "train.max_steps=4 generate.max_new_tokens=5 evaluate.passages=1",
+    }
     done = make(folder, "ladder", **rungs)
     assert done.stderr.index("bigram:") < done.stderr.index("single_head:")
     head, *lines = done.stdout.splitlines()

@@ -17,7 +17,7 @@ from lib.plot.loss_curves import read_curves
 from lib.plot.style import save_figure
 from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest, training_seconds
 from lib.run.provenance import figure_provenance
-from tests.conftest import PROJECT, TINY, Here, Stage
+from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 
 #: The kinds that can be drawn without a run.
 DESCRIBED = [kind.name for kind in KINDS.values() if kind.takes.least == 0]
@@ -28,7 +28,7 @@ def evaluated(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stag
     """A folder with one run twice, evaluated, under two names."""
     folder = tmp_path_factory.mktemp("evaluated")
     shutil.copytree(small / "run", folder / "one")
-    stage("evaluate", folder / "one", small / "dataset", "-o", folder / "one" / "evaluation.json")
+    stage("evaluate", folder / "one", small / "dataset", "-o", folder / "one" / "evaluation.json", *FEW)
     shutil.copytree(folder / "one", folder / "two")
     return folder
 

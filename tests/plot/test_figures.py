@@ -24,7 +24,7 @@ from lib.plot.style import save_figure, spread_labels, strip_common_suffix
 from lib.plot.svg import normalize_svg
 from lib.report.surprisal import surprisal_level
 from stages.shared import tokens
-from tests.conftest import PROJECT, Here, Stage
+from tests.conftest import FEW, PROJECT, Here, Stage
 
 PLOT = resolve_config(load_params(PROJECT / "params.yaml")).plot
 COUNTED = ("uniform", "unigram", "bigram", "trigram", "4-gram", "5-gram", "add-one bigram", "gzip", "xz")
@@ -35,7 +35,7 @@ def run(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> 
     """An evaluated run."""
     folder = tmp_path_factory.mktemp("figures") / "one-play"
     shutil.copytree(small / "run", folder)
-    stage("evaluate", folder, small / "dataset", "-o", folder / "evaluation.json")
+    stage("evaluate", folder, small / "dataset", "-o", folder / "evaluation.json", *FEW)
     return folder
 
 

@@ -13,7 +13,7 @@ from lib.artifact.manifest import MANIFEST, Manifest, read_manifest
 from lib.artifact.provenance import software_versions
 from lib.run.folder import EVALUATION_FILE, MODEL_FILE, dataset_folder, sessions_of
 from lib.run.sessions import all_versions
-from tests.conftest import PROJECT, TINY, Here
+from tests.conftest import FEW, PROJECT, TINY, Here
 
 CONFIG = ["--config", "debug"]
 TRAIN = [*CONFIG, *TINY]
@@ -106,7 +106,7 @@ def test_a_dataset_that_moved_is_recorded_when_the_training_goes_on(
     here("train", "dataset", "-o", "../run", *TRAIN)
     assert dataset_folder(stopped / "run").resolve() == dataset.resolve()
     monkeypatch.chdir("/")
-    here("evaluate", stopped / "run", "-o", stopped / "evaluation.json")
+    here("evaluate", stopped / "run", "-o", stopped / "evaluation.json", *FEW)
     here("evaluate", stopped / "run", "--text", stopped / "play.txt", "-o", stopped / "text.json")
     assert "bigram" in read_json(stopped / "text.json")["baselines"]
 
@@ -115,11 +115,11 @@ def test_a_finished_run_is_told_where_its_dataset_is_now(copied: Path, here: Her
     dataset, before = moved_dataset(copied), (copied / "run" / MODEL_FILE).stat()
     told = here("evaluate", copied / "run", code=1).err
     assert f"at {(copied / 'dataset').resolve()}, which does not exist; name it: `evaluate {copied / 'run'} DATASET`" in told
-    here("evaluate", copied / "run", dataset, "-o", copied / "named.json")
+    here("evaluate", copied / "run", dataset, "-o", copied / "named.json", *FEW)
     assert "memorization" in read_json(copied / "named.json"), "it is the run's own, wherever it is"
     assert "recorded that its inputs are now at" in here("train", dataset, "-o", copied / "run", *TRAIN).err
     assert "nothing to do" in here("train", dataset, "-o", copied / "run", *TRAIN).err
-    here("evaluate", copied / "run", "-o", copied / "found.json")
+    here("evaluate", copied / "run", "-o", copied / "found.json", *FEW)
     assert (copied / "found.json").read_bytes() == (copied / "named.json").read_bytes()
     after = (copied / "run" / MODEL_FILE).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
@@ -179,14 +179,14 @@ def test_a_way_that_still_leads_to_the_dataset_is_gone(how: str, copied: Path, h
         case _:
             (copied / "deep").mkdir()
             folder, code = (copied / "run").rename(copied / "deep" / "run"), 1
-    told = here("evaluate", folder, *(["-o", folder / EVALUATION_FILE] if not code else []), code=code)
+    told = here("evaluate", folder, *FEW, *(["-o", folder / EVALUATION_FILE] if not code else []), code=code)
     assert code == 0 or f"name it: `evaluate {folder} DATASET`" in told.err
 
 
 def test_another_dataset_in_the_place_of_a_runs_own_is_not_taken_for_it(copied: Path, here: Here) -> None:
     here("build-dataset", copied / "tokens", "-o", copied / "dataset", *CONFIG, "--val-fraction", "0.3")
     assert "has changed since" in here("evaluate", copied / "run", code=1).err
-    here("evaluate", copied / "run", copied / "dataset", "-o", copied / "named.json")
+    here("evaluate", copied / "run", copied / "dataset", "-o", copied / "named.json", *FEW)
 
 
 def test_an_export_tells_that_its_run_moved_and_made_again_where_it_is(copied: Path, here: Here) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stages import STAGES, command_name
-from tests.conftest import BIN, PROJECT, TEXT, TINY, Stage, spent
+from tests.conftest import BIN, FEW, PROJECT, TEXT, TINY, Here, Stage, spent
 
 NAMES = [command_name(stage) for stage in STAGES]
 
@@ -29,11 +29,12 @@ def test_help_answers_without_loading_torch(name: str, command: Stage) -> None:
     done = command(name, "--help")
     assert done.stdout.startswith(f"Usage: {name}")
     assert spent() - before < 1.5, "it takes 0.2 s"
-    module = f"stages.{name.replace('-', '_')}"
-    loaded = (
-        f"import sys, {module}; sys.exit(any(heavy in sys.modules for heavy in ('torch', 'matplotlib', 'tiktoken', 'numpy')))"
-    )
-    assert subprocess.run([sys.executable, "-c", loaded], cwd=PROJECT).returncode == 0
+
+
+def test_no_stage_loads_torch_before_it_is_called() -> None:
+    modules = ", ".join(f"stages.{name.replace('-', '_')}" for name in NAMES)
+    loaded = f"import sys, {modules}; print({{'torch', 'matplotlib', 'tiktoken', 'numpy'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=PROJECT, capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_every_option_says_its_default_or_is_a_flag(stage: Stage) -> None:
@@ -102,7 +103,7 @@ def test_files_are_documents_separated_by_endoftext(tmp_path: Path, stage: Stage
 
 
 def test_evaluate_is_one_json_object(small: Path, stage: Stage) -> None:
-    result = json.loads(stage("evaluate", small / "run").stdout)
+    result = json.loads(stage("evaluate", small / "run", *FEW).stdout)
     assert {"split", "tokens", "bytes", "loss", "perplexity", "bits_per_byte", "baselines"} <= result.keys()
     assert result["baselines"]["uniform"]["bits_per_byte"] == pytest.approx(8.0)
     metrics = [json.loads(line) for line in (small / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -112,9 +113,9 @@ def test_evaluate_is_one_json_object(small: Path, stage: Stage) -> None:
 
 
 def test_evaluate_writes_the_same_to_a_file(small: Path, tmp_path: Path, stage: Stage) -> None:
-    done = stage("evaluate", small / "run", small / "dataset", "-o", tmp_path / "evaluation.json")
+    done = stage("evaluate", small / "run", small / "dataset", "-o", tmp_path / "evaluation.json", *FEW)
     assert done.stdout == ""
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(stage("evaluate", small / "run").stdout)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == json.loads(stage("evaluate", small / "run", *FEW).stdout)
 
 
 def test_generate_gives_the_continuation_only(small: Path, stage: Stage) -> None:
@@ -145,9 +146,11 @@ def test_a_run_folder_works_wherever_it_is_copied(copied: Path, stage: Stage, sm
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_plot_draws_the_same_bytes_each_time(small: Path, tmp_path: Path, ending: str, start: bytes, command: Stage) -> None:
-    for name in ("a", "b"):
-        command("plot", "loss", small / "run", small / "run", "-o", tmp_path / f"{name}.{ending}")
+def test_plot_draws_the_same_bytes_each_time(
+    small: Path, tmp_path: Path, ending: str, start: bytes, command: Stage, stage: Stage
+) -> None:
+    for name, run in (("a", command), ("b", stage)):
+        run("plot", "loss", small / "run", small / "run", "-o", tmp_path / f"{name}.{ending}")
     content = (tmp_path / f"a.{ending}").read_bytes()
     assert content.startswith(start)
     assert content == (tmp_path / f"b.{ending}").read_bytes()
@@ -284,7 +287,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    words: str, code: int, says: str, small: Path, char_run: Path, tmp_path: Path, stage: Stage
+    words: str, code: int, says: str, small: Path, char_run: Path, tmp_path: Path, here: Here
 ) -> None:
     files = {"EMPTY": b"", "BINARY": b"\x89PNG\r\n\x1a\n\x00", "NUL": b"a\x00b"}
     home = tmp_path / "home"
@@ -299,14 +302,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         Path(places[name]).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
     name, *rest = words.split()
-    done = stage(name, *[places.get(word, word) for word in rest], code=code)
-    assert done.stdout == ""
-    assert done.stderr.startswith(f"{name}: error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert says in done.stderr
+    done = here(name, *[places.get(word, word) for word in rest], code=code)
+    assert done.out == ""
+    assert done.err.startswith(f"{name}: error: ")
+    assert len(done.err.splitlines()) == 1
+    assert says in done.err
     assert [
         path for path in sorted(tmp_path.rglob("*")) if path not in before and path.name != ".lock" and path != tmp_path / "out"
     ] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_ends_a_real_process_with_its_code_and_one_line(name: str, stage: Stage) -> None:
+    done = stage(name, "--no-such-option", code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"{name}: error: No such option '--no-such-option'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_invalid_bytes_are_reported_by_offset_or_replaced(stage: Stage, tmp_path: Path) -> None:
@@ -351,23 +362,23 @@ def damage(path: Path, how: str) -> None:
         ("run/config.json", "generate run"),
     ],
 )
-def test_a_damaged_artifact_is_refused_by_name(copied: Path, stage: Stage, path: str, reader: str, how: str) -> None:
+def test_a_damaged_artifact_is_refused_by_name(copied: Path, here: Here, path: str, reader: str, how: str) -> None:
     damage(copied / path, how)
     name, first, *rest = reader.split()
-    done = stage(name, copied / first, *[copied / "new" if word == "new" else word for word in rest], code=1)
-    assert path.split("/")[1] in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    said = here(name, copied / first, *[copied / "new" if word == "new" else word for word in rest], code=1).err
+    assert path.split("/")[1] in said
+    assert len(said.splitlines()) == 1
     assert not (copied / "new").exists()
 
 
 @pytest.mark.parametrize("folder", ["tokens", "dataset", "run"])
-def test_a_folder_without_its_manifest_is_refused(copied: Path, stage: Stage, folder: str) -> None:
+def test_a_folder_without_its_manifest_is_refused(copied: Path, here: Here, folder: str) -> None:
     (copied / folder / "manifest.json").unlink()
     reader = {"tokens": "build-dataset", "dataset": "train", "run": "generate"}[folder]
     extra = {"build-dataset": ["-o", copied / "new"], "train": ["-o", copied / "new", "--config", "debug"], "generate": []}[
         reader
     ]
-    assert "has no manifest.json" in stage(reader, copied / folder, *extra, code=1).stderr
+    assert "has no manifest.json" in here(reader, copied / folder, *extra, code=1).err
 
 
 def test_a_dataset_whose_tokens_changed_is_refused(copied: Path, stage: Stage) -> None:

@@ -20,7 +20,7 @@ from lib.errors import MakegptError
 from lib.generate.kernel import _found, load_kernel, why_no_kernel
 from stages.shared import terminal
 from stages.shared.streams import replace_unencodable_characters, silence_other_packages
-from tests.conftest import PROJECT, TINY, Here, Stage
+from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 
 
 def test_a_run_in_a_folder_whose_name_is_no_unicode_works_in_every_stage(small: Path, tmp_path: Path, here: Here) -> None:
@@ -29,7 +29,7 @@ def test_a_run_in_a_folder_whose_name_is_no_unicode_works_in_every_stage(small: 
     here("train", small / "dataset", "-o", folder, "--config", "debug", *TINY)
     here("generate", folder, "To", "--max-new-tokens", 2, "-o", tmp_path / "text")
     here("generate", folder, "To", "--max-new-tokens", 2, "--weights", "last", "-o", tmp_path / "text")
-    here("evaluate", folder, "-o", folder / "evaluation.json")
+    here("evaluate", folder, "-o", folder / "evaluation.json", *FEW)
     here("inspect", folder / "model.safetensors")
     here("compare", folder)
     here("report", folder, "-o", folder / "report.html")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from lib.evaluate.span import dataset_span
 from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
 from lib.train.events import StepMetrics
 from lib.train.session import train_run
-from tests.conftest import BIN, PROJECT, TINY, Here
+from tests.conftest import TINY, Here
+from tests.device.test_distributed import train_forked
 from tests.train.test_loop import CPU, config, outcome
 
 
@@ -184,11 +184,8 @@ def test_what_is_no_finished_run_is_refused(small: Path, tmp_path: Path) -> None
 
 
 def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) -> None:
-    words = ["--config", "debug", *TINY, "--init-from", str(small / "run")]
-    torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages.train"]
-    command = [*torchrun, small / "dataset", "-o", tmp_path / "two", *words]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    ended = train_forked(2, small / "dataset", tmp_path / "two", *TINY, "--init-from", str(small / "run"))
+    assert [code for code, _ in ended] == [0, 0], ended
     train(tmp_path / "one", small / "dataset", config(), small / "run")
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)

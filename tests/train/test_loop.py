@@ -41,7 +41,8 @@ from lib.train.schedule import learning_rate
 from lib.train.session import train_run
 from lib.train.trainer import Diverged, Trainer
 from stages.shared import stopping
-from tests.conftest import BIN, PROJECT, TINY, Here, Stage
+from tests import forks
+from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 
 CPU = torch.device("cpu")
 
@@ -107,22 +108,23 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(small: Path, tmp_path: Path, st
     assert outcome(tmp_path / "run") == outcome(small / "run")
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(small: Path, tmp_path: Path, stage: Stage) -> None:
     """KILL_ROUNDS trainings, one where the variable is not set, each killed four times; `make test-kill` has twenty."""
     words = [str(small / "dataset"), "--config", "debug", "--set", "train.checkpoint_interval=7"]
     words += ["--set", "train.max_steps=200", "--set", "train.eval_interval=100", "--quiet"]
     began = time.monotonic()
-    subprocess.run([BIN / "train", *words, "-o", tmp_path / "whole"], check=True)
+    stage("train", *words, "-o", tmp_path / "whole")
     seconds = time.monotonic() - began
     for round in range(int(os.environ.get("KILL_ROUNDS", "1"))):
         draw = random.Random(round)
         folder = tmp_path / f"killed-{round}"
         for _ in range(4):
-            killed = subprocess.Popen([BIN / "train", *words, "-o", folder])
-            time.sleep(draw.uniform(0.3, 0.95) * seconds)
+            killed = forks.shared().start(["train", *words, "-o", str(folder)])
+            time.sleep(draw.uniform(0.1, 0.5) * seconds)
             killed.send_signal(signal.SIGKILL)
             killed.wait()
-        subprocess.run([BIN / "train", *words, "-o", folder], check=True)
+            killed.outputs()
+        stage("train", *words, "-o", folder)
         assert outcome(folder) == outcome(tmp_path / "whole"), f"round {round}"
 
 
@@ -241,13 +243,13 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
 ) -> None:
     words = [small / "dataset", "-o", tmp_path / "run", "--config", "debug", "--set", "train.max_steps=100000"]
     words += ["--set", "train.eval_interval=0"]
-    told = stage("train", *words, "--stop-after", "4s").stderr
+    told = stage("train", *words, "--stop-after", "2s").stderr
     assert "the same command goes on from there" in told
     assert not (tmp_path / "run" / MODEL_FILE).exists()
     state = read_state(tmp_path / "run")
     assert state is not None
     before = (tmp_path / "run" / METRICS_FILE).read_bytes()
-    evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last").stdout)
+    evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last", *FEW).stdout)
     assert evaluation["model_sha256"] == state.files[state.weights]["sha256"]
     assert evaluation["loss"] < read_metrics(tmp_path / "run")[0]["val_loss"], "it has learned something by then"
     assert stage("generate", tmp_path / "run", "To", "--weights", "last", "--max-new-tokens", "3").stdout
@@ -385,9 +387,13 @@ def test_two_trainings_in_one_folder_are_refused_by_name(small: Path, tmp_path: 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_the_state_and_is_told_by_the_exit_code(small: Path, tmp_path: Path, number: int, code: int) -> None:
-    words = ["train", small / "dataset", "--config", "debug", "--set", "train.max_steps=100000", "-o", tmp_path / "run"]
-    command = [sys.executable, "-m", f"stages.{words[0]}", *map(str, words[1:])]
-    process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    words = [str(small / "dataset"), "--config", "debug", "--set", "train.max_steps=100000", "-o", str(tmp_path / "run")]
+    process: Any
+    if number == signal.SIGINT:
+        command = [sys.executable, "-m", "stages.train", *words]
+        process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    else:
+        process = forks.shared().start(["train", *words])
     while not (tmp_path / "run" / CHECKPOINT_FOLDER / STATE_FILE).exists():
         time.sleep(0.05)
     process.send_signal(number)
