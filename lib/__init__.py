@@ -1,6 +1,7 @@
 """Everything a GPT is made of, from the bytes of a text to the tensors of the model.
 
-`lib` is deep and silent: it never prints, never parses arguments and does nothing on import.
+`lib` is deep and silent: it never prints, never parses arguments (but for `pipeline/plan.py`, which make runs) and does
+nothing on import.
 Its modules import one way only, in the order of `lib.LAYERS`; a test holds them to it.
 """
 
@@ -13,9 +14,8 @@ LAYERS = (
     ("config", "sessions"),
     ("params",),
     ("artifact", "references"),
-    ("folders", "inputs", "text", "lines", "lock", "hashes"),
+    ("folders", "inputs", "text", "lines", "lock"),
     ("pipeline",),
-    ("freshness",),
     ("tokenizer",),
     ("shards",),
     ("corpus", "dataset"),

@@ -72,7 +72,7 @@ def load(path: Path | None = None) -> list[Planned]:
     """The trainings that `study.yaml` names, the one found or the one at `path`, in its order."""
     path = path or params.locate(FILE, lambda text: all(f"{key}:" in text for key in _KEYS)) or Path(FILE)
     try:
-        tree = yaml_reader.read_library(path.read_bytes().decode("utf-8"), str(path))
+        tree = yaml_reader.read(path.read_bytes().decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     planned: list[Planned] = []

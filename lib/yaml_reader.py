@@ -1,16 +1,12 @@
-"""YAML as this project reads it: mappings of mappings, every value kept as the text that stands there.
+"""YAML as this project reads it: mappings of mappings, every value kept as the text in the file.
 
-A value's type is the business of the parameter it is given to (`lib.config`), not of YAML's guesses:
-`3e-4` is no number to YAML 1.1, `no` is a boolean. So both readers below return strings only.
-
-There are two, and a test holds them equal. `read_library` is PyYAML and takes any YAML. `read_plain`
-is the standard library alone and takes what `params.yaml` is written in, nested `key: value` lines;
-the Makefile needs it on a fresh clone, where nothing is installed yet and targets must have names.
+A value's type is decided by the parameter it is given to (`lib.config`), not by YAML's guesses:
+`3e-4` is not a number in YAML 1.1, and `no` is a boolean. So only strings are returned.
 """
 
-import json
-import re
 from typing import Any
+
+import yaml
 
 from lib.errors import MakegptError
 
@@ -25,22 +21,12 @@ MAX_NODES = 100_000  # keys and values, with what aliases stand for
 
 
 def read(text: str, source: str) -> Tree:
-    """Read YAML `text` with PyYAML where it is installed, else with the plain reader.
+    """Read YAML `text` with PyYAML; every scalar stays a string, and a repeated key is refused.
 
-    `source` names the file in errors. Raises MakegptError for bad YAML or a repeated key.
+    `source` names the file in errors. Raises MakegptError for bad YAML.
     """
-    _check_size(text, source)
-    try:
-        import yaml  # noqa: F401
-    except ImportError:
-        return read_plain(text, source)
-    return read_library(text, source)
-
-
-def read_library(text: str, source: str) -> Tree:
-    """Read `text` with PyYAML; every scalar stays a string and a repeated key is refused."""
-    _check_size(text, source)
-    import yaml
+    if len(text) > MAX_CHARACTERS:
+        raise MakegptError(f"{source} is longer than {MAX_CHARACTERS} characters; a file of parameters is expected")
 
     class Loader(yaml.BaseLoader):
         """PyYAML's loader without type guesses, which by itself lets the last of two equal keys win.
@@ -88,59 +74,3 @@ def read_library(text: str, source: str) -> Tree:
     if not isinstance(tree, dict):
         raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
     return tree
-
-
-def _check_size(text: str, source: str) -> None:
-    if len(text) > MAX_CHARACTERS:
-        raise MakegptError(f"{source} is longer than {MAX_CHARACTERS} characters; a file of parameters is expected")
-
-
-_FIRST = r"""(?:[-?:](?=[^\s,\[\]{}])|[^\s#"'{}\[\],&*!|>%@`:?-])"""  # how a text may begin that is not quoted
-_LINE = re.compile(rf"""(?P<indent> *)(?P<key>{_FIRST}[^#'"\t]*?) *:(?: +(?P<value>.*))?$""")
-_VALUE = re.compile(
-    r"""(?:(?P<double>"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})*")"""
-    r"""|'(?P<single>(?:[^']|'')*)'"""
-    rf"""|(?P<bare>{_FIRST}(?:[^\t:#]|:(?! |$)|(?<! )#)*?)?)(?:(?:^| +)#.*)? *$"""
-)
-
-
-def read_plain(text: str, source: str) -> Tree:
-    """Read nested `key: value` lines with comments and quoted values; refuse all other YAML by line."""
-    tree: Tree = {}
-    open_levels: list[tuple[int, Tree]] = [(-1, tree)]  # (indent of the mapping's own key, mapping)
-    indents: dict[int, int] = {}  # how far in the keys of each mapping stand
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        if not line.strip(" ") or line.lstrip(" ").startswith("#"):
-            continue
-        matched = _LINE.match(line.rstrip(" "))
-        value = matched and _VALUE.match(matched["value"] or "")
-        if not matched or not value:
-            raise MakegptError(
-                f"{source} line {number}: only 'key: value' lines can be read before the set-up; run `make setup` first"
-            )
-        indent = len(matched["indent"])
-        while open_levels[-1][0] >= indent:
-            open_levels.pop()
-        mapping = open_levels[-1][1]
-        if indents.setdefault(id(mapping), indent) != indent:
-            raise MakegptError(f"{source} line {number}: this key stands {indent} spaces in; its neighbours do not")
-        key = matched["key"]
-        if key in mapping:
-            raise MakegptError(f"{source} line {number}: the key {key!r} stands twice; keep one")
-        if value["double"] is not None:
-            mapping[key] = json.loads(value["double"])
-        elif value["single"] is not None:
-            mapping[key] = value["single"].replace("''", "'")
-        elif value["bare"]:
-            mapping[key] = value["bare"]
-        else:  # nothing after the colon: a mapping whose lines follow, deeper; or an empty value
-            mapping[key] = {}
-            open_levels.append((indent, mapping[key]))
-    if not tree:
-        raise MakegptError(f"{source}: a mapping with the keys 'defaults' and 'configs' is expected")
-    return _without_empty(tree)
-
-
-def _without_empty(tree: Tree) -> Tree:
-    """Give the empty string to keys after which neither a value nor deeper lines stood, as YAML does."""
-    return {k: (_without_empty(v) or "") if isinstance(v, dict) else v for k, v in tree.items()}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import plan
-from lib import inputs, params, pipeline
+from lib import inputs, params
+from lib.pipeline import steps
 from tests.conftest import PROJECT, TEXT
 from tests.test_make import ENVIRONMENT, make, project
 
@@ -42,23 +42,21 @@ def test_two_paths_never_come_to_one_name(tmp_path: Path, monkeypatch: pytest.Mo
         "hamlet.txt", "-.txt",
         "n" * 240 + ".txt", "n" * 241 + ".txt", "my.txt.txt", "my..txt", "data/hamlet.txt", "\n.txt", "$.txt",
     ]  # fmt: skip
-    names = [pipeline.text_name(path, taken) for path in paths]
+    names = [steps.text_name(path, taken) for path in paths]
     assert len({name.lower() for name in names}) == len(paths)
     assert not set(names) & set(taken)
     for name in names:
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name), name
     digits = names[paths.index("a/my.txt")].removeprefix("my-")
-    assert pipeline.text_name(f"my-{digits}.txt", taken) != f"my-{digits}", (
-        "a file that is called like that has a name of its own"
-    )
+    assert steps.text_name(f"my-{digits}.txt", taken) != f"my-{digits}", "a file that is called like that has a name of its own"
 
 
 def test_a_plain_name_is_kept_and_one_file_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in ("my.txt", "./my.txt", "a/../my.txt", str(tmp_path / "my.txt")):
-        assert pipeline.text_name(path, ["hamlet"]) == "my"
-    assert pipeline.text_name("chapter-2_v1.0.txt", ["hamlet"]) == "chapter-2_v1.0"
-    assert pipeline.text_name("a/my.txt") == pipeline.text_name(str(tmp_path / "a" / "my.txt"))
+        assert steps.text_name(path, ["hamlet"]) == "my"
+    assert steps.text_name("chapter-2_v1.0.txt", ["hamlet"]) == "chapter-2_v1.0"
+    assert steps.text_name("a/my.txt") == steps.text_name(str(tmp_path / "a" / "my.txt"))
 
 
 def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +68,7 @@ def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, 
     monkeypatch.setattr(params, "find", lambda: folder / "own.yaml")
     for name in ("c.txt", "b-c.txt", "b_c.txt"):
         (folder / name).write_text(TEXT, encoding="utf-8")
-    made = [pipeline.build(name, "hamlet", text, "") for name in names for text in ("c.txt", "b-c.txt", "b_c.txt", "")]
+    made = [steps.build(name, "hamlet", text, "") for name in names for text in ("c.txt", "b-c.txt", "b_c.txt", "")]
     assert len({str(each.run).lower() for each in made}) == len(made)
     assert len({str(each.figure).lower() for each in made}) == len(made)
 
@@ -78,7 +76,7 @@ def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, 
 def test_the_names_of_the_pinned_inputs_and_configs_are_plain() -> None:
     tree = params.load(PROJECT / "params.yaml")
     for config in params.config_names(tree):
-        assert str(pipeline.build(config, "moby_dick", "", "").run) == f"artifacts/runs/{config}-moby_dick"
+        assert str(steps.build(config, "moby_dick", "", "").run) == f"artifacts/runs/{config}-moby_dick"
 
 
 # ── variables ──
@@ -184,7 +182,7 @@ def test_a_long_name_of_a_text_is_cut(folder: Path) -> None:
     [
         ("params.yaml", "params.yaml"),
         ("artifacts", "artifacts is a file, but the pipeline keeps its folders there; move it away"),
-        ("lib", "plan.py: SyntaxError"),
+        ("lib", "the plan gave no answer; `.venv/bin/python -m lib.pipeline.plan configs` may show why"),
     ],
 )
 def test_a_damaged_project_is_one_true_line(tmp_path: Path, damage: str, says: str) -> None:
@@ -192,7 +190,7 @@ def test_a_damaged_project_is_one_true_line(tmp_path: Path, damage: str, says: s
     if damage == "lib":
         (folder / "lib").unlink()
         shutil.copytree(PROJECT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "lib" / "hashes.py").write_text("def (:\n", encoding="utf-8")
+        (folder / "lib" / "pipeline" / "hashes.py").write_text("def (:\n", encoding="utf-8")
     else:
         (folder / damage).write_text("defaults:\n  model: [\n", encoding="utf-8")
     line = refused(folder, "all", CONFIG="debug", TEXT="play.txt")
@@ -211,26 +209,40 @@ def test_a_disk_that_is_full_does_not_keep_make_from_planning(folder: Path) -> N
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (None, "Python 3.11 or later is needed, make PYTHON=python3.12 names one"),
-        ("exit 1", "Python 3.11 or later is needed"),
-        ('case "$1" in -c) echo True;; *) exit 137;; esac', "plan.py gave no answer"),
+        (None, "Python 3.11 or later is needed, not ./python; make PYTHON=python3.12 names one"),
+        ("exit 1", "Python 3.11 or later is needed, not ./python;"),
+        ("echo 3.9", "Python 3.11 or later is needed, not 3.9;"),
     ],
 )
-def test_another_python_is_asked_for_only_where_that_is_the_trouble(tmp_path: Path, script: str | None, says: str) -> None:
+@pytest.mark.parametrize("goal", ["all", "setup", "lint"])
+def test_a_python_that_cannot_be_used_is_named_before_anything_is_installed(
+    tmp_path: Path, script: str | None, says: str, goal: str
+) -> None:
     folder = project(tmp_path / "project")
     shutil.rmtree(folder / ".venv")
     if script:
         (folder / "python").write_text(f"#!/bin/sh\n{script}\n")
         (folder / "python").chmod(0o755)
-    line = refused(folder, "all", PYTHON="./python")
-    assert says in line
-    assert ("3.11" in line) == ("3.11" in says)
+    assert says in refused(folder, goal, PYTHON="./python")
+    assert not (folder / ".venv").exists()
 
 
-def test_an_old_python_can_read_the_plan_and_is_refused_by_its_number(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ast.parse((PROJECT / "plan.py").read_text(encoding="utf-8"), feature_version=(3, 7))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 6))
-    assert plan.main(["variables", "debug", "hamlet", "", ""]) == 1
-    assert capsys.readouterr().out.startswith("error: Python 3.11 or later is needed, not 3.9;")
+@pytest.mark.parametrize("script", [None, "exit 137"])
+def test_an_environment_whose_python_does_not_run_is_told_as_that(tmp_path: Path, script: str | None) -> None:
+    folder = project(tmp_path / "project")
+    (folder / ".venv" / "bin" / "python").unlink()
+    if script:
+        (folder / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / ".venv" / "bin" / "python").chmod(0o755)
+    line = refused(folder, "all", CONFIG="debug", TEXT="play.txt")
+    assert "the plan gave no answer; " in line
+    assert "`rm -r .venv` lets make set up again" in line
+    assert "3.11" not in line
+
+
+def test_what_is_asked_of_the_version_of_a_python_can_be_read_by_an_old_one() -> None:
+    (question,) = re.findall(r"^VERSION = .*? -c '(.*?)'", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for version, answer in {(2, 7): "2.7", (3, 9): "3.9", (3, 11): "fit", (3, 13): "fit"}.items():
+        old = question.replace("import sys; ", f"import sys; sys.version_info = {(*version, 0)}; ")
+        assert subprocess.run([sys.executable, "-c", old], capture_output=True, text=True).stdout == f"{answer}\n"
+    ast.parse(question, feature_version=(3, 7))

@@ -1,7 +1,5 @@
 """What `make` chains: the artifacts that a config and a text come to, stage by stage, and their names.
 
-It runs on the standard library alone, since make asks for names before anything is installed.
-
 Two texts never come to one name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
 letters that a target's name cannot hold, the name of a pinned input) gets eight digits of a hash of its path: `my-1c0e3f5a`.
 """

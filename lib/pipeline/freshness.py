@@ -12,7 +12,7 @@ from lib import artifact, provenance
 from lib.artifact import MANIFEST
 from lib.config import MEANT
 from lib.errors import MakegptError
-from lib.pipeline import Pipeline, Sha256, Step
+from lib.pipeline.steps import Pipeline, Sha256, Step
 
 STAMPS = Path("artifacts/stamps")
 
