@@ -50,9 +50,9 @@ $(if $(findstring $(quote),$(CONFIG)$(DATASET)$(TEXT)$(SET)),$(error a quote can
 alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$(subst $(dollar)$(dollar),,$(value $1)))))
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
-$(if $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(if $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS)),\
-  $(warning $(EXPORTED) of the environment is not used; write it after make)))
+$(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
+  $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS))),\
+  $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
 	@sed -n 's/^#   //p; s/^##//p' Makefile
@@ -130,13 +130,10 @@ OUTDATED  = $(shell find pyproject.toml constraints.txt -newer $(READY) 2>&1)
 
 # The plan runs in .venv: if that is missing or outdated, make first sets it up, then starts over.
 ifneq (,$(and $(ASKED),$(OUTDATED)))
-
-$(ASKED): start-over ;
+$(ASKED): start-over
 start-over: | $(READY)
 	@test ! -e $(READY) || $(MAKE) --no-print-directory OUTDATED= $(ASKED)
-
 else ifneq (,$(ASKED))
-
 PLANNED := $(shell $(PLAN) variables $(INPUT) 2>/dev/null)
 $(if $(filter error:,$(firstword $(PLANNED))),$(error $(wordlist 2,999,$(PLANNED))))
 $(if $(PLANNED),,$(error the plan gave no answer; `$(PLAN) configs` may show why; `rm -r $(VENV)` lets make set up again))
@@ -161,8 +158,6 @@ $(lastword $(VOCABULARY)):
 	$(BIN)/fetch gpt2
 
 # AGAIN.STAGE is `again` if the artifact is not what is asked for now: contents decide, not times.
-again: ;
-
 $(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
 	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(TEXTS))
 
@@ -195,9 +190,9 @@ endif
 # ── the environment and the tests ──
 setup: $(READY)
 
-VERSION = $(shell $(PYTHON) -c 'import sys; print("fit" if sys.version_info >= (3, 11) else "%d.%d" % sys.version_info[:2])' 2>/dev/null)
+TOO_OLD = $(shell $(PYTHON) -c 'from sys import version_info as v; print("" if v >= (3, 11) else "%d.%d" % v[:2])' 2>/dev/null || echo '$(PYTHON)')
 $(READY): pyproject.toml constraints.txt
-	@$(if $(filter fit,$(VERSION)),,$(error Python 3.11 or later is needed, not $(or $(VERSION),$(PYTHON)); make PYTHON=python3.12 names one))
+	@$(if $(TOO_OLD),$(error Python 3.11 or later is needed, not $(TOO_OLD); make PYTHON=python3.12 names one))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $(VENV)/ready $@
@@ -230,8 +225,7 @@ format: | $(READY)
 	$(BIN)/ruff check --fix .
 
 check:
-	@$(MAKE) lint
-	@$(MAKE) test
+	@$(MAKE) lint && $(MAKE) test
 
 study:
 	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=the_verdict TEXT= SET=

@@ -240,9 +240,9 @@ def test_an_environment_whose_python_does_not_run_is_told_as_that(tmp_path: Path
     assert "3.11" not in line
 
 
-def test_what_is_asked_of_the_version_of_a_python_can_be_read_by_an_old_one() -> None:
-    (question,) = re.findall(r"^VERSION = .*? -c '(.*?)'", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for version, answer in {(2, 7): "2.7", (3, 9): "3.9", (3, 11): "fit", (3, 13): "fit"}.items():
-        old = question.replace("import sys; ", f"import sys; sys.version_info = {(*version, 0)}; ")
-        assert subprocess.run([sys.executable, "-c", old], capture_output=True, text=True).stdout == f"{answer}\n"
+def test_what_make_asks_of_a_python_can_be_read_by_an_old_one() -> None:
+    (question,) = re.findall(r"^TOO_OLD = .*? -c '(.*?)'", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     ast.parse(question, feature_version=(3, 7))
+    for version, answer in {(2, 7): "2.7", (3, 9): "3.9", (3, 11): "", (3, 13): ""}.items():
+        other = f"import sys; sys.version_info = {(*version, 0)}; {question}"
+        assert subprocess.run([sys.executable, "-c", other], capture_output=True, text=True).stdout == f"{answer}\n"
