@@ -159,7 +159,7 @@ $(lastword $(VOCABULARY)):
 
 # AGAIN.STAGE is `again` if the artifact is not what is asked for now: contents decide, not times.
 $(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
-	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(TEXTS))
+	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
 
 $(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(TOKENS)/manifest.json
 	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
