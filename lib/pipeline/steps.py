@@ -1,6 +1,6 @@
-"""What `make` chains: the artifacts that a config and a text come to, stage by stage, and their names.
+"""What `make` chains: the artifacts that a config and a text lead to, stage by stage, and their names.
 
-Two texts never come to one name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
+Two texts never get the same name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
 letters that a target's name cannot hold, the name of a pinned input) gets eight digits of a hash of its path: `my-1c0e3f5a`.
 """
 
@@ -22,7 +22,7 @@ Sha256 = Callable[[Path], str]
 
 FIGURES = Path("artifacts/plots")
 
-#: The Makefile's own DATASET, which a figure's name need not tell.
+#: The Makefile's default DATASET, which a figure's name leaves out.
 USUAL_DATASET = "hamlet"
 
 #: A name that stands for one file alone: no capitals, which some file systems do not tell apart, and no digits of a hash.
@@ -46,11 +46,11 @@ class Step:
 class Pipeline:
     """All steps from a text to a figure, and the files that must be fetched first."""
 
-    texts: list[Path]  # to be fetched where they are missing; none where the text is the user's own
+    texts: list[Path]  # fetched if they are missing; empty if the text is the user's own
     vocabulary: list[Path]
     hashes: list[str]  # SHA-256 of each document
     steps: list[Step]
-    figure: Path  # where loss.png stands once more
+    figure: Path  # a copy of loss.png
 
     def step(self, stage: str) -> Step:
         """The step of `stage`."""
@@ -63,25 +63,25 @@ class Pipeline:
 
 
 def build(config_name: str, dataset: str, text: str, changes: str, sha256: Sha256 = artifact.sha256) -> Pipeline:
-    """The pipeline of a config over the input `dataset`, or over the file `text` where one is named; `changes` as in SET.
+    """The pipeline of a config over the input `dataset`, or over the file `text` if one is named; `changes` as in SET.
 
     `sha256` gives the hash of a file. Raises UsageError for an unknown name, MakegptError for a text that cannot be read.
     """
     tree = params.load()
     config = params.resolve(tree, config_name, changes.split())
-    known = inputs.load(tree)
+    pinned = inputs.load(tree)
     if text:
-        dataset, texts = text_name(text, known), []
+        dataset, texts = text_name(text, pinned), []
         hashes = [_hash_of_text(text, sha256)]
-    elif dataset in known and known[dataset].is_text:
-        texts = [inputs.data_folder() / name for name in known[dataset].files]
-        pins = known[dataset].files.values()
+    elif dataset in pinned and pinned[dataset].is_text:
+        texts = [inputs.data_folder() / name for name in pinned[dataset].files]
+        pins = pinned[dataset].files.values()
         hashes = [sha256(path) if path.is_file() else pin for path, pin in zip(texts, pins, strict=True)]
     else:
-        names = [name for name in known if known[name].is_text]
+        names = [name for name in pinned if pinned[name].is_text]
         raise UsageError(f"DATASET={dataset} is unknown; {nearest(dataset, names)}; TEXT=my.txt takes a text of yours")
     needs_vocabulary = config.tokenize.tokenizer == "gpt2"
-    vocabulary = [inputs.data_folder() / name for name in known["gpt2"].files] if needs_vocabulary else []
+    vocabulary = [inputs.data_folder() / name for name in pinned["gpt2"].files] if needs_vocabulary else []
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
     return Pipeline(texts, vocabulary, hashes, _steps(config, f"{config_part}-{dataset}", dataset), figure)
