@@ -23,18 +23,17 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines \
-        test-faults test-fuzz test-browser lint format check wheel clean $(PIPELINE)
+        test-faults test-fuzz test-browser lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/ready$(if $(filter-out dev,$(EXTRAS)),.$(EXTRAS))
-NOW   := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(NOW) plan.py
+PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(BIN)/python -m lib.pipeline.plan
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
 KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
-         MAKEGPT_PARAMS MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED
+         MAKEGPT_PARAMS MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
           PIP_% PYTEST_% PYTHONPATH PYTHONHASHSEED PYTHONWARNINGS PYTHONUTF8 PYTHONIOENCODING MPLBACKEND MPLCONFIGDIR XDG_% \
@@ -42,7 +41,6 @@ OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ C
 quote  := '
 dollar := $$
 open   := (
-space  := $(subst ,, )
 GIVEN_NAMES := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 UNKNOWN := $(firstword $(filter-out $(KNOWN) $(OTHERS),$(GIVEN_NAMES)))
 $(if $(UNKNOWN),$(error $(or $(shell $(PLAN) unknown '$(subst $(quote),,$(UNKNOWN))' $(KNOWN) 2>/dev/null),make knows no \
@@ -52,13 +50,13 @@ $(if $(findstring $(quote),$(CONFIG)$(DATASET)$(TEXT)$(SET)),$(error a quote can
 alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$(subst $(dollar)$(dollar),,$(value $1)))))
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
-$(if $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(if $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS)),\
-  $(warning $(EXPORTED) of the environment is not used; write it after make)))
+$(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
+  $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS))),\
+  $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
 	@sed -n 's/^#   //p; s/^##//p' Makefile
-	@$(PLAN) configs
+	@$(if $(wildcard $(READY)),$(PLAN) configs,echo 'configs:  those of params.yaml; `make setup` lets make list them here')
 
 ## all            every stage, to a trained model, its evaluation, a sample and a figure
 ## why            what `make all` would run, and why
@@ -88,7 +86,7 @@ help:
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
-why:
+why: | $(READY)
 	@$(PLAN) why $(INPUT)
 
 ladder: DATASET := $(if $(filter file,$(origin DATASET)),tiny_shakespeare,$(DATASET))
@@ -126,15 +124,20 @@ reproduce: | $(READY)
 	    $(MAKE) --silent --no-print-directory train CONFIG=published_verdict DATASET=the_verdict TEXT= SET=; }
 	@$(BIN)/reproduce
 
-# ── the pipeline: what plan.py names while make reads this, and what of it is to be made again ──
-ifneq (,$(filter all $(PIPELINE),$(MAKECMDGOALS)))
+# ── the pipeline: while make reads this, lib/pipeline/plan.py names the artifacts, and those that must be made again ──
+ASKED    := $(filter all $(PIPELINE),$(MAKECMDGOALS))
+OUTDATED  = $(shell find pyproject.toml constraints.txt -newer $(READY) 2>&1)
 
-NAMED := $(shell $(PLAN) variables $(INPUT) 2>/dev/null)
-$(if $(filter error:,$(NAMED)),$(error $(wordlist 2,999,$(NAMED))))
-$(if $(NAMED),,$(error $(if $(filter True,$(shell $(NOW) -c 'import sys; print(sys.version_info >= (3, 11))' 2>/dev/null)),\
-  plan.py gave no answer; $(NOW) plan.py configs may show why,\
-  $(NOW) cannot be run; Python 3.11 or later is needed, make PYTHON=python3.12 names one)))
-$(foreach word,$(NAMED),$(eval $(subst |,$(space),$(word))))
+# The plan runs in .venv: if that is missing or outdated, make first sets it up, then starts over.
+ifneq (,$(and $(ASKED),$(OUTDATED)))
+$(ASKED): start-over
+start-over: | $(READY)
+	@test ! -e $(READY) || $(MAKE) --no-print-directory OUTDATED= $(ASKED)
+else ifneq (,$(ASKED))
+PLANNED := $(shell $(PLAN) variables $(INPUT) 2>/dev/null)
+$(if $(filter error:,$(firstword $(PLANNED))),$(error $(wordlist 2,999,$(PLANNED))))
+$(if $(PLANNED),,$(error the plan gave no answer; `$(PLAN) configs` may show why; `rm -r $(VENV)` lets make set up again))
+$(foreach assignment,$(PLANNED),$(eval $(assignment)))
 
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
 
@@ -148,42 +151,37 @@ generate: $(RUN)/sample.txt
 plot: $(FIGURE)
 report: $(RUN)/report.html
 
-$(lastword $(TEXTS)): | $(READY)
+$(lastword $(TEXTS)):
 	$(BIN)/fetch $(DATASET)
 
-$(lastword $(VOCABULARY)): | $(READY)
+$(lastword $(VOCABULARY)):
 	$(BIN)/fetch gpt2
 
-# AGAIN.STAGE is `again` where the artifact is not what is asked for now: contents decide, so nothing depends on times.
-.PHONY: again
-again: ;
+# AGAIN.STAGE is `again` if the artifact is not what is asked for now: contents decide, not times.
+$(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
+	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
 
-$(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(READY) $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
-	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(TEXTS))
-
-$(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(READY) $(TOKENS)/manifest.json
+$(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(TOKENS)/manifest.json
 	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
 
-$(RUN)/model.safetensors: $(AGAIN.train) | $(READY) $(WINDOWS)/manifest.json
+$(RUN)/model.safetensors: $(AGAIN.train) | $(WINDOWS)/manifest.json
 	$(BIN)/train $(WINDOWS) -o $(RUN) $(OPTIONS)
 
-$(RUN)/evaluation.json: $(AGAIN.evaluate) | $(READY) $(RUN)/model.safetensors
+$(RUN)/evaluation.json: $(AGAIN.evaluate) | $(RUN)/model.safetensors
 	$(BIN)/evaluate $(RUN) $(WINDOWS) -o $@ $(OPTIONS)
 
-$(RUN)/sample.txt: $(AGAIN.generate) | $(READY) $(RUN)/model.safetensors
+$(RUN)/sample.txt: $(AGAIN.generate) | $(RUN)/model.safetensors
 	$(BIN)/generate $(RUN) -o $@ $(OPTIONS)
 	@$(PLAN) note generate $(INPUT) > /dev/null
 
-$(RUN)/loss.png: $(AGAIN.plot) | $(READY) $(RUN)/evaluation.json $(RUN)/sample.txt
+$(RUN)/loss.png: $(AGAIN.plot) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
 $(FIGURE): $(AGAIN.figure) | $(RUN)/loss.png
-	@mkdir -p $(@D)
-	@cp $(RUN)/loss.png $@.part
-	@mv $@.part $@
+	@mkdir -p $(@D) && cp $(RUN)/loss.png $@.part && mv $@.part $@
 
-$(RUN)/report.html: $(AGAIN.report) | $(READY) $(RUN)/evaluation.json $(RUN)/sample.txt
+$(RUN)/report.html: $(AGAIN.report) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/report $(RUN) -o $@
 	@$(PLAN) note report $(INPUT) > /dev/null
 
@@ -192,8 +190,9 @@ endif
 # ── the environment and the tests ──
 setup: $(READY)
 
+TOO_OLD = $(shell $(PYTHON) -c 'from sys import version_info as v; print("" if v >= (3, 11) else "%d.%d" % v[:2])' 2>/dev/null || echo '$(PYTHON)')
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.12 names one")'
+	@$(if $(TOO_OLD),$(error Python 3.11 or later is needed, not $(TOO_OLD); make PYTHON=python3.12 names one))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $(VENV)/ready $@
@@ -226,8 +225,7 @@ format: | $(READY)
 	$(BIN)/ruff check --fix .
 
 check:
-	@$(MAKE) lint
-	@$(MAKE) test
+	@$(MAKE) lint && $(MAKE) test
 
 study:
 	@$(MAKE) --no-print-directory build-dataset CONFIG=gpt_balanced DATASET=the_verdict TEXT= SET=

@@ -36,7 +36,7 @@ _SLOW_TO_LOAD = (
     "tiktoken",
     "safetensors.torch",
     "matplotlib.figure",
-    "lib.train.loop",
+    "lib.train.session",
     "lib.plot.architecture",
     "lib.plot.concepts",
     "lib.plot.size_vs_loss",

@@ -1,7 +1,7 @@
 """Which artifacts of a pipeline are not what is asked for now, and why: what make runs.
 
-Contents decide, and no times. The tokens, the dataset, the run and the evaluation tell themselves what they were made with;
-beside a sample, a figure and a report stands a note below artifacts/stamps/: the parameters, what was read, what was written.
+Contents decide, not times. Tokens, dataset, run and evaluation record what they were made from. A sample, a figure and a
+report have a note in artifacts/stamps/ instead: the parameters, what was read, what was written.
 """
 
 from dataclasses import dataclass
@@ -26,28 +26,28 @@ class _Stale(Exception):
 
 @dataclass(frozen=True)
 class Freshness:
-    """What is to be made again in a pipeline; `sha256` gives the hash of a file."""
+    """What must be made again in a pipeline; `sha256` gives the hash of a file."""
 
     pipeline: Pipeline
     sha256: Sha256
 
     def reasons(self) -> dict[str, str | None]:
-        """For each stage, in words, why it runs; None where it need not."""
-        found: dict[str, str | None] = {}
+        """For each stage, in words, why it runs; None if it need not."""
+        reasons: dict[str, str | None] = {}
         for step in self.pipeline.steps:
-            first = next((before for before in step.after if found[before]), None)
-            found[step.stage] = f"{first} runs before it" if first and step.target.is_file() else self._reason(step)
-        return found
+            earlier = next((stage for stage in step.after if reasons[stage]), None)
+            reasons[step.stage] = f"{earlier} runs before it" if earlier and step.target.is_file() else self._reason(step)
+        return reasons
 
     def figure_reason(self) -> str | None:
-        """Why the figure is copied once more; None where it is the loss figure of the run already."""
+        """Why the figure is copied again; None if it is the loss figure of the run already."""
         drawn, copy = self.pipeline.step("plot").target, self.pipeline.figure
         if copy.is_file() and drawn.is_file() and self.sha256(copy) == self.sha256(drawn):
             return None
         return f"{copy} is not {drawn}, which is copied there"
 
     def check_place(self) -> None:
-        """MakegptError where the run folder holds a training on another text, which would be lost."""
+        """MakegptError if the run folder holds a training on another text, which would be lost."""
         folder = self.pipeline.run
         if not ((folder / _MODEL).exists() or (folder / "checkpoint" / "state.json").exists()):
             return
@@ -59,14 +59,14 @@ class Freshness:
             )
 
     def note(self, stage: str) -> Path:
-        """Write down what the output of `stage`, made just now, was made with; return where."""
+        """Write down what the output of `stage`, made just now, was made from; return where."""
         step = self.pipeline.step(stage)
         note = {"parameters": step.parameters, "inputs": self._inputs(step), "output": self.sha256(step.target)}
         write_text(self._note(step), canonical_json(note) + "\n")
         return self._note(step)
 
     def other_code(self, step: Step) -> str | None:
-        """The commit that made the artifact of `step`, in words, where it is another than the present one."""
+        """The commit that made the artifact of `step`, in words, if it is not the present one."""
         try:
             then = _manifest(step.target.parent).get("versions", {}) if step.target.with_name(MANIFEST).is_file() else {}
         except _Stale:
@@ -78,7 +78,7 @@ class Freshness:
 
     def _reason(self, step: Step) -> str | None:
         if not step.target.is_file():
-            return f"{step.target} is not there"
+            return f"{step.target} is missing"
         checks: dict[str, Callable[[Step], None]] = {
             "tokenize": self._check_tokens,
             "build-dataset": self._check_dataset,
@@ -92,7 +92,7 @@ class Freshness:
         except OSError as error:
             return f"{error.filename or step.target} cannot be read: {error.strerror}"
         except (MakegptError, AttributeError, KeyError, IndexError, TypeError, ValueError):
-            return f"what tells how {step.target} was made is damaged"
+            return f"the record of how {step.target} was made is damaged"
         return None
 
     def _check_tokens(self, step: Step) -> None:
@@ -127,7 +127,7 @@ class Freshness:
         if "init_from" in manifest["metadata"]:
             raise _Stale("it began with the weights of another run")
         if _MODEL not in manifest["outputs"]:
-            raise _Stale(f"{step.target} is not of the training that {MANIFEST} tells of")
+            raise _Stale(f"{step.target} is not of the training that {MANIFEST} records")
         self._check_outputs(step, manifest)
 
     def _check_evaluation(self, step: Step) -> None:
@@ -157,9 +157,9 @@ class Freshness:
         for name, file in manifest["outputs"].items():
             path = step.target.parent / name
             if not path.is_file():
-                raise _Stale(f"{path} is not there")
+                raise _Stale(f"{path} is missing")
             if path.stat().st_size != file["bytes"] or self.sha256(path) != file["sha256"]:
-                raise _Stale(f"{path} is not the file that {MANIFEST} tells of")
+                raise _Stale(f"{path} is not the file that {MANIFEST} records")
 
     def _inputs(self, step: Step) -> dict[str, str]:
         """The hashes of what a stage without a manifest reads: a sample the weights, the others all of the run."""
@@ -221,4 +221,4 @@ def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _short(hashes: list[str]) -> str:
-    return " ".join(each[:8] for each in hashes[:2]) + (" …" if len(hashes) > 2 else "")
+    return " ".join(sha256[:8] for sha256 in hashes[:2]) + (" …" if len(hashes) > 2 else "")

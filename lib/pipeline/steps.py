@@ -1,8 +1,6 @@
-"""What `make` chains: the artifacts that a config and a text come to, stage by stage, and their names.
+"""What `make` chains: the artifacts that a config and a text lead to, stage by stage, and their names.
 
-It runs on the standard library alone, since make asks for names before anything is installed.
-
-Two texts never come to one name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
+Two texts never get the same name. `TEXT=my.txt` gives `my`; any other way to write a file (another folder or ending, capitals,
 letters that a target's name cannot hold, the name of a pinned input) gets eight digits of a hash of its path: `my-1c0e3f5a`.
 """
 
@@ -25,7 +23,7 @@ Sha256 = Callable[[Path], str]
 
 FIGURES = Path("artifacts/plots")
 
-#: The Makefile's own DATASET, which a figure's name need not tell.
+#: The Makefile's default DATASET, which a figure's name leaves out.
 USUAL_DATASET = "hamlet"
 
 #: A name that stands for one file alone: no capitals, which some file systems do not tell apart, and no digits of a hash.
@@ -49,11 +47,11 @@ class Step:
 class Pipeline:
     """All steps from a text to a figure, and the files that must be fetched first."""
 
-    texts: list[Path]  # to be fetched where they are missing; none where the text is the user's own
+    texts: list[Path]  # fetched if they are missing; empty if the text is the user's own
     vocabulary: list[Path]
     hashes: list[str]  # SHA-256 of each document
     steps: list[Step]
-    figure: Path  # where loss.png stands once more
+    figure: Path  # a copy of loss.png
 
     def step(self, stage: str) -> Step:
         """The step of `stage`."""
@@ -72,19 +70,19 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     """
     tree = load_params()
     config = resolve_config(tree, config_name, changes.split())
-    known = load_inputs(tree)
+    pinned = load_inputs(tree)
     if text:
-        dataset, texts = text_name(text, known), []
+        dataset, texts = text_name(text, pinned), []
         hashes = [_hash_of_text(text, sha256)]
-    elif dataset in known and known[dataset].is_text:
-        texts = [data_folder() / name for name in known[dataset].files]
-        pins = known[dataset].files.values()
+    elif dataset in pinned and pinned[dataset].is_text:
+        texts = [data_folder() / name for name in pinned[dataset].files]
+        pins = pinned[dataset].files.values()
         hashes = [sha256(path) if path.is_file() else pin for path, pin in zip(texts, pins, strict=True)]
     else:
-        names = [name for name in known if known[name].is_text]
+        names = [name for name in pinned if pinned[name].is_text]
         raise UsageError(f"DATASET={dataset} is unknown; {nearest(dataset, names)}; TEXT=my.txt takes a text of yours")
     needs_vocabulary = config.tokenize.tokenizer == "gpt2"
-    vocabulary = [data_folder() / name for name in known["gpt2"].files] if needs_vocabulary else []
+    vocabulary = [data_folder() / name for name in pinned["gpt2"].files] if needs_vocabulary else []
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
     return Pipeline(texts, vocabulary, hashes, _steps(config, f"{config_part}-{dataset}", dataset), figure)

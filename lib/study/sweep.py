@@ -19,7 +19,7 @@ from lib.artifact.provenance import timestamp
 from lib.artifact.record import to_json
 from lib.config.params import find_params, load_params, resolve_config
 from lib.config.schema import Config
-from lib.config.strict_yaml import YamlTree, read_yaml_library
+from lib.config.strict_yaml import YamlTree, read_yaml
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.baselines import default_baselines
@@ -95,7 +95,7 @@ def load_study(path: Path | None = None) -> list[Planned]:
     """The trainings that the file `path` names, else this package's `study.yaml`, in its order."""
     path = path or STUDY_FILE
     try:
-        tree = read_yaml_library(path.read_bytes().decode("utf-8"), str(path))
+        tree = read_yaml(path.read_bytes().decode("utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise MakegptError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     planned: list[Planned] = []

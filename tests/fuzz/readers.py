@@ -15,7 +15,7 @@ import torch
 
 from lib.artifact.manifest import MANIFEST
 from lib.config.params import config_names, load_params, resolve_config
-from lib.config.strict_yaml import YamlTree, read_plain
+from lib.config.strict_yaml import YamlTree
 from lib.data.corpus import decode_ids
 from lib.data.dataset import Dataset
 from lib.data.downloads import load_inputs
@@ -136,10 +136,6 @@ def _params(folder: Path) -> None:
         resolve_config(tree, name)
 
 
-def _plain(folder: Path) -> None:
-    read_plain((folder / "params.yaml").read_bytes().decode("utf-8", "replace"), str(folder / "params.yaml"))
-
-
 def _set(folder: Path) -> None:
     resolve_config(_tree(), "debug", [(folder / "set").read_bytes().decode("utf-8", "replace")])
 
@@ -212,7 +208,6 @@ READERS = [
     Reader("prompts", {"prompts.jsonl": _LINES}, _prompts, 8),
     Reader("ids", {"ids": mutation.words}, _ids, 5),
     Reader("params.yaml", {"params.yaml": _YAML}, _params, 1),
-    Reader("plain-yaml", {"params.yaml": _YAML}, _plain, 4),
     Reader("--set", {"set": mutation.words}, _set, 5),
     Reader("study.yaml", {"study.yaml": _YAML}, _study, 1),
     Reader("references.yaml", {"references.yaml": _YAML}, _references, 1),

@@ -35,7 +35,7 @@ def make_all(folder: Path, *words: str, change: str = SMALL, code: int = 0) -> l
     """The stages that `make all` runs on play.txt with config debug."""
     done = make(folder, "all", *words, CONFIG="debug", TEXT="play.txt", SET=change, code=code)
     stages = [line.split()[0].removeprefix(".venv/bin/") for line in done.stdout.splitlines() if line.startswith(".venv/bin/")]
-    return [stage for stage in stages if stage != "python"]  # make -n shows the notes that plan.py writes, too
+    return [stage for stage in stages if stage != "python"]  # make -n shows the notes that the plan writes, too
 
 
 def project(folder: Path, forked: bool = True) -> Path:
@@ -44,12 +44,14 @@ def project(folder: Path, forked: bool = True) -> Path:
     `forked`: its stages are forked from a process that has loaded torch; a signal to make does not reach them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("Makefile", "plan.py", "params.yaml", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "params.yaml", "pyproject.toml", "constraints.txt"):
         shutil.copy(PROJECT / name, folder / name)
     for name in ("lib", "stages"):
         (folder / name).symlink_to(PROJECT / name)
     (folder / "play.txt").write_text(TEXT, encoding="utf-8")
     (folder / ".venv").mkdir()
+    for name in ("lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(BIN.parent / name)
     if not forked:
         (folder / ".venv" / "bin").symlink_to(BIN)
     else:
@@ -394,30 +396,71 @@ def test_a_text_may_have_an_odd_name(tmp_path: Path, name: str) -> None:
     assert make(folder, "build-dataset", CONFIG="debug", TEXT=name).stdout == "make: Nothing to be done for 'build-dataset'.\n"
 
 
-def test_before_anything_is_installed_the_whole_plan_is_told(tmp_path: Path) -> None:
-    folder = project(tmp_path / "project")
-    shutil.rmtree(folder / ".venv")
-    done = make(folder, "-n", "all", CONFIG="debug", TEXT="play.txt")
-    assert "-m venv .venv" in done.stdout
-    for name in ("tokenize", "build-dataset", "train", "evaluate", "generate", "plot"):
-        assert f".venv/bin/{name} " in done.stdout
+#: A Python that sets up `.venv` from the folder `prepared` and installs nothing, but writes down that it was asked to.
+INSTALLER = """#!/bin/sh
+case "$*" in
+    "-m venv"*) test -d .venv || mv prepared .venv;;
+    "-m pip"*) echo "$*" >> installed;;
+    *) exec '{python}' "$@";;
+esac
+"""
+
+
+def fresh(folder: Path) -> Path:
+    """A project folder as a clone is; its `./python` sets up an environment."""
+    project(folder)
+    (folder / ".venv" / "ready").unlink()
+    (folder / ".venv" / "bin" / "python").unlink()
+    for path in (folder / "python", folder / ".venv" / "bin" / "python"):
+        path.write_text(INSTALLER.format(python=sys.executable))
+        path.chmod(0o755)
+    (folder / ".venv").rename(folder / "prepared")
+    return folder
+
+
+def test_before_anything_is_installed_make_n_says_what_it_would_set_up_and_changes_nothing(tmp_path: Path) -> None:
+    folder = fresh(tmp_path / "project")
+    done = make(folder, "-n", "all", CONFIG="debug", TEXT="play.txt", PYTHON="./python")
+    install, touch, again = done.stdout.splitlines()[1:]
+    assert done.stdout.startswith("./python -m venv .venv\n")
+    assert "pip install" in install
+    assert "touch .venv/ready" in touch
+    assert again.endswith(" all")
+    assert "configs:  those of params.yaml; `make setup` lets make list them here\n" in make(folder).stdout
     assert not (folder / ".venv").exists()
-    assert "configs:" in make(folder).stdout
-    assert "tokenize       runs:" in make(folder, "why", CONFIG="debug", TEXT="play.txt").stdout
 
 
-def test_the_plan_needs_no_package(tmp_path: Path) -> None:
-    """The same variables with the standard library alone as with everything installed."""
-    folder = project(tmp_path / "project")
-    words = ["plan.py", "variables", "debug", "hamlet", "play.txt", "train.seed=3"]
-    alone = subprocess.run([sys.executable, "-I", "-S", "-c", _RUN_ALONE, *words], cwd=folder, capture_output=True, text=True)
-    shutil.rmtree(folder / "artifacts")
-    whole = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=True)
-    assert alone.stdout == whole.stdout, alone.stderr
-    assert "AGAIN.tokenize:=again" in whole.stdout
+@pytest.mark.parametrize("words", [["train"], ["-j4", "tokenize", "train"]])
+def test_a_fresh_clone_is_set_up_once_and_make_starts_over(tmp_path: Path, words: list[str]) -> None:
+    folder = fresh(tmp_path / "project")
+    (folder / "play.txt").rename(folder / "the $ play.txt")
+    variables = {"CONFIG": "debug", "TEXT": "the $$ play.txt", "SET": SMALL, "PYTHON": "./python"}
+    lines = make(folder, *words, **variables).stdout.splitlines()
+    commands = [line.split()[0] for line in lines if line.startswith(".venv/bin/")]
+    assert commands == [".venv/bin/python", *(f".venv/bin/{stage}" for stage in ("tokenize", "build-dataset", "train"))]
+    assert make(folder, "train", **variables).stdout == "make: Nothing to be done for 'train'.\n"
+    assert len((folder / "installed").read_text().splitlines()) == 1
 
 
-_RUN_ALONE = "import sys; sys.path.insert(0, '.'); sys.argv = sys.argv[1:]; import plan; sys.exit(plan.main(sys.argv[1:]))"
+def test_an_environment_that_is_outdated_is_set_up_again_before_the_plan(tmp_path: Path) -> None:
+    folder = fresh(tmp_path / "project")
+    words: dict[str, str] = {"CONFIG": "debug", "TEXT": "play.txt", "PYTHON": "./python"}
+    make(folder, "tokenize", **words)
+    later = (folder / ".venv" / "ready").stat().st_mtime_ns + 10**9
+    os.utime(folder / "pyproject.toml", ns=(later, later))
+    assert ".venv/bin/build-dataset" in make(folder, "-n", "build-dataset", **words).stdout
+    os.utime(folder / "pyproject.toml")
+    assert "make: Nothing to be done" not in make(folder, "tokenize", **words).stdout
+    assert len((folder / "installed").read_text().splitlines()) == 2
+    assert make(folder, "tokenize", **words).stdout == "make: Nothing to be done for 'tokenize'.\n"
+
+
+def test_a_folder_called_lib_on_pythonpath_does_no_harm(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("raise SystemExit('somebody else')\n")
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(tmp_path))
+    assert make_all(built) == []
+    assert "is up to date" in make(built, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import plan
 from lib.config import params
 from lib.config.params import config_names, load_params
 from lib.data.downloads import load_inputs
@@ -185,7 +184,7 @@ def test_a_long_name_of_a_text_is_cut(folder: Path) -> None:
     [
         ("params.yaml", "params.yaml"),
         ("artifacts", "artifacts is a file, but the pipeline keeps its folders there; move it away"),
-        ("lib", "plan.py: SyntaxError"),
+        ("lib", "the plan gave no answer; `.venv/bin/python -m lib.pipeline.plan configs` may show why"),
     ],
 )
 def test_a_damaged_project_is_one_true_line(tmp_path: Path, damage: str, says: str) -> None:
@@ -212,26 +211,40 @@ def test_a_disk_that_is_full_does_not_keep_make_from_planning(folder: Path) -> N
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        (None, "Python 3.11 or later is needed, make PYTHON=python3.12 names one"),
-        ("exit 1", "Python 3.11 or later is needed"),
-        ('case "$1" in -c) echo True;; *) exit 137;; esac', "plan.py gave no answer"),
+        (None, "Python 3.11 or later is needed, not ./python; make PYTHON=python3.12 names one"),
+        ("exit 1", "Python 3.11 or later is needed, not ./python;"),
+        ("echo 3.9", "Python 3.11 or later is needed, not 3.9;"),
     ],
 )
-def test_another_python_is_asked_for_only_where_that_is_the_trouble(tmp_path: Path, script: str | None, says: str) -> None:
+@pytest.mark.parametrize("goal", ["all", "setup", "lint"])
+def test_a_python_that_cannot_be_used_is_named_before_anything_is_installed(
+    tmp_path: Path, script: str | None, says: str, goal: str
+) -> None:
     folder = project(tmp_path / "project")
     shutil.rmtree(folder / ".venv")
     if script:
         (folder / "python").write_text(f"#!/bin/sh\n{script}\n")
         (folder / "python").chmod(0o755)
-    line = refused(folder, "all", PYTHON="./python")
-    assert says in line
-    assert ("3.11" in line) == ("3.11" in says)
+    assert says in refused(folder, goal, PYTHON="./python")
+    assert not (folder / ".venv").exists()
 
 
-def test_an_old_python_can_read_the_plan_and_is_refused_by_its_number(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ast.parse((PROJECT / "plan.py").read_text(encoding="utf-8"), feature_version=(3, 7))
-    monkeypatch.setattr(sys, "version_info", (3, 9, 6))
-    assert plan.main(["variables", "debug", "hamlet", "", ""]) == 1
-    assert capsys.readouterr().out.startswith("error: Python 3.11 or later is needed, not 3.9;")
+@pytest.mark.parametrize("script", [None, "exit 137"])
+def test_an_environment_whose_python_does_not_run_is_told_as_that(tmp_path: Path, script: str | None) -> None:
+    folder = project(tmp_path / "project")
+    (folder / ".venv" / "bin" / "python").unlink()
+    if script:
+        (folder / ".venv" / "bin" / "python").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / ".venv" / "bin" / "python").chmod(0o755)
+    line = refused(folder, "all", CONFIG="debug", TEXT="play.txt")
+    assert "the plan gave no answer; " in line
+    assert "`rm -r .venv` lets make set up again" in line
+    assert "3.11" not in line
+
+
+def test_what_make_asks_of_a_python_can_be_read_by_an_old_one() -> None:
+    (question,) = re.findall(r"^TOO_OLD = .*? -c '(.*?)'", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    ast.parse(question, feature_version=(3, 7))
+    for version, answer in {(2, 7): "2.7", (3, 9): "3.9", (3, 11): "", (3, 13): ""}.items():
+        other = f"import sys; sys.version_info = {(*version, 0)}; {question}"
+        assert subprocess.run([sys.executable, "-c", other], capture_output=True, text=True).stdout == f"{answer}\n"
