@@ -33,6 +33,7 @@ README, COMMANDS, CONFIGS, PERFORMANCE, DESIGN = (
     (PROJECT / name).read_text(encoding="utf-8")
     for name in ("README.md", "docs/commands.md", "docs/configs.md", "docs/performance.md", "docs/design.md")
 )
+REFERENCE = ("commands", "configs", "performance", "design", "promises")
 WORDS = 2000  # of the README, at most
 
 
@@ -146,6 +147,13 @@ def test_the_table_of_configs_is_that_of_params_yaml() -> None:
         assert cells.split(" | ") == [*shape, str(sized.context_length), config.tokenize.tokenizer, parameters], name
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in REFERENCE)])
+def test_the_files_that_a_page_names_exist(name: str) -> None:
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:lib|stages|tests|bench|docs)/[a-z0-9_./]*)`", text))
+    assert not [path for path in sorted(paths) if not (PROJECT / path).exists()]
+
+
 # ── numbers: each from the JSON it was measured into ──
 
 
@@ -162,6 +170,8 @@ def test_the_claims_of_speed_are_those_of_the_results() -> None:
     assert f"the two can differ: {ratios[0]:.2f} and {ratios[1]:.2f} for `gpt_balanced`" in flat(PERFORMANCE)
     times = re.search(r"generates ([\d.]+) times as fast as `transformers`, ([\d.]+) times with int8", flat(README))
     assert times is not None
+    assert not training["versions"]["dirty"]
+    assert not generation["versions"]["dirty"]
     assert times.groups() == tuple(f"{median_of_ratios(generation, name)[0]:.1f}" for name in ("ours", "ours, int8"))
 
 
