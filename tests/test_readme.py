@@ -161,7 +161,8 @@ def test_the_claims_of_speed_are_those_of_the_results() -> None:
     training, generation = read_results("training")["gpt_balanced"], read_results("generation")["gpt2_small"]
     ours, theirs = (row_of(training, name)["tokens_per_second"] for name in ("ours", "transformers"))
     speed = re.search(
-        r"`gpt_balanced` processes ([\d,]+) tokens/s, `transformers` (\d+): ([\d.]+) times as many, ([\d.]+) as the median",
+        r"trains at ([\d,]+) tokens/s and `transformers` at (\d+) \(AdamW, float32\): ([\d.]+) times as fast by the medians, "
+        r"([\d.]+) by the median of the ratios",
         flat(README),
     )
     assert speed is not None
@@ -216,6 +217,24 @@ def test_the_first_token_takes_as_long_as_measured() -> None:
         f"takes {small:.2f} times as long as one plain forward pass over the prompt, that of `decoder` {decoder:.2f} times"
         in flat(PERFORMANCE)
     )
+
+
+def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
+    results = read_results("hamlet")
+    bigram = results["baselines"]["bigram"]
+    assert not results["versions"]["dirty"]
+    assert f"trains a GPT of {results['parameters']:,} parameters" in flat(README)
+    assert (
+        f"reaches {results['loss']:.3f} nats/token and bigram counts {bigram['loss']:.3f}, "
+        f"a difference of {bigram['behind']:.3f} ± {bigram['standard_error']:.3f}." in flat(README)
+    )
+    assert min(scores["loss"] for scores in results["baselines"].values()) == bigram["loss"]  # the best of the baselines
+
+
+def test_the_cost_of_smaller_weights_is_that_of_the_results() -> None:
+    table = re.findall(r"^\| (float32|bfloat16|int8) \| ([\d.]+) \| ([\d.]+) \|$", COMMANDS, re.MULTILINE)
+    weights = read_results("hamlet")["weights"]
+    assert table == [(name, f"{scores['loss']:.4f}", f"{scores['bits_per_byte']:.4f}") for name, scores in weights.items()]
 
 
 def test_the_models_of_the_ladder_have_the_losses_of_their_figure() -> None:
