@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+import yaml
 
 import lib
 from bench.tables import (
@@ -24,6 +25,7 @@ from bench.tables import (
     training_table,
 )
 from lib.config.params import load_params, resolve_config
+from lib.evaluate.ngrams import NGRAM_NAMES
 from lib.model.registry import build_model, count_parameters
 from lib.study.findings import mean_losses, rows_of
 from tests.conftest import PROJECT, TEXT
@@ -246,6 +248,19 @@ def test_the_models_of_the_ladder_have_the_losses_of_their_figure() -> None:
         row = re.search(rf"^{source['run']} +([\d,]+) +([\d.]+) ", README, re.MULTILINE)
         assert row is not None
         assert row.groups() == (f"{facts['parameters']:,}", f"{facts['best_val_loss']:.3f}")
+
+
+def test_the_baselines_of_the_ladder_are_those_that_are_measured_again() -> None:
+    references = yaml.safe_load((PROJECT / "lib" / "reproduce" / "references.yaml").read_text(encoding="utf-8"))
+    runs = json.loads((PROJECT / "docs" / "study" / "results.json").read_text(encoding="utf-8"))["runs"]
+    baselines = next(row["baselines"] for row in runs if row["dataset"] == "tiny_shakespeare")
+    measured = dict(zip(NGRAM_NAMES.values(), references["ngrams-shakespeare"]["expected"], strict=True))
+    measured |= {"add-one bigram": references["add-one-shakespeare"]["expected"]}
+    measured |= {name: baselines[name] for name in ("uniform", "gzip", "xz")}
+    for name, loss in measured.items():
+        row = re.search(rf"^(?:counted )?{name} +- +([\d.]+) ", README, re.MULTILINE)
+        assert row is not None, name
+        assert float(row[1]) == pytest.approx(loss, abs=0.0006), name
 
 
 def test_the_study_in_two_sentences_is_that_of_its_results() -> None:
