@@ -70,12 +70,14 @@ def compete(race: Race, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for each in field:
         seconds = each.column("seconds")
+        ratios = [a / b for a, b in zip(theirs, seconds, strict=True)]  # one a round
         dtype = WEIGHT_FORMATS.get(each.name.removeprefix("ours, "), torch.float32)
         read = each.told[0]["matrices"] * dtype.itemsize * race.new_tokens
         row = {
             "contender": each.name,
             "tokens_per_second": race.texts * race.new_tokens / statistics.median(seconds),
-            "against_transformers": statistics.median(a / b for a, b in zip(theirs, seconds, strict=True)),
+            "ratios": ratios,
+            "against_transformers": statistics.median(ratios),
             "share_of_memory": statistics.median(read / s / rate for s, rate in zip(seconds, rates, strict=True)),
             "tokens_as_transformers": each.told[0]["tokens"] == field[0].told[0]["tokens"],
             "memory": max(each.column("memory")),

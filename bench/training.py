@@ -90,10 +90,12 @@ def compete(shape: Shape, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for each in field:
         seconds = each.column("seconds")
+        ratios = [a / b for a, b in zip(theirs, seconds, strict=True)]  # one a round
         row = {
             "contender": each.name,
             "tokens_per_second": tokens / statistics.median(seconds),
-            "against_transformers": statistics.median(a / b for a, b in zip(theirs, seconds, strict=True)),
+            "ratios": ratios,
+            "against_transformers": statistics.median(ratios),
             "mfu": statistics.median(a / b for a, b in zip(limit, seconds, strict=True)),
             "memory": max(each.column("memory")),
         }

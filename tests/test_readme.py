@@ -1,18 +1,51 @@
-"""The README's commands run as they stand there, with config debug in the place of gpt_balanced."""
+"""The README and the reference pages: their commands run, with config debug for gpt_balanced; their numbers are in JSON."""
 
+import html
+import json
+import math
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
+import torch
+import yaml
 
+import lib
+from bench.tables import (
+    generation_table,
+    median_of_ratios,
+    origin,
+    ratio_of_medians,
+    reached,
+    read_results,
+    row_of,
+    training_table,
+)
+from lib.config.params import load_params, resolve_config
+from lib.evaluate.ngrams import NGRAM_NAMES
+from lib.model.registry import build_model, count_parameters
+from lib.study.findings import mean_losses, rows_of
 from tests.conftest import PROJECT, TEXT
 from tests.pipeline.test_make import ENVIRONMENT, make, project
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+README, COMMANDS, CONFIGS, PERFORMANCE, DESIGN = (
+    (PROJECT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/commands.md", "docs/configs.md", "docs/performance.md", "docs/design.md")
+)
+REFERENCE = ("commands", "configs", "performance", "design", "promises")
+WORDS = 2000  # of the README, at most
+
+
+def shell_blocks(page: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+
+
+def flat(page: str) -> str:
+    """A page as one line, so that a sentence can be found however it is wrapped."""
+    return " ".join(page.split())
 
 
 def as_debug(text: str) -> str:
@@ -44,31 +77,51 @@ def test_no_number_is_left_to_be_filled_in() -> None:
         assert not re.search(r"@[A-Z]+@|to be filled", path.read_text(encoding="utf-8")), path
 
 
-def test_the_shell_examples_work(folder: Path) -> None:
-    (block,) = [block for block in BLOCKS if "tokenize --ids" in block]
-    told = run(folder, as_debug(block).replace(". .venv/bin/activate", 'export PATH="$PWD/.venv/bin:$PATH"'))
-    assert told.startswith("2514 307 11 393 407 284 307 198\n53603\n")
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= WORDS
+
+
+def test_the_readme_lists_the_rooms_in_the_order_of_their_imports() -> None:
+    (tree,) = re.findall(r"```\nlib/\n(.*?)```", README, re.DOTALL)
+    rooms = re.findall(r"^[├└]── (\w+)(?:/|\.py) +# \S", tree, re.MULTILINE)
+    assert rooms == list(lib.LAYERS)
+
+
+@pytest.mark.parametrize("page", [README, COMMANDS], ids=["README", "commands"])
+def test_the_shell_examples_work(page: str, folder: Path) -> None:
+    (block,) = [block for block in shell_blocks(page) if "tokenize --ids" in block]
+    printed = run(folder, as_debug(block).replace(". .venv/bin/activate", 'export PATH="$PWD/.venv/bin:$PATH"'))
+    assert printed.startswith("53603\n" if page is README else "2514 307 11 393 407 284 307 198\n53603\n")
+
+
+STAGES = [
+    "fetch",
+    "tokenize",
+    "build-dataset",
+    "train",
+    "evaluate",
+    "generate",
+    "plot",
+    "report",
+    "compare",
+    "inspect",
+    "explain",
+    "study",
+    "reproduce",
+    "import-weights",
+    "export-weights",
+]
+
+
+def test_the_readme_and_the_page_of_commands_list_the_same_stages() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \|", README, re.MULTILINE)
+    assert [name for name, _ in rows] == STAGES
+    assert rows == re.findall(r"^\| `([a-z-]+)` \| ([^|]+) \| `", COMMANDS, re.MULTILINE)
 
 
 def test_the_table_of_stages_works(folder: Path) -> None:
-    examples = re.findall(r"^\| `([a-z-]+)` \|.*\| `([^`]+)` \|$", README, re.MULTILINE)
-    assert [name for name, _ in examples] == [
-        "fetch",
-        "tokenize",
-        "build-dataset",
-        "train",
-        "evaluate",
-        "generate",
-        "plot",
-        "report",
-        "compare",
-        "inspect",
-        "explain",
-        "study",
-        "reproduce",
-        "import-weights",
-        "export-weights",
-    ]
+    examples = re.findall(r"^\| `([a-z-]+)` \|.*\| `([^`]+)` \|$", COMMANDS, re.MULTILINE)
+    assert [name for name, _ in examples] == STAGES
     for name, example in examples:
         assert example.startswith(name)
         if name not in ("fetch", "tokenize", "import-weights", "study"):  # GPT-2's weights are 548 MB, a study takes long
@@ -77,13 +130,156 @@ def test_the_table_of_stages_works(folder: Path) -> None:
 
 
 def test_the_make_examples_work(folder: Path) -> None:
-    (block,) = [block for block in BLOCKS if "TEXT=my.txt" in block]
+    (block,) = [block for block in shell_blocks(CONFIGS) if "TEXT=my.txt" in block]
     for line in block.splitlines():
         run(folder, line.replace("make all", "make -n all") if "debug" not in line else line)
 
 
-def test_the_config_table_names_every_config(folder: Path) -> None:
-    configs = re.search(r"configs: (.*)", make(folder).stdout)
-    assert configs is not None
-    for name in configs[1].split():
-        assert f"`{name}`" in README or name in ("gpt2_medium", "gpt2_large")
+def test_the_table_of_configs_is_that_of_params_yaml() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", CONFIGS, re.MULTILINE)
+    assert {name for name, _ in rows} == set(params["configs"])
+    for name, cells in rows:
+        config = resolve_config(params, name, [])
+        vocabulary = {"gpt2": 50257, "char": 65, "bytes": 256}[config.tokenize.tokenizer]
+        sized = resolve_config(params, name, [f"model.vocab_size={vocabulary}"]).model
+        shape = [str(number) for number in (sized.n_layers, sized.emb_dim, sized.n_heads)]
+        parameters = f"{count_parameters(build_model(sized, torch.device('meta'))):,}"
+        shape = ["–"] * 3 if name == "bigram" else shape
+        assert cells.split(" | ") == [*shape, str(sized.context_length), config.tokenize.tokenizer, parameters], name
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in REFERENCE)])
+def test_the_files_that_a_page_names_exist(name: str) -> None:
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:lib|stages|tests|bench|docs)/[a-z0-9_./]*)`", text))
+    assert not [path for path in sorted(paths) if not (PROJECT / path).exists()]
+
+
+# ── numbers: each from the JSON it was measured into ──
+
+
+def test_the_claims_of_speed_are_those_of_the_results() -> None:
+    training, generation = read_results("training")["gpt_balanced"], read_results("generation")["gpt2_small"]
+    ours, theirs = (row_of(training, name)["tokens_per_second"] for name in ("ours", "transformers"))
+    speed = re.search(
+        r"trains at ([\d,]+) tokens/s and `transformers` at (\d+) \(AdamW, float32\): ([\d.]+) times as fast by the medians, "
+        r"([\d.]+) by the median of the ratios",
+        flat(README),
+    )
+    assert speed is not None
+    ratios = (ratio_of_medians(training, "ours"), median_of_ratios(training, "ours")[0])
+    assert speed.groups() == (f"{ours:,.0f}", f"{theirs:.0f}", *(f"{ratio:.2f}" for ratio in ratios))
+    assert f"the two can differ: {ratios[0]:.2f} and {ratios[1]:.2f} for `gpt_balanced`" in flat(PERFORMANCE)
+    times = re.search(r"generates ([\d.]+) times as fast as `transformers`, ([\d.]+) times with int8", flat(README))
+    assert times is not None
+    assert not training["versions"]["dirty"]
+    assert not generation["versions"]["dirty"]
+    assert times.groups() == tuple(f"{median_of_ratios(generation, name)[0]:.1f}" for name in ("ours", "ours, int8"))
+
+
+def test_the_training_takes_as_long_as_the_readme_says() -> None:
+    config = resolve_config(load_params(PROJECT / "params.yaml"), "gpt_balanced", [])
+    tokens = config.train.max_steps * config.train.batch_size * config.model.context_length
+    seconds = tokens / row_of(read_results("training")["gpt_balanced"], "ours, Muon")["tokens_per_second"]
+    assert 180 < seconds < 300  # and ten validations, three samples, an evaluation
+    assert "about five minutes on two cores" in README
+
+
+@pytest.mark.parametrize(("name", "table"), [("training", training_table), ("generation", generation_table)])
+def test_the_tables_of_performance_are_those_of_the_results(name: str, table: Callable[[dict[str, Any]], str]) -> None:
+    for part in read_results(name).values():
+        assert f"{table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
+        assert f"for {part['rounds']} rounds" in PERFORMANCE
+        machine = part["machine"]
+        assert f"{machine['threads']} cores of an {machine['processor']} with {machine['instructions']}" in flat(PERFORMANCE)
+        assert machine["torch"].startswith("2.13.0")
+        assert "torch 2.13.0" in PERFORMANCE
+
+
+def test_the_loss_against_time_is_that_of_the_results() -> None:
+    quality = read_results("quality")
+    plain, fast = quality["curves"]["plain"], quality["curves"]["decoder_fast"]
+    end = plain[-1][1]
+    within = min(loss for _, seconds, loss in fast if seconds <= end)
+    for sentence in (
+        f"takes {end:.0f} s for {plain[-1][0]:,} steps and reaches {plain[-1][2]:.3f} nats/character",
+        f"below {quality['goal']} after {reached(fast, quality['goal']):.0f} s, "
+        f"at {within:.3f} when those {end:.0f} s are over, "
+        f"and at {fast[-1][2]:.3f} after its {fast[-1][0]:,} steps and {fast[-1][1]:.0f} s",
+        f"Measured on {origin(quality)}",
+    ):
+        assert sentence in flat(PERFORMANCE)
+
+
+def test_the_first_token_takes_as_long_as_measured() -> None:
+    results = read_results("generation")
+    small, decoder = (row_of(results[name], "ours")["first_token_against_a_forward_pass"] for name in ("gpt2_small", "decoder"))
+    assert (
+        f"takes {small:.2f} times as long as one plain forward pass over the prompt, that of `decoder` {decoder:.2f} times"
+        in flat(PERFORMANCE)
+    )
+
+
+def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
+    results = read_results("hamlet")
+    bigram = results["baselines"]["bigram"]
+    assert not results["versions"]["dirty"]
+    assert f"trains a GPT of {results['parameters']:,} parameters" in flat(README)
+    assert (
+        f"reaches {results['loss']:.3f} nats/token and bigram counts {bigram['loss']:.3f}, "
+        f"a difference of {bigram['behind']:.3f} ± {bigram['standard_error']:.3f}." in flat(README)
+    )
+    assert min(scores["loss"] for scores in results["baselines"].values()) == bigram["loss"]  # the best of the baselines
+
+
+def test_the_cost_of_smaller_weights_is_that_of_the_results() -> None:
+    table = re.findall(r"^\| (float32|bfloat16|int8) \| ([\d.]+) \| ([\d.]+) \|$", COMMANDS, re.MULTILINE)
+    weights = read_results("hamlet")["weights"]
+    assert table == [(name, f"{scores['loss']:.4f}", f"{scores['bits_per_byte']:.4f}") for name, scores in weights.items()]
+
+
+def test_the_models_of_the_ladder_have_the_losses_of_their_figure() -> None:
+    svg = (PROJECT / "docs" / "figures" / "ladder.svg").read_text(encoding="utf-8")
+    described = re.search(r"<dc:description>(.*?)</dc:description>", svg)
+    assert described is not None
+    for source in json.loads(html.unescape(described[1]))["runs"]:
+        facts = source.get("metadata") or source["facts"]
+        row = re.search(rf"^{source['run']} +([\d,]+) +([\d.]+) ", README, re.MULTILINE)
+        assert row is not None
+        assert row.groups() == (f"{facts['parameters']:,}", f"{facts['best_val_loss']:.3f}")
+
+
+def test_the_baselines_of_the_ladder_are_those_that_are_measured_again() -> None:
+    references = yaml.safe_load((PROJECT / "lib" / "reproduce" / "references.yaml").read_text(encoding="utf-8"))
+    runs = json.loads((PROJECT / "docs" / "study" / "results.json").read_text(encoding="utf-8"))["runs"]
+    baselines = next(row["baselines"] for row in runs if row["dataset"] == "tiny_shakespeare")
+    measured = dict(zip(NGRAM_NAMES.values(), references["ngrams-shakespeare"]["expected"], strict=True))
+    measured |= {"add-one bigram": references["add-one-shakespeare"]["expected"]}
+    measured |= {name: baselines[name] for name in ("uniform", "gzip", "xz")}
+    for name, loss in measured.items():
+        row = re.search(rf"^(?:counted )?{name} +- +([\d.]+) ", README, re.MULTILINE)
+        assert row is not None, name
+        assert float(row[1]) == pytest.approx(loss, abs=0.0006), name
+
+
+def test_the_study_in_two_sentences_is_that_of_its_results() -> None:
+    runs = json.loads((PROJECT / "docs" / "study" / "results.json").read_text(encoding="utf-8"))["runs"]
+    means = {mean.x: mean for mean in mean_losses(rows_of(runs, "equal_size"), lambda row: row["layers"])}
+    best = min(means.values(), key=lambda mean: mean.loss)
+    behind = {layers: means[layers].loss - best.loss for layers in (4, 8, 12)}
+    error = math.sqrt(2) * best.error
+    assert (
+        f"{best.x} layers reach {best.loss:.3f} nats/character and 1 layer {means[1].loss:.3f}; "
+        f"4, 8 and 12 layers are worse by {behind[4]:.3f}, {behind[8]:.3f} and {behind[12]:.3f} (± {error:.3f})" in flat(README)
+    )
+    assert {row["steps"] for row in rows_of(runs, "equal_size")} == {400}
+    assert best.seeds == 3
+    dropout = {
+        mean.x: mean
+        for mean in mean_losses(
+            [row for row in rows_of(runs, "regularization") if row["weight_decay"] == 0.1], lambda row: row["drop_rate"]
+        )
+    }
+    worse = dropout[0.4].loss - dropout[0.0].loss
+    assert f"0.4 is worse by {worse:.3f} ± {math.sqrt(2) * dropout[0.4].error:.3f}" in flat(DESIGN)

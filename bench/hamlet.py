@@ -1,0 +1,54 @@
+"""The evaluation of the README's run, `gpt_balanced` on *Hamlet*: bench/results/hamlet.json.
+
+python bench/hamlet.py [RUN]      after: make all CONFIG=gpt_balanced
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+RUN = Path("artifacts/runs/gpt_balanced-hamlet")
+WEIGHTS = ("float32", "bfloat16", "int8")
+
+
+def evaluate(run: Path, weights: str) -> dict[str, Any]:
+    """The evaluation of the run with its weights in this format."""
+    command = [sys.executable, "-m", "stages.evaluate", str(run), "--weights", weights]
+    evaluation: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return evaluation
+
+
+def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the README and docs/commands.md quote of a run, and where it comes from."""
+    evaluation = evaluations["float32"]
+    baselines = {
+        name: {"loss": scores["loss"], "behind": scores["loss"] - evaluation["loss"]}  # nats/token
+        | ({"standard_error": scores["lead"]["standard_error"]} if "lead" in scores else {})
+        for name, scores in evaluation["baselines"].items()
+    }
+    return {
+        "made": manifest["ended"],
+        "versions": manifest["versions"],
+        "parameters": manifest["metadata"]["parameters"],
+        "best_step": manifest["metadata"]["best_step"],
+        "tokens": evaluation["tokens"],
+        "text_sha256": evaluation["text_sha256"],
+        "loss": evaluation["loss"],
+        "standard_error": evaluation["standard_error"]["loss"],
+        "bits_per_byte": evaluation["bits_per_byte"],
+        "baselines": baselines,
+        "weights": {name: {key: scores[key] for key in ("loss", "bits_per_byte")} for name, scores in evaluations.items()},
+    }
+
+
+def main(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    results = results_of(manifest, {weights: evaluate(run, weights) for weights in WEIGHTS})
+    target = Path(__file__).parent / "results" / "hamlet.json"
+    target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RUN)

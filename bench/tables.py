@@ -1,0 +1,121 @@
+"""The tables of docs/performance.md, from the JSON of bench/results/; a test holds the page to them.
+
+python bench/tables.py      prints them, after `make bench`
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+#: The name of a contender in the JSON -> in the tables.
+NAMES = {
+    "ours": "**makegpt**",
+    "ours, Muon": "makegpt, Muon",
+    "ours, dropout 0.1": "makegpt, dropout 0.1",
+    "ours, bfloat16": "makegpt, bfloat16",
+    "ours, int8": "makegpt, int8",
+    "ours, compiled": "makegpt, `torch.compile`",
+    "ours, without the kernel": "makegpt, without the C++ kernel",
+    "the plain loop": "makegpt, no KV cache",
+    "textbook": "the textbook's `GPTModel`",
+    "ceiling": "matrix products alone",
+}
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """The results of one benchmark: training, generation or quality."""
+    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
+def row_of(part: dict[str, Any], contender: str) -> dict[str, Any]:
+    """The row of one contender."""
+    row: dict[str, Any] = next(row for row in part["rows"] if row["contender"] == contender)
+    return row
+
+
+def ratio_of_medians(part: dict[str, Any], contender: str) -> float:
+    """The contender's median speed over that of transformers."""
+    speed = row_of(part, contender)["tokens_per_second"] / row_of(part, "transformers")["tokens_per_second"]
+    return float(speed)
+
+
+def median_of_ratios(part: dict[str, Any], contender: str) -> tuple[float, tuple[float, float] | None]:
+    """The median over rounds of the speed over that of transformers in the same round, and the range if rounds are recorded."""
+    row = row_of(part, contender)
+    ratios = row.get("ratios")
+    return (statistics.median(ratios), (min(ratios), max(ratios))) if ratios else (row["against_transformers"], None)
+
+
+def _ratio(part: dict[str, Any], contender: str) -> str:
+    median, span = median_of_ratios(part, contender)
+    return f"{median:.2f}" if span is None else f"{median:.2f} ({span[0]:.2f} to {span[1]:.2f})"
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [head, ("---", *("---:" for _ in head[1:])), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def training_table(part: dict[str, Any]) -> str:
+    """A row per contender: speed, speed relative to transformers, MFU, memory, and the estimate of `train --plan`."""
+    rows = []
+    for row in part["rows"]:
+        name = row["contender"]
+        plan = [f"{row[key]:.2f}" if key in row else "" for key in ("planned_seconds", "planned_memory")]
+        rows.append(
+            [
+                NAMES.get(name, name),
+                f"{row['tokens_per_second']:,.0f}",
+                f"{ratio_of_medians(part, name):.2f}",
+                _ratio(part, name),
+                f"{row['mfu']:.0%}",
+                "" if name == "ceiling" else f"{row['memory'] / 1e6:,.0f}",
+                *plan,
+            ]
+        )
+    return _table(("", "tokens/s", "ratio of medians", "median of ratios", "MFU", "MB", "plan: time", "plan: memory"), rows)
+
+
+def generation_table(part: dict[str, Any]) -> str:
+    """A row per contender: speed, speed over that of transformers, fraction of the memory bandwidth, memory, same tokens."""
+    rows = []
+    for row in part["rows"]:
+        name = row["contender"]
+        rows.append(
+            [
+                NAMES.get(name, name),
+                f"{row['tokens_per_second']:,.0f}",
+                f"{ratio_of_medians(part, name):.2f}",
+                _ratio(part, name),
+                f"{row['share_of_memory']:.0%}",
+                f"{row['memory'] / 1e6:,.0f}",
+                "yes" if row["tokens_as_transformers"] else "no",
+            ]
+        )
+    return _table(("", "tokens/s", "ratio of medians", "median of ratios", "bandwidth", "MB", "same tokens"), rows)
+
+
+def origin(part: dict[str, Any]) -> str:
+    """When and from which commit a part was measured."""
+    versions = part["versions"]
+    tree = "uncommitted changes" if versions["dirty"] else "clean tree"
+    return f"{part['made'][:10]}, commit {versions['commit'][:7]}, {tree}"
+
+
+def reached(curve: list[list[float]], goal: float) -> float:
+    """The seconds after which a curve of (step, seconds, loss) is at `goal`."""
+    return next(seconds for _, seconds, loss in curve if loss <= goal)
+
+
+def main() -> None:
+    for benchmark, table in (("training", training_table), ("generation", generation_table)):
+        for name, part in read_results(benchmark).items():
+            print(f"### `{name}`\n\n{table(part)}\n\n{origin(part)}\n")
+
+
+if __name__ == "__main__":
+    main()
