@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -60,7 +61,7 @@ def main(
     from lib.device.hardware import choose_device, keep_freed_memory
     from lib.evaluate.evaluation import compare_runs, count_passes, evaluate_run, score_tokens
     from lib.evaluate.span import dataset_span, why_no_dataset
-    from lib.generate.quantize import quantize
+    from lib.generate.quantize import InferenceModel
     from lib.run.folder import dataset_folder, load_run
     from stages.shared.reading import read_stretch
 
@@ -69,8 +70,11 @@ def main(
     runs = [load_run(each, chosen, weights.saved) for each in (folder, against) if each is not None]
     trained = runs[0]
     if weights.format != "float32":
-        for each in runs:
-            quantize(each.model, weights.format)
+        models = [InferenceModel(run.model, weights.format) for run in runs]
+        runs = [replace(run, model=model) for run, model in zip(runs, models, strict=True)]
+        trained = runs[0]
+        if notice := models[0].kernel_notice():
+            say(notice)
     if text_file is not None:
         found = read_stretch(text_file, folder, trained, config.tokenize.errors)
         if found.training is None and (reason := why_no_dataset(folder)):

@@ -13,8 +13,7 @@ import torch
 
 from lib.config.schema import EvaluateConfig, GenerateConfig
 from lib.data.shards import TokenSource
-from lib.generate.engine import generate
-from lib.generate.request import Prompt, encode_prompt, make_requests
+from lib.generate.request import Prompt, complete, encode_prompt, make_requests
 from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer
 
@@ -135,10 +134,8 @@ def measure_recall(
     passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
 
     def written(prompts: list[Prompt], asked: GenerateConfig, each: int) -> list[np.ndarray]:
-        texts = list(make_requests(made, prompts, asked, each, scored=False))
-        for _ in generate(trained.model, texts, device):
-            pass
-        return [np.array(text.tokens, dtype=np.uint32) for text in texts]
+        requests = complete(trained.model, make_requests(made, prompts, asked, each, logprobs=False), device)
+        return [np.array(request.tokens, dtype=np.uint32) for request in requests]
 
     kinds = {
         "samples": written([encode_prompt(made, settings.prompt)], settings, count),

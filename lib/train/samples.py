@@ -1,45 +1,43 @@
-"""Samples through training: what a model writes after one and the same prompt, as it learns."""
+"""Samples during training: what a model writes after one fixed prompt, as it learns."""
 
-import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from lib.config.schema import GenerateConfig, TrainConfig
-from lib.device.compile import undo_compile
 from lib.device.hardware import derive_seed
 from lib.errors import MakegptError
-from lib.generate.engine import generate
-from lib.generate.quantize import quantize
-from lib.generate.request import Request, encode_prompt
+from lib.generate.quantize import InferenceModel
+from lib.generate.request import Request, complete, encode_prompt
 from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import Tokenizer
 
 
 class Sampler:
-    """Makes the samples of one training. The model that is being trained stays as it is, and so do all random numbers
-    but those of the sample itself, which follow from (seed, step).
+    """Makes the samples of one training. The model that is being trained is not changed, and neither are any random numbers
+    but the sample's own, which follow from (seed, step).
     """
 
-    def __init__(self, model: LanguageModel, made: Tokenizer, config: TrainConfig, device: torch.device) -> None:
-        """MakegptError where the prompt cannot be encoded."""
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
+        """MakegptError if the prompt cannot be encoded."""
         self._model = model
-        self._tokenizer = made
+        self._tokenizer = tokenizer
         self._config = config
         self._device = device
-        self._prompt = encode_prompt(made, config.sample_prompt, name="train.sample_prompt")
+        self._prompt = encode_prompt(tokenizer, config.sample_prompt, name="train.sample_prompt")
 
     def due(self, step: int, validated: bool) -> bool:
-        """Whether there is to be a sample after `step`, which was followed by a validation or not."""
+        """Whether a sample follows `step`, after which there was a validation or not."""
         interval = self._config.sample_interval
         if interval is None:
             return validated
         return interval > 0 and (step % interval == 0 or step == self._config.max_steps)
 
     def line(self, step: int, tokens: int) -> dict[str, Any]:
-        """The sample after `step`, as a line of the file; its text is cut short where the scores are not finite."""
+        """The sample after `step`, as a line of the file; its text is cut short if the logits are not finite."""
         config = self._config
-        asked = GenerateConfig(
+        sampling = GenerateConfig(
             prompt=config.sample_prompt,
             max_new_tokens=config.sample_tokens,
             temperature=config.sample_temperature,
@@ -49,22 +47,8 @@ class Sampler:
             repetition_penalty=1.0,
             seed=derive_seed(config.seed, step),
         )
-        text = Request(self._tokenizer, self._prompt, asked, scored=False)
-        try:
-            for _ in generate(inference_copy(self._model), [text], self._device):
-                pass
-        except MakegptError:  # a training that diverges tells of it itself, at its next step
-            pass
-        return {"step": step, "tokens": tokens, "prompt": self._prompt.text, "text": text.text}
-
-
-def inference_copy(model: LanguageModel) -> LanguageModel:
-    """A second model around the same numbers, in evaluation mode and ready to generate fast; the first can be trained on.
-
-    It is made anew for every sample, which takes milliseconds: nothing in it can be older than the weights.
-    """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared).eval()
-    undo_compile(twin)
-    quantize(twin, "float32")
-    return twin
+        request = Request(self._tokenizer, self._prompt, sampling, logprobs=False)
+        with suppress(MakegptError):  # a training that diverges reports it at its next step
+            # a new inference model for each sample takes milliseconds, and cannot hold older weights
+            complete(InferenceModel(self._model), [request], self._device)
+        return {"step": step, "tokens": tokens, "prompt": self._prompt.text, "text": request.text}
