@@ -1,11 +1,10 @@
-"""One contender of the generation benchmark, in a process of its own: it continues a prompt whenever it is told to.
+"""One contender of the generation benchmark, in its own process: it continues a prompt on request.
 
 python bench/writer.py NAME CONFIG PROMPT_TOKENS NEW_TOKENS
 
 NAME is ours, "ours, bfloat16", "ours, int8", "ours, without the kernel", "the plain loop", or transformers; all have the shape
-of CONFIG and the same random weights, and choose greedily. Each line on stdin asks for as many texts side by side as it
-says; the answer is a line of JSON: seconds in all and to the first token, of the last text's tokens a hash, the bytes of all
-matrices, the peak memory.
+of CONFIG and the same random weights, and decode greedily. Each line on stdin is a batch size; the answer is a line of JSON:
+seconds in total and to the first token, a hash of the last text's tokens, the numbers in all matrices, the peak memory.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ import time
 from typing import Callable
 
 if sys.argv[1:2] != ["transformers"]:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the stage has it; the others run as they come
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in the stage; the others run with their defaults
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 if sys.argv[1:2] == ["ours, without the kernel"]:
     os.environ["MAKEGPT_KERNEL"] = "off"
@@ -27,13 +26,11 @@ import torch
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import GenerateConfig, ModelConfig
 from lib.device.hardware import keep_freed_memory, peak_memory
-from lib.generate.engine import generate, generate_naive
-from lib.generate.quantize import WEIGHT_FORMATS, quantize
-from lib.generate.request import Request, encode_prompt
+from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
+from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.huggingface.gpt2 import tensor_mappings, to_hf_config
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
-from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
 NAME = sys.argv[1]
@@ -44,81 +41,58 @@ VOCABULARY = {"gpt2": GPT2_VOCAB_SIZE, "char": 65}
 Writer = Callable[[int], tuple[list[list[int]], float]]
 
 
-class Numbers(Tokenizer):
-    """A token is a character: the benchmark has no text."""
-
-    kind = "numbers"
-
-    def __init__(self, vocab_size: int) -> None:
-        self._size = vocab_size
-
-    vocab_size = property(lambda self: self._size)  # type: ignore[assignment]
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
-
-    def token_bytes(self, id: int) -> bytes:
-        return chr(id).encode("utf-8", "replace")
-
-    def to_saved(self) -> dict[str, object]:
-        raise NotImplementedError
-
-    from_saved = learn = to_saved  # type: ignore[assignment]
+def random_model(config: ModelConfig) -> LanguageModel:
+    model = build_model(config)
+    model.initialize(torch.Generator().manual_seed(1))
+    return model.eval()
 
 
-def built(config: ModelConfig) -> LanguageModel:
-    made = build_model(config)
-    made.initialize(torch.Generator().manual_seed(1))
-    return made.eval()
+def ours(config: ModelConfig, prompt: list[int], sampling: GenerateConfig) -> Writer:
+    weights = NAME.removeprefix("ours, ")
+    model = InferenceModel(random_model(config), weights if weights in WEIGHT_FORMATS else "float32")
 
-
-def ours(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
-    made = built(config)
-    quantize(made, NAME.removeprefix("ours, ") if NAME.removeprefix("ours, ") in WEIGHT_FORMATS else "float32")
-    numbers = Numbers(made.vocab_size)
-
-    def continued(count: int) -> tuple[list[list[int]], float]:
-        texts = [Request(numbers, encode_prompt(numbers, "".join(map(chr, prompt))), asked, scored=False) for _ in range(count)]
-        began, first = time.perf_counter(), 0.0
-        for n, _ in enumerate(generate(made, texts, CPU, batch_size=count)):
+    def generate(count: int) -> tuple[list[list[int]], float]:
+        sequences = [TokenSequence(prompt, sampling) for _ in range(count)]
+        start, first = time.perf_counter(), 0.0
+        for n, _ in enumerate(generate_tokens(model, sequences, CPU, batch_size=count)):
             if n == 0:
-                first = time.perf_counter() - began
-        return [text.tokens for text in texts], first
+                first = time.perf_counter() - start
+        return [sequence.tokens for sequence in sequences], first
 
-    return continued
-
-
-def plain_loop(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
-    made = built(config)
-    return lambda count: ([list(generate_naive(made, prompt, asked, CPU)) for _ in range(count)], 0.0)
+    return generate
 
 
-def transformers(config: ModelConfig, prompt: list[int], asked: GenerateConfig) -> Writer:
+def naive_loop(config: ModelConfig, prompt: list[int], sampling: GenerateConfig) -> Writer:
+    model = random_model(config)
+    return lambda count: ([list(generate_naive(model, prompt, sampling, CPU)) for _ in range(count)], 0.0)
+
+
+def transformers(config: ModelConfig, prompt: list[int], sampling: GenerateConfig) -> Writer:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    made = built(config)
+    model = random_model(config)
     theirs = GPT2LMHeadModel(GPT2Config(**to_hf_config(config, None))).eval()
-    weights = dict(made.named_parameters())
+    weights = dict(model.named_parameters())
     zeros = torch.zeros(3 * config.emb_dim)
-    for place in tensor_mappings(config):
-        name = place.theirs if place.theirs.startswith("lm_head") else f"transformer.{place.theirs}"
-        weight = weights.get(place.ours, zeros).detach()
-        theirs.get_parameter(name).data.copy_(weight.T if place.transposed else weight)
-    del made
+    for mapping in tensor_mappings(config):
+        name = mapping.theirs if mapping.theirs.startswith("lm_head") else f"transformer.{mapping.theirs}"
+        weight = weights.get(mapping.ours, zeros).detach()
+        theirs.get_parameter(name).data.copy_(weight.T if mapping.transposed else weight)
+    del model
     ids = torch.tensor([prompt])
 
-    def continued(count: int) -> tuple[list[list[int]], float]:
+    def generate(count: int) -> tuple[list[list[int]], float]:
         batch = ids.expand(count, -1).contiguous()
-        new = {"max_new_tokens": asked.max_new_tokens, "min_new_tokens": asked.max_new_tokens}
-        found = theirs.generate(
+        new = {"max_new_tokens": sampling.max_new_tokens, "min_new_tokens": sampling.max_new_tokens}
+        output = theirs.generate(
             batch, attention_mask=torch.ones_like(batch), do_sample=False, use_cache=True, pad_token_id=0, **new
         )
-        return found[:, ids.shape[1] :].tolist(), 0.0
+        return output[:, ids.shape[1] :].tolist(), 0.0
 
-    return continued
+    return generate
 
 
-WRITERS = {"transformers": transformers, "the plain loop": plain_loop}
+WRITERS = {"transformers": transformers, "the plain loop": naive_loop}
 
 
 def main(config_name: str, prompt_tokens: int, new_tokens: int) -> None:
@@ -131,21 +105,21 @@ def main(config_name: str, prompt_tokens: int, new_tokens: int) -> None:
     prompt = torch.randint(32, min(shape.vocab_size, 0xD800), (prompt_tokens,), generator=draw).tolist()
     with torch.inference_mode():
         writer = WRITERS.get(NAME, ours)(shape, prompt, config.generate)
-        forward = built(shape)
-        matrices = sum(weight.numel() for name, weight in forward.named_parameters() if weight.dim() == 2)
-        matrices -= forward.get_parameter("pos_emb.weight").numel()
-        matrices -= 0 if shape.tie_weights else forward.get_parameter("tok_emb.weight").numel()
-        writer(1)  # the first one finds the memory and compiles what is to be compiled
+        model = random_model(shape)
+        matrices = sum(weight.numel() for name, weight in model.named_parameters() if weight.dim() == 2)
+        matrices -= model.get_parameter("pos_emb.weight").numel()
+        matrices -= 0 if shape.tie_weights else model.get_parameter("tok_emb.weight").numel()
+        writer(1)  # warm-up: allocates memory, compiles the kernel
         for line in sys.stdin:
-            began = time.perf_counter()
+            start = time.perf_counter()
             texts, first = writer(int(line))
-            seconds = time.perf_counter() - began
-            began = time.perf_counter()
-            forward(torch.tensor([prompt]))
+            seconds = time.perf_counter() - start
+            start = time.perf_counter()
+            model(torch.tensor([prompt]))
             answer = {
                 "seconds": seconds,
                 "first": first,
-                "forward": time.perf_counter() - began,
+                "forward": time.perf_counter() - start,
                 "tokens": hashlib.sha256(repr(texts[-1]).encode()).hexdigest()[:12],
                 "matrices": matrices,
                 "memory": peak_memory(CPU),

@@ -1,10 +1,17 @@
 """Everything a GPT is made of, from the bytes of a text to the tensors of the model.
 
+`from lib import Model` is the front door (docs/python.md).
+
 `lib` never prints, never parses arguments and does nothing on import. Each room is a package (or one module), and imports
 only from rooms above its own line in `LAYERS`; a test holds them to it.
 """
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lib.api import Model as Model
 
 __version__ = "0.1.0"
 
@@ -31,4 +38,12 @@ LAYERS = (
     "reproduce",  # published numbers, measured
     "report",  # one HTML page, one terminal summary
     "book",  # runs the pages of docs/
+    "api",  # the front door: `from lib import Model`
 )
+
+
+def __getattr__(name: str) -> Any:
+    """`Model`, imported when it is first used: torch takes a second."""
+    if name == "Model":
+        return importlib.import_module("lib.api").Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -77,7 +77,7 @@ def main(
     from lib.evaluate.probes import default_probes
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import dataset_span, why_no_dataset
-    from lib.generate.quantize import quantize
+    from lib.generate.quantize import InferenceModel
     from lib.run.folder import dataset_folder, load_run
     from stages.shared.reading import read_text_span
 
@@ -86,8 +86,11 @@ def main(
     models = [load_run(run, device, weights.saved) for run in (folder, against) if run is not None]
     trained = models[0]
     if weights.format != "float32":
-        for other in models:
-            quantize(other.model, weights.format)
+        inference = [InferenceModel(run.model, weights.format) for run in models]
+        models = [replace(run, model=model) for run, model in zip(models, inference, strict=True)]
+        trained = models[0]
+        if notice := inference[0].kernel_notice():
+            say(notice)
     if text_file is not None:
         span = read_text_span(text_file, folder, trained, config.tokenize.errors)
         if span.training is None and (reason := why_no_dataset(folder)):

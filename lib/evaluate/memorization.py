@@ -14,8 +14,7 @@ import torch
 from lib.config.schema import EvaluateConfig, GenerateConfig
 from lib.data.shards import TokenSource
 from lib.evaluate.results import Copying, Memorization
-from lib.generate.engine import generate
-from lib.generate.request import Prompt, encode_prompt, make_requests
+from lib.generate.request import Prompt, complete, encode_prompt, make_requests
 from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer
 
@@ -135,10 +134,8 @@ def measure_recall(
     passages = [tokens.read(at, at + prompt_length).tolist() for at in _evenly(train, whole, count)]
 
     def generated(prompts: list[Prompt], generate_config: GenerateConfig, num_samples: int) -> list[np.ndarray]:
-        requests = list(make_requests(tokenizer, prompts, generate_config, num_samples, scored=False))
-        for _ in generate(trained.model, requests, device):
-            pass
-        return [np.array(request.tokens, dtype=np.uint32) for request in requests]
+        requests = make_requests(tokenizer, prompts, generate_config, num_samples, logprobs=False)
+        return [np.array(request.tokens, dtype=np.uint32) for request in complete(trained.model, requests, device)]
 
     kinds = {
         "samples": generated([encode_prompt(tokenizer, settings.prompt)], settings, count),

@@ -1,130 +1,155 @@
-"""Making text: look at the past, choose the next token, append; and again.
+"""From token ids to more token ids: predict, choose the next token, append; repeat. The engine knows no text.
 
-`plain` is the loop that explains. `write` is the one that is used: it continues many texts side by side, each as if it were
-alone, and supports_kv_cache what the model has read. Tests hold both to the same tokens.
+`generate_naive` is the loop that explains. `generate_tokens` is the one that is used: it continues many sequences as one
+batch, each as if it were alone, and keeps a KV cache for each. Tests hold both to the same tokens.
 """
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import Iterable, Iterator, Sequence
+from typing import Generic, Iterable, Iterator, Sequence, TypeVar
 
 import torch
 from torch import Tensor
 
 from lib.config.schema import GenerateConfig
-from lib.generate.request import Request
+from lib.errors import MakegptError
 from lib.generate.sampling import TokenSampler
 from lib.model.kv_cache import KVCache
-from lib.model.language_model import LanguageModel
+from lib.model.language_model import LanguageModel, check_ids
 
 
 def generate_naive(
     model: LanguageModel, ids: Sequence[int], config: GenerateConfig, device: torch.device, end: int | None = None
 ) -> Iterator[int]:
-    """Continue `ids` by up to `config.max_new_tokens` tokens, each as it is made; stop after the token `end`.
+    """Continue `ids` by up to `config.max_new_tokens` tokens, yielding each; stop after the token `end`.
 
-    Only the last `context_length` tokens are looked at; beyond that edge the text slides past the model.
+    The model sees the last `context_length` tokens; in a longer text the window slides.
     """
-    choices = TokenSampler(config)
+    sampler = TokenSampler(config)
     ids = list(ids)
     for _ in range(config.max_new_tokens):
         window = torch.tensor([ids[-model.context_length :]], device=device)  # (1, T)
         with torch.inference_mode():
             logits = model.next_token_logits(window)[0].float().cpu()  # (V,)
-        id = choices.next(logits, ids)
+        id = sampler.next(logits, ids)
         yield id
         ids.append(id)
         if id == end:
             return
 
 
-@dataclass
-class _Reading:
-    """A text and its KV cache: none if the model has none, or if the text has outgrown its context."""
+class TokenSequence:
+    """A prompt of token ids and its continuation: `ids` holds both.
 
-    text: Request
+    `finish_reason` is None while it is being continued; then "length", "end_of_text" (the token `end` was chosen; it is not
+    appended), or what the caller sets to end it earlier.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int], config: GenerateConfig, end: int | None = None) -> None:
+        """At least one prompt token; `config` holds the sampling parameters, the seed and the largest number of new tokens."""
+        if not prompt_ids:
+            raise MakegptError("a prompt needs at least one token")
+        self.ids = list(prompt_ids)
+        self.config = config
+        self.finish_reason: str | None = None
+        self._prompt_length = len(prompt_ids)
+        self._end = end
+        self._sampler = TokenSampler(config)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The new tokens."""
+        return self.ids[self._prompt_length :]
+
+    def choose_next(self, logits: Tensor) -> int:
+        """Choose the next token by its logits, (V,), and append it."""
+        id = self._sampler.next(logits, self.ids)
+        if id == self._end:
+            self.finish_reason = "end_of_text"
+            return id
+        self.ids.append(id)
+        if len(self.ids) - self._prompt_length == self.config.max_new_tokens:
+            self.finish_reason = "length"
+        return id
+
+
+AnySequence = TypeVar("AnySequence", bound=TokenSequence)
+
+
+@dataclass
+class _Slot(Generic[AnySequence]):
+    """A sequence of the batch and its KV cache: None if the model has none, or if the text has outgrown the context."""
+
+    sequence: AnySequence
     cache: KVCache | None
 
 
-def generate(
+def generate_tokens(
     model: LanguageModel,
-    texts: Iterable[Request],
+    sequences: Iterable[AnySequence],
     device: torch.device,
     *,
     batch_size: int = 8,
     cached: bool = True,
-) -> Iterator[tuple[Request, str]]:
-    """Continue all `texts`, up to `batch_size` side by side; yield each text with each piece of it, as it is made.
+) -> Iterator[tuple[AnySequence, int, Tensor]]:
+    """Continue all `sequences`, up to `batch_size` at a time; yield (sequence, new token, its logits (V,)) for each token.
 
-    A text gets the tokens it would get alone: it has a cache and random numbers of its own. Where a text outgrows the
-    context, each of its tokens moves one position down at every step; nothing remembered is true any more, and the
-    last `context_length` tokens are read anew for each token.
+    A sequence gets the tokens it would get alone: it has its own cache and random generator. When it outgrows the context,
+    every token moves one position down at each step, which makes the cache invalid; from then on the last `context_length`
+    tokens are recomputed for each token.
     """
-    waiting = iter(texts)
-    reading: list[_Reading] = []
-    reader = _Reader(model, device)
+    waiting = iter(sequences)
+    slots: list[_Slot[AnySequence]] = []
+    predictor = _Predictor(model, device)
     while True:
-        for text in islice(waiting, batch_size - len(reading)):
-            room = min(model.context_length, len(text.prompt.ids) + text.config.max_new_tokens)
-            reading.append(_Reading(text, model.cache(room) if cached else None))
-        if not reading:
+        for sequence in islice(waiting, batch_size - len(slots)):
+            check_ids(sequence.ids, model.vocab_size)
+            capacity = min(model.context_length, len(sequence.ids) + sequence.config.max_new_tokens)
+            slots.append(_Slot(sequence, model.cache(capacity) if cached else None))
+        if not slots:
             return
-        for one, logits in zip(reading, reader.next_logits(reading), strict=True):
-            yield one.text, one.text.add(logits)
-        reading = [one for one in reading if one.text.finish_reason is None]
+        for slot, logits in zip(slots, predictor.next_logits(slots), strict=True):
+            yield slot.sequence, slot.sequence.choose_next(logits), logits
+        slots = [slot for slot in slots if slot.sequence.finish_reason is None]
 
 
-class _Reader:
-    """How the texts come before the model: one new token of each together, all else one by one."""
+class _Predictor:
+    """Runs the model: the new tokens of all sequences as one batch, prompts and uncached windows one by one."""
 
     def __init__(self, model: LanguageModel, device: torch.device) -> None:
         self._model = model
         self._device = device
-        self._latest: tuple[list[int], KVCache, Tensor] | None = None  # the prompt that was read last, with what came of it
+        #: Prefix caching for one prompt: the last one, its cache and its logits; the same prompt again is not recomputed.
+        self._last_prompt: tuple[list[int], KVCache, Tensor] | None = None
 
     @torch.inference_mode()
-    def next_logits(self, reading: Sequence[_Reading]) -> list[Tensor]:
-        """The logits, (V,) float32 on the CPU, for the next token of each text."""
-        found: dict[int, Tensor] = {}
-        together: list[tuple[int, int, KVCache]] = []
-        for place, one in enumerate(reading):
-            ids = one.text.ids
-            if one.cache is not None and len(ids) > self._model.context_length:
-                one.cache = None
-            if one.cache is None:
-                found[place] = self._logits([ids[-self._model.context_length :]])[0]
-            elif one.cache.length == 0:
-                found[place] = self._read_prompt(one, ids)
+    def next_logits(self, slots: Sequence[_Slot[AnySequence]]) -> list[Tensor]:
+        """The logits, (V,) float32 on the CPU, of each sequence's next token."""
+        logits: dict[int, Tensor] = {}
+        batch: list[tuple[int, int, KVCache]] = []
+        for row, slot in enumerate(slots):
+            ids = slot.sequence.ids
+            if slot.cache is not None and len(ids) > self._model.context_length:
+                slot.cache = None
+            if slot.cache is None:
+                logits[row] = self._logits([ids[-self._model.context_length :]])[0]
+            elif slot.cache.length == 0:
+                logits[row] = self._prefill(slot.cache, ids)
             else:
-                together.append((place, ids[-1], one.cache))
-        if together:
-            places, last, caches = zip(*together, strict=True)
-            found |= zip(places, self._logits([[id] for id in last], caches), strict=True)
-        return [found[place] for place in range(len(reading))]
+                batch.append((row, ids[-1], slot.cache))
+        if batch:
+            rows, last_ids, caches = zip(*batch, strict=True)
+            logits |= zip(rows, self._logits([[id] for id in last_ids], caches), strict=True)
+        return [logits[row] for row in range(len(slots))]
 
-    def _read_prompt(self, one: _Reading, ids: list[int]) -> Tensor:
-        """The logits after a prompt; the same prompt again, for another sample, is not read again."""
-        assert one.cache is not None
-        if self._latest is not None and self._latest[0] == ids:
-            one.cache.take(self._latest[1], len(ids))
-            return self._latest[2]
-        logits = self._logits([ids], [one.cache])[0]
-        self._latest = (list(ids), one.cache, logits)
+    def _prefill(self, cache: KVCache, ids: list[int]) -> Tensor:
+        """The logits after a prompt, whose keys and values fill the `cache`."""
+        if self._last_prompt is not None and self._last_prompt[0] == ids:
+            cache.copy_from(self._last_prompt[1], len(ids))
+            return self._last_prompt[2]
+        logits = self._logits([ids], [cache])[0]
+        self._last_prompt = (list(ids), cache, logits)
         return logits
 
     def _logits(self, ids: list[list[int]], caches: Sequence[KVCache] = ()) -> Tensor:
         return self._model.next_token_logits(torch.tensor(ids, device=self._device), caches).float().cpu()
-
-
-def in_request_order(written: Iterable[tuple[Request, str]]) -> Iterator[tuple[Request, str]]:
-    """The pieces of `written`, text after text, in the order in which they were begun; each piece as soon as that allows."""
-    held: dict[Request, list[str]] = {}
-    for text, piece in written:
-        held.setdefault(text, []).append(piece)
-        while held:
-            first = next(iter(held))
-            pieces, held[first] = held[first], []
-            yield from ((first, piece) for piece in pieces)
-            if first.finish_reason is None:
-                break
-            del held[first]

@@ -1,14 +1,15 @@
-"""A model made ready to generate: its matrices in the numbers they are read fastest in, its blocks as one step of the kernel.
+"""The inference model: the matrices in the numeric format they are read fastest in, the blocks as one step of the kernel.
 
     float32    as trained
     bfloat16   half the memory: the first 16 of a number's 32 bits, rounded
-    int8       a quarter: each row of a matrix as whole numbers from -127 to 127, times one scale of its own
+    int8       a quarter: each row of a matrix as integers from -127 to 127, times one scale per row
 
-Each new token reads all matrices once, so their size is what its time is made of. Only they are smaller: what flows between
-them stays float32, and so do the embedding tables, of which a token reads a row. (The kernel multiplies int8 weights with
-inputs as whole numbers of 16 bits, each row with a scale of its own.)
+A generated token reads all matrices once, so their size decides its time. Only they are smaller: activations stay float32,
+and so do the embeddings, of which a token reads one row. (The kernel multiplies int8 weights with inputs as 16-bit integers,
+each row with its own scale.)
 """
 
+import copy
 import ctypes
 from typing import Sequence
 
@@ -16,90 +17,133 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.generate.kernel import Block, Decoder, Long, Matrix, Norm, Pointer, load_kernel
+from lib.generate.kernel import Block, Decoder, Long, Matrix, Norm, Pointer, is_switched_off, load_kernel, why_no_kernel
 from lib.model.block import TransformerBlock
 from lib.model.feed_forward import SwiGLU
 from lib.model.gpt import GPT
-from lib.model.kv_cache import KVCache
-from lib.model.language_model import LanguageModel
+from lib.model.kv_cache import BatchKVCache, KVCache
+from lib.model.language_model import LanguageModel, check_ids
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
 from lib.model.single_block import SingleBlock
 
-#: What a user calls them, in the order of `Format` in product.h.
+#: `--weights` -> the type of the matrices.
 WEIGHT_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+#: The type of a matrix -> its number in `enum Format` of product.h.
+_KERNEL_FORMAT = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 
 _LONG = 64  # tokens
 
 
-def quantize(model: LanguageModel, format: str) -> bool:
-    """Make `model` ready to generate, its matrices in `format`; it can be trained no more. Whether the kernel computes it.
+class InferenceModel(LanguageModel):
+    """A trained model, ready to generate: its matrices in the format `weights`, its steps computed by the kernel.
 
-    A model with its parts written out (`model.layer_impl`, `model.attention_impl` naive) goes on computing as it is written.
+    The trained model is not changed and can be trained on. In float32 both share all numbers; a smaller format copies the
+    matrices. The kernel computes on a CPU; a model with `layer_impl` or `attention_impl` naive computes as it is written.
+    `no_kernel` is None if the kernel computes this model, or the reason why PyTorch does.
     """
-    dtype = WEIGHT_FORMATS[format]
-    config = model.config
-    written_out = "naive" in (config.layer_impl, config.attention_impl)
-    fast = load_kernel() if next(model.parameters()).device.type == "cpu" and not written_out else None
-    if fast is None and dtype == torch.float32:
-        return False
-    for module in list(model.modules()):
+
+    def __init__(self, model: LanguageModel, weights: str = "float32") -> None:
+        """`weights`: one of `WEIGHT_FORMATS`."""
+        super().__init__(model.config)
+        shared: dict[int, object] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+        self.network = copy.deepcopy(model, shared)
+        self.weights = weights
+        self.no_kernel = _why_no_kernel(model)
+        kernel = load_kernel() if self.no_kernel is None else None
+        dtype = WEIGHT_FORMATS[weights]
+        if kernel is not None or dtype != torch.float32:
+            _quantize_linears(self.network, dtype, kernel)
+        self.out_head = self.network.out_head
+        self._step: _Step | None = None
+        if kernel is not None and isinstance(self.network, (GPT, SingleBlock)):
+            self._step = _Step(self.network, kernel)
+        self.eval()
+
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+        """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
+        return self.network.features(ids, kv_cache)
+
+    def cache(self, capacity: int) -> KVCache | None:
+        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
+        return self.network.cache(capacity)
+
+    def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
+        """As `LanguageModel.next_token_logits`; one new token per text is a step of the kernel."""
+        has_room = all(cache.length < min(cache.capacity, self.context_length) for cache in caches)
+        if self._step is None or not caches or ids.shape[1] > 1 or not has_room:
+            return super().next_token_logits(ids, caches)
+        new = ids.flatten().tolist()
+        check_ids(new, self.vocab_size)
+        return self._step(new, caches)
+
+    def kernel_notice(self) -> str | None:
+        """One line for the user if PyTorch computes and a kernel was to be expected; a stage prints it, once."""
+        if self.no_kernel is None:
+            return None
+        if self.weights != "float32":
+            return f"{self.no_kernel}; {self.weights} weights take less memory, but not less time"
+        if self.no_kernel == why_no_kernel() and not is_switched_off():
+            return f"{self.no_kernel}; PyTorch computes instead, which is slower"
+        return None
+
+
+def _why_no_kernel(model: LanguageModel) -> str | None:
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        return f"the C++ kernel runs on a CPU, not on {device.type}"
+    if "naive" in (model.config.layer_impl, model.config.attention_impl):
+        return "the model is naive (model.layer_impl, model.attention_impl)"
+    return why_no_kernel()
+
+
+def _quantize_linears(network: nn.Module, dtype: torch.dtype, kernel: ctypes.CDLL | None) -> None:
+    for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Linear):
-                setattr(module, name, QuantizedLinear(child, dtype, fast))
-    if fast and isinstance(model, (GPT, SingleBlock)):
-        plain, step = model.next_token_logits, _Step(model, fast)
-
-        def next_token_logits(ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
-            if not caches or ids.shape[1] > 1:
-                return plain(ids, caches)
-            new = ids.flatten().tolist()
-            known = min(new) >= 0 and max(new) < model.vocab_size
-            room = all(cache.length < min(cache.capacity, model.context_length) for cache in caches)
-            return step(new, caches) if known and room else plain(ids, caches)  # which tells what is wrong
-
-        model.next_token_logits = next_token_logits  # type: ignore[method-assign]
-    return fast is not None
+                setattr(module, name, QuantizedLinear(child, dtype, kernel))
 
 
 def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, K) as whole numbers of -127 to 127, int8, and a scale for each row, (N,): weight ≈ numbers · scale.
+    """(N, K) as integers from -127 to 127, int8, and a scale per row, (N,): weight ≈ numbers · scale.
 
-    The largest number of a row becomes ±127, so no number is off by more than half of its row's scale.
+    The largest number of a row becomes ±127, so the error is at most half of the row's scale.
     """
     scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 class QuantizedLinear(nn.Module):
-    """A `Linear` for use and not for training, its weight of type `dtype`, one of `FORMATS`; `fast` is the kernel."""
+    """A `Linear` for inference, its weight of type `dtype`, one of `WEIGHT_FORMATS`; `kernel` None: PyTorch computes."""
 
     weight: Tensor
     scale: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, linear: Linear, dtype: torch.dtype, fast: ctypes.CDLL | None) -> None:
+    def __init__(self, linear: Linear, dtype: torch.dtype, kernel: ctypes.CDLL | None) -> None:
         super().__init__()
         weight = linear.weight.detach()
-        packed, scale = int8_rows(weight) if dtype == torch.int8 else (weight.to(dtype), None)
-        self.register_buffer("weight", packed.contiguous())
+        numbers, scale = int8_rows(weight) if dtype == torch.int8 else (weight.to(dtype), None)
+        self.register_buffer("weight", numbers.contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        self.fast = fast
-        self.described = Matrix(
-            _address(self.weight),
-            _address(self.scale),
-            _address(self.bias),
-            list(WEIGHT_FORMATS.values()).index(dtype),
-            *weight.shape,
+        self._kernel = kernel
+        self.descriptor = Matrix(
+            weight=_address(self.weight),
+            scale=_address(self.scale),
+            bias=_address(self.bias),
+            format=_KERNEL_FORMAT[dtype],
+            N=self.weight.shape[0],
+            K=self.weight.shape[1],
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (…, in) -> (…, out)."""
-        if self.fast is not None and not self._long(x):
+        if self._kernel is not None and not self._is_long(x):
             x = x.contiguous()
             y = x.new_empty(*x.shape[:-1], self.weight.shape[0])
-            self.fast.product(ctypes.byref(self.described), x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1])
+            self._kernel.product(ctypes.byref(self.descriptor), x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1])
             return y
         if self.weight.dtype == torch.float32:
             return F.linear(x, self.weight, self.bias)
@@ -108,36 +152,36 @@ class QuantizedLinear(nn.Module):
             y = y * self.scale
         return y if self.bias is None else y + self.bias
 
-    def _long(self, x: Tensor) -> bool:
-        """Whether PyTorch is faster: with float32 and many tokens of one text. How many texts there are does not matter,
-        so that each gets the numbers it would get alone.
+    def _is_long(self, x: Tensor) -> bool:
+        """Whether PyTorch is faster: float32 and many tokens of one text. The number of texts does not matter, so that
+        each gets the numbers it would get alone.
         """
         return self.weight.dtype == torch.float32 and x.dim() == 3 and x.shape[1] > _LONG
 
 
 class _Step:
-    """The kernel's `step` for one model: one new token for each text of a batch, to the logits of the next."""
+    """The kernel's `step` for one model: one new token of each text of a batch -> the logits of the next."""
 
-    def __init__(self, model: GPT | SingleBlock, fast: ctypes.CDLL) -> None:
+    def __init__(self, model: GPT | SingleBlock, kernel: ctypes.CDLL) -> None:
         blocks = [module for module in model.modules() if isinstance(module, TransformerBlock)]
         attention = blocks[0].attention
-        table: Tensor | None = None
+        pos_emb: Tensor | None = None
         if model.positions == "learned":
-            table = model.pos_emb.weight
+            pos_emb = model.pos_emb.weight
         elif model.positions == "sinusoidal":
-            table = model.waves.table
+            pos_emb = model.waves.table
         rotate = attention.rotate
-        self._fast = fast
+        self._kernel = kernel
         self._vocab_size = model.vocab_size
         self._decoder = Decoder(
             tok_emb=_address(model.tok_emb.weight),
-            pos_emb=_address(table),
+            pos_emb=_address(pos_emb),
             tok_scale=model.waves.scale if model.positions == "sinusoidal" else 1.0,
             cos=_address(None if rotate is None else rotate.cos),
             sin=_address(None if rotate is None else rotate.sin),
             blocks=(Block * len(blocks))(*map(_block, blocks)),
             final_norm=_norm(model.final_norm),
-            out_head=model.out_head.described,
+            out_head=model.out_head.descriptor,
             layers=len(blocks),
             C=model.config.emb_dim,
             H=attention.n_heads,
@@ -150,7 +194,7 @@ class _Step:
         """The new token of each text -> logits (B, V); its keys and values are added to the text's cache."""
         B = len(caches)
         logits = torch.empty(B, self._vocab_size)
-        self._fast.step(
+        self._kernel.step(
             ctypes.byref(self._decoder),
             B,
             (Long * B)(*ids),
@@ -169,7 +213,7 @@ def _address(tensor: Tensor | None) -> int | None:
 
 
 def _norm(norm: nn.Module) -> Norm:
-    """A norm as the kernel has it; nn.Identity is none."""
+    """A norm as in step.cpp; nn.Identity is an empty one."""
     if isinstance(norm, LayerNorm):
         return Norm(_address(norm.scale), _address(norm.shift), norm.eps)
     if isinstance(norm, RMSNorm):
@@ -178,16 +222,16 @@ def _norm(norm: nn.Module) -> Norm:
 
 
 def _block(block: TransformerBlock) -> Block:
-    """A block as the kernel has it."""
+    """A block as in step.cpp."""
     attention, feed_forward = block.attention, block.feed_forward
     return Block(
         norm1=_norm(block.norm1),
         q_norm=_norm(attention.q_norm),
         k_norm=_norm(attention.k_norm),
         norm2=_norm(block.norm2),
-        qkv=attention.W_qkv.described,
-        out_proj=attention.out_proj.described,
-        gate=feed_forward.gate.described if isinstance(feed_forward, SwiGLU) else Matrix(),
-        expand=feed_forward.expand.described,
-        contract=feed_forward.contract.described,
+        qkv=attention.W_qkv.descriptor,
+        out_proj=attention.out_proj.descriptor,
+        gate=feed_forward.gate.descriptor if isinstance(feed_forward, SwiGLU) else Matrix(),
+        expand=feed_forward.expand.descriptor,
+        contract=feed_forward.contract.descriptor,
     )

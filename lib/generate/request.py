@@ -1,4 +1,4 @@
-"""A text in the making: its prompt, its tokens as they are chosen, and what can be shown of it."""
+"""Text in, text out: a prompt is encoded, continued by the engine, and decoded piece by piece as it grows."""
 
 import codecs
 import json
@@ -11,8 +11,9 @@ from torch import Tensor
 from lib.config.schema import GenerateConfig
 from lib.data.text import check_word, read_line, read_whole
 from lib.errors import MakegptError, UsageError
-from lib.generate.sampling import TokenSampler
+from lib.generate.engine import TokenSequence, generate_tokens
 from lib.generate.token_scores import TokenScore, score_token
+from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer, UnknownText
 
 _SEEDS = 2**63
@@ -20,7 +21,7 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued: a text, its tokens, and what else its line of JSON said."""
+    """What is to be continued: a text, its tokens, and the other keys of its line of JSON."""
 
     text: str
     ids: list[int]
@@ -28,90 +29,76 @@ class Prompt:
 
 
 def encode_prompt(
-    made: Tokenizer,
+    tokenizer: Tokenizer,
     text: str | None,
     line: dict[str, Any] | None = None,
     name: str = "the prompt",
     *,
     from_endoftext: bool = False,
 ) -> Prompt:
-    """The prompt `text`; where it is None or has no tokens, a line break. MakegptError names it where it cannot be encoded.
+    """The prompt `text`, or the tokenizer's default prompt (a line break) for None and for a text without tokens.
 
-    `from_endoftext`: `<|endoftext|>` stands before it, and alone where there are no tokens.
+    `from_endoftext`: begin with `<|endoftext|>`, and with nothing else if there are no tokens. `name` is used in errors.
     """
     try:
-        ids = made.encode(check_word(text, name)) if text else []
+        ids = tokenizer.encode(check_word(text, name)) if text else []
     except UnknownText as error:
         raise UnknownText(f"{name}: {error}") from None
     if from_endoftext:
-        if made.endoftext is None:
-            raise UsageError(f"--from-endoftext: a {made.kind} tokenizer has no {ENDOFTEXT}; leave the option")
-        ids = [made.endoftext, *ids]
-    return Prompt(text or "", ids or made.default_prompt(), line or {})
+        if tokenizer.endoftext is None:
+            raise UsageError(f"--from-endoftext: a {tokenizer.kind} tokenizer has no {ENDOFTEXT}; leave the option")
+        ids = [tokenizer.endoftext, *ids]
+    return Prompt(text or "", ids or tokenizer.default_prompt(), line or {})
 
 
-class Request:
-    """A prompt and what becomes of it: chosen token by token, shown piece by piece.
+class Request(TokenSequence):
+    """A prompt and its continuation, as tokens and as text.
 
-    `finish_reason` is None while it goes on; then "length", "stop" (one of the `stop` texts came; it is not shown) or
-    "end_of_text" (the token of that meaning came; it is neither shown nor counted).
+    Besides "length", `finish_reason` may be "stop" (one of the `stop` texts came; it is not part of `text`) or "end_of_text"
+    (the tokenizer's end-of-text token was chosen; it is neither in `text` nor in `tokens`).
     """
 
     def __init__(
         self,
-        made: Tokenizer,
+        tokenizer: Tokenizer,
         prompt: Prompt,
         config: GenerateConfig,
         *,
         stop: Sequence[str] = (),
-        scored: bool = True,
-        explained: bool = False,
+        logprobs: bool = True,
+        explain: bool = False,
     ) -> None:
-        """`scored`: keep the log-probability of each token; `explained`: an analysis of it."""
-        self.tokenizer = made
+        """`logprobs`: keep the log-probability of each token, in nats; `explain`: keep a TokenScore of each."""
+        super().__init__(prompt.ids, config, tokenizer.endoftext)
+        self.tokenizer = tokenizer
         self.prompt = prompt
-        self.config = config
-        self.ids = list(prompt.ids)
         self.text = ""
-        self.finish_reason: str | None = None
-        self.analysed: list[TokenScore] = []
         self.logprobs: list[float] = []
-        self._scored = scored
-        self._explained = explained
-        self._choices = TokenSampler(config)
-        self._pieces = StreamDecoder(made, prompt.ids[-1] if prompt.text else None, stop)
+        self.token_scores: list[TokenScore] = []
+        self._keep_logprobs = logprobs
+        self._explain = explain
+        self._decoder = StreamDecoder(tokenizer, prompt.ids[-1] if prompt.text else None, stop)
 
-    @property
-    def tokens(self) -> list[int]:
-        """The new tokens."""
-        return self.ids[len(self.prompt.ids) :]
-
-    def add(self, logits: Tensor) -> str:
-        """Choose the next token by (V,) logits; return what can be shown of the text by now and was not before."""
-        id = self._choices.next(logits, self.ids)
-        if id == self.tokenizer.endoftext:
-            return self._finish("end_of_text", self._pieces.rest())
-        self.ids.append(id)
-        if self._scored:
-            self.logprobs.append(torch.log_softmax(logits, dim=-1)[id].item())
-        if self._explained:
-            self.analysed.append(score_token(logits, id, self.tokenizer))
-        piece = self._pieces.take(id)
-        if self._pieces.stopped:
-            return self._finish("stop", piece)
-        if len(self.ids) - len(self.prompt.ids) == self.config.max_new_tokens:
-            return self._finish("length", piece + self._pieces.rest())
+    def add(self, id: int, logits: Tensor) -> str:
+        """Take in the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
+        if self.finish_reason == "end_of_text":
+            piece = self._decoder.flush()
+        else:
+            if self._keep_logprobs:
+                self.logprobs.append(torch.log_softmax(logits, dim=-1)[id].item())
+            if self._explain:
+                self.token_scores.append(score_token(logits, id, self.tokenizer))
+            piece = self._decoder.decode(id)
+            if self._decoder.stopped:
+                self.finish_reason = "stop"
+            elif self.finish_reason == "length":
+                piece += self._decoder.flush()
         self.text += piece
         return piece
 
-    def _finish(self, reason: str, piece: str) -> str:
-        self.finish_reason = reason
-        self.text += piece
-        return piece
-
-    def finished(self) -> dict[str, Any]:
-        """All of it, as plain data."""
-        found = self.prompt.line | {
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain data, with the other keys of the prompt's line."""
+        line = self.prompt.line | {
             "prompt": self.prompt.text,
             "text": self.text,
             "tokens": self.tokens,
@@ -119,80 +106,81 @@ class Request:
             "finish_reason": self.finish_reason,
             "seed": self.config.seed,
         }
-        return found | ({"explained": [vars(token) for token in self.analysed]} if self._explained else {})
-
-
-def read_prompt(file: BinaryIO) -> str:
-    """The whole of `file` as a prompt, less a byte-order mark and one line break at its end."""
-    return read_whole(file, "the prompt on stdin")
-
-
-def read_prompts(file: BinaryIO, made: Tokenizer, name: str, **settings: Any) -> Iterator[Prompt]:
-    """The prompts of a file of JSON lines, each a text, or an object with a text called prompt; empty lines are none.
-
-    MakegptError names the line that is neither, or that cannot be encoded. `settings` are those of `encode`.
-    """
-    for number, line in enumerate(file, 1):
-        place = f"{name}, line {number}"
-        content = read_line(line, place, first=number == 1)
-        if not content.strip():
-            continue
-        try:
-            found = json.loads(content, parse_constant=_no_constant)
-            json.dumps(found, ensure_ascii=False).encode("utf-8")
-            found = {"prompt": found} if isinstance(found, str) else found
-            text = found["prompt"]
-            if not isinstance(text, str):
-                raise ValueError("the prompt is no text")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:  # a UnicodeError is a ValueError too
-            reason = "there is no prompt" if isinstance(error, (KeyError, TypeError)) else error
-            raise MakegptError(f'{place}: {reason}; a line is a JSON text, or an object {{"prompt": "…"}}') from None
-        yield encode_prompt(made, text, found, place, **settings)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+        return line | ({"explained": [vars(score) for score in self.token_scores]} if self._explain else {})
 
 
 def make_requests(
-    made: Tokenizer, prompts: Iterable[Prompt], config: GenerateConfig, count: int, **settings: Any
+    tokenizer: Tokenizer, prompts: Iterable[Prompt], config: GenerateConfig, num_samples: int = 1, **settings: Any
 ) -> Iterator[Request]:
-    """`count` continuations of each prompt; the seed of the first is the configuration's, each other has the next one."""
+    """`num_samples` requests per prompt, the first with the seed of `config`, each other with the next one.
+
+    `settings` are those of `Request`.
+    """
     for prompt in prompts:
-        for sample in range(count):
-            yield Request(made, prompt, replace(config, seed=(config.seed + sample) % _SEEDS), **settings)
+        for sample in range(num_samples):
+            yield Request(tokenizer, prompt, replace(config, seed=(config.seed + sample) % _SEEDS), **settings)
+
+
+def stream_text(
+    model: LanguageModel, requests: Iterable[Request], device: torch.device, *, batch_size: int = 8, cached: bool = True
+) -> Iterator[tuple[Request, str]]:
+    """Continue all requests, up to `batch_size` at a time; yield (request, new piece of its text, maybe "") for each token."""
+    for request, id, logits in generate_tokens(model, requests, device, batch_size=batch_size, cached=cached):
+        yield request, request.add(id, logits)
+
+
+def complete(model: LanguageModel, requests: Iterable[Request], device: torch.device, **settings: Any) -> list[Request]:
+    """The `requests`, continued to their end. `settings` are those of `stream_text`."""
+    requests = list(requests)
+    for _ in stream_text(model, requests, device, **settings):
+        pass
+    return requests
+
+
+def in_request_order(pieces: Iterable[tuple[Request, str]]) -> Iterator[tuple[Request, str]]:
+    """The `pieces` of `stream_text` request by request, in the order of the requests; each piece as soon as that allows."""
+    held: dict[Request, list[str]] = {}
+    for request, piece in pieces:
+        held.setdefault(request, []).append(piece)
+        while held:
+            first = next(iter(held))
+            ready, held[first] = held[first], []
+            yield from ((first, piece) for piece in ready)
+            if first.finish_reason is None:
+                break
+            del held[first]
 
 
 class StreamDecoder:
     """The text of a stream of tokens, in pieces of whole characters, up to the first of the `stop` texts.
 
-    `previous`: the token before the first one. What may be the beginning of a stop text is held back until that is known.
+    `previous`: the token before the first one. Text that may begin a stop text is held back until that is known.
     """
 
-    def __init__(self, made: Tokenizer, previous: int | None, stop: Sequence[str] = ()) -> None:
-        self._tokenizer = made
+    def __init__(self, tokenizer: Tokenizer, previous: int | None, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
         self._previous = previous
         self._stop = stop
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
 
-    def take(self, id: int) -> str:
-        """What can be shown after the token `id`."""
+    def decode(self, id: int) -> str:
+        """The text that the token `id` completes."""
         self._held += self._decoder.decode(self._tokenizer.bytes_after(self._previous, id))
         self._previous = id
-        return self._show()
+        return self._release()
 
-    def rest(self) -> str:
-        """What was held back, where no more tokens come."""
+    def flush(self) -> str:
+        """The text held back, when no more tokens come."""
         self._held += self._decoder.decode(b"", final=True)
         piece, self._held = self._held, ""
         return piece
 
-    def _show(self) -> str:
-        found = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        self.stopped = bool(found)
-        end = min(found) if found else len(self._held) - self._possible_stop()
+    def _release(self) -> str:
+        stops = [at for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        self.stopped = bool(stops)
+        end = min(stops) if stops else len(self._held) - self._possible_stop()
         piece, self._held = self._held[:end], self._held[end:]
         return piece
 
@@ -202,3 +190,35 @@ class StreamDecoder:
             (n for stop in self._stop for n in range(1, len(stop)) if self._held.endswith(stop[:n])),
             default=0,
         )
+
+
+def read_prompt(file: BinaryIO) -> str:
+    """The whole of `file` as a prompt, less a byte-order mark and one line break at its end."""
+    return read_whole(file, "the prompt on stdin")
+
+
+def read_prompts(file: BinaryIO, tokenizer: Tokenizer, name: str, **settings: Any) -> Iterator[Prompt]:
+    """The prompts of a JSON Lines file: each line a string, or an object with a string called prompt; empty lines are skipped.
+
+    A MakegptError names the line that is neither, or cannot be encoded. `settings` are those of `encode_prompt`.
+    """
+    for number, line in enumerate(file, 1):
+        place = f"{name}, line {number}"
+        content = read_line(line, place, first=number == 1)
+        if not content.strip():
+            continue
+        try:
+            value = json.loads(content, parse_constant=_refuse_constant)
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            fields = {"prompt": value} if isinstance(value, str) else value
+            text = fields["prompt"]
+            if not isinstance(text, str):
+                raise ValueError("the prompt is not a string")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # a UnicodeError is a ValueError too
+            reason = "the prompt is missing" if isinstance(error, (KeyError, TypeError)) else error
+            raise MakegptError(f'{place}: {reason}; a line must be a JSON string, or an object {{"prompt": "…"}}') from None
+        yield encode_prompt(tokenizer, text, fields, place, **settings)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -39,7 +39,7 @@ class KVCache:
         keys, values = kept[:, None, :, :end]
         return keys, values
 
-    def take(self, other: "KVCache", length: int) -> None:
+    def copy_from(self, other: "KVCache", length: int) -> None:
         """Hold what `other` holds of its first `length` tokens, to continue them in another way."""
         self.kv[..., :length, :] = other.kv[..., :length, :]
         self.length = length

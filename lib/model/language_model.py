@@ -1,9 +1,10 @@
-"""What every rung of the climb is: ids in, for each position a score for every token that might come next.
+"""The language model that all models extend: ids in, for each position the logits of the next token.
 
 B batch, T time, C embedding, V vocabulary
 """
 
-from typing import ClassVar, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,25 @@ from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.layers import Linear
 from lib.model.loss import cross_entropy, linear_cross_entropy, naive_cross_entropy
 
-#: The first logits' standard deviation: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
+#: The standard deviation of the initial logits: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
 INIT_LOGIT_STD = 0.3
 
 
-class LanguageModel(nn.Module):
-    """`features` reads the past of each position, `out_head` turns what it found into logits.
+def check_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """MakegptError for the first of `ids` that is not in a vocabulary of `vocab_size` tokens."""
+    for id in ids:
+        if not 0 <= id < vocab_size:
+            raise MakegptError(
+                f"the id {id} is not in the model's vocabulary of {vocab_size} tokens, 0 to {vocab_size - 1}; "
+                "was the text tokenized for another model?"
+            )
 
-    A model sets `out_head`; weights are undefined until `initialize` or a checkpoint fills them. One with `supports_kv_cache`
-    can keep a text's keys and values in a `KVCache`; the others recompute the whole text for each token.
+
+class LanguageModel(nn.Module):
+    """`features` computes a vector for each position from its past, `out_head` turns it into logits.
+
+    A subclass sets `out_head`. The weights are undefined until `initialize` or a checkpoint fills them. A model with
+    `supports_kv_cache` can keep a text's keys and values in a `KVCache`; the others recompute the whole text for each token.
     """
 
     out_head: nn.Module
@@ -38,11 +49,11 @@ class LanguageModel(nn.Module):
         self.config = config
 
     def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
-        """ids: (B, T), continuing the KV cache -> what the head reads at each position, (B, T, C)."""
+        """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
         raise NotImplementedError
 
     def cache(self, capacity: int) -> KVCache | None:
-        """An empty cache for a text of up to `capacity` tokens; None from a model that does not remember."""
+        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
         if not self.supports_kv_cache:
             return None
         config = self.config
@@ -51,54 +62,66 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
-        return self.out_head(self.features(self._checked(ids)))
+        self._check_length(ids.shape[1])
+        with self._explain_unknown_ids(ids):
+            return self.out_head(self.features(ids))
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """How wrong the logits for `ids` are about `targets`, both (B, T): nats, summed over all positions."""
-        x, targets = self.features(self._checked(ids)).flatten(0, 1), targets.flatten()
+        """The cross-entropy of the logits for `ids` and the `targets`, both (B, T): nats, summed over all positions."""
+        self._check_length(ids.shape[1])
+        with self._explain_unknown_ids(ids):
+            return self.head_loss(self.features(ids), targets)
+
+    def head_loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """The part of `loss` that follows `features`: x, (B, T, C), and targets, (B, T) -> nats, summed."""
+        x, targets = x.flatten(0, 1), targets.flatten()
         in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
-        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose range its sums may leave
+        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # its sums may leave float16's range
             return linear_cross_entropy(x, self.out_head.weight, targets)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets)
 
     def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
-        """ids: (B, T) -> logits (B, V) for the token after the last one; the head works on that row only.
+        """ids: (B, T) -> logits (B, V) for the token after the last one; the head runs on that row only.
 
-        With `caches`, one a text, the ids are those after what each has read, and are added to it.
+        With `caches`, one per text, the ids continue what each cache holds, and are added to it.
         """
-        read = max((cache.length for cache in caches), default=0)
+        self._check_length(max((cache.length for cache in caches), default=0) + ids.shape[1])
         kv_cache = BatchKVCache(caches, ids.shape[1], ids.device) if caches else None
-        logits = self.out_head(self.features(self._checked(ids, read), kv_cache)[:, -1])
+        with self._explain_unknown_ids(ids):
+            logits = self.out_head(self.features(ids, kv_cache)[:, -1])
         for cache in caches:
             cache.length += ids.shape[1]
         return logits
 
-    def _checked(self, ids: Tensor, read: int = 0) -> Tensor:
-        """`ids`, if they are in the vocabulary and within the context behind `read` tokens."""
-        if (length := read + ids.shape[1]) > self.context_length:
+    def _check_length(self, length: int) -> None:
+        if length > self.context_length:
             raise MakegptError(f"{length} tokens are more than the model's context of {self.context_length}; give fewer")
-        if not ids.is_meta and ids.numel():
-            lowest, highest = (int(end) for end in ids.aminmax())
-            if lowest < 0 or highest >= self.vocab_size:
-                wrong = lowest if lowest < 0 else highest
-                raise MakegptError(
-                    f"the id {wrong} is not in the model's vocabulary of {self.vocab_size} tokens, 0 to {self.vocab_size - 1}; "
-                    "was the text tokenized for another model?"
-                )
-        return ids
+
+    @contextmanager
+    def _explain_unknown_ids(self, ids: Tensor) -> Iterator[None]:
+        """Turn the IndexError of an id without an embedding into a MakegptError that names the id.
+
+        Looking at the ids beforehand would wait for the device at every step, so ids are checked where data enters
+        (`build_dataset`, `generate_tokens`), and here only after an error.
+        """
+        try:
+            yield
+        except IndexError:
+            check_ids((int(end) for end in ids.aminmax()), self.vocab_size)
+            raise
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw the first weights from normal distributions; biases are 0, norms the identity, as they were made."""
+        """Draw the initial weights from normal distributions. Biases stay 0, norms the identity."""
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
                 weight.normal_(0.0, self.init_std(name, weight), generator=generator)
 
     def init_std(self, name: str, weight: Tensor) -> float:
-        """The standard deviation that the matrix `name` is drawn with: here one that keeps the size of a product's input.
+        """The standard deviation that the matrix `name` is drawn with; here it keeps the scale of a product's input.
 
-        The head starts with logits of `INIT_LOGIT_STD` for inputs of size 1, whatever the width, so that the
-        first loss is near ln V, that of guessing.
+        The head starts with logits of std `INIT_LOGIT_STD` for inputs of size 1, whatever the width, so that the
+        first loss is near ln V, that of a uniform guess.
         """
         if weight is self.out_head.weight:
             return INIT_LOGIT_STD * weight.shape[1] ** -0.5

@@ -22,8 +22,7 @@ from lib.data.shuffle import permute
 from lib.data.text import open_document
 from lib.errors import MakegptError
 from lib.evaluate.ngrams import ADD_ONE, NGRAM_NAMES, NGrams
-from lib.generate.engine import generate
-from lib.generate.request import Request, encode_prompt
+from lib.generate.request import Request, encode_prompt, stream_text
 from lib.model.attention import MultiHeadAttention
 from lib.model.feed_forward import FeedForward
 from lib.model.registry import build_model, count_parameters
@@ -258,7 +257,7 @@ def greedy(lab: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[
     trained = load_run(folder, _CPU)
     config = replace(resolve_config(load_params()).generate, temperature=0.0, max_new_tokens=tokens)
     text = Request(trained.tokenizer, encode_prompt(trained.tokenizer, prompt), config)
-    return ["".join(piece for _, piece in generate(trained.model, [text], _CPU))]
+    return ["".join(piece for _, piece in stream_text(trained.model, [text], _CPU))]
 
 
 CHECKS: dict[str, Callable[..., Sequence[Value]]] = {

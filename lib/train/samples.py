@@ -1,17 +1,15 @@
 """Samples during training: what the model writes after the same prompt as it learns."""
 
-import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from lib.config.schema import GenerateConfig, TrainConfig
-from lib.device.compile import undo_compile
 from lib.device.hardware import derive_seed
 from lib.errors import MakegptError
-from lib.generate.engine import generate
-from lib.generate.quantize import quantize
-from lib.generate.request import Request, encode_prompt
+from lib.generate.quantize import InferenceModel
+from lib.generate.request import Request, complete, encode_prompt
 from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import StepMetrics
@@ -40,7 +38,7 @@ class Sampler:
     def line(self, metrics: StepMetrics) -> dict[str, Any]:
         """The sample after a step, as a line of samples.jsonl; its text is cut short if the logits are not finite."""
         config = self._config
-        settings = GenerateConfig(
+        sampling = GenerateConfig(
             prompt=config.sample_prompt,
             max_new_tokens=config.sample_tokens,
             temperature=config.sample_temperature,
@@ -50,22 +48,8 @@ class Sampler:
             repetition_penalty=1.0,
             seed=derive_seed(config.seed, metrics.step),
         )
-        text = Request(self._tokenizer, self._prompt, settings, scored=False)
-        try:
-            for _ in generate(inference_copy(self._model), [text], self._device):
-                pass
-        except MakegptError:  # a training that diverges reports it at its next step
-            pass
-        return {"step": metrics.step, "tokens": metrics.tokens, "prompt": self._prompt.text, "text": text.text}
-
-
-def inference_copy(model: LanguageModel) -> LanguageModel:
-    """A second model around the same numbers, in evaluation mode and ready to generate fast; the first can be trained on.
-
-    It is made anew for every sample, which takes milliseconds: nothing in it can be older than the weights.
-    """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared).eval()
-    undo_compile(twin)
-    quantize(twin, "float32")
-    return twin
+        request = Request(self._tokenizer, self._prompt, sampling, logprobs=False)
+        with suppress(MakegptError):  # a training that diverges reports it at its next step
+            # a new inference model for each sample takes milliseconds, and cannot hold older weights
+            complete(InferenceModel(self._model), [request], self._device)
+        return {"step": metrics.step, "tokens": metrics.tokens, "prompt": self._prompt.text, "text": request.text}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
-from lib.device.compile import compile_features, compile_wanted, undo_compile
+from lib.device.compile import CompiledTrainStep, should_compile
 from lib.device.distributed import SINGLE_PROCESS, GradientSum, ProcessGroup, shard_range
 from lib.device.hardware import derive_seed, thread_count
 from lib.device.precision import LossScale, autocast, choose_precision
@@ -69,6 +69,7 @@ class Trainer:
         self.optimizers = build_optimizers(model, config)
         self.state = TrainState()
         self._gradients = GradientSum(model, group)
+        self._train_loss = model.loss
         self._pieces = config.grad_accum_steps * group.size
         if self._pieces > config.batch_size:
             raise UsageError(
@@ -78,15 +79,15 @@ class Trainer:
 
     def compile(self) -> str | None:
         """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
-        if not compile_wanted(self.config.compile, self.device):
+        if not should_compile(self.config.compile, self.device):
             return None
         sizes = {len(shard_range(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
         shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
         with autocast(self.precision, self.device):
-            failure = compile_features(self.model, shapes, self.device)
-        if self.group.any(failure is not None, self.device):  # all or none: their gradients must come in one order
-            undo_compile(self.model)
-            return failure or "it failed in another process"
+            compiled = CompiledTrainStep(self.model, shapes, self.device)
+        if self.group.any(compiled.failure is not None, self.device):  # all or none: their gradients must come in one order
+            return compiled.failure or "it failed in another process"
+        self._train_loss = compiled.loss
         return None
 
     def train_step(self) -> StepMetrics:
@@ -140,7 +141,7 @@ class Trainer:
             torch.manual_seed(derive_seed(config.seed, self.state.step, piece))  # for dropout alone
             with autocast(self.precision, self.device):
                 # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
-                piece_loss = self.model.loss(ids[:, :-1], ids[:, 1:]) / n_targets
+                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:]) / n_targets
             with self._gradients.of(last_piece=piece == mine[-1]):
                 (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()

@@ -11,7 +11,7 @@ import torch
 
 from lib.artifact.tensors import load_tensors
 from lib.data.dataset import Dataset
-from lib.device.compile import compile_wanted
+from lib.device.compile import should_compile
 from lib.device.distributed import ProcessGroup
 from lib.device.hardware import matmul_rate
 from lib.device.precision import LossScale, autocast, choose_precision
@@ -144,8 +144,8 @@ def test_auto_takes_what_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     for has, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
         assert choose_precision("auto", cuda) == expected
-    assert [compile_wanted(choice, CPU) for choice in ("auto", "on", "off")] == [False, True, False]
-    assert [compile_wanted(choice, cuda) for choice in ("auto", "on", "off")] == [True, True, False]
+    assert [should_compile(choice, CPU) for choice in ("auto", "on", "off")] == [False, True, False]
+    assert [should_compile(choice, cuda) for choice in ("auto", "on", "off")] == [True, True, False]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from lib.config.params import load_params, resolve_config
 from lib.config.schema import GenerateConfig, ModelConfig
 from lib.errors import MakegptError
 from lib.generate import kernel
-from lib.generate.engine import generate, generate_naive, in_request_order
+from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
 from lib.generate.kernel import load_kernel
-from lib.generate.quantize import WEIGHT_FORMATS, QuantizedLinear, int8_rows, quantize
-from lib.generate.request import Request, StreamDecoder, encode_prompt, make_requests
+from lib.generate.quantize import _KERNEL_FORMAT, WEIGHT_FORMATS, InferenceModel, QuantizedLinear, int8_rows
+from lib.generate.request import Request, StreamDecoder, complete, encode_prompt, in_request_order, make_requests, stream_text
 from lib.generate.sampling import apply_repetition_penalty, keep_min_p, keep_top_k, keep_top_p, sample_token, temperature_scaled
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
@@ -64,11 +65,12 @@ def filled(config: ModelConfig) -> LanguageModel:
     return made
 
 
-def continued(built: LanguageModel, prompts: list[str], config: GenerateConfig, **settings: Any) -> list[list[int]]:
-    texts = [Request(BYTES, encode_prompt(BYTES, prompt), config) for prompt in prompts]
-    for _ in generate(built, texts, CPU, **settings):
+def continued(model: LanguageModel, prompts: list[str], config: GenerateConfig, **settings: Any) -> list[list[int]]:
+    """The new tokens of each prompt, by the engine alone."""
+    sequences = [TokenSequence(BYTES.encode(prompt), config) for prompt in prompts]
+    for _ in generate_tokens(model, sequences, CPU, **settings):
         pass
-    return [text.tokens for text in texts]
+    return [sequence.tokens for sequence in sequences]
 
 
 def assert_same_tokens(found: list[int], wanted: list[int], built: LanguageModel, prompt: list[int]) -> None:
@@ -184,30 +186,28 @@ def test_the_cache_gives_the_tokens_of_the_plain_loop(
     design: str, with_kernel: bool, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 tokens behind prompts of several lengths, in a context of 24: before its edge, over it and beyond."""
-    built = filled(config_of(*DESIGNS[design]))
+    model = filled(config_of(*DESIGNS[design]))
     prompt = "to be, or not to be, that is the question: whether 'tis nobler"[:length]
-    wanted = list(generate_naive(built, BYTES.encode(prompt), GREEDY, CPU))
-    assert len(set(wanted)) > 2, "a text that turns in a circle shows little"
-    ready = filled(config_of(*DESIGNS[design]))
+    expected = list(generate_naive(model, BYTES.encode(prompt), GREEDY, CPU))
+    assert len(set(expected)) > 2, "a text that turns in a circle shows little"
     if not with_kernel:
-        monkeypatch.setattr("lib.generate.quantize.load_kernel", lambda: None)
-    quantize(ready, "float32")
-    (found,) = continued(ready, [prompt], GREEDY)
-    assert_same_tokens(found, wanted, built, BYTES.encode(prompt))
+        monkeypatch.setattr("lib.generate.quantize.why_no_kernel", lambda: "switched off by this test")
+    (found,) = continued(InferenceModel(model), [prompt], GREEDY)
+    assert_same_tokens(found, expected, model, BYTES.encode(prompt))
 
 
 @pytest.mark.parametrize("design", [name for name in DESIGNS if name not in ("bigram", "single_head")])
 def test_a_step_of_the_kernel_has_the_logits_of_a_whole_pass(design: str) -> None:
-    built, ready = filled(config_of(*DESIGNS[design])), filled(config_of(*DESIGNS[design]))
-    quantize(ready, "float32")
+    model = filled(config_of(*DESIGNS[design]))
+    inference = InferenceModel(model)
     ids = torch.randint(256, (1, 24), generator=torch.Generator().manual_seed(2))
-    cache = ready.cache(24)
+    cache = inference.cache(24)
     assert cache is not None
     with torch.inference_mode():
-        ready.next_token_logits(ids[:, :3], [cache])
+        inference.next_token_logits(ids[:, :3], [cache])
         for n in range(3, 24):
-            found = ready.next_token_logits(ids[:, n : n + 1], [cache])
-            torch.testing.assert_close(found, built.next_token_logits(ids[:, : n + 1]), atol=2e-4, rtol=1e-5)
+            logits = inference.next_token_logits(ids[:, n : n + 1], [cache])
+            torch.testing.assert_close(logits, model.next_token_logits(ids[:, : n + 1]), atol=2e-4, rtol=1e-5)
 
 
 def test_there_is_a_kernel_where_there_is_a_compiler() -> None:
@@ -219,13 +219,12 @@ def test_there_is_a_kernel_where_there_is_a_compiler() -> None:
 @pytest.mark.parametrize("design", ["gpt2", "grouped, normed", "bigram"])
 @pytest.mark.parametrize("format", ["float32", "int8"])
 def test_a_text_is_the_same_whatever_stands_beside_it(config: GenerateConfig, design: str, format: str) -> None:
-    built = filled(config_of(*DESIGNS[design]))
-    quantize(built, format)
+    model = InferenceModel(filled(config_of(*DESIGNS[design])), format)
     prompts = ["a", "to be, or not to be, that is the question", "whether", "z", "to be"]
-    alone = [continued(built, [prompt], config)[0] for prompt in prompts]
+    alone = [continued(model, [prompt], config)[0] for prompt in prompts]
     for batch_size in (1, 2, 3, 8):
-        assert continued(built, prompts, config, batch_size=batch_size) == alone
-    assert continued(built, prompts[::-1], config, batch_size=4) == alone[::-1]
+        assert continued(model, prompts, config, batch_size=batch_size) == alone
+    assert continued(model, prompts[::-1], config, batch_size=4) == alone[::-1]
 
 
 @pytest.mark.parametrize("format", WEIGHT_FORMATS)
@@ -265,18 +264,67 @@ def test_sums_of_whole_numbers_do_not_leave_their_32_bits(width: int) -> None:
 
 @pytest.mark.parametrize(("format", "off"), [("bfloat16", 0.02), ("int8", 0.04)])
 def test_smaller_weights_are_near(format: str, off: float) -> None:
-    built, ready = filled(config_of()), filled(config_of())
-    quantize(ready, format)
+    model = filled(config_of())
+    inference = InferenceModel(model, format)
     ids = torch.randint(256, (4, 24), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        wanted = built(ids)
-        assert 0 < (ready(ids) - wanted).norm() / wanted.norm() < off
+        logits = model(ids)
+        assert 0 < (inference(ids) - logits).norm() / logits.norm() < off
+        losses = [network.loss(ids[:, :-1], ids[:, 1:]).item() for network in (inference, model)]
+        assert losses[0] == pytest.approx(losses[1], rel=off)
 
 
 def test_a_model_written_out_stays_so() -> None:
-    built = filled(config_of(*DESIGNS["written out"]))
-    quantize(built, "float32")
-    assert not any(isinstance(module, QuantizedLinear) for module in built.modules())
+    inference = InferenceModel(filled(config_of(*DESIGNS["written out"])))
+    assert not any(isinstance(module, QuantizedLinear) for module in inference.modules())
+    assert "naive" in str(inference.no_kernel)
+
+
+@pytest.mark.parametrize("format", WEIGHT_FORMATS)
+def test_an_inference_model_does_not_change_the_trained_one(format: str) -> None:
+    model = filled(config_of()).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = [type(module) for module in model.modules()]
+    attributes = [set(vars(module)) for module in model.modules()]
+    continued(InferenceModel(model, format), ["to be"], GREEDY)
+    assert model.training
+    assert [type(module) for module in model.modules()] == modules
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model.loss(torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.long)).backward()
+
+
+def test_the_numbers_of_the_formats_are_those_of_the_kernel() -> None:
+    header = (Path(kernel.__file__).parent / "product.h").read_text(encoding="utf-8")
+    for dtype, number in _KERNEL_FORMAT.items():
+        assert re.search(rf"\b{str(dtype).removeprefix('torch.').upper()} = {number}\b", header)
+
+
+def test_ids_outside_the_vocabulary_are_named_wherever_they_come_in() -> None:
+    for model in (filled(config_of()), InferenceModel(filled(config_of()))):
+        for ids in ([7, 256], [-1]):
+            with pytest.raises(
+                MakegptError, match=f"the id {ids[-1]} is not in the model's vocabulary of 256 tokens, 0 to 255"
+            ):
+                list(generate_tokens(model, [TokenSequence(ids, GREEDY)], CPU))
+            cache = model.cache(8)
+            assert cache is not None
+            with pytest.raises(MakegptError, match=f"the id {ids[-1]} is not"):
+                model.next_token_logits(torch.tensor([ids]), [cache])
+            with pytest.raises(MakegptError, match=f"the id {ids[-1]} is not"):
+                model.loss(torch.tensor([ids]), torch.zeros(1, len(ids), dtype=torch.long))
+    with pytest.raises(MakegptError, match="at least one token"):
+        TokenSequence([], GREEDY)
+
+
+def test_the_engine_yields_each_token_with_its_logits_and_can_be_told_to_stop() -> None:
+    sequence = TokenSequence([1, 2, 3], GREEDY)
+    for n, (same, id, logits) in enumerate(generate_tokens(filled(config_of()), [sequence], CPU), 1):
+        assert same is sequence
+        assert sequence.tokens[-1] == id == int(logits.argmax())
+        if n == 5:
+            sequence.finish_reason = "enough"
+    assert len(sequence.tokens) == 5
 
 
 def test_more_tokens_than_the_context_behind_a_cache_are_refused() -> None:
@@ -295,8 +343,7 @@ def test_more_tokens_than_the_context_behind_a_cache_are_refused() -> None:
 def test_samples_have_seeds_of_their_own_and_the_first_is_the_one_alone() -> None:
     built = filled(config_of())
     texts = list(make_requests(BYTES, [encode_prompt(BYTES, "to be")], WARM, 3))
-    for _ in generate(built, texts, CPU):
-        pass
+    complete(built, texts, CPU)
     assert [text.config.seed for text in texts] == [1, 2, 3]
     assert len({tuple(text.tokens) for text in texts}) == 3
     assert [text.tokens for text in texts] == [
@@ -317,7 +364,7 @@ class Scripted(LanguageModel):
 
 def said(made: Tokenizer, ids: list[int], **settings: Any) -> tuple[Request, list[str]]:
     text = Request(made, encode_prompt(made, settings.pop("prompt", "x")), replace(GREEDY, max_new_tokens=len(ids)), **settings)
-    return text, [piece for _, piece in generate(Scripted(ids, made.vocab_size), [text], CPU)]
+    return text, [piece for _, piece in stream_text(Scripted(ids, made.vocab_size), [text], CPU)]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +416,7 @@ def test_words_stream_with_their_spaces() -> None:
     assert pieces == [" be", ",", " or", " not", "!"]
     assert "".join(pieces) == made.text
     first = StreamDecoder(words, None)
-    assert [first.take(id) for id in words.encode("not be")] == ["not", " be"]
+    assert [first.decode(id) for id in words.encode("not be")] == ["not", " be"]
 
 
 def test_texts_come_out_in_the_order_they_were_asked_for() -> None:
@@ -378,7 +425,7 @@ def test_texts_come_out_in_the_order_they_were_asked_for() -> None:
         Request(BYTES, encode_prompt(BYTES, prompt), replace(WARM, max_new_tokens=n))
         for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
     ]
-    order = [text for text, _ in in_request_order(generate(built, texts, CPU, batch_size=2))]
+    order = [text for text, _ in in_request_order(stream_text(built, texts, CPU, batch_size=2))]
     assert [text for text, _ in itertools.groupby(order)] == texts
     assert [len(list(of)) for _, of in itertools.groupby(order)] == [9, 2, 5, 1]
 
@@ -409,8 +456,8 @@ def test_prompts_come_as_lines_of_json_and_go_on_as_such(small: Path, stage: Sta
     ("content", "complaint"),
     [
         (b'{"prompt": "a"}\n{"prompt": \n', "line 2"),
-        (b'{"prompt": "a"}\n\n[1, 2]\n', "line 3: there is no prompt"),
-        (b'{"prompt": 7}\n', "line 1: the prompt is no text"),
+        (b'{"prompt": "a"}\n\n[1, 2]\n', "line 3: the prompt is missing"),
+        (b'{"prompt": 7}\n', "line 1: the prompt is not a string"),
         (b'"a"\n"\xff"\n', "line 2"),
         (b'{"prompt": "a", "x": NaN}\n', "line 1: NaN is not JSON"),
         (b'{"prompt": "a", "x": "\\ud800"}\n', "line 1: "),
@@ -513,30 +560,29 @@ def test_without_a_compiler_all_works_by_torch(small: Path, stage: Stage) -> Non
 
 def test_a_kept_kernel_that_is_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_kernel() is not None
-    (whole,) = kernel._folder().glob(f"kernel-{kernel._key()}-*.so")
+    (whole,) = kernel._cache_folder().glob(f"kernel-{kernel._key()}-*.so")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernel._kept() is None, "there is none yet"
-    kept = kernel._folder() / whole.name
+    assert kernel._load_cached() is None, "there is none yet"
+    kept = kernel._cache_folder() / whole.name
     kept.parent.mkdir()
     for damaged in (b"", whole.read_bytes()[:20_000], whole.read_bytes()[:-1] + b"x"):
         kept.write_bytes(damaged)
-        assert kernel._kept() is None, "loading a part of a library would end the process"
-    kernel._made()
-    assert kernel._kept() is not None
+        assert kernel._load_cached() is None, "loading a part of a library would end the process"
+    kernel._compile()
+    assert kernel._load_cached() is not None
     assert kept.read_bytes() == whole.read_bytes()
 
 
 def test_a_step_beyond_the_room_of_a_cache_is_refused() -> None:
-    built = filled(config_of())
-    quantize(built, "float32")
-    cache = built.cache(2)
+    model = InferenceModel(filled(config_of()))
+    cache = model.cache(2)
     assert cache is not None
     token = torch.tensor([[1]])
     with torch.inference_mode():
-        built.next_token_logits(token, [cache])
-        built.next_token_logits(token, [cache])
+        model.next_token_logits(token, [cache])
+        model.next_token_logits(token, [cache])
         with pytest.raises(MakegptError, match="3 tokens are more than this cache has room for, 2"):
-            built.next_token_logits(token, [cache])
+            model.next_token_logits(token, [cache])
 
 
 @pytest.mark.parametrize("format", WEIGHT_FORMATS)
@@ -544,18 +590,18 @@ def test_a_step_beyond_the_room_of_a_cache_is_refused() -> None:
     "name", ["out_head.weight", "blocks.0.attention.W_qkv.weight", "blocks.1.feed_forward.contract.weight"]
 )
 def test_weights_that_are_no_numbers_are_found_out(format: str, name: str) -> None:
-    built = filled(config_of())
+    model = filled(config_of())
     with torch.no_grad():
-        built.get_parameter(name)[3, 1] = torch.inf if format != "int8" else torch.nan
-    quantize(built, format)
+        model.get_parameter(name)[3, 1] = torch.inf if format != "int8" else torch.nan
     for config in (GREEDY, WARM):
         with pytest.raises(MakegptError, match="not finite"):
-            continued(built, ["to be"], config)
+            continued(InferenceModel(model, format), ["to be"], config)
 
 
 def test_long_texts_are_read_by_torch_and_all_agree() -> None:
-    built, ready = (filled(config_of("model.context_length=200")) for _ in range(2))
-    quantize(ready, "float32")
+    model = filled(config_of("model.context_length=200"))
     ids = torch.randint(256, (1, 150), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        torch.testing.assert_close(ready.next_token_logits(ids), built.next_token_logits(ids), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(
+            InferenceModel(model).next_token_logits(ids), model.next_token_logits(ids), atol=1e-4, rtol=1e-5
+        )

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from lib.artifact.tensors import load_tensors, open_safetensors
 from lib.data.shards import open_shard
 from lib.errors import MakegptError
-from lib.generate.kernel import _found, load_kernel, why_no_kernel
+from lib.generate.kernel import _kernel_or_reason, load_kernel, why_no_kernel
 from stages.shared import terminal
 from stages.shared.streams import replace_unencodable_characters, silence_other_packages
 from tests.conftest import FEW, PROJECT, TINY, Here, Stage
@@ -84,9 +84,9 @@ def test_a_file_that_may_not_be_read_is_told_as_that(tmp_path: Path) -> None:
 @pytest.fixture
 def forgotten() -> Any:
     """The kernel is looked for again, and again afterwards."""
-    _found.cache_clear()
+    _kernel_or_reason.cache_clear()
     yield
-    _found.cache_clear()
+    _kernel_or_reason.cache_clear()
 
 
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +104,33 @@ def test_without_a_home_the_kernel_is_compiled_all_the_same(forgotten: None, mon
     assert why_no_kernel() is None
 
 
-@pytest.mark.parametrize(("compiler", "says"), [("nowhere-c++", "(nowhere-c++ is not there)"), ("false", "(false could not)"),
-                                                ("'", "is no command")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [
+        ("nowhere-c++", "'nowhere-c++' was not found"),
+        ("false", "the C++ compiler 'false' failed"),
+        ("'", "is not a valid command"),
+    ],
+)
 def test_why_there_is_no_kernel_is_said(
-    compiler: str, says: str, forgotten: None, small: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+    compiler: str, says: str, forgotten: None, small: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    told = here("generate", small / "run", "To", "--weights", "int8", "--max-new-tokens", 1, "-o", small / "made.txt").err
-    assert says in told
-    assert len(told.splitlines()) == 1
+    for weights, consequence in (("int8", "int8 weights take less memory"), ("float32", "PyTorch computes instead")):
+        words = [small / "run", "To", "--weights", weights, "--max-new-tokens", 1, "-o", tmp_path / "text.txt"]
+        stderr = here("generate", *words).err
+        assert says in stderr
+        assert consequence in stderr
+        assert len(stderr.splitlines()) == 1
+    assert says in here("evaluate", small / "run", "--weights", "bfloat16", "-o", tmp_path / "evaluation.json").err
+
+
+def test_a_kernel_that_is_switched_off_is_not_complained_about(
+    forgotten: None, small: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAKEGPT_KERNEL", "off")
+    assert not here("generate", small / "run", "To", "--max-new-tokens", 1).err
 
 
 def test_no_place_for_temporary_files_is_not_called_a_missing_compiler(

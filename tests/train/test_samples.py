@@ -11,7 +11,7 @@ import torch
 from lib.artifact.manifest import MANIFEST, describe_files
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
-from lib.generate.quantize import QuantizedLinear
+from lib.generate.quantize import InferenceModel, QuantizedLinear
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.run.folder import METRICS_FILE, MODEL_FILE, finished_manifest
@@ -20,7 +20,7 @@ from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Logged, StepMetrics
 from lib.train.loop import train_loop
-from lib.train.samples import Sampler, inference_copy
+from lib.train.samples import Sampler
 from lib.train.writer import NullWriter, RunWriter
 from tests.train.test_loop import CPU, config, outcome, train, trainer
 
@@ -113,16 +113,16 @@ def test_a_sample_is_made_with_the_weights_of_its_step(small: Path, tokenizer: T
     assert sampler(fresh, tokenizer).line(metrics(3)) == after
 
 
-def test_the_twin_shares_every_number_and_has_no_say_in_the_mode(small: Path) -> None:
-    at_work = trainer(small).model
-    twin = inference_copy(at_work)
-    assert at_work.training
-    assert not twin.training
-    assert not any(isinstance(module, QuantizedLinear) for module in at_work.modules())
-    addresses = {tensor.data_ptr() for tensor in (*at_work.parameters(), *at_work.buffers())}
-    assert {tensor.data_ptr() for tensor in (*twin.parameters(), *twin.buffers())} == addresses
-    at_work.features = lambda ids, kv_cache=None: pytest.fail("the compiled way is for training")  # type: ignore[method-assign]
-    inference_copy(at_work).next_token_logits(torch.tensor([[1, 2]]))
+def test_an_inference_model_shares_every_number_and_leaves_the_trained_model_alone(small: Path) -> None:
+    model = trainer(small).model
+    attributes = [set(vars(module)) for module in model.modules()]
+    inference = InferenceModel(model)
+    assert model.training
+    assert not inference.training
+    assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
+    assert [set(vars(module)) for module in model.modules()] == attributes, "no method is patched onto it"
+    addresses = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    assert {tensor.data_ptr() for tensor in (*inference.parameters(), *inference.buffers())} == addresses
 
 
 def test_the_default_random_numbers_are_left_alone(small: Path, tokenizer: Tokenizer) -> None:

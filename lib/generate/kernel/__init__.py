@@ -1,8 +1,8 @@
-"""The kernel: products and a decoder's step in C++, compiled at its first use and kept.
+"""The kernel: matrix products and a decoding step in C++, compiled at first use and cached.
 
-PyTorch's own product of one row with a matrix stays at a third to a half of the memory's speed on the machine it was
-measured on, and a step of a small model spends its time between operations. Where there is no C++ compiler with OpenMP,
-`library` is None, and PyTorch does it all.
+PyTorch's product of one row with a matrix reached a third to a half of the memory bandwidth on the machine it was measured
+on, and a step of a small model spends its time between operations. Without a C++ compiler with OpenMP `load_kernel` returns
+None, and PyTorch computes everything.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from lib.artifact.io import sha256_of
 
 _HERE = Path(__file__).parent
 _SOURCES = ("step.cpp", "product.h", "vectors.h")
-# without contraction: the compiler would join a product and a sum here and not there, and a row would depend on its neighbors
+# no contraction: the compiler would fuse multiply and add in some places only, and a row would depend on its neighbors
 _FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 120
 
@@ -67,60 +67,65 @@ class Decoder(ctypes.Structure):
 
 
 def load_kernel() -> ctypes.CDLL | None:
-    """The compiled kernel, its two functions declared; None where it cannot be compiled, or with MAKEGPT_KERNEL=off."""
-    found = _found()
-    return found if isinstance(found, ctypes.CDLL) else None
+    """The compiled kernel with its two functions declared; None if it cannot be compiled, or with MAKEGPT_KERNEL=off."""
+    kernel = _kernel_or_reason()
+    return kernel if isinstance(kernel, ctypes.CDLL) else None
 
 
 def why_no_kernel() -> str | None:
-    """Why there is no kernel, in words; None where there is one."""
-    found = _found()
-    return found if isinstance(found, str) else None
+    """The reason why `load_kernel` returns None; None if it returns the kernel."""
+    reason = _kernel_or_reason()
+    return reason if isinstance(reason, str) else None
+
+
+def is_switched_off() -> bool:
+    """Whether MAKEGPT_KERNEL=off."""
+    return os.environ.get("MAKEGPT_KERNEL") == "off"
 
 
 @functools.cache
-def _found() -> ctypes.CDLL | str:
-    """The compiled kernel, or why there is none."""
-    if os.environ.get("MAKEGPT_KERNEL") == "off":
-        return "with MAKEGPT_KERNEL=off"
+def _kernel_or_reason() -> ctypes.CDLL | str:
+    if is_switched_off():
+        return "the C++ kernel is switched off (MAKEGPT_KERNEL=off)"
     compiler = os.environ.get("CXX") or "c++"
     try:
         command = _compiler()
-        if (kept := _kept()) is None and shutil.which(command[0]) is None:
-            return f"without a C++ compiler ({command[0]} is not there)"
-        return kept or _made()
+        kernel = _load_cached()
+        if kernel is None and shutil.which(command[0]) is None:
+            return f"no C++ compiler: '{command[0]}' was not found"
+        return kernel or _compile()
     except subprocess.SubprocessError:
-        return f"without a C++ compiler that can make the kernel ({compiler} could not)"
+        return f"the C++ compiler '{compiler}' failed to compile the kernel"
     except ValueError:
-        return f"without a C++ compiler (CXX={compiler} is no command)"
+        return f"no C++ compiler: CXX={compiler} is not a valid command"
     except (OSError, AttributeError) as error:
-        return f"without the kernel, which could not be compiled or opened ({getattr(error, 'strerror', None) or error})"
+        return f"the C++ kernel could not be compiled or loaded ({getattr(error, 'strerror', None) or error})"
 
 
-def _kept() -> ctypes.CDLL | None:
-    """The kernel as it was compiled at an earlier time; None where there is none, or where its file is damaged."""
-    with suppress(OSError, RuntimeError, AttributeError):  # no home, or one that cannot be read: as if there were none
-        for path in sorted(_folder().glob(f"kernel-{_key()}-*.so")):
+def _load_cached() -> ctypes.CDLL | None:
+    """The kernel compiled earlier; None if there is none, or if its file is damaged."""
+    with suppress(OSError, RuntimeError, AttributeError):  # no home folder, or an unreadable one
+        for path in sorted(_cache_folder().glob(f"kernel-{_key()}-*.so")):
             if sha256_of(path)[:16] == path.stem.rpartition("-")[2]:
-                return _declared(path)
+                return _declare(path)
     return None
 
 
-def _made() -> ctypes.CDLL:
-    """The kernel, compiled now and kept under the hash of its bytes, where there is a place for it."""
+def _compile() -> ctypes.CDLL:
+    """Compile the kernel, and keep it under the hash of its bytes if there is a place for it."""
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
         path = Path(scratch) / "kernel.so"
         command = [*_compiler(), *_FLAGS, str(_HERE / _SOURCES[0]), "-o", str(path)]
         subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-        library = _declared(path)  # it stays when its file goes
+        library = _declare(path)  # stays loaded when its file is deleted
         name = f"kernel-{_key()}-{sha256_of(path)[:16]}.so"
-        with suppress(OSError, RuntimeError), atomic_write(_folder() / name) as beside:  # where there is a home
-            shutil.copyfile(path, beside)
+        with suppress(OSError, RuntimeError), atomic_write(_cache_folder() / name) as temporary:
+            shutil.copyfile(path, temporary)
         return library
 
 
-def _declared(path: Path) -> ctypes.CDLL:
-    """The library at `path`, its two functions declared; AttributeError where it has not got them."""
+def _declare(path: Path) -> ctypes.CDLL:
+    """The library at `path` with its two functions declared; AttributeError if it lacks one."""
     library = ctypes.CDLL(str(path))
     library.product.argtypes = [Pointer, Pointer, Pointer, Long]
     library.step.argtypes = [Pointer, Long, Pointer, Pointer, Pointer, Pointer, Pointer]
@@ -128,8 +133,8 @@ def _declared(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _folder() -> Path:
-    """Where compiled kernels are kept."""
+def _cache_folder() -> Path:
+    """The folder of compiled kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "makegpt"
 
 
@@ -139,14 +144,14 @@ def _compiler() -> list[str]:
 
 
 def _key() -> str:
-    """A hash of all that a compiled kernel depends on."""
+    """A hash of everything a compiled kernel depends on."""
     sources = [(_HERE / name).read_text(encoding="utf-8") for name in _SOURCES]
-    made_of = (sources, _compiler(), _FLAGS, platform.platform(), _processor())
-    return hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    parts = (sources, _compiler(), _FLAGS, platform.platform(), _processor())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
-    """What the processor can do, as Linux lists it; elsewhere its name."""
+    """The processor's features as Linux lists them; elsewhere its name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

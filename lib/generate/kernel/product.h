@@ -8,7 +8,7 @@
 
 #include "vectors.h"
 
-enum Format : long { FLOAT32, BFLOAT16, INT8 };
+enum Format : long { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };  // _KERNEL_FORMAT in lib/generate/quantize.py
 
 struct Matrix {  // y = x Wᵀ·scale + bias, W (N, K), scale and bias (N,) or null; weight null: no matrix
     const void* weight;

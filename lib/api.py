@@ -1,0 +1,167 @@
+"""The front door: a run folder as one object that generates, scores and trains. `from lib import Model`.
+
+    model = Model.from_run("artifacts/runs/gpt_balanced-hamlet")
+    model.generate("To be", max_new_tokens=40)
+
+The stages `generate` and `train` are built on the same functions. See docs/python.md.
+"""
+
+import sys
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator, Sequence, overload
+
+import torch
+
+from lib.artifact.provenance import timestamp
+from lib.config.params import load_params, resolve_config
+from lib.config.schema import Config, GenerateConfig, ModelConfig, build_section
+from lib.data.corpus import open_documents, write_corpus
+from lib.data.dataset import Dataset, build_dataset
+from lib.device.hardware import choose_device, keep_freed_memory
+from lib.errors import UsageError, nearest
+from lib.evaluate.span import text_span
+from lib.evaluate.windows import iterate_predictions
+from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
+from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, stream_text
+from lib.generate.token_scores import TokenScore, score_token
+from lib.run.folder import TrainedModel, is_gpt2_release, load_run
+from lib.tokenizer.base import Tokenizer
+from lib.train.events import Event
+from lib.train.session import train_run
+
+
+class Model:
+    """A trained model with its tokenizer, ready to generate.
+
+    Sampling parameters of `generate` and `stream` are those of the section `generate` in params.yaml, which also holds the
+    defaults: `max_new_tokens`, `temperature` (0: greedy), `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`.
+    """
+
+    def __init__(
+        self, run: TrainedModel, device: torch.device, weights: str = "float32", *, starts_with_endoftext: bool = False
+    ) -> None:
+        """Use `Model.from_run`. `starts_with_endoftext`: an empty prompt is `<|endoftext|>`, as in GPT-2's release."""
+        self.network = InferenceModel(run.model, weights)
+        self.tokenizer: Tokenizer = run.tokenizer
+        self.config: ModelConfig = run.config
+        self.device = device
+        self._starts_with_endoftext = starts_with_endoftext
+
+    @classmethod
+    def from_run(cls, path: str | Path, *, weights: str = "float32", checkpoint: str = "best", device: str = "auto") -> "Model":
+        """Load the run folder `path`, its files verified.
+
+        `weights`: float32, or smaller: bfloat16 or int8. `checkpoint`: "best", the published weights of a finished run, or
+        "last", those of the last saved state. `device`: cpu, cuda, mps, or auto.
+        """
+        for name, value, known in (("weights", weights, WEIGHT_FORMATS), ("checkpoint", checkpoint, ("best", "last"))):
+            if value not in known:
+                raise UsageError(f"{name}={value!r} is unknown; {nearest(value, known)}")
+        folder, torch_device = Path(path), choose_device(device)
+        run = load_run(folder, torch_device, checkpoint)
+        return cls(run, torch_device, weights, starts_with_endoftext=is_gpt2_release(folder, run.tokenizer))
+
+    @classmethod
+    def train(
+        cls,
+        source: str | Path,
+        out: str | Path,
+        *,
+        config: str | None = "debug",
+        changes: Iterable[str] = (),
+        device: str = "auto",
+        on_event: Callable[[Event], None] | None = None,
+    ) -> "Model":
+        """Train into the run folder `out` and load the result; the same as the stage `train`, which resumes the run too.
+
+        `source` is a dataset folder, or a text file: then its tokens and its dataset are written next to `out`, as
+        OUT-tokens and OUT-dataset. `config` is a name in params.yaml (None: the defaults), overridden by `changes` such as
+        "train.max_steps=100". `on_event` is called with each `StepMetrics`, `Logged`, `Notice` and `Stopped` of the training.
+        """
+        keep_freed_memory()
+        started, folder = timestamp(), Path(out)
+        resolved = resolve_config(load_params(), config, changes)
+        dataset = Dataset(_dataset_folder(Path(source), folder, resolved, started))
+        events = train_run(
+            folder,
+            dataset,
+            resolved.model,
+            resolved.train,
+            choose_device(device),
+            resume=True,
+            started=started,
+            stop_asked=lambda: False,
+        )
+        deque(map(on_event, events) if on_event else events, maxlen=0)  # run to the end, keep nothing
+        return cls.from_run(folder, device=device)
+
+    @overload
+    def generate(self, prompt: str | None = None, *, stop: Sequence[str] = (), batch_size: int = 8, **sampling: Any) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[str], *, stop: Sequence[str] = (), batch_size: int = 8, **sampling: Any
+    ) -> list[str]: ...
+
+    def generate(
+        self, prompt: str | Sequence[str] | None = None, *, stop: Sequence[str] = (), batch_size: int = 8, **sampling: Any
+    ) -> str | list[str]:
+        """The continuation of `prompt`, without the prompt; a list of prompts gives a list, computed in batches.
+
+        No prompt, or an empty one, starts a text. The text ends before the first of the `stop` texts.
+        """
+        prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+        requests = self._requests(map(self.encode_prompt, prompts), stop, sampling)
+        texts = [request.text for request in complete(self.network, requests, self.device, batch_size=batch_size)]
+        return texts[0] if prompt is None or isinstance(prompt, str) else texts
+
+    def stream(self, prompt: str | None = None, *, stop: Sequence[str] = (), **sampling: Any) -> Iterator[str]:
+        """As `generate` with one prompt, piece by piece: each piece is whole characters, together they are the text."""
+        requests = self._requests([self.encode_prompt(prompt)], stop, sampling)
+        return (piece for _, piece in stream_text(self.network, requests, self.device) if piece)
+
+    def logprobs(self, text: str) -> list[TokenScore]:
+        """A score for each token of `text` but the first: its id, text, log-probability in nats, rank (1: the most likely) and
+        the most likely tokens in its place. Minus the mean log-probability is the loss in nats/token.
+        """
+        span = text_span([text], self.tokenizer, "the text")
+        predictions = iterate_predictions(self.network, span.tokens, span.start, span.stop, self.device)
+        return [score_token(logits, id, self.tokenizer) for _, id, logits in predictions]
+
+    def encode_prompt(self, text: str | None, *, from_endoftext: bool = False) -> Prompt:
+        """The prompt `text`; one without tokens becomes the start of a text."""
+        starts = from_endoftext or (not text and self._starts_with_endoftext)
+        return encode_prompt(self.tokenizer, text, from_endoftext=starts)
+
+    def kernel_notice(self) -> str | None:
+        """What to tell a user if PyTorch computes in place of the C++ kernel; None if the kernel does."""
+        return self.network.kernel_notice()
+
+    def _requests(self, prompts: Iterable[Prompt], stop: Sequence[str], sampling: dict[str, Any]) -> list[Request]:
+        if isinstance(stop, str) or "" in stop:
+            raise UsageError(f"stop={stop!r} must be a list of texts that are not empty")
+        values = asdict(resolve_config(load_params()).generate) | sampling
+        config: GenerateConfig = build_section("generate", values, "generate")
+        return list(make_requests(self.tokenizer, prompts, config, stop=stop, logprobs=False))
+
+
+def _dataset_folder(source: Path, out: Path, config: Config, started: str) -> Path:
+    """The dataset folder `source`, or the one made of the text file `source`."""
+    if source.is_dir():
+        return source
+    tokens, dataset = out.with_name(f"{out.name}-tokens"), out.with_name(f"{out.name}-dataset")
+    with open_documents([str(source)], sys.stdin.buffer, tokens) as documents:
+        write_corpus(
+            tokens, documents, config.tokenize.tokenizer, config.tokenize, started=started, on_bytes=lambda count: None
+        )
+    build_dataset(
+        tokens,
+        dataset,
+        context_length=config.model.context_length,
+        stride=config.build_dataset.stride,
+        val_fraction=config.build_dataset.val_fraction,
+        started=started,
+    )
+    return dataset
