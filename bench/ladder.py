@@ -15,7 +15,7 @@ FOLDERS = [Path("artifacts/runs") / f"{rung}-tiny_shakespeare" for rung in RUNGS
 rows = {row.name: row for row in comparison_rows(FOLDERS)}
 runs = [rows[folder.name] for folder in FOLDERS]
 gains = [before.loss - after.loss for before, after in pairwise(runs)]
-floor = min(rows["counted bigram"].loss, rows["counted add-one bigram"].loss)
+floor = min(rows["bigram (counts)"].loss, rows["add-one bigram (counts)"].loss)
 seconds = sum(run.seconds or float("inf") for run in runs)
 
 checks = {

@@ -17,7 +17,15 @@ from tests.pipeline.test_make import make, project
 DOCS = PROJECT / "docs"
 PAGES = list_pages()
 FILES = sorted(DOCS.glob("*.md"))
-REFERENCE = ["commands", "configs", "performance", "design", "promises", "bibliography"]  # pages that are not of the book
+REFERENCE = [
+    "commands",
+    "configs",
+    "performance",
+    "design",
+    "python",
+    "promises",
+    "bibliography",
+]  # pages that are not of the book
 FIGURES = commands()
 
 

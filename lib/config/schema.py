@@ -285,7 +285,7 @@ def _in_range(value: Any, bounds: Mapping[str, Any]) -> bool:
 def _describe_range(bounds: Mapping[str, Any]) -> str:
     """The range in words: "between 1 and 100", "at least 1", "greater than 0 and at most 1"."""
     low, above, high = (
-        f"{bound:g}" if isinstance(bound, float) else bound for bound in map(bounds.get, ("at_least", "above", "at_most"))
+        f"{bound:.12g}" if isinstance(bound, float) else bound for bound in map(bounds.get, ("at_least", "above", "at_most"))
     )
     if low is not None and high is not None:
         return f"between {low} and {high}"

@@ -24,7 +24,7 @@ _BLOCK = 1 << 20
 
 def ngram_label(name: str) -> str:
     """What a baseline is called beside runs."""
-    return f"counted {name}" if name in (*NGRAM_NAMES.values(), ADD_ONE) else name
+    return f"{name} (counts)" if name in (*NGRAM_NAMES.values(), ADD_ONE) else name
 
 
 #: What is counted of a longer training text are so many tokens, those at its end: see docs/evaluation.md for what they take.

@@ -104,7 +104,7 @@ def train_run(
         else:  # nothing is there, or a training killed before its first checkpoint
             manifest = _new_manifest(folder, trainer, parameters, metadata, inputs, session)
             _on_main(group, run.start_over, manifest, parameters, tokenizer)
-        writer = RunWriter(run.path, manifest, metadata, sampler) if group.is_main else NullWriter()
+        writer = RunWriter(run.path, manifest, metadata, sampler, saved) if group.is_main else NullWriter()
         try:
             yield from train_loop(trainer, writer, stop_asked)
         except Diverged as error:

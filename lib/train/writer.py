@@ -26,16 +26,19 @@ from lib.train.trainer import Trainer
 
 class RunWriter:
     """Writes one session of a training into the run folder `folder`; `metadata` goes into every checkpoint's header.
+    `saved` is the checkpoint that the session resumes from, if any.
 
     A kill leaves either the checkpoint before or the one after: files are written whole, state.json last.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, metadata: dict[str, Any], sampler: Sampler) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, metadata: dict[str, Any], sampler: Sampler, saved: SavedState | None
+    ) -> None:
         self._folder = folder
         self._manifest = manifest
         self._metadata = metadata
         self._sampler = sampler
-        self._saved: SavedState | None = None
+        self._saved = saved
 
     def log(self, metrics: StepMetrics) -> None:
         """A line of metrics.jsonl."""

@@ -409,10 +409,10 @@ def test_a_lead_says_its_error_and_whether_it_is_significant(lead: Lead, cell: s
 @pytest.mark.parametrize(
     ("baselines", "cells"),
     [
-        ({"bigram": (-0.5, True)}, {"counted bigram": "+0.500 ± 0.020"}),
-        ({"bigram": (0.5, True)}, {"counted bigram": "-0.500 ± 0.020"}),
-        ({"bigram": (0.1, False), "unigram": (-0.5, True)}, {"counted bigram": "-0.100 ± 0.020 (n.s.)"}),
-        ({"bigram": (0.5, None)}, {"counted bigram": "-0.500 ± 0.020 (too short to tell)"}),
+        ({"bigram": (-0.5, True)}, {"bigram (counts)": "+0.500 ± 0.020"}),
+        ({"bigram": (0.5, True)}, {"bigram (counts)": "-0.500 ± 0.020"}),
+        ({"bigram": (0.1, False), "unigram": (-0.5, True)}, {"bigram (counts)": "-0.100 ± 0.020 (n.s.)"}),
+        ({"bigram": (0.5, None)}, {"bigram (counts)": "-0.500 ± 0.020 (too short to tell)"}),
         ({"uniform": (0.5, True), "gzip": None}, {"uniform": "-0.500 ± 0.020", "gzip": "-0.500 ± 0.141"}),
         ({"uniform": (0.0, False)}, {"uniform": "+0.000 ± 0.020 (n.s.)"}),
         ({"gzip": None, "xz": None}, {"gzip": "-0.500 ± 0.141", "xz": "-0.500 ± 0.141"}),

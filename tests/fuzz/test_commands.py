@@ -196,7 +196,7 @@ def test_a_resumed_training_refuses_a_state_that_is_damaged(copied: Path, here: 
     parameters = json.loads((folder / MANIFEST).read_bytes())["parameters"]["train"]
     sets = [word for key, value in parameters.items() if value is not None for word in ("--set", f"train.{key}={value}")]
     line = here("train", copied / "dataset", "-o", folder, "--config", "debug", *sets, code=1).err.splitlines()[-1]
-    assert "state.json is damaged; begin" in line
+    assert "state.json is damaged; start over" in line
 
 
 @pytest.mark.parametrize("shape", ["(1000000000000000,)", "(-1,)", "(True,)", "(1, 2)", "(9**9**9,)"])

@@ -37,7 +37,7 @@ def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path
     rows = [json.loads(line) for line in stage("compare", evaluated / "one", evaluated / "two", "--json").stdout.splitlines()]
     names = [row["name"] for row in rows]
     counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram"]
-    assert sorted(names) == sorted(["one", "two", "uniform", "gzip", "xz", *(f"counted {name}" for name in counted)])
+    assert sorted(names) == sorted(["one", "two", "uniform", "gzip", "xz", *(f"{name} (counts)" for name in counted)])
     losses = [row["loss"] for row in rows]
     assert losses == sorted(losses)
     evaluation = json.loads((evaluated / "one" / "evaluation.json").read_text())
@@ -140,7 +140,7 @@ def test_baselines_counted_on_different_training_texts_are_told_apart(
     baselines = read_json(one / EVALUATION_FILE)["baselines"]
     other = baselines | {"bigram": baselines["bigram"] | {"loss": baselines["bigram"]["loss"] + 0.5}}
     names = [row.name for row in comparison_rows([one, _evaluated_anew(one, tmp_path / "other", baselines=other)])]
-    assert {"counted bigram, one", "counted bigram, other", "counted trigram", "one", "other"} <= set(names)
+    assert {"bigram (counts), one", "bigram (counts), other", "trigram (counts)", "one", "other"} <= set(names)
     assert len(names) == len(set(names))
 
 

@@ -173,7 +173,7 @@ def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete
         "42,688", "3.000 ± 0.020", "Top-1 accuracy is 21.3 ± 0.4 %",
         "top-5 accuracy 40.5 ± 0.5 %",
         "−0.500 ± 0.020", "+0.010 ± 0.020 (n.s.)", "+1.000", "sliding window, stride 128",
-        "counted bigram", "6.100 nats/token at 1, 3.200 at 5 to 8",
+        "bigram (counts)", "6.100 nats/token at 1, 3.200 at 5 to 8",
         "93.0 %", "99.8 %", "to be, or not", "play.txt", "train.learning_rate",
     ):  # fmt: skip
         assert words in text, words
@@ -308,7 +308,7 @@ def test_a_defect_of_our_own_is_not_taken_for_a_damaged_file(
         raise KeyError("ours")
 
     monkeypatch.setattr(page, "SECTIONS", (("broken", "Broken", broken),))
-    assert "this is a defect of makegpt: KeyError: 'ours'" in here("report", complete, "-o", "-", code=1).err
+    assert "this is a bug in makegpt: KeyError: 'ours'" in here("report", complete, "-o", "-", code=1).err
 
 
 def test_many_samples_are_thinned_out_the_first_and_the_last_stay() -> None:

@@ -1,0 +1,82 @@
+"""The front door, `from lib import Model`: it gives what the commands give, and its page is true."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib import Model
+from lib.errors import UsageError
+from tests.conftest import PROJECT, TEXT, Here
+
+
+@pytest.fixture(scope="module")
+def model(small: Path) -> Model:
+    return Model.from_run(small / "run", device="cpu")
+
+
+def test_it_generates_what_the_command_generates(model: Model, small: Path, here: Here) -> None:
+    words = ["--max-new-tokens", 12, "--temperature", 0.8, "--seed", 3]
+    printed = here("generate", small / "run", "To be", *words, "--device", "cpu").out
+    text = model.generate("To be", max_new_tokens=12, temperature=0.8, seed=3)
+    assert printed == text + "\n"
+    assert "".join(model.stream("To be", max_new_tokens=12, temperature=0.8, seed=3)) == text
+
+
+def test_a_list_of_prompts_gives_a_list_in_its_order(model: Model) -> None:
+    prompts = ["To be", "Or not", ""]
+    assert model.generate(prompts, max_new_tokens=6, temperature=0) == [
+        model.generate(prompt, max_new_tokens=6, temperature=0) for prompt in prompts
+    ]
+
+
+def test_its_scores_are_those_of_evaluate(model: Model, small: Path, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT[:400], encoding="utf-8")
+    lines = here("evaluate", small / "run", "--text", tmp_path / "text.txt", "--per-token", "--device", "cpu").out.splitlines()
+    scores = model.logprobs(TEXT[:400])
+    assert [score.rank for score in scores] == [json.loads(line)["rank"] for line in lines]
+    assert [score.logprob for score in scores] == pytest.approx([json.loads(line)["logprob"] for line in lines], abs=1e-4)
+
+
+def test_a_wrong_name_or_value_is_refused_with_what_is_right(model: Model, small: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'temperature'"):
+        model.generate("To be", temprature=1)
+    with pytest.raises(UsageError, match=r"generate\.top_p=2 must be greater than 0 and at most 1"):
+        model.generate("To be", top_p=2)
+    with pytest.raises(UsageError, match=r"weights='int4' is unknown"):
+        Model.from_run(small / "run", weights="int4")
+
+
+def test_training_from_a_text_is_the_training_of_the_commands(small: Path, tmp_path: Path) -> None:
+    changes = ["train.max_steps=12", "train.eval_interval=4", "train.batch_size=4", "build-dataset.val_fraction=0.2"]
+    steps: list[object] = []
+    trained = Model.train(small / "play.txt", tmp_path / "run", changes=changes, device="cpu", on_event=steps.append)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (small / "run" / "model.safetensors").read_bytes()
+    assert trained.generate("To be", max_new_tokens=5) == Model.from_run(small / "run").generate("To be", max_new_tokens=5)
+    assert len(steps) > 13
+
+
+def test_the_pages_code_runs(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "play.txt").write_text(TEXT, encoding="utf-8")
+    run = tmp_path / "artifacts" / "runs" / "gpt_balanced-hamlet"
+    run.parent.mkdir(parents=True)
+    run.symlink_to(small / "run")
+    page, readme = ((PROJECT / name).read_text(encoding="utf-8") for name in ("docs/python.md", "README.md"))
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL) + re.findall(
+        r"door -->\n```python\n(.*?)```", readme, re.DOTALL
+    )
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, {})
+        assert capsys.readouterr().out
+
+
+def test_the_package_alone_loads_no_torch() -> None:
+    code = "import sys, lib; assert 'torch' not in sys.modules; from lib import Model; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
