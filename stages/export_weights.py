@@ -16,15 +16,15 @@ def main(folder: Path, output: Path) -> None:
     """Write the model of the run folder RUN as others read it: AutoModelForCausalLM.from_pretrained("DIR").
 
     Its logits are compared with those of an independent reading of the files that were written; certificate.json
-    in DIR tells how well they agree. Models of a later design than GPT-2's are refused.
+    in DIR says how well they agree. Models of a later design than GPT-2's are refused.
     """
     from lib.artifact.io import read_json
     from lib.huggingface.convert import export_weights
     from lib.huggingface.parity import PARITY_FILE, parity_summary
     from lib.huggingface.tokenizer import HF_TOKENIZER_FILE
 
-    made = export_weights(folder, output, started=timestamp())
-    if HF_TOKENIZER_FILE not in made["outputs"]:
+    manifest = export_weights(folder, output, started=timestamp())
+    if HF_TOKENIZER_FILE not in manifest["outputs"]:
         say(f"{output}: without a tokenizer, for that of {folder} has no form in Hugging Face's layout")
     say(f"{output}: {parity_summary(read_json(output / PARITY_FILE))}")
 

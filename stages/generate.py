@@ -175,16 +175,16 @@ def _check_length(prompt: "Prompt", context_length: int, strict: bool) -> None:
     say(f"{subject} has {length:,} tokens; the model sees the last {context_length:,} of them")
 
 
-Pieces = Iterator[tuple["Request", str]]
+StreamedText = Iterator[tuple["Request", str]]
 
 
-def _as_json(pieces: Pieces) -> Iterator[str]:
+def _as_json(pieces: StreamedText) -> Iterator[str]:
     for request, _ in pieces:
         if request.finish_reason:
             yield json.dumps(request.to_json(), ensure_ascii=False) + "\n"
 
 
-def _as_text(pieces: Pieces, echo: bool, end: str) -> Iterator[str]:
+def _as_text(pieces: StreamedText, echo: bool, end: str) -> Iterator[str]:
     is_first = True
     for request, piece in pieces:
         yield (request.prompt.text if echo and is_first else "") + piece
@@ -192,7 +192,7 @@ def _as_text(pieces: Pieces, echo: bool, end: str) -> Iterator[str]:
             yield end
 
 
-def _explained(pieces: Pieces, echo: bool, end: str, colored: bool) -> Iterator[str]:
+def _explained(pieces: StreamedText, echo: bool, end: str, colored: bool) -> Iterator[str]:
     is_first = True
     for request, _ in pieces:
         if is_first:

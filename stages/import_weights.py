@@ -20,10 +20,12 @@ def main(source: Path, output: Path) -> None:
     """
     from lib.huggingface.convert import import_weights
 
-    made = import_weights(source, output, started=timestamp())
-    if spare := made["metadata"].get("dropped_rows"):
+    manifest = import_weights(source, output, started=timestamp())
+    if spare := manifest["metadata"].get("dropped_rows"):
         say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
-    say(f"{output}: {made['metadata']['parameters']:,} parameters, {made['parameters']['model']['vocab_size']:,} tokens")
+    say(
+        f"{output}: {manifest['metadata']['parameters']:,} parameters, {manifest['parameters']['model']['vocab_size']:,} tokens"
+    )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main(path: Path, verify: bool, as_json: bool) -> None:
         for folder in checked:
             say(f"{folder}: every file is as it was written")
         for folder in missing:
-            say(f"{folder}: it is not there any more, so it was not checked")
+            say(f"{folder}: it no longer exists, so it was not checked")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from stages.shared.progress import progress
     help="Reference file  [default: lib/reproduce/references.yaml]",
 )
 def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None:
-    """Measure the published numbers of references.yaml, all or each ROW, with our own code; exit 1 where one does not come out.
+    """Measure the published numbers of references.yaml, all or each ROW, with our own code; exit 1 if one fails.
 
     It trains nothing: a row about a training or about released weights measures the run that is there in artifacts/runs/,
     and says how to make it where it is not. Nothing is written.
@@ -33,14 +33,14 @@ def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None
 
     rows = choose_references(load_references(CHECKS, references), names)
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch, progress(len(rows), "rows") as shown:
+    with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch, progress(len(rows), "rows") as bar:
         for outcome in measure_references(rows, CheckContext(Path(scratch))):
             outcomes.append(outcome)
-            shown.advance(1)
+            bar.advance(1)
     lines = [json.dumps(outcome.as_json(), ensure_ascii=False) for outcome in outcomes] if as_json else outcome_table(outcomes)
     click.echo("\n".join(lines))
     if failed := [outcome.reference.name for outcome in outcomes if outcome.result == FAIL]:
-        raise MakegptError(f"{len(failed)} of {len(outcomes)} rows did not come out: {', '.join(failed)}")
+        raise MakegptError(f"{len(failed)} of {len(outcomes)} checks failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

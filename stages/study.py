@@ -68,7 +68,7 @@ def main(
 ) -> None:
     """Do the study of depth and width that study.yaml describes; print its findings and its table as Markdown.
 
-    Every finished training is kept and not done again, an interrupted one goes on where it was: the same command resumes.
+    Finished trainings are kept, an interrupted one is resumed: run the same command again.
     """
     if results is not None and budget is not None:
         raise UsageError("give --budget or --results, not both")
@@ -80,31 +80,31 @@ def main(
 
     check_writable(output / RESULTS_FILE)
     if results is not None:
-        found = read_results(results)
+        results_found = read_results(results)
     else:
         keep_freed_memory()
         chosen = choose_device(device_name)
         planned, stop = plan_study(study_file, budget), StopSignal()
         say(f"{len(planned)} trainings, about {format_duration(estimate_seconds(planned))} of steps on two cores")
-        lengths = [one.config().train.max_steps for one in planned]
+        lengths = [trial.config().train.max_steps for trial in planned]
         rows: list[StudyRow] = []
-        with stop.caught(), progress(sum(lengths), "steps") as shown:
-            for one in planned:
-                for told in run_trial(one, artifacts, chosen, stop.asked):
-                    if isinstance(told, StepMetrics) and told.step:
-                        shown.advance(1)
-                    elif isinstance(told, dict):
-                        rows.append(told)
-                        shown.done = sum(lengths[: len(rows)])  # those of a finished one were not counted
-                        shown.note(f"{len(rows)}/{len(planned)} {one.experiment}: {one.name}: loss {told['loss']:.4f}")
+        with stop.caught(), progress(sum(lengths), "steps") as bar:
+            for trial in planned:
+                for event in run_trial(trial, artifacts, chosen, stop.asked):
+                    if isinstance(event, StepMetrics) and event.step:
+                        bar.advance(1)
+                    elif isinstance(event, dict):
+                        rows.append(event)
+                        bar.done = sum(lengths[: len(rows)])  # those of a finished one were not counted
+                        bar.note(f"{len(rows)}/{len(planned)} {trial.experiment}: {trial.name}: loss {event['loss']:.4f}")
                 if stop.asked():
-                    shown.note("stopped; the same command goes on from there")
+                    bar.note("stopped; the same command resumes")
                     sys.exit(128 + stop.number)
         add_paired_differences(rows, planned, artifacts, chosen)
-        found = {"about": environment(rows), "runs": rows}
-        write_json(output / RESULTS_FILE, found)
-    write_study_figures(found, output, config.plot)
-    click.echo("\n".join(result_lines(found)))
+        results_found = {"about": environment(rows), "runs": rows}
+        write_json(output / RESULTS_FILE, results_found)
+    write_study_figures(results_found, output, config.plot)
+    click.echo("\n".join(result_lines(results_found)))
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ def main(
 ) -> None:
     """Train a model on the dataset folder DATASET, into the run folder RUN.
 
-    The weights that did best on the validation split become RUN/model.safetensors. Interrupted, it saves its state;
-    the same command goes on there and ends with the same bytes. `torchrun --nproc-per-node N -m stages.train …` trains
-    with N processes, each with its share of every batch.
+    The weights with the lowest validation loss become RUN/model.safetensors. An interrupted training saves a checkpoint;
+    the same command resumes it and ends with the same bytes. `torchrun --nproc-per-node N -m stages.train …` trains with N
+    processes, which divide every batch.
     """
     started, began = timestamp(), time.monotonic()
     if output is None and not plan:
@@ -92,7 +92,7 @@ def main(
     with init_distributed(chosen) as group, stop.caught(), ExitStack() as stack:
         if not group.is_main:
             set_quiet()
-        shown = stack.enter_context(progress(config.train.max_steps, "steps"))
+        bar = stack.enter_context(progress(config.train.max_steps, "steps"))
         events = train_run(
             output,
             data,
@@ -108,15 +108,15 @@ def main(
         for event in events:
             match event:
                 case Notice(text):
-                    shown.note(text)
+                    bar.note(text)
                 case StepMetrics(step=0, val_loss=val_loss):
-                    shown.note(f"step 0/{config.train.max_steps:,} | val {val_loss:.4f}")
+                    bar.note(f"step 0/{config.train.max_steps:,} | val {val_loss:.4f}")
                 case Logged(record, timing, seconds_left):
-                    shown.done = record.step
-                    tell = shown.show if record.val_loss is None else shown.note
+                    bar.done = record.step
+                    tell = bar.show if record.val_loss is None else bar.note
                     tell(_line(record, timing, config.train.max_steps, seconds_left))
                 case Stopped(step):
-                    shown.note(f"stopped after step {step}; the same command goes on from there")
+                    bar.note(f"stopped after step {step}; the same command resumes")
                     if stop.asked():
                         sys.exit(128 + stop.number)
 

@@ -146,8 +146,8 @@ def check_replaceable(path: Path, kind: str) -> None:
     if real.is_dir() and not all(_LEFTOVER.fullmatch(entry.name) for entry in real.iterdir()):
         existing = _kind_of(real)
         if existing != kind:
-            damaged = f", or its {MANIFEST} is damaged" if (real / MANIFEST).exists() else ""
-            problem = f"holds {with_article(existing)}" if existing else f"is not empty and not made by this program{damaged}"
+            hint = f", or its {MANIFEST} is damaged" if (real / MANIFEST).exists() else ""
+            problem = f"holds {with_article(existing)}" if existing else f"is not empty and not made by this program{hint}"
             raise UsageError(f"{path} {problem}; choose another folder for {with_article(kind)}")
     elif real.exists() and not real.is_dir():
         what = "a file" if real.is_file() else "not a folder"

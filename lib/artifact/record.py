@@ -90,14 +90,14 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 
 
 def _read_object(kind: Any, value: Any, place: str) -> Any:
-    found = _plain(dict, value, place)
+    fields_found = _plain(dict, value, place)
     values = {}
     for name, key, hint, optional in _fields_of(kind):
-        if found.get(key) is None and optional:
+        if fields_found.get(key) is None and optional:
             continue
-        if key not in found:
+        if key not in fields_found:
             raise RecordError(_within(place, key), "is missing")
-        values[name] = _read(hint, found[key], _within(place, key))
+        values[name] = _read(hint, fields_found[key], _within(place, key))
     return kind(**values)
 
 

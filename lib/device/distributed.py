@@ -136,8 +136,8 @@ def _together() -> Iterator[None]:
         if not any(words in str(error).lower() for words in _GONE):
             raise
         raise MakegptError(
-            f"another process of this training has ended ({str(error).splitlines()[0]}), so this one cannot go on; "
-            "the same command goes on after the last saved state"
+            f"another process of this training has ended ({str(error).splitlines()[0]}), so this one stops; "
+            "the same command resumes from the last checkpoint"
         ) from error
 
 

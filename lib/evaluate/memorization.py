@@ -40,14 +40,14 @@ class CopyIndex:
         """Of each text whether the n tokens from each of its places on stand in the training text too, (len - n + 1,)."""
         texts = [text.astype(np.uint32) for text in texts]
         known = np.unique(np.concatenate([_hashes(text, n) for text in texts] or [np.empty(0, np.uint64)]))
-        found: set[bytes] = set()
+        copied: set[bytes] = set()
         for at in range(self._start, self._stop - n + 1, _BLOCK):
             ids = self._tokens.read(at, min(at + _BLOCK + n - 1, self._stop)).astype(np.uint32)
             hashes = _hashes(ids, n)
             places = np.flatnonzero(np.isin(hashes, known)).tolist()
-            found.update(ids[place : place + n].tobytes() for place in places)  # all of them: two runs may share a hash
+            copied.update(ids[place : place + n].tobytes() for place in places)  # all of them: two runs may share a hash
         return [
-            np.array([text[at : at + n].tobytes() in found for at in range(len(text) - n + 1)], dtype=bool) for text in texts
+            np.array([text[at : at + n].tobytes() in copied for at in range(len(text) - n + 1)], dtype=bool) for text in texts
         ]
 
     def longest_run(self, texts: Sequence[np.ndarray], copied: dict[int, list[np.ndarray]] | None = None) -> np.ndarray:
@@ -145,7 +145,7 @@ def measure_recall(
     return Memorization(**measure_copying(CopyIndex(tokens, *train), tokenizer, kinds))
 
 
-def _evenly(stretch: tuple[int, int], length: int, count: int) -> list[int]:
+def _evenly(span: tuple[int, int], length: int, count: int) -> list[int]:
     """Where `count` passages of `length` ids begin, spread evenly over a stretch."""
-    start, stop = stretch
+    start, stop = span
     return [start + number * (stop - start - length) // max(1, count - 1) for number in range(count)]

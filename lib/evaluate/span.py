@@ -45,10 +45,10 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
     return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)
 
 
-def text_span(pieces: Iterable[str], made: Tokenizer, name: str, training: Dataset | None = None) -> TokenSpan:
+def text_span(pieces: Iterable[str], tokenizer: Tokenizer, name: str, training: Dataset | None = None) -> TokenSpan:
     """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
     try:
-        ids = np.concatenate([np.empty(0, np.uint32), *made.encode_stream(pieces)])
+        ids = np.concatenate([np.empty(0, np.uint32), *tokenizer.encode_stream(pieces)])
     except UnknownText as error:
         raise UnknownText(f"{name}: {error}") from None
     if len(ids) < 2:

@@ -21,24 +21,24 @@ class TokenScore:
     alternatives: list[dict[str, Any]]  # the likeliest tokens, best first: id, text, probability
 
 
-def score_token(logits: Tensor, id: int, made: Tokenizer, alternatives: int = 5) -> TokenScore:
+def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int = 5) -> TokenScore:
     """What (V,) logits say about the token `id`; of equal tokens the one with the lower id ranks first."""
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     own = logprobs[id]
     best = logprobs.topk(min(alternatives, len(logprobs)))
     return TokenScore(
         id=id,
-        text=token_text(made, id),
+        text=token_text(tokenizer, id),
         logprob=own.item(),
         probability=own.exp().item(),
         rank=1 + int((logprobs > own).sum() + (logprobs[:id] == own).sum()),
         alternatives=[
-            {"id": other, "text": token_text(made, other), "probability": value}
+            {"id": other, "text": token_text(tokenizer, other), "probability": value}
             for other, value in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
         ],
     )
 
 
-def token_text(made: Tokenizer, id: int) -> str:
+def token_text(tokenizer: Tokenizer, id: int) -> str:
     """The text of one token; bytes that are no whole character as hexadecimal numbers behind a backslash."""
-    return made.token_bytes(id).decode("utf-8", "backslashreplace")
+    return tokenizer.token_bytes(id).decode("utf-8", "backslashreplace")

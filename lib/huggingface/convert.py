@@ -54,22 +54,22 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     if (target / MANIFEST).exists() and not is_imported(read_manifest(target, "run")):
         raise UsageError(f"{target} holds a run that was trained here; choose another -o")
     files = weight_files(source)
-    described = source / HF_CONFIG_FILE
+    config_file = source / HF_CONFIG_FILE
     with open_tensors(files) as held:
-        config = from_hf_config(described) if source.is_dir() else is_released_size(held, source)
-        made = _tokenizer(source, config)
+        config = from_hf_config(config_file) if source.is_dir() else is_released_size(held, source)
+        tokenizer = _tokenizer(source, config)
         tensors = read_weights(held, config, source)
-    spare = (config.vocab_size or 0) - made.vocab_size
+    spare = (config.vocab_size or 0) - tokenizer.vocab_size
     if spare:
-        tensors, config = without_spare_rows(tensors, made.vocab_size), replace(config, vocab_size=made.vocab_size)
-    metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": made.identity()}
-    if before := _exported_facts(source, made):
+        tensors, config = without_spare_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
+    metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": tokenizer.identity()}
+    if before := _exported_facts(source, tokenizer):
         metadata, config = before, build_section("model", before["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
-    used = [*files, *([described, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
+    used = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     with replacing_folder(target, "run") as folder:
         write_json(folder / CONFIG_FILE, {"model": asdict(config)})
-        made.save(folder / TOKENIZER_FILE)
+        tokenizer.save(folder / TOKENIZER_FILE)
         save_tensors(folder / MODEL_FILE, tensors, metadata)
         manifest = new_manifest(
             "run",
@@ -77,7 +77,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
             parameters={"model": asdict(config)},
             inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in used},
             outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
-            metadata={"tokenizer": made.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
+            metadata={"tokenizer": tokenizer.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
             | ({"dropped_rows": spare} if spare else {}),
             started=started,
         )
@@ -87,29 +87,30 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     """The tokenizer beside the weights, or where there is none GPT-2's own. The table may have rows behind its last token."""
-    made = load_hf_tokenizer(source) if source.is_dir() else None
+    tokenizer = load_hf_tokenizer(source) if source.is_dir() else None
     rows = config.vocab_size or 0
-    if made is None and only_padded(rows):
-        made = make_tokenizer("gpt2", [], data_folder(VOCABULARY))
-    if made is None:
+    if tokenizer is None and only_padded(rows):
+        tokenizer = make_tokenizer("gpt2", [], data_folder(VOCABULARY))
+    if tokenizer is None:
         raise MakegptError(
             f"{source} holds no tokenizer, and its model has {rows} tokens, not the {GPT2_VOCAB_SIZE} "
             "of GPT-2's own; put its tokenizer.json there, or its vocab.json and merges.txt"
         )
-    if rows < made.vocab_size:
+    if rows < tokenizer.vocab_size:
         raise MakegptError(
-            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table has rows for {rows} alone; "
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's table has rows for {rows} alone; "
             "one of them is of another model"
         )
-    if rows >= 2 * made.vocab_size:
+    if rows >= 2 * tokenizer.vocab_size:
         raise MakegptError(
-            f"{source}: the tokenizer has {made.vocab_size} tokens, the model's table {rows} rows, more than padding explains; "
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's table {rows} rows, "
+            f"more than padding explains; "
             "one of them is of another model"
         )
-    return made
+    return tokenizer
 
 
-def _exported_facts(source: Path, made: Tokenizer) -> dict[str, Any] | None:
+def _exported_facts(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
     """The metadata of the checkpoint that was exported to `source`; None where none was, or where the files are others now."""
     try:
         manifest = read_manifest(source, "export")
@@ -117,8 +118,8 @@ def _exported_facts(source: Path, made: Tokenizer) -> dict[str, Any] | None:
     except MakegptError:
         return None
     metadata = manifest["metadata"].get("checkpoint")
-    wanted = {"tokenizer": str, "model": dict}
-    return metadata if first_mismatch(metadata, wanted) is None and metadata["tokenizer"] == made.identity() else None
+    shape = {"tokenizer": str, "model": dict}
+    return metadata if first_mismatch(metadata, shape) is None and metadata["tokenizer"] == tokenizer.identity() else None
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
@@ -130,13 +131,13 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
     check_expressible(read_model_config(folder), folder)
     check_replaceable(target, "export")
     trained = load_run(folder, torch.device("cpu"))
-    made = trained.tokenizer
+    tokenizer = trained.tokenizer
     with replacing_folder(target, "export") as beside:
-        write_json(beside / HF_CONFIG_FILE, to_hf_config(trained.config, made.endoftext))
+        write_json(beside / HF_CONFIG_FILE, to_hf_config(trained.config, tokenizer.endoftext))
         write_weights(beside / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
-        for name, content in (to_hf_tokenizer(made) or {}).items():
+        for name, content in (to_hf_tokenizer(tokenizer) or {}).items():
             write_text(beside / name, canonical_json(content) + "\n")
-        certified = compare_logits(trained.model, beside, _prompt(made)) | {"model_sha256": trained.sha256}
+        certified = compare_logits(trained.model, beside, _prompt(tokenizer)) | {"model_sha256": trained.sha256}
         write_json(beside / PARITY_FILE, certified)
         manifest = new_manifest(
             "export",
@@ -151,8 +152,8 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
     return manifest
 
 
-def _prompt(made: Tokenizer) -> list[int]:
+def _prompt(tokenizer: Tokenizer) -> list[int]:
     try:
-        return made.encode(_PROMPT)
+        return tokenizer.encode(_PROMPT)
     except UnknownText:
-        return made.default_prompt()
+        return tokenizer.default_prompt()

@@ -92,14 +92,14 @@ class TensorMapping:
 
 def tensor_mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor of a GPT-2 of this size; the biases of queries, keys and values are always among theirs."""
-    found = []
+    mappings = []
     for ours, weight in build_model(replace(config, qkv_bias=True), "meta").named_parameters():
         number = re.search(r"\d+", ours)
         template = re.sub(r"\.\d+\.", ".{n}.", ours)
-        turned = template.startswith("blocks.") and weight.dim() == 2
-        shape = tuple(weight.T.shape if turned else weight.shape)
-        found.append(TensorMapping(ours, TENSOR_NAMES[template].format(n=number and number[0]), shape, turned))
-    return found
+        transposed = template.startswith("blocks.") and weight.dim() == 2
+        shape = tuple(weight.T.shape if transposed else weight.shape)
+        mappings.append(TensorMapping(ours, TENSOR_NAMES[template].format(n=number and number[0]), shape, transposed))
+    return mappings
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def weight_files(source: Path) -> list[Path]:
         try:
             return [source / Path(name).name for name in sorted(set(index["weight_map"].values()))]
         except (KeyError, TypeError, AttributeError):
-            raise MakegptError(f"{source / _INDEX} is damaged: it tells of no files") from None
+            raise MakegptError(f"{source / _INDEX} is damaged: it lists no files") from None
     if pickled := [path for path in sorted(source.iterdir()) if path.suffix in _PICKLED]:
         raise _pickled(pickled[0])
     raise MakegptError(f"{source} holds no {HF_WEIGHTS_FILE}; a model in Hugging Face's layout is expected there")
@@ -180,7 +180,7 @@ def from_hf_config(path: Path) -> ModelConfig:
     width = saved.get("n_embd")
     for name, allowed in [*SUPPORTED.items(), ("n_inner", (None, 4 * width if isinstance(width, int) else None))]:
         if (value := saved.get(name, allowed[0])) not in allowed:
-            could = " or ".join(str(each) for each in allowed if each is not None)
+            could = " or ".join(str(tensor) for tensor in allowed if tensor is not None)
             raise MakegptError(f"{path}: {name}={value} is not GPT-2's as it is written here; {could} would be")
     if missing := [theirs for theirs in SHAPE_KEYS.values() if saved.get(theirs) is None]:
         raise MakegptError(f"{path} does not say {', '.join(missing)}")
@@ -240,18 +240,18 @@ def read_weights(held: dict[str, LazyTensor], config: ModelConfig, source: Path)
         raise MakegptError(
             f"{source} does not hold the GPT-2 that is expected: {len(held)} tensors are no {config.n_layers} blocks"
         )
-    if odd := [f"{name} ({each.dtype})" for name, each in held.items() if each.dtype not in _FLOATS]:
+    if odd := [f"{name} ({tensor.dtype})" for name, tensor in held.items() if tensor.dtype not in _FLOATS]:
         raise MakegptError(f"{source}: {odd[0]} is not of a type that can be read; {', '.join(_FLOATS)} could")
-    wanted = {place.theirs: place.shape for place in tensor_mappings(config)}
-    if config.tie_weights and _HEAD in held and held[_HEAD].shape == wanted[_TABLE]:
+    shapes = {place.theirs: place.shape for place in tensor_mappings(config)}
+    if config.tie_weights and _HEAD in held and held[_HEAD].shape == shapes[_TABLE]:
         if not _tied(held):
             raise MakegptError(
                 f"{source}: {_HEAD} is not {_TABLE}, though {HF_CONFIG_FILE} says tie_word_embeddings=true; "
                 "false would be right"
             )
-        held = {name: each for name, each in held.items() if name != _HEAD}
+        held = {name: tensor for name, tensor in held.items() if name != _HEAD}
     check_shapes(
-        wanted, {name: each.shape for name, each in held.items()}, f"{source} does not hold the GPT-2 that is expected"
+        shapes, {name: tensor.shape for name, tensor in held.items()}, f"{source} does not hold the GPT-2 that is expected"
     )
     tensors = {}
     for place in tensor_mappings(config):

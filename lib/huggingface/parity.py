@@ -85,8 +85,8 @@ def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dic
     Raises MakegptError where they differ by more than rounding. Prompt and continuation stay within the context.
     """
     prompt = prompt[: (model.context_length + 1) // 2]
-    made = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))
-    ids = [*prompt, *made][:-1]
+    continuation = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))
+    ids = [*prompt, *continuation][:-1]
     ours = model(torch.tensor([ids]))[0].double().numpy()  # (T, V)
     theirs = exported_logits(folder, ids)
     difference, size = float(np.abs(ours - theirs).max()), float(np.abs(ours).max())
@@ -95,14 +95,14 @@ def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dic
             f"the exported files do not compute what the model does: logits up to {size:.4g} differ by {difference:.2g}; "
             "nothing was written"
         )
-    agreeing, gap = logit_agreement(made, theirs[len(prompt) - 1 :])
+    agreeing, gap = logit_agreement(continuation, theirs[len(prompt) - 1 :])
     return {
         "compared_with": "GPT-2's formulas in float64, read from model.safetensors and config.json",
         "prompt_tokens": prompt,
-        "tokens": made,
+        "tokens": continuation,
         "largest_logit": size,
         "largest_difference": difference,
-        "greedy_tokens": len(made),
+        "greedy_tokens": len(continuation),
         "greedy_tokens_that_agree": agreeing,
         "gap_where_they_part": gap,
     }
@@ -119,11 +119,11 @@ def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | No
     return len(tokens), None
 
 
-def parity_summary(found: dict[str, Any]) -> str:
+def parity_summary(parity: dict[str, Any]) -> str:
     """A certificate in a line."""
-    gap = found["gap_where_they_part"]
+    gap = parity["gap_where_they_part"]
     parted = "" if gap is None else f" (then two logits {gap:.2g} apart)"
     return (
-        f"largest difference of logits {found['largest_difference']:.2g}, of {found['largest_logit']:.3g} at most; "
-        f"greedy tokens that agree: {found['greedy_tokens_that_agree']} of {found['greedy_tokens']}{parted}"
+        f"largest difference of logits {parity['largest_difference']:.2g}, of {parity['largest_logit']:.3g} at most; "
+        f"greedy tokens that agree: {parity['greedy_tokens_that_agree']} of {parity['greedy_tokens']}{parted}"
     )

@@ -25,24 +25,24 @@ _WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, 
 _WHOLE = _WORDS | {"use_regex": False}
 
 
-def to_hf_tokenizer(made: Tokenizer) -> dict[str, Any] | None:
+def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """The contents of their files, by name; None where `made` has no such form."""
-    match made:
+    match tokenizer:
         case GPT2Tokenizer():
-            joins = [[byte_string(left), byte_string(right)] for left, right in merges_of(made.tokens)]
-            saved = _saved([byte_string(token) for token in made.tokens], joins, _WORDS, _WORDS)
-            special = {"id": made.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
+            joins = [[byte_string(left), byte_string(right)] for left, right in merges_of(tokenizer.tokens)]
+            saved = _saved([byte_string(token) for token in tokenizer.tokens], joins, _WORDS, _WORDS)
+            special = {"id": tokenizer.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
             sides = {"single_word": False, "lstrip": False, "rstrip": False}
             saved["added_tokens"] = [special | sides]
-            saved["model"]["vocab"][ENDOFTEXT] = made.endoftext
+            saved["model"]["vocab"][ENDOFTEXT] = tokenizer.endoftext
         case BytesTokenizer():
             saved = _saved([byte_string(bytes([byte])) for byte in range(256)], [], _WHOLE, _WHOLE)
         case CharTokenizer():
-            saved = _saved(list(made.characters), [], None, {"type": "Fuse"})
+            saved = _saved(list(tokenizer.characters), [], None, {"type": "Fuse"})
         case _:
             return None
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    if made.endoftext is not None:
+    if tokenizer.endoftext is not None:
         settings |= {"bos_token": ENDOFTEXT, "eos_token": ENDOFTEXT, "unk_token": ENDOFTEXT}
     return {HF_TOKENIZER_FILE: saved, SETTINGS: settings}
 
@@ -93,11 +93,11 @@ def _added(folder: Path) -> list[dict[str, Any]]:
     settings, named, ids = (
         read_json(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, _SPECIAL, _ADDED)
     )
-    described = settings.get("added_tokens_decoder", {}).values()
-    special = {token["content"] for token in described if token.get("special")}
+    added_tokens = settings.get("added_tokens_decoder", {}).values()
+    special = {token["content"] for token in added_tokens if token.get("special")}
     for value in named.values():
         special |= {
-            each["content"] if isinstance(each, dict) else each for each in (value if isinstance(value, list) else [value])
+            entry["content"] if isinstance(entry, dict) else entry for entry in (value if isinstance(value, list) else [value])
         }
     return [{"id": id, "content": content, "special": content in special} for content, id in ids.items()]
 
@@ -126,7 +126,7 @@ def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
     joins = [join.split(" ") if isinstance(join, str) else join for join in model["merges"]]
     if cut is None and not joins:
         characters = sorted(ids, key=ids.__getitem__)
-        if [ids[character] for character in characters] != list(range(len(ids))) or any(len(each) != 1 for each in ids):
+        if [ids[character] for character in characters] != list(range(len(ids))) or any(len(entry) != 1 for entry in ids):
             raise ValueError("its vocabulary is not one of single characters")
         return CharTokenizer("".join(characters))
     if cut is None or cut["type"] != "ByteLevel" or cut.get("add_prefix_space"):

@@ -64,19 +64,19 @@ def _nats(x: Tensor, weight: Tensor, targets: Tensor, gradients: bool = False) -
     memory = x.new_empty((min(rows, len(x)), stride), dtype=torch.float32)[:, : len(weight)]
     nats, dx, dweight = memory.new_zeros(()), torch.empty_like(x), None
     for start in range(0, len(x), rows):
-        part, wanted = x[start : start + rows].to(low), targets[start : start + rows, None]
+        part, labels = x[start : start + rows].to(low), targets[start : start + rows, None]
         table = memory[: len(part)]  # the logits, (R, V)
         if low == table.dtype:
             torch.mm(part, factor.T, out=table)
         else:
             table.copy_(part @ factor.T)
         table -= table.amax(dim=-1, keepdim=True)
-        right = table.gather(1, wanted)
+        right = table.gather(1, labels)
         sums = table.exp_().sum(dim=-1, keepdim=True)
         nats += (sums.log() - right).sum()
         if gradients:
             table /= sums  # the softmax; less 1 at the target it is the gradient of the logits
-            table.scatter_add_(1, wanted, torch.full_like(right, -1.0))
+            table.scatter_add_(1, labels, torch.full_like(right, -1.0))
             change = table.to(low)
             dx[start : start + rows] = change @ factor
             dweight = _added(dweight, change.T, part)

@@ -131,14 +131,14 @@ class Freshness:
         self._check_outputs(step, manifest)
 
     def _check_evaluation(self, step: Step) -> None:
-        found = read_json(step.target)
-        if "parameters" not in found:
+        evaluation = read_json(step.target)
+        if "parameters" not in evaluation:
             raise _Stale("it is not known with what it was made")
-        _compare(_flat(found["parameters"]), step.parameters)
-        if found["model_sha256"] != self._weights() or found["weights"] != _PUBLISHED:
+        _compare(_flat(evaluation["parameters"]), step.parameters)
+        if evaluation["model_sha256"] != self._weights() or evaluation["weights"] != _PUBLISHED:
             raise _Stale(f"it is of other weights than {self.pipeline.run / _MODEL}")
         windows = self.pipeline.step("build-dataset").target.parent
-        if found.get("dataset") != identity_of(_manifest(windows)):
+        if evaluation.get("dataset") != identity_of(_manifest(windows)):
             raise _Stale(f"it is of another text than {windows}")
 
     def _check_note(self, step: Step) -> None:

@@ -26,18 +26,18 @@ def provenance(run: RunData) -> dict[str, Any] | Missing:
 def _artifact(description: dict[str, Any]) -> dict[str, Any]:
     """One artifact or text, and what it was made from."""
     origin = description.get("made_by", {})
-    facts = [_fact(key, code=_plain(value)) for key, value in description.items() if key not in _NOT_FACTS]
+    entries = [_fact(key, code=_plain(value)) for key, value in description.items() if key not in _NOT_FACTS]
     if "command" in origin:
-        facts.append(_fact("command", code=str(origin["command"])))
+        entries.append(_fact("command", code=str(origin["command"])))
     if "started" in origin:
-        facts.append(_fact("time", f"{origin['started']} to {origin.get('ended') or '–'}"))
+        entries.append(_fact("time", f"{origin['started']} to {origin.get('ended') or '–'}"))
     if len(sessions := origin.get("sessions", [])) > 1:
-        facts.append(_fact("sessions", str(len(sessions))))
-        facts += [_session(session) for session in sessions]
+        entries.append(_fact("sessions", str(len(sessions))))
+        entries += [_session(session) for session in sessions]
     elif versions := origin.get("versions", {}):
-        facts.append(_fact("software", _software(versions)))
-    inputs = [_artifact(described) for described in description.get("from", [])]
-    return {"name": Path(str(description["path"])).name, "kind": description["is"], "facts": facts, "inputs": inputs}
+        entries.append(_fact("software", _software(versions)))
+    inputs = [_artifact(origin_of) for origin_of in description.get("from", [])]
+    return {"name": Path(str(description["path"])).name, "kind": description["is"], "facts": entries, "inputs": inputs}
 
 
 def _fact(name: str, text: str = "", code: str | None = None) -> dict[str, str | None]:

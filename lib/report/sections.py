@@ -42,20 +42,20 @@ def summary(run: RunData) -> Section:
         ]
     elif not run.imported:
         scores = [("nats/token, in training", f"{metadata['best_val_loss']:.3f}", None)]
-    facts = [
+    entries = [
         ("Model", f"{model.kind}: {model.n_layers} layers, {model.n_heads} heads, embedding dimension {model.emb_dim}"),
         ("Context", f"{model.context_length:,} tokens, from a vocabulary of {model.vocab_size:,}"),
     ]
     if run.imported:
-        facts += [("Weights", "imported, not trained here")]
+        entries += [("Weights", "imported, not trained here")]
     else:
-        facts += [
+        entries += [
             ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
             ("Best step", f"{metadata['best_step']:,} of {train['max_steps']:,}"),
             ("Time", f"{format_number(training_seconds(run.folder), ',.0f')} s"),
             ("Seed", str(run.manifest.get("seed", "–"))),
         ]
-    return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": facts}
+    return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": entries}
 
 
 def curves(run: RunData) -> Section:

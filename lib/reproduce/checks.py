@@ -83,7 +83,7 @@ class CheckContext:
         folder = self.runs / f"{config}-{text}"
         advice = f"train it with `make train CONFIG={config} DATASET={text}`"
         if not (folder / MODEL_FILE).is_file():
-            raise MissingInput(f"{folder} is not there; {advice}")
+            raise MissingInput(f"{folder} is missing; {advice}")
         asked = resolve_config(load_params(), config)
         stride = asked.build_dataset.stride
         data = self.dataset(text, asked.tokenize.tokenizer, asked.model.context_length, stride, config)
@@ -97,7 +97,7 @@ class CheckContext:
 def _fetched(file: str, name: str) -> Path:
     path = data_folder(file) / file
     if not path.is_file():
-        raise MissingInput(f"{path} is not there; get it with `fetch {name}`")
+        raise MissingInput(f"{path} is missing; get it with `fetch {name}`")
     return path
 
 
@@ -253,7 +253,7 @@ def greedy(lab: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[
     """The text of the `tokens` likeliest tokens behind a prompt, by the run `model`."""
     folder = lab.runs / model
     if not (folder / MODEL_FILE).is_file():
-        raise MissingInput(f"{folder} is not there; `make demo` imports GPT-2's weights where they can be had")
+        raise MissingInput(f"{folder} is missing; `make demo` imports GPT-2's weights if they are available")
     trained = load_run(folder, _CPU)
     config = replace(resolve_config(load_params()).generate, temperature=0.0, max_new_tokens=tokens)
     text = Request(trained.tokenizer, encode_prompt(trained.tokenizer, prompt), config)

@@ -60,7 +60,7 @@ class Reference:
             raise UsageError(f"{where}: expected is an empty list; give at least one number or text")
         tolerance = _value(row.get("tolerance", "0"))
         if isinstance(tolerance, str) or not 0 <= tolerance < float("inf"):
-            raise UsageError(f"{where}: tolerance={tolerance} is out of range; 0 or more would do")
+            raise UsageError(f"{where}: tolerance={tolerance} must be 0 or more")
         return cls(
             name=name,
             measures=row["measures"],
@@ -90,19 +90,19 @@ def _arguments(where: str, check: Callable[..., Any], given: Any) -> dict[str, A
     _, *takes = inspect.signature(check).parameters.values()  # the first is the laboratory
     if not isinstance(given, dict):
         raise UsageError(f"{where}: with must be a mapping of arguments, not {given!r}")
-    if unknown := sorted(given.keys() - {each.name for each in takes}):
+    if unknown := sorted(given.keys() - {argument.name for argument in takes}):
         raise UsageError(f"{where} takes no {unknown[0]}")
-    if missing := [each.name for each in takes if each.default is each.empty and each.name not in given]:
+    if missing := [argument.name for argument in takes if argument.default is argument.empty and argument.name not in given]:
         raise UsageError(f"{where} wants {missing[0]}")
-    found = {}
-    for each in takes:
-        if each.name in given:
-            kind = each.annotation if each.annotation in (int, str) else list
-            value = _value(str(given[each.name])) if kind is int else given[each.name]
+    values = {}
+    for argument in takes:
+        if argument.name in given:
+            kind = argument.annotation if argument.annotation in (int, str) else list
+            value = _value(str(given[argument.name])) if kind is int else given[argument.name]
             if not isinstance(value, kind):
-                raise UsageError(f"{where}: {each.name}={value} is not {_NOUN[kind]}")
-            found[each.name] = value
-    return found
+                raise UsageError(f"{where}: {argument.name}={value} is not {_NOUN[kind]}")
+            values[argument.name] = value
+    return values
 
 
 _NOUN: dict[type, str] = {int: "a whole number", str: "a text", list: "a list"}

@@ -81,11 +81,13 @@ def load_run(folder: Path, device: torch.device, weights: str = "best") -> Train
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights]["sha256"]
     config = read_model_config(folder)
-    made = load_tokenizer(folder)
-    if made.vocab_size != config.vocab_size:
-        raise MakegptError(f"{folder}: the tokenizer has {made.vocab_size} tokens, the model {config.vocab_size}; train again")
-    built = load_model(config, path, device)
-    return TrainedModel(built.eval(), made, config, sha256)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise MakegptError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; train again"
+        )
+    model = load_model(config, path, device)
+    return TrainedModel(model.eval(), tokenizer, config, sha256)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -102,16 +104,16 @@ def is_imported(manifest: Manifest) -> bool:
     return manifest.get("stage") == IMPORT_STAGE
 
 
-def is_gpt2_release(folder: Path, made: Tokenizer) -> bool:
+def is_gpt2_release(folder: Path, tokenizer: Tokenizer) -> bool:
     """Whether the run in `folder` is an imported model with GPT-2's tokenizer, whose texts begin with `<|endoftext|>`."""
-    return made.kind == "gpt2" and is_imported(read_manifest(folder, "run"))
+    return tokenizer.kind == "gpt2" and is_imported(read_manifest(folder, "run"))
 
 
 def finished_manifest(folder: Path) -> Manifest:
     """The manifest of the run in `folder`; MakegptError where its training is not finished."""
     manifest = read_manifest(folder, "run")
     if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["outputs"]:
-        raise MakegptError(f"{folder} has no finished {MODEL_FILE}; go on with `{manifest.get('command', 'train')}`")
+        raise MakegptError(f"{folder} has no finished {MODEL_FILE}; resume it with `{manifest.get('command', 'train')}`")
     if first_mismatch(manifest["metadata"], _IMPORTED_METADATA if is_imported(manifest) else _TRAINED_METADATA) is not None:
         raise MakegptError(f"{folder / MANIFEST} is damaged: its metadata are not those of a finished run; train it again")
     return manifest
@@ -121,31 +123,31 @@ def dataset_folder(folder: Path) -> Path:
     """The dataset that the run in `folder` was trained on; MakegptError where it has moved or is another now."""
     manifest = read_manifest(folder, "run")
     if is_imported(manifest):
-        raise MakegptError(f"{folder} was imported, so it has no dataset of its own; name one: `evaluate {folder} DATASET`")
+        raise MakegptError(f"{folder} was imported, so it has no dataset; name one: `evaluate {folder} DATASET`")
     again = f"name it: `evaluate {folder} DATASET`; the command that trained the run, with that DATASET, records its new place"
     return input_folder(folder, manifest, again)
 
 
 def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     """The sessions of the training in `folder`; of one that goes on, or was killed, up to the last saved state."""
-    found = sessions_in(manifest)
-    if found[-1]["to_step"] is not None:
-        return found
+    lines = sessions_in(manifest)
+    if lines[-1]["to_step"] is not None:
+        return lines
     if MODEL_FILE in manifest["outputs"]:
-        return end_session(found, manifest["parameters"].get("train", {}).get("max_steps", 0), manifest.get("ended"))
+        return end_session(lines, manifest["parameters"].get("train", {}).get("max_steps", 0), manifest.get("ended"))
     saved = folder / LAST / STATE
     step = read_json(saved).get("step", 0) if saved.is_file() else 0
-    return [*found[:-1], found[-1] | {"to_step": step}]
+    return [*lines[:-1], lines[-1] | {"to_step": step}]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     path = folder / METRICS_FILE
     try:
-        found = load_json_lines(path)
-        if first_mismatch(found, [_METRICS]) is not None or all(line["val_loss"] is None for line in found):
+        lines = load_json_lines(path)
+        if first_mismatch(lines, [_METRICS]) is not None or all(line["val_loss"] is None for line in lines):
             raise ValueError
-        return found
+        return lines
     except FileNotFoundError:
         advice = (
             "it was imported, and has no losses to show" if is_imported(finished_manifest(folder)) else "train the run first"

@@ -20,7 +20,7 @@ class Lineage(NamedTuple):
     def on(self, folder: Path, manifest: Manifest, before: Path) -> "Lineage":
         """The way on from `folder` to `before`, one of its inputs; MakegptError where it goes in a circle, or has no end."""
         folders = (*self.folders, folder.resolve())
-        branches = self.branches * sum("identity" in facts for facts in manifest["inputs"].values())
+        branches = self.branches * sum("identity" in entry for entry in manifest["inputs"].values())
         if before.resolve() in folders:
             raise MakegptError(f"{before.resolve()} was made from itself, says its {MANIFEST}; it is damaged: make it again")
         if len(folders) > _LONGEST or branches > _WIDEST:
@@ -51,13 +51,13 @@ def describe_artifact(path: Path, made_into: Lineage = _START) -> dict[str, Any]
         ids = open_shard(path)
         return {"path": str(path), "is": "token shard", "tokens": len(ids), "dtype": str(ids.dtype), "first": ids[:8].tolist()}
     if path.name == TOKENIZER_FILE:
-        made = load_tokenizer(path)
+        tokenizer = load_tokenizer(path)
         return {
             "path": str(path),
             "is": "tokenizer",
-            "kind": made.kind,
-            "vocab_size": made.vocab_size,
-            "lossless": made.lossless,
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "lossless": tokenizer.lossless,
         }
     raise MakegptError(
         f"{path} is not an artifact: a folder with a {MANIFEST}, a .safetensors, a .npy or a {TOKENIZER_FILE} is expected"
@@ -81,12 +81,12 @@ def _made_by(path: Path, manifest: Manifest) -> dict[str, Any]:
 
 def _origin(folder: Path, manifest: Manifest, name: str, made_into: Lineage) -> dict[str, Any]:
     """One input of the artifact in `folder`: an artifact to be described in turn, or a text file."""
-    path, facts = folder / name, manifest["inputs"][name]
-    if "identity" not in facts:
-        return {"path": name, "is": "text", **facts}
+    path, entry = folder / name, manifest["inputs"][name]
+    if "identity" not in entry:
+        return {"path": name, "is": "text", **entry}
     if not (path / MANIFEST).is_file():
-        return {"path": str(path), "is": "an artifact that is no longer there", **facts}
-    changed = identity_of(read_manifest(path, None)) != facts["identity"]
+        return {"path": str(path), "is": "an artifact that is no longer there", **entry}
+    changed = identity_of(read_manifest(path, None)) != entry["identity"]
     return describe_artifact(Path(path.resolve()), made_into.on(folder, manifest, path)) | (
         {"changed_since": True} if changed else {}
     )
@@ -109,14 +109,14 @@ def verify_lineage(path: Path, made_into: Lineage = _START) -> tuple[list[Path],
         raise MakegptError(f"{path} is not finished: its {MANIFEST} lists no files yet")
     verify_files(path, manifest["outputs"])
     checked, missing = [path], []
-    for name, facts in manifest["inputs"].items():
-        if "identity" not in facts:
+    for name, entry in manifest["inputs"].items():
+        if "identity" not in entry:
             continue
         before = Path((path / name).resolve())
         if not (before / MANIFEST).is_file():
             missing.append(before)
         else:
-            if identity_of(read_manifest(before, None)) != facts["identity"]:
+            if identity_of(read_manifest(before, None)) != entry["identity"]:
                 raise MakegptError(f"{before} has changed since {path} was made from it; make {path} again")
             also_checked, also_missing = verify_lineage(before, made_into.on(path, manifest, before))
             checked, missing = checked + also_checked, missing + also_missing

@@ -22,7 +22,9 @@ def figure_provenance(
     """
     named = configs or {}
     runs = [run_provenance(folder) for folder in folders if str(folder) not in named]
-    trees = {name: config_tree(one) for name, one in named.items()} or ({} if runs else {"": config_tree(config)})
+    trees = {name: config_tree(named_config) for name, named_config in named.items()} or (
+        {} if runs else {"": config_tree(config)}
+    )
     prompt = {"prompt": config.plot.prompt} if kind == "attention" else {}
     return {"kind": kind, "runs": runs, "parameters": trees} | prompt
 
@@ -34,7 +36,7 @@ def run_provenance(folder: Path) -> dict[str, Any]:
     evaluated = [EVALUATION_FILE] if (folder / EVALUATION_FILE).is_file() else []
     return {
         "run": folder.resolve().name,
-        "dataset": {Path(path).name: found.get("identity") for path, found in manifest["inputs"].items()},
+        "dataset": {Path(path).name: entry.get("identity") for path, entry in manifest["inputs"].items()},
         "commit": versions.get("commit"),
         "dirty": versions.get("dirty"),
         "files": {name: file["sha256"] for name, file in (manifest["outputs"] | describe_files(folder, evaluated)).items()},

@@ -31,9 +31,9 @@ _OF_A_SESSION = ("started", "ended", "command", "device", "threads", "processes"
 
 def sessions_in(manifest: dict[str, Any]) -> list[Session]:
     """The sessions of a training, oldest first; of an older manifest the one that it tells of."""
-    found: list[Session] | None = manifest.get("sessions")
-    if found:
-        return [{"to_step": None} | each for each in found]
+    listed: list[Session] | None = manifest.get("sessions")
+    if listed:
+        return [{"to_step": None} | session for session in listed]
     return [{"from_step": 0, "to_step": None} | {name: manifest[name] for name in _OF_A_SESSION if name in manifest}]
 
 
@@ -47,9 +47,9 @@ def end_session(every: list[Session], step: int, ended: str | None = None) -> li
 
 def all_versions(manifest: dict[str, Any]) -> dict[str, Any]:
     """The versions that an artifact was made with: each one's value, or where sessions differ all of them, `2.12 or 2.13`."""
-    every = [each.get("versions", {}) for each in sessions_in(manifest)]
-    names = {name: None for each in every for name in each}
-    return {name: _either([each.get(name) for each in every]) for name in names}
+    every = [session.get("versions", {}) for session in sessions_in(manifest)]
+    names = {name: None for session in every for name in session}
+    return {name: _either([session.get(name) for session in every]) for name in names}
 
 
 def _either(values: list[Any]) -> Any:

@@ -21,9 +21,9 @@ def load_model(config: ModelConfig, path: Path, device: torch.device) -> Languag
     """
     with open_safetensors(path) as file:
         check_model_fits(config, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-    built = build_model(config, device)
-    fill_weights(built, load_tensors(path)[0], path)
-    return built
+    model = build_model(config, device)
+    fill_weights(model, load_tensors(path)[0], path)
+    return model
 
 
 def check_model_fits(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -31,18 +31,18 @@ def check_model_fits(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]],
     complaint = f"{path} does not fit the model in its config.json"
     if config.n_layers > len(shapes):
         raise MakegptError(f"{complaint}: {len(shapes)} tensors are no {config.n_layers} blocks")
-    wanted = _shapes(dict(build_model(config, "meta").named_parameters()))
-    check_shapes(wanted, shapes, complaint)
+    expected = _shapes(dict(build_model(config, "meta").named_parameters()))
+    check_shapes(expected, shapes, complaint)
 
 
 def fill_weights(model: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Copy `tensors` into the model's parameters; MakegptError names those that are missing, spare or of another shape."""
-    wanted = dict(model.named_parameters())
-    check_shapes(_shapes(wanted), _shapes(tensors), f"{path} does not fit the model in its config.json")
-    if odd := [name for name in wanted if tensors[name].dtype != torch.float32]:
+    expected = dict(model.named_parameters())
+    check_shapes(_shapes(expected), _shapes(tensors), f"{path} does not fit the model in its config.json")
+    if odd := [name for name in expected if tensors[name].dtype != torch.float32]:
         raise MakegptError(f"{path} is damaged: {odd[0]} holds {tensors[odd[0]].dtype}, not torch.float32")
     with torch.no_grad():
-        for name, weight in wanted.items():
+        for name, weight in expected.items():
             weight.copy_(tensors[name])
 
 
@@ -50,14 +50,15 @@ def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def check_shapes(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], complaint: str) -> None:
+def check_shapes(expected: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]], complaint: str) -> None:
     """MakegptError with the `complaint` and every tensor that is missing, spare or of another shape than `wanted`."""
-    both = [name for name in wanted if name in found]
+    both = [name for name in expected if name in shapes]
     parts = [
-        _listed("missing: ", [name for name in wanted if name not in found]),
-        _listed("not part of it: ", sorted(found.keys() - wanted.keys())),
+        _listed("missing: ", [name for name in expected if name not in shapes]),
+        _listed("not part of it: ", sorted(shapes.keys() - expected.keys())),
         _listed(
-            "", [f"{name} has the shape {found[name]}, not {wanted[name]}" for name in both if found[name] != wanted[name]]
+            "",
+            [f"{name} has the shape {shapes[name]}, not {expected[name]}" for name in both if shapes[name] != expected[name]],
         ),
     ]
     if any(parts):

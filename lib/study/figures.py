@@ -27,8 +27,8 @@ def depth_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
     _equal_size(size, rows_of(rows, "equal_size"))
     kinds = (("equal_width", "the same tokens"), ("equal_compute", "the same arithmetic"))
     for (name, label), style in zip(kinds, LINE_STYLES, strict=False):
-        shown = rows_of(rows, name)
-        _points(width, mean_losses(shown, lambda row: row["layers"]), style, label)
+        rows_shown = rows_of(rows, name)
+        _points(width, mean_losses(rows_shown, lambda row: row["layers"]), style, label)
     width.set_xscale("log", base=2)
     width.set_xlabel(f"layers, each {rows_of(rows, 'equal_width')[0]['width']} wide")
     width.set_xticks(*_ticks(row["layers"] for row in rows_of(rows, "equal_width")))
@@ -58,24 +58,24 @@ def _equal_size(axes: Axes, rows: list[StudyRow]) -> None:
     axes.set_title(f"equal size\ndepth score {score:+.3f}{known}", fontsize=10)
 
 
-def _points(axes: Axes, found: list[Mean], style: tuple[str, str], label: str, line: bool = True) -> None:
+def _points(axes: Axes, means: list[Mean], style: tuple[str, str], label: str, line: bool = True) -> None:
     axes.errorbar(
-        [mean.x for mean in found],
-        [mean.loss for mean in found],
-        yerr=None if found[0].error is None else [2 * (mean.error or 0.0) for mean in found],
+        [mean.x for mean in means],
+        [mean.loss for mean in means],
+        yerr=None if means[0].error is None else [2 * (mean.error or 0.0) for mean in means],
         color=style[0],
         marker=style[1],
         markersize=5,
         capsize=3,
         linewidth=1.2,
         linestyle="-" if line else "none",
-        label=label if found[0].error is None else f"{label} (± two errors)",
+        label=label if means[0].error is None else f"{label} (± two errors)",
     )
 
 
 def _ticks(values: Any) -> tuple[list[Any], list[str]]:
-    found = sorted(set(values))
-    return found, [f"{value:g}" for value in found]
+    means = sorted(set(values))
+    return means, [f"{value:g}" for value in means]
 
 
 def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
@@ -104,17 +104,17 @@ def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
 def regularisation_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
     """Loss against dropout and against weight decay: at the best step, and at the last, when the text is known by heart."""
     figure = blank_figure(config)
-    shown = rows_of(rows, "regularization")
-    dropped, decayed = figure.subplots(1, 2, sharey=True)
-    _regularised(dropped, [row for row in shown if row["weight_decay"] == 0.1], "drop_rate")
-    _regularised(decayed, [row for row in shown if row["drop_rate"] == 0], "weight_decay")
+    rows_shown = rows_of(rows, "regularization")
+    dropped, by_decay = figure.subplots(1, 2, sharey=True)
+    _regularised(dropped, [row for row in rows_shown if row["weight_decay"] == 0.1], "drop_rate")
+    _regularised(by_decay, [row for row in rows_shown if row["drop_rate"] == 0], "weight_decay")
     dropped.set_xlabel("dropout")
     dropped.set_ylabel("validation loss (nats/token)")
-    decayed.set_xlabel("weight decay")
-    decayed.set_xscale("symlog", linthresh=0.1)
-    decayed.set_xticks(*_ticks(row["weight_decay"] for row in shown))
-    decayed.minorticks_off()
-    decayed.legend(fontsize=8)
+    by_decay.set_xlabel("weight decay")
+    by_decay.set_xscale("symlog", linthresh=0.1)
+    by_decay.set_xticks(*_ticks(row["weight_decay"] for row in rows_shown))
+    by_decay.minorticks_off()
+    by_decay.legend(fontsize=8)
     return figure
 
 

@@ -16,10 +16,10 @@ RESULTS_FILE = "results.json"
 
 def read_results(path: Path) -> dict[str, Any]:
     """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError where they are none."""
-    found = read_json(path)
-    if first_mismatch(found, _RESULTS) is not None or not found["runs"]:
+    results = read_json(path)
+    if first_mismatch(results, _RESULTS) is not None or not results["runs"]:
         raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")
-    return found
+    return results
 
 
 _RESULTS: JsonShape = {
@@ -42,7 +42,7 @@ _RESULTS: JsonShape = {
 def result_lines(results: dict[str, Any]) -> list[str]:
     """The origin of the results and their tables, as Markdown."""
     rows, about = results["runs"], results["about"]
-    versions = ", ".join(f"{name} {' or '.join(each)}" for name, each in about["versions"].items())
+    versions = ", ".join(f"{name} {' or '.join(values)}" for name, values in about["versions"].items())
     counts = sorted({row["threads"] for row in rows})
     threads = f"{' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
     commits = ", ".join(commit[:7] + commit[40:] for commit in about["commits"])

@@ -110,7 +110,7 @@ def load_study(path: Path | None = None) -> list[Planned]:
                 )
             where = f"{path}: {experiment}"
             expanded = _expanded(experiment, said["dataset"], _joined(said["changes"], where) | line, where)
-            planned += [replace(one, long_only=flags["long_only"], paired=flags["paired"]) for one in expanded]
+            planned += [replace(trial, long_only=flags["long_only"], paired=flags["paired"]) for trial in expanded]
     return planned
 
 
@@ -138,14 +138,14 @@ def _expanded(experiment: str, dataset_name: str, line: dict[str, Any], where: s
     if (count := math.prod(map(len, choices.values()))) > _MOST:
         raise UsageError(f"{where}: a line stands for {count} runs; {_MOST} at most are meant")
     for chosen in product(*choices.values()):
-        one = dict(zip(choices, chosen, strict=True))
+        trial = dict(zip(choices, chosen, strict=True))
         try:
-            config_name, step, rest = one.pop("config"), float(one.pop("step_seconds")), float(one.pop("run_seconds"))
+            config_name, step, rest = trial.pop("config"), float(trial.pop("step_seconds")), float(trial.pop("run_seconds"))
         except (KeyError, ValueError):
             raise UsageError(f"{where}: each run says its config, its step_seconds and its run_seconds, numbers") from None
         if not (0 <= step < math.inf and 0 <= rest < math.inf):
             raise UsageError(f"{where}: step_seconds={step} and run_seconds={rest} must be 0 or more")
-        yield Planned(experiment, dataset_name, config_name, one, step, rest)
+        yield Planned(experiment, dataset_name, config_name, trial, step, rest)
 
 
 def plan_study(path: Path | None = None, budget: float | None = None) -> list[Planned]:
@@ -158,21 +158,19 @@ def plan_study(path: Path | None = None, budget: float | None = None) -> list[Pl
     planned = load_study(path)
     if budget is None:
         return planned
-    short = [one for one in planned if not one.long_only and one.config().train.seed <= _SHORT_SEEDS]
-    rest = {(one.dataset, one.name): one.run_seconds for one in short}
+    short = [trial for trial in planned if not trial.long_only and trial.config().train.seed <= _SHORT_SEEDS]
+    rest = {(trial.dataset, trial.name): trial.run_seconds for trial in short}
     for_steps = _SAFE * budget - sum(rest.values())
     share = min(1.0, for_steps / estimate_seconds(short))
     if share <= 0:
         least = (sum(rest.values()) + _LEAST * estimate_seconds(short)) / _SAFE / 60
-        raise UsageError(
-            f"a budget of {budget:g} s is too short for {len(rest)} trainings; {math.ceil(least)}m or more would do"
-        )
-    return [_shortened(one, share) for one in short] if share < 1.0 else short
+        raise UsageError(f"a budget of {budget:g} s is too short for {len(rest)} trainings; use {math.ceil(least)}m or more")
+    return [_shortened(trial, share) for trial in short] if share < 1.0 else short
 
 
 def estimate_seconds(planned: Iterable[Planned]) -> float:
     """What the steps of all trainings may take on two cores, each counted once."""
-    return sum({(one.dataset, one.name): one.step_seconds * one.config().train.max_steps for one in planned}.values())
+    return sum({(trial.dataset, trial.name): trial.step_seconds * trial.config().train.max_steps for trial in planned}.values())
 
 
 _SHORT_SEEDS = 2  # the fewest that have a spread
@@ -180,37 +178,39 @@ _SAFE = 0.85  # of a budget; the rest is for slower machines
 _LEAST = 0.02  # of the steps
 
 
-def _shortened(one: Planned, share: float) -> Planned:
-    train = one.config().train
+def _shortened(trial: Planned, share: float) -> Planned:
+    train = trial.config().train
     steps, warmup = (max(1, int(length * share)) for length in (train.max_steps, train.warmup_steps))
     at_the_end = "0"  # validated then alone
     fewer = {"train.max_steps": str(steps), "train.warmup_steps": str(warmup), "train.eval_interval": at_the_end}
-    return replace(one, changes=one.changes | fewer)
+    return replace(trial, changes=trial.changes | fewer)
 
 
 def run_trial(
-    one: Planned, artifacts: Path, device: torch.device, stop_asked: Callable[[], bool]
+    trial: Planned, artifacts: Path, device: torch.device, stop_asked: Callable[[], bool]
 ) -> Iterator[Event | StudyRow]:
     """Train one run of the study, or go on with it, below `artifacts`; what happens on the way, and last what came of it."""
-    config = one.config()
-    data = dataset_of(one, config, artifacts)
-    folder = one.folder(artifacts)
+    config = trial.config()
+    data = dataset_of(trial, config, artifacts)
+    folder = trial.folder(artifacts)
     yield from train_run(
         folder, data, config.model, config.train, device, resume=True, started=timestamp(), stop_asked=stop_asked
     )
     if (folder / MODEL_FILE).is_file():
-        yield _result(one, folder, data, config, device)
+        yield _result(trial, folder, data, config, device)
 
 
-def dataset_of(one: Planned, config: Config, artifacts: Path) -> Dataset:
+def dataset_of(trial: Planned, config: Config, artifacts: Path) -> Dataset:
     """The dataset of a training, where make puts it below `artifacts`; MakegptError says how to make it."""
-    folder = artifacts / "datasets" / f"{one.dataset}.{config.tokenize.tokenizer}.{config.model.context_length}"
+    folder = artifacts / "datasets" / f"{trial.dataset}.{config.tokenize.tokenizer}.{config.model.context_length}"
     if not (folder / MANIFEST).is_file():
-        raise MakegptError(f"{folder} is missing; `make build-dataset CONFIG={one.config_name} DATASET={one.dataset}` makes it")
+        raise MakegptError(
+            f"{folder} is missing; `make build-dataset CONFIG={trial.config_name} DATASET={trial.dataset}` makes it"
+        )
     return Dataset(folder)
 
 
-def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
+def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
     """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
     manifest = finished_manifest(folder)
     metadata, sha256 = manifest["metadata"], manifest["outputs"][MODEL_FILE]["sha256"]
@@ -226,9 +226,9 @@ def _result(one: Planned, folder: Path, data: Dataset, config: Config, device: t
     tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_embedding(name))
     train, step = config.train, config.train.batch_size * config.model.context_length
     return {
-        "experiment": one.experiment,
-        "config": one.config_name,
-        "dataset": one.dataset,
+        "experiment": trial.experiment,
+        "config": trial.config_name,
+        "dataset": trial.dataset,
         "layers": config.model.n_layers,
         "width": config.model.emb_dim,
         "learning_rate": train.learning_rate,
@@ -272,15 +272,17 @@ def _evaluation(folder: Path, data: Dataset, config: Config) -> Evaluation | Non
 
 def add_paired_differences(rows: list[StudyRow], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
     """Tell the rows of `paired` experiments by how much each is behind the best of them, token by token: `behind_best`."""
-    for experiment in {one.experiment: None for one in planned if one.paired}:
-        runs = [(row, one.folder(artifacts)) for row, one in zip(rows, planned, strict=True) if one.experiment == experiment]
-        best, best_folder = min(runs, key=lambda each: each[0]["loss"])
+    for experiment in {trial.experiment: None for trial in planned if trial.paired}:
+        runs = [
+            (row, trial.folder(artifacts)) for row, trial in zip(rows, planned, strict=True) if trial.experiment == experiment
+        ]
+        best, best_folder = min(runs, key=lambda version: version[0]["loss"])
         first = load_run(best_folder, device)
-        stretch = dataset_span(best_folder, first, Dataset(dataset_folder(best_folder)), "val")
+        span = dataset_span(best_folder, first, Dataset(dataset_folder(best_folder)), "val")
         for row, folder in runs:
             if row is not best:
                 other = load_run(folder, device)
-                row["behind_best"] = to_json(compare_models(other, first, stretch, device).difference)
+                row["behind_best"] = to_json(compare_models(other, first, span, device).difference)
 
 
 def environment(rows: Iterable[StudyRow]) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def environment(rows: Iterable[StudyRow]) -> dict[str, Any]:
     versions = [row["versions"] for row in done]
     return {
         "dates": sorted({row["date"] for row in done}),
-        "commits": sorted({f"{each['commit']}{' and changes' if each['dirty'] else ''}" for each in versions}),
-        "processors": sorted({each["processor"] for each in versions if each["processor"]}),
-        "versions": {name: sorted({each[name] for each in versions}) for name in ("python", "torch", "numpy")},
+        "commits": sorted({f"{version['commit']}{' and changes' if version['dirty'] else ''}" for version in versions}),
+        "processors": sorted({version["processor"] for version in versions if version["processor"]}),
+        "versions": {name: sorted({version[name] for version in versions}) for name in ("python", "torch", "numpy")},
     }

@@ -35,21 +35,21 @@ def estimate_training(model_config: ModelConfig, config: TrainConfig, device: to
     passes over, at a rate measured likewise; a third of it for each token of a validation. Memory: weights, gradients
     and the optimizer's moments, and the activations of one micro-batch with its logits.
     """
-    built = build_model(model_config, "meta")
-    parameters = count_parameters(built)
-    T, C, V = model_config.context_length, model_config.emb_dim, built.vocab_size
-    layers = len(attentions(built))
+    model = build_model(model_config, "meta")
+    parameters = count_parameters(model)
+    T, C, V = model_config.context_length, model_config.emb_dim, model.vocab_size
+    layers = len(attentions(model))
     tokens = config.max_steps * config.batch_size * T
     rows = config.batch_size // config.grad_accum_steps * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
 
     rate = matmul_rate(device, (min(rows, 2048), C, 4 * C), choose_precision(config.precision, device))
     passes = pass_rate(device)
-    products = matmul_parameters(built)
-    a_token = products / rate + (count_operations(built) - products) / (rate * _ATTENTION)
+    products = matmul_parameters(model)
+    a_token = products / rate + (count_operations(model) - products) / (rate * _ATTENTION)
     a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
     a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
-    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(built, config) / rate
+    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(model, config) / rate
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
     if materializes_weights(model_config.attention_impl == "fused", model_config.drop_rate, device):
@@ -64,11 +64,11 @@ def estimate_training(model_config: ModelConfig, config: TrainConfig, device: to
     }
 
 
-def _orthogonalising(built: LanguageModel, config: TrainConfig) -> float:
+def _orthogonalising(model: LanguageModel, config: TrainConfig) -> float:
     """Muon's arithmetic a step: two products with the whole matrix, and for each iteration four of its short side's square."""
     if config.optimizer != "muon":
         return 0.0
-    shapes = [sorted(weight.shape) for weight in parameter_groups(built, config)["matrices"]["params"]]
+    shapes = [sorted(weight.shape) for weight in parameter_groups(model, config)["matrices"]["params"]]
     return sum(4 * short**2 * long + 8 * ITERATIONS * short**3 for short, long in shapes)
 
 

@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Do one step with the gradients that are there."""
         for group in self.param_groups:
-            rate = group["lr"]
+            lr = group["lr"]
             for weight in group["params"]:
                 state = self.state[weight]
                 if not state:
@@ -59,5 +59,5 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"]
                 momentum.lerp_(weight.grad, 1 - MOMENTUM)
                 ahead = weight.grad.lerp(momentum, MOMENTUM)
-                weight.mul_(1 - rate * group["weight_decay"])
-                weight.add_(newton_schulz(ahead), alpha=-rate * 0.2 * max(weight.shape) ** 0.5)
+                weight.mul_(1 - lr * group["weight_decay"])
+                weight.add_(newton_schulz(ahead), alpha=-lr * 0.2 * max(weight.shape) ** 0.5)

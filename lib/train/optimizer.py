@@ -19,7 +19,7 @@ def naive_adamw(
     square: Tensor,
     step: int,
     *,
-    rate: float,
+    lr: float,
     beta1: float,
     beta2: float,
     eps: float = EPS,
@@ -34,7 +34,7 @@ def naive_adamw(
     square = beta2 * square + (1 - beta2) * gradient**2
     m = mean / (1 - beta1**step)
     v = square / (1 - beta2**step)
-    return weight - rate * weight_decay * weight - rate * m / (v.sqrt() + eps), mean, square
+    return weight - lr * weight_decay * weight - lr * m / (v.sqrt() + eps), mean, square
 
 
 def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dict[str, Any]]:
@@ -45,15 +45,15 @@ def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dic
     so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
     al. 2022, Tensor Programs V, table 3).
     """
-    found: dict[str, dict[str, Any]] = {
+    groups: dict[str, dict[str, Any]] = {
         "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_lr_mult},
         "matrices": {"params": [], "weight_decay": config.weight_decay, "multiple": 1.0},
         "vectors": {"params": [], "weight_decay": 0.0, "multiple": 1.0},
     }
     for name, weight in model.named_parameters():
         kind = "tables" if model.is_embedding(name) else "matrices" if model.uses_weight_decay(name) else "vectors"
-        found[kind]["params"].append(weight)
-    return found
+        groups[kind]["params"].append(weight)
+    return groups
 
 
 def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -69,8 +69,8 @@ def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.op
     return [adamw, *muon]
 
 
-def set_lr(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
     """Give every group the learning rate `rate` times its own multiple."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["multiple"]
+            group["lr"] = lr * group["multiple"]

@@ -150,7 +150,7 @@ def _new_manifest(
     session: Session,
 ) -> Manifest:
     """The manifest of a training that begins; its outputs are filled in when it ends."""
-    described = {name: value for name, value in metadata.items() if name != "model"} | {
+    run_metadata = {name: value for name, value in metadata.items() if name != "model"} | {
         "parameters": count_parameters(trainer.model),
         "texts": trainer.dataset.texts(),
     }
@@ -160,7 +160,7 @@ def _new_manifest(
         parameters=parameters,
         inputs=manifest_inputs(folder, inputs),
         outputs={},
-        metadata=described,
+        metadata=run_metadata,
         started=session["started"],
         seed=trainer.config.seed,
     )

@@ -111,7 +111,7 @@ def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tm
     words = ["--set", "train.max_steps=100000", "--stop-after", "1s"]
     (code, said), (other_code, other_said) = train_forked(2, small / "dataset", folder, *words)
     assert (code, other_code) == (0, 0), said + other_said
-    assert said.count("the same command goes on from there") == 1
+    assert said.count("the same command resumes") == 1
     assert other_said == ""
     state = read_state(folder)
     assert state is not None

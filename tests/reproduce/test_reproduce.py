@@ -135,7 +135,7 @@ def test_a_trainings_losses_are_those_of_its_metrics(trained: CheckContext, smal
 
 
 @pytest.mark.parametrize(
-    ("config", "says"), [("debug", "with other parameters"), ("decoder", "is not there; train it with `make")]
+    ("config", "says"), [("debug", "with other parameters"), ("decoder", "is missing; train it with `make")]
 )
 def test_a_run_that_is_missing_or_another_is_not_measured(config: str, says: str, trained: CheckContext) -> None:
     found = outcome(row("best_loss", (1.0,), config=config, text="play"), trained)
@@ -189,7 +189,7 @@ def test_reproduce_fails_where_a_row_does_not_come_out(here: Here, tmp_path: Pat
     (tmp_path / "rows.yaml").write_text(WRONG)
     told = here("reproduce", "--references", tmp_path / "rows.yaml", code=1)
     assert [line.split()[:2] for line in told.out.splitlines()[1:]] == [["pass", "right"], ["FAIL", "wrong"]]
-    assert told.err == "reproduce: error: 1 of 2 rows did not come out: wrong\n"
+    assert told.err == "reproduce: error: 1 of 2 checks failed: wrong\n"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_a_text_that_is_not_there_is_told(lab: CheckContext, tmp_path: Path, mon
         "lib.data.downloads.params_candidates", lambda name: [Path(name)] * 2
     )  # the project's own data/ may have it
     found = outcome(ROWS["verdict-words"], CheckContext(tmp_path))
-    assert found.reason == "data/the_verdict.txt is not there; get it with `fetch the_verdict`"
+    assert found.reason == "data/the_verdict.txt is missing; get it with `fetch the_verdict`"
 
 
 # Where the rows stand.

@@ -193,6 +193,6 @@ def test_another_dataset_in_the_place_of_a_runs_own_is_not_taken_for_it(copied: 
 def test_an_export_tells_that_its_run_moved_and_made_again_where_it_is(copied: Path, here: Here) -> None:
     here("export-weights", copied / "run", "-o", copied / "export")
     (copied / "run").rename(copied / "elsewhere")
-    assert f"{copied / 'run'}: it is not there any more" in here("inspect", copied / "export", "--verify").err
+    assert f"{copied / 'run'}: it no longer exists" in here("inspect", copied / "export", "--verify").err
     here("export-weights", copied / "elsewhere", "-o", copied / "export")
-    assert "not there any more" not in here("inspect", copied / "export", "--verify").err
+    assert "no longer exists" not in here("inspect", copied / "export", "--verify").err

@@ -244,7 +244,7 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
     words = [small / "dataset", "-o", tmp_path / "run", "--config", "debug", "--set", "train.max_steps=100000"]
     words += ["--set", "train.eval_interval=0"]
     told = stage("train", *words, "--stop-after", "2s").stderr
-    assert "the same command goes on from there" in told
+    assert "the same command resumes" in told
     assert not (tmp_path / "run" / MODEL_FILE).exists()
     state = read_state(tmp_path / "run")
     assert state is not None
@@ -399,7 +399,7 @@ def test_a_signal_saves_the_state_and_is_told_by_the_exit_code(small: Path, tmp_
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "the same command goes on from there" in said
+    assert "the same command resumes" in said
     step = json.loads((tmp_path / "run" / CHECKPOINT_FOLDER / STATE_FILE).read_text())["step"]
     assert f"stopped after step {step};" in said
 
