@@ -104,7 +104,7 @@ class GradientSum:
             self._send()
             for work, numbers, gradients in self._sent:
                 work.wait()
-                for gradient, part in zip(gradients, torch.split(numbers, [each.numel() for each in gradients]), strict=True):
+                for gradient, part in zip(gradients, torch.split(numbers, [sent.numel() for sent in gradients]), strict=True):
                     if gradient.data_ptr() != part.data_ptr():
                         gradient.copy_(part.view_as(gradient))
         self._sent.clear()

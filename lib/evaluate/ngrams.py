@@ -76,17 +76,17 @@ class NGrams:
             ids = tokens.read(first, end).astype(np.int64)
             before = np.zeros(end - first, np.int64)  # of the n - 1 ids before each id, their number; -1 where never seen
             p = np.full(end - at, 1 / self.vocab_size)
-            found = {}
+            losses = {}
             for n, counts in enumerate(self.orders, 1):
                 number = _find(counts.keys, np.where(before >= 0, before * self.vocab_size + ids, -1))
                 c = _of(counts.times, number)[at - first :]
-                N, T = (_of(each, before)[at - first :] for each in (counts.seen, counts.followers))
+                N, T = (_of(table, before)[at - first :] for table in (counts.seen, counts.followers))
                 p = np.where(N > 0, (c + T * p) / np.maximum(N + T, 1), p)
-                found[NGRAM_NAMES[n]] = -np.log(p)
+                losses[NGRAM_NAMES[n]] = -np.log(p)
                 if n == 2:
-                    found[ADD_ONE] = -np.log((c + 1) / (N + self.vocab_size))
+                    losses[ADD_ONE] = -np.log((c + 1) / (N + self.vocab_size))
                 before = np.concatenate([[-1], number[:-1]])
-            yield found
+            yield losses
 
 
 def _find(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -96,9 +96,9 @@ def _find(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
     place = np.searchsorted(sorted_keys, keys)
     there = place < len(sorted_keys)
     there[there] = sorted_keys[place[there]] == keys[there]
-    found = np.empty(len(keys), np.int64)
-    found[order] = np.where(there, place, -1)
-    return found
+    positions = np.empty(len(keys), np.int64)
+    positions[order] = np.where(there, place, -1)
+    return positions
 
 
 def _of(counts: np.ndarray, numbers: np.ndarray) -> np.ndarray:

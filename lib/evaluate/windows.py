@@ -91,7 +91,7 @@ def predict_batches(
     stride = stride or model.context_length
     done = start  # the last id that was predicted
     for at, windows in _windows(model, tokens, start, stop, device, stride):
-        nats, ranks = (found.cpu().numpy() for found in _scored(model(windows[:, :-1]), windows[:, 1:]))
+        nats, ranks = (column.cpu().numpy() for column in _scored(model(windows[:, :-1]), windows[:, 1:]))
         for number in range(len(windows)):
             fresh = done - (at + number * stride)
             yield nats[number, fresh:], ranks[number, fresh:]

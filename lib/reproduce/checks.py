@@ -128,21 +128,21 @@ def tokens_of_parts(lab: CheckContext, text: str) -> Sequence[Value]:
 
 def words(lab: CheckContext, text: str) -> Sequence[Value]:
     """How many words and marks a text has, and how many distinct ones."""
-    found = split_words(lab.text(text))
-    return [len(found), len(set(found))]
+    pieces = split_words(lab.text(text))
+    return [len(pieces), len(set(pieces))]
 
 
 def split(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
     """How many tokens are for training, and how many for validation."""
-    made = lab.dataset(text, tokenizer)
-    return [made.train_tokens, made.val_tokens]
+    dataset = lab.dataset(text, tokenizer)
+    return [dataset.train_tokens, dataset.val_tokens]
 
 
 def first_window(lab: CheckContext, text: str, length: int, stride: int) -> Sequence[Value]:
     """The inputs of the window that a text begins with, and its targets."""
-    made = lab.dataset(text, "gpt2", length, stride)
-    (place,) = [place for place in range(made.windows) if permute(place, made.windows, key=(0, 0)) == 0]
-    (window,) = made.batch(seed=0, step=0, size=made.windows, rows=range(place, place + 1)).tolist()
+    dataset = lab.dataset(text, "gpt2", length, stride)
+    (place,) = [place for place in range(dataset.windows) if permute(place, dataset.windows, key=(0, 0)) == 0]
+    (window,) = dataset.batch(seed=0, step=0, size=dataset.windows, rows=range(place, place + 1)).tolist()
     return [*window[:-1], *window[1:]]
 
 
@@ -163,8 +163,8 @@ def gelu_error(lab: CheckContext) -> Sequence[Value]:
     x = torch.linspace(-8, 8, 400, dtype=torch.float64).view(50, 8)
     layers = [_filled(FeedForward(8, fused=fused)) for fused in (False, True)]
     by_formula = layers[0].expand(x).apply_(lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    found = [(layer(x), layer.contract(by_formula)) for layer in layers]
-    return [max((ours - theirs).abs().max().item() for ours, theirs in found)]
+    outputs = [(layer(x), layer.contract(by_formula)) for layer in layers]
+    return [max((ours - theirs).abs().max().item() for ours, theirs in outputs)]
 
 
 def attention_error(lab: CheckContext) -> Sequence[Value]:
@@ -194,9 +194,9 @@ def _filled(layer: Any) -> Any:
 @torch.inference_mode()
 def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
     """The first standard deviation of attention's last matrices, and of feed-forward's, over all layers."""
-    made = build_model(_model_config(config, (), vocabulary=256))
-    made.initialize(torch.Generator().manual_seed(1))
-    weights = dict(made.named_parameters())
+    model = build_model(_model_config(config, (), vocabulary=256))
+    model.initialize(torch.Generator().manual_seed(1))
+    weights = dict(model.named_parameters())
     return [
         torch.cat([weight.flatten() for name, weight in weights.items() if name.endswith(ending)]).std().item()
         for ending in ("out_proj.weight", "contract.weight")
@@ -206,10 +206,10 @@ def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
 @torch.inference_mode()
 def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Value]:
     """The loss of a model that has learned nothing yet, on random tokens, in nats/token."""
-    made = build_model(_model_config(config, (), vocabulary)).eval()
-    made.initialize(torch.Generator().manual_seed(1))
+    model = build_model(_model_config(config, (), vocabulary)).eval()
+    model.initialize(torch.Generator().manual_seed(1))
     drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
-    return [made.loss(drawn[:, :-1], drawn[:, 1:]).item() / drawn[:, 1:].numel()]
+    return [model.loss(drawn[:, :-1], drawn[:, 1:]).item() / drawn[:, 1:].numel()]
 
 
 # Counting.
@@ -217,11 +217,11 @@ def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Valu
 
 def _counted(lab: CheckContext, text: str, tokenizer: str, order: int) -> dict[str, float]:
     """Nats a token of the validation split by counted n-grams of the orders up to `order` and the add-one bigram, by name."""
-    made = lab.dataset(text, tokenizer)
-    start, stop = made.split("val")  # the first token is context only, as for a model
-    counted = NGrams(made.tokens, 0, made.train_tokens, order, made.vocab_size)
-    parts = list(counted.nats(made.tokens, start + 1, stop))
-    return {name: sum(float(part[name].sum()) for part in parts) / made.predicted("val") for name in parts[0]}
+    dataset = lab.dataset(text, tokenizer)
+    start, stop = dataset.split("val")  # the first token is context only, as for a model
+    counted = NGrams(dataset.tokens, 0, dataset.train_tokens, order, dataset.vocab_size)
+    parts = list(counted.nats(dataset.tokens, start + 1, stop))
+    return {name: sum(float(part[name].sum()) for part in parts) / dataset.predicted("val") for name in parts[0]}
 
 
 def ngrams(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:

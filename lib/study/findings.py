@@ -87,16 +87,16 @@ def fit_parabola(rows: Sequence[StudyRow], x: Callable[[StudyRow], float], point
     """Fit a parabola to the losses over log2 x; the band is from residuals drawn anew (Efron 1979), with a seed of its own."""
     at = np.log2([x(row) for row in rows])
     losses = np.array([row["loss"] for row in rows])
-    shown = np.linspace(at.min(), at.max(), points)
-    design, wide = np.vander(at, 3), np.vander(shown, 3)
+    grid = np.linspace(at.min(), at.max(), points)
+    design, wide = np.vander(at, 3), np.vander(grid, 3)
     solve = np.linalg.pinv(design)
     curve = design @ (solve @ losses)
     residuals = (losses - curve) * math.sqrt(len(losses) / max(1, len(losses) - 3))
     drawn = curve + np.random.default_rng(1).choice(residuals, (draws, len(losses)))
     curves = wide @ (solve @ drawn.T)  # (points, draws)
     low, high = np.percentile(curves, [2.5, 97.5], axis=1)
-    first, last = np.percentile(shown[curves.argmin(axis=0)], [2.5, 97.5])
-    return Fit(2**shown, wide @ (solve @ losses), low, high, (float(2**first), float(2**last)))
+    first, last = np.percentile(grid[curves.argmin(axis=0)], [2.5, 97.5])
+    return Fit(2**grid, wide @ (solve @ losses), low, high, (float(2**first), float(2**last)))
 
 
 def depth_score(rows: Sequence[StudyRow]) -> tuple[float, float | None]:
@@ -104,20 +104,20 @@ def depth_score(rows: Sequence[StudyRow]) -> tuple[float, float | None]:
 
     And its standard error, from how far they are from the line; None where there are but two of them.
     """
-    found = mean_losses(rows, lambda row: row["layers"])
-    at = np.log2([mean.x for mean in found])
-    losses = np.array([mean.loss for mean in found])
+    means = mean_losses(rows, lambda row: row["layers"])
+    at = np.log2([mean.x for mean in means])
+    losses = np.array([mean.loss for mean in means])
     centred = at - at.mean()
     slope = centred @ losses / (centred @ centred)
     left = losses - losses.mean() - slope * centred
-    free = len(found) - 2
+    free = len(means) - 2
     return -float(slope), math.sqrt(left @ left / free / (centred @ centred)) if free > 0 else None
 
 
-def split_by_significance(found: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
+def split_by_significance(means: list[Mean]) -> tuple[Mean, list[Mean], list[Mean]]:
     """The best mean, those that are not significantly worse, and those that are."""
-    best = min(found, key=lambda mean: mean.loss)
-    others = [mean for mean in found if mean is not best]
+    best = min(means, key=lambda mean: mean.loss)
+    others = [mean for mean in means if mean is not best]
     level = [mean for mean in others if not _behind(mean, best).significant]
     return best, level, [mean for mean in others if mean not in level]
 
@@ -153,11 +153,11 @@ def _plus_minus(error: float | None, digits: int = 3) -> str:
 
 def best_rates(rows: Iterable[StudyRow]) -> dict[int, float]:
     """The learning rate with the lowest loss for each number of layers, of the rows of `rates`."""
-    found: dict[int, StudyRow] = {}
+    best: dict[int, StudyRow] = {}
     for row in rows_of(rows, "rates"):
-        if row["layers"] not in found or row["loss"] < found[row["layers"]]["loss"]:
-            found[row["layers"]] = row
-    return {layers: row["learning_rate"] for layers, row in sorted(found.items())}
+        if row["layers"] not in best or row["loss"] < best[row["layers"]]["loss"]:
+            best[row["layers"]] = row
+    return {layers: row["learning_rate"] for layers, row in sorted(best.items())}
 
 
 def vs_best(rows: Sequence[StudyRow]) -> dict[int, str]:

@@ -174,7 +174,7 @@ def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> N
         ("build-dataset.stride=0", "at least 1"),
         ("train.seed=9223372036854775808", "between 0 and 9223372036854775807"),
         ("evaluate.ngram_order=6", "between 1 and 5"),
-        ("generate.temperature=-0.1", "between 0 and 1e+06"),
+        ("generate.temperature=-0.1", "between 0 and 1000000"),
         ("generate.top_p=0", "greater than 0 and at most 1"),
     ],
 )

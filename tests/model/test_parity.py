@@ -26,7 +26,7 @@ def test_adamw_by_hand_is_pytorchs() -> None:
         theirs.grad = gradient.clone()
         optimizer.param_groups[0]["lr"] = rate = 0.01 * step
         optimizer.step()
-        weight, mean, square = naive_adamw(weight, gradient, mean, square, step, rate=rate, **settings)
+        weight, mean, square = naive_adamw(weight, gradient, mean, square, step, lr=rate, **settings)
         torch.testing.assert_close(weight, theirs.data, rtol=1e-5, atol=1e-5)
 
 

@@ -252,7 +252,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         ("evaluate HOME", 1, "has no manifest.json, so it is not a run"),
         ("evaluate RUN CHARS", 1, "was made with another tokenizer than the model"),
         ("generate nowhere", 1, "nowhere does not exist"),
-        ("generate RUN --temperature -1", 2, "temperature=-1 must be between 0 and 1e+06"),
+        ("generate RUN --temperature -1", 2, "temperature=-1 must be between 0 and 1000000"),
         ("generate RUN --tempreature 1", 2, "No such option '--tempreature'"),
         ("generate CHARRUN Grüß", 1, "'ü' (U+00FC) at position 2"),
         ("plot loss RUN -o OUT.pdf", 2, "unknown format; the name must end in .png or .svg"),

@@ -75,7 +75,7 @@ def test_a_budget_shortens_every_training_by_the_same_share_and_always_in_the_sa
 
 
 def test_a_budget_that_leaves_no_steps_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"too short for 43 trainings; \d+m or more"):
+    with pytest.raises(UsageError, match=r"too short for 43 trainings; use \d+m or more"):
         plan_study(budget=60)
 
 
