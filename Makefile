@@ -251,6 +251,8 @@ bench:
 	PYTHONPATH=. $(BIN)/python bench/quality.py
 	PYTHONPATH=. $(BIN)/python bench/training.py
 	PYTHONPATH=. $(BIN)/python bench/generation.py
+	@$(MAKE) --no-print-directory evaluate CONFIG=gpt_balanced DATASET=hamlet TEXT= SET=
+	PYTHONPATH=. $(BIN)/python bench/hamlet.py
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

@@ -87,11 +87,11 @@ class GradientSum:
     Small ones travel together: a sum of a few numbers takes as long as one of many thousands.
     """
 
-    def __init__(self, model: nn.Module, world: ProcessGroup) -> None:
+    def __init__(self, model: nn.Module, group: ProcessGroup) -> None:
         self._last_piece = False
         self._waiting: list[Tensor] = []  # gradients that are complete, too few to be sent yet
         self._sent: list[tuple[Any, Tensor, list[Tensor]]] = []  # the sum under way, its numbers, whose they are
-        if world.size > 1:
+        if group.size > 1:
             for weight in model.parameters():
                 weight.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
 
@@ -129,7 +129,7 @@ _ENOUGH = 1 << 20  # numbers that are worth a sum of their own
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Around what all processes do together: MakegptError where one of them is gone."""
+    """Around what all processes do together: MakegptError if one of them is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -146,7 +146,7 @@ _GONE = ("connection closed", "connection reset", "broken pipe", "timed out", "r
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[ProcessGroup]:
-    """The world that `torchrun` has told this process of; alone where it was started by itself."""
+    """The process group that `torchrun` started this process in; a single process if it was started by itself."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield SINGLE_PROCESS

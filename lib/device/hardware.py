@@ -13,7 +13,7 @@ from lib.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes cuda, then mps, then cpu. UsageError where it is not there."""
+    """The device called `name`; "auto" takes cuda, then mps, then cpu. UsageError if it is missing."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])

@@ -53,7 +53,7 @@ class CopyIndex:
     def longest_run(self, texts: Sequence[np.ndarray], copied: dict[int, list[np.ndarray]] | None = None) -> np.ndarray:
         """The longest run of tokens in any of the texts that stands in the training text too.
 
-        `copied`: what `copied` has told of the texts already, by n.
+        `copied`: results of `copied` for these texts so far, by n.
         """
         known = copied or {}
         longest = np.empty(0, np.int64)

@@ -62,7 +62,7 @@ class BlockSums:
 
 
 def ratio_with_se(x: np.ndarray, n: np.ndarray) -> tuple[float, float | None]:
-    """Σx/Σn of the blocks' sums, and its standard error; None where there are fewer than `MIN_BLOCKS` blocks."""
+    """Σx/Σn of the blocks' sums, and its standard error; None if there are fewer than `MIN_BLOCKS` blocks."""
     value = math.fsum(x) / math.fsum(n)
     blocks = len(x)
     if blocks < MIN_BLOCKS:
@@ -162,7 +162,7 @@ def unpaired_lead(score: Score, other: Score, blocks: int) -> Lead:
 
 
 def significant(difference: float, error: float | None, freedom: int) -> bool | None:
-    """Whether a difference is more than chance would give 95 times in 100, beside its standard error; None where not known."""
+    """Whether a difference is more than chance would give 95 times in 100, next to its standard error; None if not known."""
     return None if error is None or freedom < 1 else abs(difference) > student_t(freedom) * error
 
 

@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 
 
 def ngram_label(name: str) -> str:
-    """What a baseline is called beside runs."""
+    """The label of a baseline in tables with runs."""
     return f"{name} (counts)" if name in (*NGRAM_NAMES.values(), ADD_ONE) else name
 
 

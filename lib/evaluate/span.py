@@ -18,7 +18,7 @@ from lib.tokenizer.base import Tokenizer, UnknownText
 class TokenSpan:
     """The ids `start` + 1 to `stop`, each from those before it.
 
-    `training`: the dataset whose training split the baselines are counted on; None where there is none. `split`: which part
+    `training`: the dataset whose training split the baselines are counted on; None if there is none. `split`: which part
     of it the stretch is; None for any other text.
     """
 
@@ -35,7 +35,7 @@ class TokenSpan:
 
 
 def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: str) -> TokenSpan:
-    """A split of `dataset`; MakegptError where that was made with another tokenizer than the model of the run in `folder`."""
+    """A split of `dataset`; MakegptError if that was made with another tokenizer than the model of the run in `folder`."""
     if dataset.tokenizer_identity != trained.tokenizer.identity():
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
@@ -46,7 +46,7 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
 
 
 def text_span(pieces: Iterable[str], tokenizer: Tokenizer, name: str, training: Dataset | None = None) -> TokenSpan:
-    """A text that comes in `pieces`, its ids in memory; MakegptError where it has too few for one to be predicted."""
+    """A text that comes in `pieces`, its ids in memory; MakegptError if it has too few for one to be predicted."""
     try:
         ids = np.concatenate([np.empty(0, np.uint32), *tokenizer.encode_stream(pieces)])
     except UnknownText as error:
@@ -68,7 +68,7 @@ def own_dataset(folder: Path) -> Dataset | None:
 
 
 def why_no_dataset(folder: Path) -> str | None:
-    """Why the dataset that the run in `folder` was trained on cannot be opened; None where it can, or for an imported run."""
+    """Why the dataset that the run in `folder` was trained on cannot be opened; None if it can, or for an imported run."""
     if not is_imported(read_manifest(folder, "run")):
         try:
             Dataset(dataset_folder(folder))

@@ -52,7 +52,7 @@ def total_nats(
 ) -> float:
     """The summed loss of the ids `start` + 1 to `stop`, each predicted from those before it in its window.
 
-    The model's training mode is left as it was found. `on_tokens` is told how many were predicted.
+    The model's training mode is left as it was. `on_tokens` is called with the number of tokens predicted.
     """
     was_training = model.training
     model.eval()
@@ -84,7 +84,7 @@ def iterate_predictions(
 def predict_batches(
     model: LanguageModel, tokens: TokenSource, start: int, stop: int, device: torch.device, stride: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The loss in nats and the rank (1: the likeliest) of the ids `start` + 1 to `stop`, in parts, in order: two (n,) arrays.
+    """The loss in nats and the rank (1: the most likely) of the ids `start` + 1 to `stop`, in parts, in order: two (n,) arrays.
 
     The windows begin every `stride` tokens (None: T). Of equally likely tokens the one with the lower id ranks first.
     """

@@ -26,14 +26,14 @@ def temperature_scaled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Exactly the k likeliest; of equals, those that torch.topk ranks first (Fan et al. 2018)."""
+    """Exactly the k most likely; of equals, those that torch.topk ranks first (Fan et al. 2018)."""
     kept = torch.full_like(logits, -torch.inf)
     values, ids = logits.topk(min(k, logits.shape[-1]))
     return kept.scatter(-1, ids, values)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """The fewest likeliest tokens whose probabilities together reach p, the likeliest always (Holtzman et al. 2020)."""
+    """The fewest most likely tokens whose probabilities together reach p, the most likely always (Holtzman et al. 2020)."""
     probabilities, ids = torch.softmax(logits, dim=-1).sort(descending=True, stable=True)
     before = probabilities.cumsum(dim=-1) - probabilities  # what those ahead of a token hold together
     dropped = before >= p
@@ -42,7 +42,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """The tokens that have at least p times the probability of the likeliest (Nguyen et al. 2024)."""
+    """The tokens that have at least p times the probability of the most likely (Nguyen et al. 2024)."""
     probabilities = torch.softmax(logits, dim=-1)
     return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
 
@@ -58,9 +58,9 @@ def sample_token(
     repetition_penalty: float = 1.0,
     seen: Sequence[int] = (),
 ) -> int:
-    """One token of (V,) logits: the likeliest at temperature 0, else drawn from the softmax of what the filters leave.
+    """One token of (V,) logits: the most likely at temperature 0, else drawn from the softmax of what the filters leave.
 
-    `seen`: the tokens of the text so far, which the penalty is for. MakegptError where the best logit is not finite.
+    `seen`: the tokens of the text so far, which the penalty is for. MakegptError if the best logit is not finite.
     """
     if repetition_penalty != 1.0 and seen:
         logits = apply_repetition_penalty(logits, seen, repetition_penalty)

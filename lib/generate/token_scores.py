@@ -11,14 +11,14 @@ from lib.tokenizer.base import Tokenizer
 
 @dataclass(frozen=True)
 class TokenScore:
-    """One token beside those the model found likeliest, by its own probabilities: before temperature and filters."""
+    """One token next to those the model found most likely, by its own probabilities: before temperature and filters."""
 
     id: int
     text: str
     logprob: float  # nats
     probability: float
-    rank: int  # 1: the likeliest
-    alternatives: list[dict[str, Any]]  # the likeliest tokens, best first: id, text, probability
+    rank: int  # 1: the most likely
+    alternatives: list[dict[str, Any]]  # the most likely tokens, best first: id, text, probability
 
 
 def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int = 5) -> TokenScore:

@@ -48,7 +48,7 @@ _PROMPT = "To be, or not to be"
 def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     """Write the run folder `target` with the GPT-2 of `source`, a folder or a safetensors file; return its manifest.
 
-    Raises MakegptError where it is none that can be followed; UsageError where `target` holds something else.
+    Raises MakegptError if it is none that can be followed; UsageError if `target` holds something else.
     """
     check_replaceable(target, "run")
     if (target / MANIFEST).exists() and not is_imported(read_manifest(target, "run")):
@@ -86,7 +86,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer beside the weights, or where there is none GPT-2's own. The table may have rows behind its last token."""
+    """The tokenizer next to the weights, or if there is none GPT-2's own. The table may have rows after its last token."""
     tokenizer = load_hf_tokenizer(source) if source.is_dir() else None
     rows = config.vocab_size or 0
     if tokenizer is None and only_padded(rows):
@@ -111,7 +111,7 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
 
 
 def _exported_facts(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The metadata of the checkpoint that was exported to `source`; None where none was, or where the files are others now."""
+    """The metadata of the checkpoint that was exported to `source`; None if none was, or where the files are others now."""
     try:
         manifest = read_manifest(source, "export")
         verify_files(source, manifest["outputs"])
@@ -125,7 +125,7 @@ def _exported_facts(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
     """Write the model of the run in `folder` as Hugging Face's GPT-2 into the folder `target`, with a certificate.
 
-    Raises UsageError where it is no GPT-2, MakegptError where what was written would not compute the same.
+    Raises UsageError if it is no GPT-2, MakegptError if what was written would not compute the same.
     """
     source = finished_manifest(folder)
     check_expressible(read_model_config(folder), folder)

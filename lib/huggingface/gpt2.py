@@ -1,4 +1,4 @@
-"""GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, beside ours.
+"""GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, next to ours.
 
 Linear weights are (in, out) there and (out, in) here. Only safetensors files are read: other formats can run code when opened.
 """
@@ -124,7 +124,7 @@ class LazyTensor:
 
 
 def weight_files(source: Path) -> list[Path]:
-    """The safetensors files of `source`, a folder or one of them; MakegptError where there are none."""
+    """The safetensors files of `source`, a folder or one of them; MakegptError if there are none."""
     if not source.exists():
         raise MakegptError(
             f"{source} does not exist; a folder with {HF_CONFIG_FILE} and {HF_WEIGHTS_FILE}, "
@@ -199,7 +199,7 @@ def _own(folder: Path) -> UsageError:
 
 
 def is_released_size(held: dict[str, LazyTensor], path: Path) -> ModelConfig:
-    """The released size whose shapes the tensors have; MakegptError where they have those of none."""
+    """The released size whose shapes the tensors have; MakegptError if they have those of none."""
     if "tok_emb.weight" in held:
         raise _own(path.parent)
     blocks = {match[1] for name in held if (match := re.match(r"h\.(\d+)\.", name))}
@@ -229,7 +229,7 @@ def without_spare_rows(tensors: dict[str, Tensor], vocab_size: int) -> dict[str,
 
 
 def _tied(held: dict[str, LazyTensor]) -> bool:
-    """Whether the head is the table of the tokens: it is not there, or has the same numbers."""
+    """Whether the head is the table of the tokens: it is missing, or has the same numbers."""
     head, table = held.get(_HEAD), held.get(_TABLE)
     return head is None or (table is not None and head.shape == table.shape and torch.equal(head.read(), table.read()))
 

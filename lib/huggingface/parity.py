@@ -1,4 +1,4 @@
-"""A certificate that exported files compute what the model does: its logits beside those of an independent reading.
+"""A certificate that exported files compute what the model does: its logits next to those of an independent reading.
 
 The reading is GPT-2's formulas once more, in float64, straight from the files and by their own names: it shares
 neither the model's code nor the table of names.
@@ -71,7 +71,7 @@ def exported_logits(folder: Path, ids: list[int]) -> Numbers:
 
 @torch.inference_mode()
 def greedy_tokens(model: LanguageModel, ids: list[int], count: int) -> list[int]:
-    """The likeliest next token, `count` times over."""
+    """The most likely next token, `count` times over."""
     ids = list(ids)
     for _ in range(count):
         ids.append(int(model.next_token_logits(torch.tensor([ids])).argmax()))
@@ -82,7 +82,7 @@ def greedy_tokens(model: LanguageModel, ids: list[int], count: int) -> list[int]
 def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dict[str, Any]:
     """The certificate of the files in `folder`, exported from `model`, on its greedy continuation of `prompt`.
 
-    Raises MakegptError where they differ by more than rounding. Prompt and continuation stay within the context.
+    Raises MakegptError if they differ by more than rounding. Prompt and continuation stay within the context.
     """
     prompt = prompt[: (model.context_length + 1) // 2]
     continuation = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))

@@ -1,4 +1,4 @@
-"""Tokenizers as Hugging Face keeps them: one tokenizer.json, byte-pair encoding with its rules beside it.
+"""Tokenizers as Hugging Face keeps them: one tokenizer.json, byte-pair encoding with its rules next to it.
 
 `gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings that join nothing. `word` has no such form.
 """
@@ -26,7 +26,7 @@ _WHOLE = _WORDS | {"use_regex": False}
 
 
 def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The contents of their files, by name; None where `made` has no such form."""
+    """The contents of their files, by name; None if `made` has no such form."""
     match tokenizer:
         case GPT2Tokenizer():
             joins = [[byte_string(left), byte_string(right)] for left, right in merges_of(tokenizer.tokens)]
@@ -66,9 +66,9 @@ def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) ->
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer | None:
-    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None where there is none.
+    """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None if there is none.
 
-    Raises MakegptError where it is none that this program has.
+    Raises MakegptError if it is none that this program has.
     """
     if not (names := hf_tokenizer_files(folder)):
         return None
@@ -89,7 +89,7 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _added(folder: Path) -> list[dict[str, Any]]:
-    """The tokens that were added to a vocab.json, as a tokenizer.json tells of them."""
+    """The tokens that were added to a vocab.json, as a tokenizer.json describes them."""
     settings, named, ids = (
         read_json(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, _SPECIAL, _ADDED)
     )

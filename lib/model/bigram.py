@@ -1,4 +1,4 @@
-"""The lowest rung: the next token from the last one only (Markov 1913; Shannon 1948, section 3).
+"""The first model of the ladder: the next token from the last one only (Markov 1913; Shannon 1948, section 3).
 
 B batch, T time, V vocabulary
 """

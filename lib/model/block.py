@@ -1,4 +1,4 @@
-"""The transformer block of GPT-2: attention, then feed-forward, each behind a norm and beside a shortcut."""
+"""The transformer block of GPT-2: attention, then feed-forward, each after a norm and inside a shortcut connection."""
 
 from torch import Tensor, nn
 

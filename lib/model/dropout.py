@@ -1,4 +1,4 @@
-"""Dropout: forgetting at random, so as not to learn by heart (Srivastava et al. 2014)."""
+"""Dropout: zeroing activations at random in training, to reduce overfitting (Srivastava et al. 2014)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 def dropout(x: Tensor, rate: float) -> Tensor:
     """Each number to zero with probability `rate`, the others larger by 1/(1 - rate), so that the mean stays.
 
-    Draws from the default generator, as PyTorch's `dropout` does, its twin.
+    Draws from the default generator, as PyTorch's `dropout` does, its equivalent.
     """
     kept = torch.empty_like(x).bernoulli_(1 - rate)
     return x * kept / (1 - rate)

@@ -1,4 +1,4 @@
-"""Token and position, the two things a model is told of its input, as vectors (Bengio et al. 2003; Vaswani et al. 2017, 3.4).
+"""Token and position embeddings, added (Bengio et al. 2003; Vaswani et al. 2017, 3.4).
 
 B batch, T time, C embedding
 """
@@ -14,7 +14,7 @@ from lib.model.positions import Sinusoidal
 
 
 class EmbeddingModel(LanguageModel):
-    """A language model that begins with a vector for each token, told where it stands."""
+    """A language model that begins with a vector for each token and its position."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -26,7 +26,7 @@ class EmbeddingModel(LanguageModel):
             self.waves = Sinusoidal(config.context_length, config.emb_dim)
 
     def embed(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T, C), continuing the KV cache. Rotary positions are not added here: attention is told of them."""
+        """ids: (B, T) -> (B, T, C), continuing the KV cache. Rotary positions are applied in attention instead."""
         x = self.tok_emb(ids)
         if self.positions == "learned":
             return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if kv_cache is None else kv_cache.positions)

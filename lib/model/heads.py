@@ -10,7 +10,7 @@ from lib.model.causal_attention import CausalAttention
 
 
 class Heads(nn.Module):
-    """`n_heads` of `CausalAttention`, one after another: easy to read, and slow; `lib.model.attention` is its fast twin.
+    """`n_heads` of `CausalAttention`, one after another: easy to read, and slow; `lib.model.attention` is its fast equivalent.
 
     The output is `n_heads` · `head_size` wide: (B, T, C) -> (B, T, H·D).
     """

@@ -29,7 +29,7 @@ class KVCache:
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep those of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
 
-        MakegptError where there is no room for them.
+        MakegptError if there is no room for them.
         """
         if (end := self.length + k.shape[1]) > self.capacity:
             raise MakegptError(f"{end} tokens are more than this cache has room for, {self.capacity}; make a larger one")

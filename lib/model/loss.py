@@ -13,7 +13,7 @@ _CACHE_LINE = 16  # numbers of float32
 
 
 def naive_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-ln softmax(logits)[target], summed: what the model would have needed to be told, in nats.
+    """-ln softmax(logits)[target], summed over the positions, in nats.
 
     logits: (N, V), targets: (N,) -> a scalar. ln Σ exp is taken after the largest logit is subtracted,
     which changes nothing but keeps exp in range.
@@ -24,7 +24,7 @@ def naive_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """PyTorch's fused twin of `naive_cross_entropy`."""
+    """PyTorch's fused equivalent of `naive_cross_entropy`."""
     return F.cross_entropy(logits, targets, reduction="sum")
 
 

@@ -1,4 +1,4 @@
-"""Shortcuts, also called residual or skip connections: x + f(x) in the place of f(x) (He et al. 2016)."""
+"""Shortcuts, also called residual or skip connections: x + f(x) instead of f(x) (He et al. 2016)."""
 
 from itertools import pairwise
 

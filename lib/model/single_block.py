@@ -14,7 +14,7 @@ from lib.model.norm import LayerNorm
 
 
 class SingleBlock(EmbeddingModel):
-    """Embeddings, one block, a final norm, an output head: the parts of a GPT with one layer, begun like the other rungs."""
+    """Embeddings, one block, a final norm, an output head: the parts of a GPT with one layer."""
 
     supports_kv_cache = True
 

@@ -176,7 +176,7 @@ class Freshness:
         return STAMPS / f"{step.target.parent.name}.{step.stage}.json"
 
     def _texts_of_run(self) -> list[str] | None:
-        """The SHA-256 of each document that the run was trained on; None where that is not known any more."""
+        """The SHA-256 of each document that the run was trained on; None if that is not known any more."""
         folders = [self.pipeline.step(stage).target.parent for stage in ("tokenize", "build-dataset")]
         try:
             metadata = _manifest(self.pipeline.run)["metadata"]

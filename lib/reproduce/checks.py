@@ -1,7 +1,7 @@
 """The measurements that `references.yaml` asks for, each with our own code.
 
 A check takes a `CheckContext` and the row's arguments and gives what it measured, one value or several. Where a text or a
-run that it needs is not there it raises `MissingInput`: then a row cannot be checked, which is another thing than failing.
+run that it needs is missing it raises `MissingInput`: then a row cannot be checked, which is another thing than failing.
 """
 
 import math
@@ -39,7 +39,7 @@ _CPU = torch.device("cpu")
 
 
 class MissingInput(MakegptError):
-    """A text or a run is not there to be measured."""
+    """A text or a run that a check needs is missing."""
 
 
 class CheckContext:
@@ -79,7 +79,7 @@ class CheckContext:
         return Dataset(folder / "dataset")
 
     def trained(self, config: str, text: str) -> Path:
-        """The finished run of `config` on `text`; NotHere where there is none, or one of other parameters or another text."""
+        """The finished run of `config` on `text`; MissingInput if there is none, or one of other parameters or another text."""
         folder = self.runs / f"{config}-{text}"
         advice = f"train it with `make train CONFIG={config} DATASET={text}`"
         if not (folder / MODEL_FILE).is_file():
@@ -250,7 +250,7 @@ def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[
 
 
 def greedy(lab: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[Value]:
-    """The text of the `tokens` likeliest tokens behind a prompt, by the run `model`."""
+    """The text of the `tokens` most likely tokens after a prompt, by the run `model`."""
     folder = lab.runs / model
     if not (folder / MODEL_FILE).is_file():
         raise MissingInput(f"{folder} is missing; `make demo` imports GPT-2's weights if they are available")

@@ -1,4 +1,4 @@
-"""What others published, beside what our own code comes to: rows measured, and a table of them."""
+"""What others published, next to what our own code comes to: rows measured, and a table of them."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ _WIDEST = 44  # characters of a value; longer ones are cut
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row: `measured` is None, and `reason` says why, where nothing could be; `seconds` it took."""
+    """What came of a row: `measured` is None, and `reason` says why, if nothing could be; `seconds` it took."""
 
     reference: Reference
     measured: tuple[Value, ...] | None

@@ -37,7 +37,7 @@ class Reference:
 
     @classmethod
     def read(cls, name: str, row: Any, checks: Checks) -> Self:
-        """The row `name` of the file; UsageError where it is not right."""
+        """The row `name` of the file; UsageError if it is not right."""
         where = f"{REFERENCES_FILE.name}: {name}"
         if not isinstance(row, dict):
             raise UsageError(f"{where} must be a row of keys and values, not {row!r}")
@@ -86,7 +86,7 @@ class Reference:
 
 
 def _arguments(where: str, check: Callable[..., Any], given: Any) -> dict[str, Any]:
-    """What a check is told, each value of the type it wants; UsageError where it takes another name, or wants one more."""
+    """The arguments of a check, each of the type it needs; UsageError if it takes another name, or needs one more."""
     _, *takes = inspect.signature(check).parameters.values()  # the first is the laboratory
     if not isinstance(given, dict):
         raise UsageError(f"{where}: with must be a mapping of arguments, not {given!r}")
@@ -131,7 +131,7 @@ def load_references(checks: Checks, path: Path | None = None) -> dict[str, Refer
 
 
 def choose_references(known: dict[str, Reference], names: Iterable[str]) -> list[Reference]:
-    """Those called `names`, all where none is; UsageError where one is unknown."""
+    """Those called `names`, all if none is; UsageError if one is unknown."""
     for name in names:
         if name not in known:
             raise UsageError(f"there is no row {name!r}; {nearest(name, known)}")

@@ -110,7 +110,7 @@ def is_gpt2_release(folder: Path, tokenizer: Tokenizer) -> bool:
 
 
 def finished_manifest(folder: Path) -> Manifest:
-    """The manifest of the run in `folder`; MakegptError where its training is not finished."""
+    """The manifest of the run in `folder`; MakegptError if its training is not finished."""
     manifest = read_manifest(folder, "run")
     if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["outputs"]:
         raise MakegptError(f"{folder} has no finished {MODEL_FILE}; resume it with `{manifest.get('command', 'train')}`")
@@ -120,7 +120,7 @@ def finished_manifest(folder: Path) -> Manifest:
 
 
 def dataset_folder(folder: Path) -> Path:
-    """The dataset that the run in `folder` was trained on; MakegptError where it has moved or is another now."""
+    """The dataset that the run in `folder` was trained on; MakegptError if it has moved or is another now."""
     manifest = read_manifest(folder, "run")
     if is_imported(manifest):
         raise MakegptError(f"{folder} was imported, so it has no dataset; name one: `evaluate {folder} DATASET`")
@@ -129,7 +129,7 @@ def dataset_folder(folder: Path) -> Path:
 
 
 def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    """The sessions of the training in `folder`; of one that goes on, or was killed, up to the last saved state."""
+    """The sessions of the training in `folder`; of one that continues, or was killed, up to the last saved state."""
     lines = sessions_in(manifest)
     if lines[-1]["to_step"] is not None:
         return lines
@@ -158,7 +158,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def training_seconds(folder: Path) -> float | None:
-    """Time spent on the training, steps done twice because of a kill included; None where timings.jsonl cannot tell."""
+    """Time spent on the training, steps done twice because of a kill included; None if timings.jsonl cannot tell."""
     try:
         timings = load_json_lines(folder / TIMINGS_FILE)
         spent = sum(float(line["seconds"]) for line in timings)

@@ -12,13 +12,13 @@ from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer
 
 
 class Lineage(NamedTuple):
-    """The way back that led to an artifact: the folders made from it, and in how many ways it may go on so far."""
+    """The way back that led to an artifact: the folders made from it, and in how many ways it may continue so far."""
 
     folders: tuple[Path, ...] = ()
     branches: int = 1
 
     def on(self, folder: Path, manifest: Manifest, before: Path) -> "Lineage":
-        """The way on from `folder` to `before`, one of its inputs; MakegptError where it goes in a circle, or has no end."""
+        """The way on from `folder` to `before`, one of its inputs; MakegptError if it goes in a circle, or has no end."""
         folders = (*self.folders, folder.resolve())
         branches = self.branches * sum("identity" in entry for entry in manifest["inputs"].values())
         if before.resolve() in folders:
@@ -35,7 +35,7 @@ _LONGEST, _WIDEST = 100, 10_000  # artifacts in a row, and side by side
 def describe_artifact(path: Path, made_into: Lineage = _START) -> dict[str, Any]:
     """The artifact at `path`, a folder or one of its files, as plain data: what it is, how it was made, from what.
 
-    Raises MakegptError where nothing is there, or nothing of ours. `made_into`: the folders that were made from it.
+    Raises MakegptError if nothing is there, or nothing of ours. `made_into`: the folders that were made from it.
     """
     if not path.exists():
         raise MakegptError(f"{path} does not exist")

@@ -18,7 +18,7 @@ def figure_provenance(
     """What a figure shows, for its metadata: only what it was made from, so the same input gives the same bytes.
 
     Of each run its name, the dataset it was trained on, the commit of the code that trained it (not of the code that
-    draws), the hashes of its files; without runs, and beside them, the parameters.
+    draws), the hashes of its files; without runs, and next to them, the parameters.
     """
     named = configs or {}
     runs = [run_provenance(folder) for folder in folders if str(folder) not in named]

@@ -12,7 +12,7 @@ SAMPLES_FILE = "samples.jsonl"
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The samples of the training in `folder`, in order; none where none were kept. MakegptError where they are damaged."""
+    """The samples of the training in `folder`, in order; none if none were kept. MakegptError if they are damaged."""
     path = folder / SAMPLES_FILE
     if not path.is_file():
         return []

@@ -30,7 +30,7 @@ _OF_A_SESSION = ("started", "ended", "command", "device", "threads", "processes"
 
 
 def sessions_in(manifest: dict[str, Any]) -> list[Session]:
-    """The sessions of a training, oldest first; of an older manifest the one that it tells of."""
+    """The sessions of a training, oldest first; of an older manifest the one that it describes."""
     listed: list[Session] | None = manifest.get("sessions")
     if listed:
         return [{"to_step": None} | session for session in listed]
@@ -60,12 +60,12 @@ def _either(values: list[Any]) -> Any:
 
 
 def latest_session(session: Session) -> dict[str, Any]:
-    """What the manifest itself tells of its last session."""
+    """The last session's entries at the top level of the manifest."""
     return {name: session[name] for name in ("command", "device", "threads", "processes", "versions")}
 
 
 def session_differences(before: Session, now: Session) -> str | None:
-    """In words, in what two sessions differ that the last bits of a step depend on besides the inputs; None where in nothing.
+    """In words, in what two sessions differ that the last bits of a step depend on besides the inputs; None if in nothing.
 
     What one of them does not tell is no difference.
     """

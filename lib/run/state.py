@@ -43,7 +43,7 @@ class SavedState:
 
 
 def read_state(folder: Path) -> SavedState | None:
-    """The last saved state of the run in `folder`, its files verified; None where there is none yet."""
+    """The last saved state of the run in `folder`, its files verified; None if there is none yet."""
     last = folder / CHECKPOINT_FOLDER
     if not (last / STATE_FILE).is_file():
         return None

@@ -15,7 +15,7 @@ _NAMED = 8  # tensors that an error names; of more it tells how many
 
 
 def load_model(config: ModelConfig, path: Path, device: torch.device) -> LanguageModel:
-    """The model of `config` with the weights in the file `path`; MakegptError where they do not fit.
+    """The model of `config` with the weights in the file `path`; MakegptError if they do not fit.
 
     A configuration may claim any size, so it is held against the file before memory is taken for it.
     """
@@ -27,7 +27,7 @@ def load_model(config: ModelConfig, path: Path, device: torch.device) -> Languag
 
 
 def check_model_fits(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
-    """MakegptError where the model of `config` has other tensors than those of `shapes`; nothing of its size is built."""
+    """MakegptError if the model of `config` has other tensors than those of `shapes`; nothing of its size is built."""
     complaint = f"{path} does not fit the model in its config.json"
     if config.n_layers > len(shapes):
         raise MakegptError(f"{complaint}: {len(shapes)} tensors are no {config.n_layers} blocks")
@@ -66,6 +66,6 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], shapes: Mapping[str, t
 
 
 def _listed(head: str, items: list[str]) -> str:
-    """The items in words, the first few of many; nothing where there are none."""
+    """The items in words, the first few of many; nothing if there are none."""
     more = f", and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
     return f"{head}{', '.join(items[:_NAMED])}{more}" if items else ""

@@ -79,7 +79,7 @@ def _ticks(values: Any) -> tuple[list[Any], list[str]]:
 
 
 def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
-    """Validation losses of the four configs by tokens seen, the best of each, the counted bigram; what was first reported."""
+    """Validation losses of the four configs by tokens seen, the best of each, the bigram counts; what was first reported."""
     figure = blank_figure(config)
     axes = figure.add_subplot()
     four = rows_of(rows, "the_four")
@@ -102,7 +102,7 @@ def four_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
 
 
 def regularisation_figure(rows: Sequence[StudyRow], config: PlotConfig) -> Figure:
-    """Loss against dropout and against weight decay: at the best step, and at the last, when the text is known by heart."""
+    """Loss against dropout and against weight decay: at the best step, and at the last, when the text is memorized."""
     figure = blank_figure(config)
     rows_shown = rows_of(rows, "regularization")
     dropped, by_decay = figure.subplots(1, 2, sharey=True)

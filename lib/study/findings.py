@@ -41,8 +41,8 @@ class Mean:
 def mean_losses(rows: Iterable[StudyRow], x: Callable[[StudyRow], float]) -> list[Mean]:
     """The mean loss at each `x`, in order.
 
-    A seed gives all its runs the same batches, and those of one shape the same first weights. So the errors are from what is
-    left of the losses beside the means of the x and of the seeds, pooled (randomized blocks, Fisher 1935); None where
+    A seed gives all its runs the same batches, and those of one shape the same initial weights. So the errors are from what is
+    left of the losses next to the means of the x and of the seeds, pooled (randomized blocks, Fisher 1935); None if
     nothing is left to tell them by.
     """
     rows = list(rows)
@@ -57,7 +57,7 @@ def mean_losses(rows: Iterable[StudyRow], x: Callable[[StudyRow], float]) -> lis
 
 
 def _left(losses: Sequence[float], *factors: Sequence[float]) -> tuple[float | None, int]:
-    """The standard deviation of losses beside the effects of factors, a value of each a loss, and its degrees of freedom.
+    """The standard deviation of losses next to the effects of factors, a value of each a loss, and its degrees of freedom.
 
     None and 0 where the factors explain all.
     """
@@ -84,7 +84,7 @@ class Fit:
 
 
 def fit_parabola(rows: Sequence[StudyRow], x: Callable[[StudyRow], float], points: int = 101, draws: int = 4000) -> Fit:
-    """Fit a parabola to the losses over log2 x; the band is from residuals drawn anew (Efron 1979), with a seed of its own."""
+    """Fit a parabola to the losses over log2 x; the band is from residuals resampled (Efron 1979), with a fixed seed."""
     at = np.log2([x(row) for row in rows])
     losses = np.array([row["loss"] for row in rows])
     grid = np.linspace(at.min(), at.max(), points)
@@ -102,7 +102,7 @@ def fit_parabola(rows: Sequence[StudyRow], x: Callable[[StudyRow], float], point
 def depth_score(rows: Sequence[StudyRow]) -> tuple[float, float | None]:
     """By how many nats/token the loss falls with each doubling of the depth, on a straight line through the means.
 
-    And its standard error, from how far they are from the line; None where there are but two of them.
+    And its standard error, from how far they are from the line; None if there are but two of them.
     """
     means = mean_losses(rows, lambda row: row["layers"])
     at = np.log2([mean.x for mean in means])

@@ -15,7 +15,7 @@ RESULTS_FILE = "results.json"
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError where they are none."""
+    """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError if they are none."""
     results = read_json(path)
     if first_mismatch(results, _RESULTS) is not None or not results["runs"]:
         raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")

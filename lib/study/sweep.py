@@ -1,7 +1,7 @@
 """The study of depth and width: which trainings it is made of, and what came of each.
 
 `study.yaml` says what is asked. Every run lies in a folder that is named after its parameters, so that two experiments
-share a run that both need, a stopped study goes on where it was, and a short form stands beside the long one.
+share a run that both need, a stopped study continues where it was, and a short form stands next to the long one.
 """
 
 import math
@@ -82,7 +82,7 @@ class Planned:
         )
 
 
-_TRAINED_WITH = ("model.", "train.")  # the sections a run depends on, beside its dataset
+_TRAINED_WITH = ("model.", "train.")  # the sections a run depends on, next to its dataset
 
 
 @cache
@@ -189,7 +189,7 @@ def _shortened(trial: Planned, share: float) -> Planned:
 def run_trial(
     trial: Planned, artifacts: Path, device: torch.device, stop_asked: Callable[[], bool]
 ) -> Iterator[Event | StudyRow]:
-    """Train one run of the study, or go on with it, below `artifacts`; what happens on the way, and last what came of it."""
+    """Train one run of the study, or continue with it, below `artifacts`; what happens on the way, and last what came of it."""
     config = trial.config()
     data = dataset_of(trial, config, artifacts)
     folder = trial.folder(artifacts)

@@ -19,9 +19,9 @@ MOMENTUM = 0.95
 def newton_schulz(gradient: Tensor) -> Tensor:
     """U Vᵀ of a matrix U S Vᵀ, nearly: singular values between 0.7 and 1.2, by Newton-Schulz iteration in float32.
 
-    X ← (aI + bXXᵀ + c(XXᵀ)²) X multiplies X from the left only, by a polynomial of XXᵀ. So the iteration may go on with
+    X ← (aI + bXXᵀ + c(XXᵀ)²) X multiplies X from the left only, by a polynomial of XXᵀ. So the iteration may run on
     XXᵀ alone, the small square on X's shorter side, and X is multiplied once, at the end. PyTorch's own Muon iterates
-    in bfloat16, for which a CPU without bfloat16 units takes 2.3 s in the place of 0.06 s (one matrix of 384 × 1536 on
+    in bfloat16, for which a CPU without bfloat16 units takes 2.3 s instead of 0.06 s (one matrix of 384 × 1536 on
     2 cores).
     """
     wide = gradient if gradient.shape[0] <= gradient.shape[1] else gradient.T

@@ -59,7 +59,7 @@ def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dic
 def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """The optimizers of a training, each weight in one of them.
 
-    Matrices may go by Muon, the others never: AdamW is PyTorch's fused twin of `naive_adamw`.
+    Matrices may go by Muon, the others never: AdamW is PyTorch's fused equivalent of `naive_adamw`.
     """
     by_kind = parameter_groups(model, config)
     muon: list[torch.optim.Optimizer] = []

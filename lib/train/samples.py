@@ -21,7 +21,7 @@ class Sampler:
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
-        """MakegptError where the prompt cannot be encoded."""
+        """MakegptError if the prompt cannot be encoded."""
         self._model = model
         self._tokenizer = tokenizer
         self._config = config

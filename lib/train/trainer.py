@@ -91,7 +91,7 @@ class Trainer:
         return None
 
     def train_step(self) -> StepMetrics:
-        """Do one optimizer step; Diverged, with the weights untouched, where loss or gradient is not finite."""
+        """Do one optimizer step; Diverged, with the weights untouched, if loss or gradient is not finite."""
         config = self.config
         rate = learning_rate(self.state.step, config)
         weights = list(self.model.parameters())
@@ -156,7 +156,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
 
     def validate(self) -> float:
-        """The loss on the whole validation split, in nats/token; Diverged where it is not finite."""
+        """The loss on the whole validation split, in nats/token; Diverged if it is not finite."""
         start, stop = self.dataset.split("val")
         blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
         mine = self.group.share(blocks)
