@@ -149,8 +149,3 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"({published:.8} in {PUBLISHED.format}); run `{command}` again"
         )
     return evaluation
-
-
-def of_own_validation(evaluation: dict[str, Any], metadata: dict[str, Any]) -> bool:
-    """Whether the JSON of an evaluation is about the validation text of the run whose manifest has these `metadata`."""
-    return bool(evaluation["split"] == "val" and evaluation.get("dataset") == metadata.get("dataset"))

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lib.artifact.record import to_json
 from lib.config.schema import PlotConfig
-from lib.evaluate.results import of_own_validation, read_evaluation
+from lib.evaluate.results import PositionBand
+from lib.evaluate.run_view import RunView
 from lib.plot.style import (
     GRAY,
     LINE_STYLES,
@@ -23,7 +23,7 @@ from lib.plot.style import (
     plain_axes,
     strip_common_suffix,
 )
-from lib.run.folder import EVALUATION_FILE, finished_manifest, read_metrics
+from lib.run.folder import read_metrics
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,12 @@ class Curve:
 def read_curves(folders: Iterable[Path]) -> list[Curve]:
     """The curves of runs; with baselines if a run has been evaluated on its own validation split."""
     curves = []
-    for folder in folders:
-        metadata = finished_manifest(folder)["metadata"]
-        evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else {}
-        if evaluation and not of_own_validation(evaluation, metadata):
-            evaluation = {}  # its baselines belong to another text than the curves
-        losses = {name: baseline["loss"] for name, baseline in evaluation.get("baselines", {}).items()}
-        identity = (metadata.get("tokenizer"), evaluation.get("text_sha256"), metadata.get("dataset"))
-        curves.append(Curve(folder.resolve().name, read_metrics(folder), losses, *identity))
+    for run in map(RunView, folders):
+        evaluation = run.validation  # that of another text has other baselines
+        losses = {name: score.loss for name, score in evaluation.baselines.items()} if evaluation else {}
+        text = evaluation.text_sha256 if evaluation else None
+        identity = (run.metadata.get("tokenizer"), text, run.metadata.get("dataset"))
+        curves.append(Curve(run.name, read_metrics(run.folder), losses, *identity))
     return curves
 
 
@@ -213,15 +211,15 @@ def _note(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color=GRAY)
 
 
-def position_figure(bands: list[dict[str, Any]], config: PlotConfig) -> Figure:
-    """The mean loss by position in the window; `bands`: positions `from` and `to`, counted from 1, and `loss`."""
+def position_figure(bands: Sequence[PositionBand], config: PlotConfig) -> Figure:
+    """The mean loss by position in the window."""
     figure = blank_figure(config)
     axes = figure.add_subplot()
     color, marker = LINE_STYLES[0]
     for band in bands:
-        axes.plot([band["from"], band["to"]], [band["loss"]] * 2, color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
-    centers = [(band["from"] * band["to"]) ** 0.5 for band in bands]
-    axes.plot(centers, [band["loss"] for band in bands], color=color, marker=marker, markersize=4)
+        axes.plot([band.first, band.last], [band.loss] * 2, color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
+    centers = [(band.first * band.last) ** 0.5 for band in bands]
+    axes.plot(centers, [band.loss for band in bands], color=color, marker=marker, markersize=4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("position in the window")

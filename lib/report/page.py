@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from lib.config.schema import PlotConfig
-from lib.evaluate.comparison import comparison_headings, comparison_rows
-from lib.evaluate.results import of_own_validation
+from lib.evaluate.comparison import compare_views, comparison_headings
 from lib.plot.loss_curves import Curve, loss_figure
 from lib.report.html import render_template
 from lib.report.run_data import RunData, draw_chart, format_number, read_run_data, table
@@ -42,7 +41,7 @@ def _comparison(runs: list[RunData]) -> dict[str, Any]:
     """All runs in tables, one for each text they were scored on, and in one figure."""
     head = ("", "parameters", "nats/token", "perplexity", "bits/byte", "seconds")
     forms = (("parameters", ","), ("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"), ("seconds", ",.0f"))
-    rows = comparison_rows([run.folder for run in runs if run.evaluation])
+    rows = compare_views(run for run in runs if run.evaluation)
     texts = [list(rows) for _, rows in groupby(rows, key=lambda row: row.scored_on)]
     tables = [
         table(
@@ -65,6 +64,5 @@ def _comparison(runs: list[RunData]) -> dict[str, Any]:
 
 
 def _curve(run: RunData) -> Curve:
-    metadata, evaluation = run.manifest["metadata"], run.evaluation
-    text = evaluation["text_sha256"] if evaluation and of_own_validation(evaluation, metadata) else None
-    return Curve(run.name, run.metrics or [], {}, metadata.get("tokenizer"), text, metadata.get("dataset"))
+    text = run.validation.text_sha256 if run.validation else None
+    return Curve(run.name, run.metrics or [], {}, run.metadata.get("tokenizer"), text, run.metadata.get("dataset"))

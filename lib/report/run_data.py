@@ -8,14 +8,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lib.artifact.json_shape import NUMBER, first_mismatch
-from lib.artifact.manifest import MANIFEST, Manifest
-from lib.artifact.record import to_json
+from lib.artifact.manifest import MANIFEST
 from lib.errors import MakegptError
-from lib.evaluate.results import read_evaluation
+from lib.evaluate.run_view import RunView
 from lib.report.html import visible_text
 from lib.report.svg import inline_svg
-from lib.run.folder import EVALUATION_FILE, METRICS_FILE, finished_manifest, is_imported, read_metrics
-from lib.run.samples import read_samples
 
 MAX_LINES = 12  # of samples and of metrics
 
@@ -27,35 +24,19 @@ _TRAINING = {
 
 
 @dataclass(frozen=True)
-class RunData:
-    """A finished run and what has been made from it; `id` is unique in its report."""
+class RunData(RunView):
+    """A finished run in a report, where its `id` is unique."""
 
-    folder: Path
     id: str
-    manifest: Manifest
-    evaluation: dict[str, Any] | None
-    metrics: list[dict[str, Any]] | None
-    samples: list[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
-
-    @property
-    def imported(self) -> bool:
-        return is_imported(self.manifest)
 
 
 def read_run_data(folder: Path, number: int) -> RunData:
-    """The finished run in `folder`, the one of this `number` in a report."""
-    manifest = finished_manifest(folder)
-    if not is_imported(manifest):
-        place = first_mismatch(manifest, _TRAINING)
-        if place is not None:
-            raise MakegptError(f"{folder / MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
-    evaluation = to_json(read_evaluation(folder)) if (folder / EVALUATION_FILE).is_file() else None
-    metrics = read_metrics(folder) if (folder / METRICS_FILE).is_file() else None
-    return RunData(folder, f"run-{number}", manifest, evaluation, metrics, read_samples(folder))
+    """The finished run in `folder`, the one of this `number` in a report; MakegptError if one of its files is damaged."""
+    run = RunData(folder, f"run-{number}")
+    if not run.imported and (place := first_mismatch(run.manifest, _TRAINING)) is not None:
+        raise MakegptError(f"{folder / MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
+    _ = run.evaluation, run.metrics, run.samples  # read now: a damaged file must not end half a page
+    return run
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import shlex
 from pathlib import Path
 from typing import Any, Callable
 
-from lib.artifact.record import from_json
 from lib.config.schema import PlotConfig
+from lib.evaluate.metrics import Score, StandardErrors
 from lib.evaluate.ngrams import ngram_label
-from lib.evaluate.results import Evaluation, of_own_validation
+from lib.evaluate.results import Copying
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
-from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, read_model_config, training_seconds
+from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE
 
 Section = dict[str, Any] | Missing
 
@@ -31,14 +31,13 @@ _SCORES = (("nats/token", "loss", ".3f"), ("perplexity", "perplexity", ",.1f"), 
 
 def summary(run: RunData) -> Section:
     """What the run is, and its results."""
-    metadata, train = run.manifest["metadata"], run.manifest["parameters"].get("train", {})
-    model = read_model_config(run.folder)
+    metadata, train, model = run.metadata, run.manifest["parameters"].get("train", {}), run.model_config
     scores: list[tuple[str, str, str | None]] = []
     if evaluation := run.evaluation:
-        errors = evaluation["standard_error"]
+        errors = [getattr(evaluation.standard_error, key) for _, key, _ in _SCORES]
         scores = [
-            (name, format_number(evaluation.get(key), form), errors.get(key) and format_number(errors[key], form))
-            for name, key, form in _SCORES
+            (name, format_number(getattr(evaluation, key), form), error and format_number(error, form))
+            for (name, key, form), error in zip(_SCORES, errors, strict=True)
         ]
     elif not run.imported:
         scores = [("nats/token, in training", f"{metadata['best_val_loss']:.3f}", None)]
@@ -52,7 +51,7 @@ def summary(run: RunData) -> Section:
         entries += [
             ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
             ("Best step", f"{metadata['best_step']:,} of {train['max_steps']:,}"),
-            ("Time", f"{format_number(training_seconds(run.folder), ',.0f')} s"),
+            ("Time", f"{format_number(run.seconds, ',.0f')} s"),
             ("Seed", str(run.manifest.get("seed", "–"))),
         ]
     return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": entries}
@@ -65,10 +64,8 @@ def curves(run: RunData) -> Section:
         return Missing(f"{reason} To train a model, run", "train DATASET -o RUN --config NAME")
     validations = [line for line in run.metrics if line["val_loss"] is not None]
     best, highest = (choose(validations, key=lambda line: line["val_loss"]) for choose in (min, max))
-    evaluation = run.evaluation
-    own = evaluation is not None and of_own_validation(evaluation, run.manifest["metadata"])
-    losses = {name: scores["loss"] for name, scores in evaluation["baselines"].items()} if evaluation and own else {}
-    losses = {name: loss for name, loss in losses.items() if name != "uniform" and loss <= highest["val_loss"]}
+    scores = run.validation.baselines if run.validation else {}
+    losses = {name: score.loss for name, score in scores.items() if name != "uniform" and score.loss <= highest["val_loss"]}
     caption = (
         f"Validation loss by step: {validations[0]['val_loss']:.3f} nats/token at step {validations[0]['step']}, "
         f"{best['val_loss']:.3f} at its best, step {best['step']}, {validations[-1]['val_loss']:.3f} at the end."
@@ -91,9 +88,8 @@ def samples(run: RunData) -> Section:
         note = Missing("The run was imported, so there are no samples of a training.")
     elif not run.samples:
         note = Missing("No samples were kept in this training. To keep some, run", _train_with_samples(run))
-    file = run.folder / SAMPLE_FILE
-    folder, path = (shlex.quote(str(path)) for path in (run.folder, file))
-    final = file.read_bytes().decode("utf-8", "replace").strip("\n") if file.is_file() else None
+    folder, path = (shlex.quote(str(path)) for path in (run.folder, run.folder / SAMPLE_FILE))
+    final = None if run.sample is None else run.sample.strip("\n")
     return {
         "count": len(run.samples),
         "shown": [_sample(line, losses.get(line["step"])) for line in thin_lines(run.samples)],
@@ -123,20 +119,20 @@ def baselines(run: RunData) -> Section:
     evaluation = run.evaluation
     if evaluation is None:
         return Missing("The run has not been evaluated. Run", _evaluate(run))
-    errors = evaluation["standard_error"]
-    rows = [(evaluation["loss"], _row(run.name, evaluation, errors, "–"))]
-    if sliding := evaluation.get("sliding"):
-        label = f"with a sliding window, stride {sliding['stride']:,}"
-        rows.append((sliding["loss"], _row(label, sliding, sliding["standard_error"], "same model")))
-    for name, scores in evaluation["baselines"].items():
-        lead = scores.get("lead") or {"loss": evaluation["loss"] - scores["loss"]}
-        rows.append((scores["loss"], _row(ngram_label(name), scores, {}, versus_model(lead))))
-    caption = f"{evaluation['split']} split, {evaluation['tokens']:,} tokens, {evaluation['bytes']:,} bytes; the best first"
+    errors = evaluation.standard_error
+    rows = [(evaluation.loss, _row(run.name, evaluation, errors, "–"))]
+    if sliding := evaluation.sliding:
+        label = f"with a sliding window, stride {sliding.stride:,}"
+        rows.append((sliding.loss, _row(label, sliding, sliding.standard_error, "same model")))
+    for name, score in evaluation.baselines.items():
+        rows.append((score.loss, _row(ngram_label(name), score, None, str(-evaluation.lead(name)).replace("-", "−"))))
+    caption = f"{evaluation.split} split, {evaluation.tokens:,} tokens, {evaluation.bytes:,} bytes; the best first"
     top_1, top_5 = (
-        format_number(100 * evaluation[key], ".1f", errors.get(key) and 100 * errors[key]) for key in ("top_1", "top_5")
+        format_number(100 * fraction, ".1f", error and 100 * error)
+        for fraction, error in ((evaluation.top_1, errors.top_1), (evaluation.top_5, errors.top_5))
     )
     accuracy = f"Top-1 accuracy is {top_1} %, top-5 accuracy {top_5} %."
-    notes = [f"{note[0].upper()}{note[1:]}." for note in from_json(Evaluation, evaluation).notes()]
+    notes = [f"{note[0].upper()}{note[1:]}." for note in evaluation.notes()]
     rows.sort(key=lambda row: row[0])
     head = ("", "nats/token", "perplexity", "bits/byte", "vs model")
     return {
@@ -145,39 +141,21 @@ def baselines(run: RunData) -> Section:
     }
 
 
-def _row(name: str, scores: dict[str, Any], errors: dict[str, Any], remark: str) -> tuple[str, ...]:
-    return name, *(format_number(scores[key], form, errors.get(key)) for _, key, form in _SCORES), remark
-
-
-def versus_model(lead: dict[str, Any]) -> str:
-    """The loss of a baseline minus the model's, in nats/token, from the baseline's `lead` over the model.
-
-    "n.s." if the difference is not significant. A lead without the key `significant` has no standard error.
-    """
-    error = lead.get("standard_error")
-    remark = {None: " (too few blocks for an error)", False: " (n.s.)", True: ""}
-    difference = f"{0.0 - lead['loss']:+.3f}" + (f" ± {error:.3f}" if error is not None else "")
-    return difference.replace("-", "−") + (remark[lead["significant"]] if "significant" in lead else "")
+def _row(name: str, score: Score, errors: StandardErrors | None, remark: str) -> tuple[str, ...]:
+    return name, *(format_number(getattr(score, key), form, getattr(errors, key, None)) for _, key, form in _SCORES), remark
 
 
 def positions(run: RunData) -> Section:
     """The loss by position in the window: how much more context helps."""
-    if run.evaluation is None or not (bands := run.evaluation.get("loss_by_position")):
+    if run.evaluation is None or not (bands := run.evaluation.loss_by_position):
         return Missing("The run has not been evaluated by position. Run", _evaluate(run))
     first, last = bands[0], bands[-1]
-    caption = (
-        f"Mean loss by position in the window: {first['loss']:.3f} nats/token at {_range(first)}, "
-        f"{last['loss']:.3f} at {_range(last)}."
-    )
-    rows = [(_range(band), format_number(band["loss"], ".3f")) for band in bands]
+    caption = f"Mean loss by position in the window: {first.loss:.3f} nats/token at {first}, {last.loss:.3f} at {last}."
+    rows = [(str(band), format_number(band.loss, ".3f")) for band in bands]
     return {
         "figure": draw_chart(position_figure(bands, _FIGURE), f"positions-{run.id}", caption),
         "numbers": table("Loss by position", ("position", "nats/token"), rows),
     }
-
-
-def _range(band: dict[str, Any]) -> str:
-    return f"{band['from']:,}" if band["from"] == band["to"] else f"{band['from']:,} to {band['to']:,}"
 
 
 _TEXTS = {
@@ -189,24 +167,25 @@ _TEXTS = {
 
 def memorization(run: RunData) -> Section:
     """How much of what the model writes is copied word for word from the training text."""
-    measured = (run.evaluation or {}).get("memorization")
-    if not measured:
+    if run.evaluation is None or (measured := run.evaluation.memorization) is None:
         return Missing("Memorization has not been measured. Run", _evaluate(run))
-    copies = [(name, measured[key]) for key, name in _TEXTS.items() if measured.get(key)]
-    lengths = sorted({length for _, copy in copies for length in copy["novel_fraction"]}, key=int)
+    copies: list[tuple[str, Copying]] = [
+        (name, copying) for key, name in _TEXTS.items() if (copying := getattr(measured, key)) is not None
+    ]
+    lengths = sorted({length for _, copying in copies for length in copying.novel_fraction}, key=int)
     rows = [
         (
             name,
-            f"{copy['tokens']:,}",
-            format_number(copy["longest_run"], ",d"),
-            *(_percent(copy["novel_fraction"].get(length)) for length in lengths),
+            f"{copying.tokens:,}",
+            f"{copying.longest_run:,}",
+            *(_percent(copying.novel_fraction.get(length)) for length in lengths),
         )
-        for name, copy in copies
+        for name, copying in copies
     ]
     head = ("", "tokens", "longest run copied", *(f"novel {length}-grams" for length in lengths))
     return {
         "numbers": table("Runs of tokens that also occur in the training text", head, rows),
-        "passages": [(name, f"{copy['longest_run']:,}", copy["passage"]) for name, copy in copies if copy.get("passage")],
+        "passages": [(name, f"{copying.longest_run:,}", copying.passage) for name, copying in copies if copying.passage],
     }
 
 

@@ -3,16 +3,14 @@
 import shlex
 from pathlib import Path
 
-from lib.evaluate.comparison import comparison_legend, comparison_rows, comparison_table
-from lib.evaluate.results import read_evaluation
+from lib.evaluate.comparison import compare_views, comparison_legend, comparison_table
+from lib.evaluate.run_view import RunView
 from lib.run.folder import (
     EVALUATION_FILE,
     LOSS_FIGURE_FILE,
     METRICS_FILE,
     MODEL_FILE,
     SAMPLE_FILE,
-    finished_manifest,
-    is_imported,
 )
 
 
@@ -21,23 +19,20 @@ def run_summary(folder: Path, figure: Path) -> str:
 
     `figure` counts as one of its files if it is about to be written into `folder`.
     """
-    manifest = finished_manifest(folder)
-    metadata, steps = manifest["metadata"], manifest["parameters"].get("train", {}).get("max_steps")
-    evaluation = read_evaluation(folder)
-    sample_file = folder / SAMPLE_FILE
-    sample = sample_file.read_text(encoding="utf-8") if sample_file.is_file() else None
-    origin = "imported" if is_imported(manifest) else f"{steps} steps, best at step {metadata['best_step']}"
-    rows = comparison_rows([folder])
+    run = RunView(folder)
+    steps = run.manifest["parameters"].get("train", {}).get("max_steps")
+    origin = "imported" if run.imported else f"{steps} steps, best at step {run.metadata['best_step']}"
+    rows = compare_views([run])
     lines = [
-        f"{folder.resolve().name}: {metadata['parameters']:,} parameters, {origin}",
+        f"{run.name}: {run.metadata['parameters']:,} parameters, {origin}",
         "",
         *comparison_table(rows),
         "",
         *comparison_legend(rows),
-        *evaluation.notes(),
+        *run.required_evaluation().notes(),
     ]
-    if sample is not None:
-        lines += ["", "A sample:", "", *("    " + line for line in _first_lines(sample, 12))]
+    if run.sample is not None:
+        lines += ["", "A sample:", "", *("    " + line for line in _first_lines(run.sample, 12))]
     lines += [
         "",
         f"Everything is in {folder}/ ({', '.join(_file_names(folder, figure))})",

@@ -18,7 +18,6 @@ from lib.report import page
 from lib.report.html import escape_html, render_macro, visible_text
 from lib.report.page import report_page
 from lib.report.run_data import MAX_LINES, thin_lines
-from lib.report.sections import versus_model
 from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
 from lib.run.samples import SAMPLES_FILE, read_samples
 from tests.conftest import Here
@@ -345,10 +344,11 @@ def test_what_can_be_seen_stays_as_it_is(text: str) -> None:
     assert visible_text(text) == text
 
 
-def test_a_baseline_has_its_loss_minus_the_models() -> None:
-    assert versus_model({"loss": 0.2}) == "−0.200"
-    short = {"loss": 0.2, "standard_error": None, "significant": None}
-    assert versus_model(short) == "−0.200 (too few blocks for an error)"
-    assert versus_model({"loss": -0.2, "standard_error": 0.05, "significant": True}) == "+0.200 ± 0.050"
-    level = {"loss": 0.05, "standard_error": 0.05, "significant": False}
-    assert versus_model(level) == "−0.050 ± 0.050 (n.s.)"
+def test_a_baseline_has_its_loss_minus_the_models(copied: Path, here: Here) -> None:
+    folder = copied / "run"
+    write_json(folder / "evaluation.json", evaluation(folder))
+    here("report", folder, "-o", folder / "report.html")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "−0.500 ± 0.020<" in page
+    assert "+0.010 ± 0.020 (n.s.)<" in page
+    assert "+1.000 (too short to tell)<" in page or "+1.000 ± " in page
