@@ -120,11 +120,15 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
     """A folder with tokens/, dataset/ and a finished run/ of config debug; 796 tokens are predicted. Copy what you change."""
-    folder = tmp_path_factory.mktemp("small")
+    return train_debug(tmp_path_factory.mktemp("small"), stage, *TINY)
+
+
+def train_debug(folder: Path, stage: Stage, *settings: str) -> Path:
+    """Make tokens/, dataset/ and a finished run/ of config debug over `TEXT` in `folder`."""
     (folder / "play.txt").write_text(TEXT, encoding="utf-8")
     stage("tokenize", folder / "play.txt", "-o", folder / "tokens", "--config", "debug")
     stage("build-dataset", folder / "tokens", "-o", folder / "dataset", "--config", "debug", "--val-fraction", 0.2)
-    stage("train", folder / "dataset", "-o", folder / "run", "--config", "debug", *TINY)
+    stage("train", folder / "dataset", "-o", folder / "run", "--config", "debug", *settings)
     return folder
 
 

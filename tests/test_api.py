@@ -37,7 +37,9 @@ def test_its_scores_are_those_of_evaluate(model: Model, small: Path, here: Here,
     (tmp_path / "text.txt").write_text(TEXT[:400], encoding="utf-8")
     lines = here("evaluate", small / "run", "--text", tmp_path / "text.txt", "--per-token", "--device", "cpu").out.splitlines()
     scores = model.logprobs(TEXT[:400])
-    assert [score.rank for score in scores] == [json.loads(line)["rank"] for line in lines]
+    assert [score.id for score in scores] == [json.loads(line)["id"] for line in lines]
+    # evaluate computes with PyTorch, the front door with the kernel: two tokens that nearly tie may change places
+    assert [score.rank for score in scores] == pytest.approx([json.loads(line)["rank"] for line in lines], abs=1)
     assert [score.logprob for score in scores] == pytest.approx([json.loads(line)["logprob"] for line in lines], abs=1e-4)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from tests.conftest import PROJECT, TEXT, Stage
+from tests.conftest import PROJECT, Stage, train_debug
 
 GOLDEN = json.loads((PROJECT / "tests" / "golden.json").read_text(encoding="utf-8"))
 TOLERANCE = 1e-3  # nats/token; the settings of `make test-machines` differ by less than a tenth of it
@@ -22,11 +22,7 @@ TOLERANCE = 1e-3  # nats/token; the settings of `make test-machines` differ by l
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
     """tokens/, dataset/ and run/ of the config debug as it is, and the run's evaluation.json."""
-    folder = tmp_path_factory.mktemp("golden")
-    (folder / "play.txt").write_text(TEXT, encoding="utf-8")
-    stage("tokenize", folder / "play.txt", "-o", folder / "tokens", "--config", "debug")
-    stage("build-dataset", folder / "tokens", "-o", folder / "dataset", "--config", "debug", "--val-fraction", 0.2)
-    stage("train", folder / "dataset", "-o", folder / "run", "--config", "debug")
+    folder = train_debug(tmp_path_factory.mktemp("golden"), stage)
     stage("evaluate", folder / "run", "-o", folder / "run" / "evaluation.json", "--config", "debug")
     return folder
 

@@ -126,7 +126,8 @@ class Evaluation(Score):
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """The evaluation of the run in `folder`; MakegptError if it is missing, damaged or of other weights."""
+    """The evaluation of the finished run in `folder`; MakegptError if it is missing, damaged or of other weights."""
+    published = finished_manifest(folder)["outputs"][MODEL_FILE]["sha256"]
     path = folder / EVALUATION_FILE
     command = f"evaluate {folder} -o {path}"
     if not path.is_file():
@@ -141,7 +142,6 @@ def read_evaluation(folder: Path) -> Evaluation:
         evaluation = from_json(Evaluation, data)
     except RecordError as error:
         raise MakegptError(f"{path} is damaged: {error}; run `{command}` again") from None
-    published = finished_manifest(folder)["outputs"][MODEL_FILE]["sha256"]
     weights = evaluation.weights
     if (evaluation.model_sha256, weights.format) != (published, PUBLISHED.format):
         raise MakegptError(

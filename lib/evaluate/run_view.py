@@ -80,5 +80,4 @@ class RunView:
 
     def required_evaluation(self) -> Evaluation:
         """Its evaluation; MakegptError says how to make it."""
-        finished_manifest(self.folder)  # says what the folder holds, if that is no finished run
         return self.evaluation or read_evaluation(self.folder)

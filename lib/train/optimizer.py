@@ -1,4 +1,4 @@
-"""What changes the weights: AdamW (Loshchilov and Hutter 2019), with Muon for the matrices where it is asked for."""
+"""What changes the weights: AdamW (Loshchilov and Hutter 2019), with Muon for the matrices if asked for."""
 
 from typing import Any
 
@@ -40,15 +40,15 @@ def naive_adamw(
 def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dict[str, Any]]:
     """The weights by what decays and how fast it learns: tables, matrices, vectors.
 
-    Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have a rate of their own:
+    Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have their own learning rate:
     a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
-    so they get few steps that count, and their best rate does not shrink with the width as a matrix's does (Yang et
+    so they get few steps that count, and their best learning rate does not shrink with the width as a matrix's does (Yang et
     al. 2022, Tensor Programs V, table 3).
     """
     groups: dict[str, dict[str, Any]] = {
-        "tables": {"params": [], "weight_decay": config.weight_decay, "multiple": config.embedding_lr_mult},
-        "matrices": {"params": [], "weight_decay": config.weight_decay, "multiple": 1.0},
-        "vectors": {"params": [], "weight_decay": 0.0, "multiple": 1.0},
+        "tables": {"params": [], "weight_decay": config.weight_decay, "lr_mult": config.embedding_lr_mult},
+        "matrices": {"params": [], "weight_decay": config.weight_decay, "lr_mult": 1.0},
+        "vectors": {"params": [], "weight_decay": 0.0, "lr_mult": 1.0},
     }
     for name, weight in model.named_parameters():
         kind = "tables" if model.is_embedding(name) else "matrices" if model.uses_weight_decay(name) else "vectors"
@@ -70,7 +70,7 @@ def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.op
 
 
 def set_lr(optimizers: list[torch.optim.Optimizer], lr: float) -> None:
-    """Give every group the learning rate `rate` times its own multiple."""
+    """Give every group the learning rate `lr` times its own `lr_mult`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["multiple"]
+            group["lr"] = lr * group["lr_mult"]

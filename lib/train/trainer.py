@@ -78,7 +78,7 @@ class Trainer:
             )
 
     def compile(self) -> str | None:
-        """Have the model compiled, where the configuration asks for it; None, or why that failed and it runs as it was."""
+        """Compile the training step if the config asks for it; None, or the reason why it runs without compilation."""
         if not should_compile(self.config.compile, self.device):
             return None
         sizes = {len(shard_range(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
@@ -93,7 +93,7 @@ class Trainer:
     def train_step(self) -> StepMetrics:
         """Do one optimizer step; Diverged, with the weights untouched, if loss or gradient is not finite."""
         config = self.config
-        rate = learning_rate(self.state.step, config)
+        lr = learning_rate(self.state.step, config)
         weights = list(self.model.parameters())
         while True:
             loss = self._loss_and_gradients()
@@ -104,10 +104,10 @@ class Trainer:
             self.loss_scale = self.loss_scale.lower(self.state.step)  # float16's range was left: the same batch again
             self._forget_gradients()
         if not finite:
-            raise self._diverged(loss, norm, rate)
+            raise self._diverged(loss, norm, lr)
         if config.grad_clip:
             torch.nn.utils.clip_grads_with_norm_(weights, config.grad_clip, norm)
-        set_lr(self.optimizers, rate)
+        set_lr(self.optimizers, lr)
         for optimizer in self.optimizers:
             optimizer.step()
         self._forget_gradients()
@@ -119,7 +119,7 @@ class Trainer:
             tokens=self.state.step * config.batch_size * self.dataset.context_length,
             train_loss=loss,
             val_loss=None,
-            lr=rate,
+            lr=lr,
             grad_norm=norm.item(),
         )
 
@@ -171,21 +171,21 @@ class Trainer:
             )
         return nats / self.dataset.predicted("val")
 
-    def _diverged(self, loss: float, norm: Tensor, rate: float) -> Diverged:
-        """What there is to tell of a loss or gradient that is not finite."""
+    def _diverged(self, loss: float, norm: Tensor, lr: float) -> Diverged:
+        """The error about a loss or gradient that is not finite."""
         wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
         batch = self.dataset.batch(self.config.seed, self.state.step, self.config.batch_size)
         return Diverged(
             f"step {self.state.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
-            f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {rate:.3g}) "
+            f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {lr:.3g}) "
             "or a longer train.warmup_steps",
             {
                 "step": self.state.step + 1,
                 "loss": str(loss),
                 "grad_norm": str(norm.item()),
                 "not_finite": wrong,
-                "rate": rate,
+                "rate": lr,
                 "batch": batch.tolist(),
             },
         )

@@ -317,7 +317,7 @@ def test_decay_and_no_decay_groups_hold_every_parameter_once(small: Path) -> Non
     built = trainer(small).model
     (adamw,) = build_optimizers(built, config(embedding_lr_mult=7).train)
     groups = adamw.param_groups
-    assert [(group["weight_decay"], group["multiple"]) for group in groups] == [(0.1, 7.0), (0.1, 1.0), (0.0, 1.0)]
+    assert [(group["weight_decay"], group["lr_mult"]) for group in groups] == [(0.1, 7.0), (0.1, 1.0), (0.0, 1.0)]
     assert sum(len(group["params"]) for group in groups) == len(list(built.parameters()))
 
 
