@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib.run.folder import finished_manifest, training_seconds
+from lib.run.folder import finished_manifest
+from lib.run.metrics import training_seconds
 
 DATASET = "artifacts/datasets/tiny_shakespeare.char.64"
 GOOD = ["positions=rotary", "norm=rms", "feed_forward=swiglu", "qk_norm=true", "n_kv_heads=2"]

@@ -74,9 +74,9 @@ def main(
         raise UsageError("give --budget or --results, not both")
 
     from lib.device.hardware import choose_device, keep_freed_memory
+    from lib.run.metrics import StepMetrics
     from lib.study.results import RESULTS_FILE, read_results, result_lines, write_study_figures
     from lib.study.sweep import StudyRow, add_paired_differences, environment, estimate_seconds, plan_study, run_trial
-    from lib.train.events import StepMetrics
 
     check_writable(output / RESULTS_FILE)
     if results is not None:

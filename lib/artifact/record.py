@@ -81,7 +81,11 @@ def _read(kind: Any, value: Any, place: str) -> Any:
             return None
         return _read(next(argument for argument in arguments if argument is not NoneType), value, place)
     if origin is tuple:
-        return tuple(_read(arguments[0], item, _within(place, n)) for n, item in enumerate(_plain(list, value, place)))
+        items = _plain(list, value, place)
+        kinds = arguments if arguments[-1] is not Ellipsis else arguments[:1] * len(items)
+        if len(kinds) != len(items):
+            raise RecordError(place, f"must be a list of {len(kinds)}")
+        return tuple(_read(kind, item, _within(place, n)) for n, (kind, item) in enumerate(zip(kinds, items, strict=True)))
     if origin is list:
         return [_read(arguments[0], item, _within(place, n)) for n, item in enumerate(_plain(list, value, place))]
     if origin is dict:

@@ -8,16 +8,8 @@ from typing import Any
 from lib.artifact.manifest import Manifest
 from lib.config.schema import ModelConfig
 from lib.evaluate.results import Evaluation, read_evaluation
-from lib.run.folder import (
-    EVALUATION_FILE,
-    METRICS_FILE,
-    SAMPLE_FILE,
-    finished_manifest,
-    is_imported,
-    read_metrics,
-    read_model_config,
-    training_seconds,
-)
+from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, finished_manifest, is_imported, read_model_config
+from lib.run.metrics import METRICS_FILE, StepMetrics, read_metrics, training_seconds
 from lib.run.samples import read_samples
 
 
@@ -50,7 +42,7 @@ class RunView:
         return read_model_config(self.folder)
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]] | None:
+    def metrics(self) -> list[StepMetrics] | None:
         return read_metrics(self.folder) if (self.folder / METRICS_FILE).is_file() else None
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Sequence, TypeVar
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -13,6 +13,8 @@ from lib.errors import MakegptError
 from lib.evaluate.run_view import RunView
 from lib.report.html import visible_text
 from lib.report.svg import inline_svg
+
+T = TypeVar("T")
 
 MAX_LINES = 12  # of samples and of metrics
 
@@ -72,7 +74,7 @@ def format_number(value: float | None, form: str, error: float | None = None) ->
     return f"{value:{form}}" + (f" ± {error:{form}}" if error is not None else "")
 
 
-def thin_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def thin_lines(lines: list[T]) -> list[T]:
     """At most `MAX_LINES` of the lines, evenly spaced, with the first and the last."""
     if len(lines) <= MAX_LINES:
         return lines

@@ -62,17 +62,18 @@ def curves(run: RunData) -> Section:
     if run.metrics is None:
         reason = "The run was imported, so there are no losses of a training." if run.imported else "The metrics are missing."
         return Missing(f"{reason} To train a model, run", "train DATASET -o RUN --config NAME")
-    validations = [line for line in run.metrics if line["val_loss"] is not None]
-    best, highest = (choose(validations, key=lambda line: line["val_loss"]) for choose in (min, max))
+    validations = [(line.val_loss, line) for line in run.metrics if line.val_loss is not None]
+    (lowest, best), (highest, _) = (choose(validations, key=lambda pair: pair[0]) for choose in (min, max))
+    (first_loss, first), (last_loss, _) = validations[0], validations[-1]
     scores = run.validation.baselines if run.validation else {}
-    losses = {name: score.loss for name, score in scores.items() if name != "uniform" and score.loss <= highest["val_loss"]}
+    losses = {name: score.loss for name, score in scores.items() if name != "uniform" and score.loss <= highest}
     caption = (
-        f"Validation loss by step: {validations[0]['val_loss']:.3f} nats/token at step {validations[0]['step']}, "
-        f"{best['val_loss']:.3f} at its best, step {best['step']}, {validations[-1]['val_loss']:.3f} at the end."
+        f"Validation loss by step: {first_loss:.3f} nats/token at step {first.step}, "
+        f"{lowest:.3f} at its best, step {best.step}, {last_loss:.3f} at the end."
     )
     rows = [
-        (f"{line['step']:,}", format_number(line["train_loss"], ".3f"), format_number(line["val_loss"], ".3f"))
-        for line in thin_lines(validations)
+        (f"{line.step:,}", format_number(line.train_loss, ".3f"), format_number(val_loss, ".3f"))
+        for val_loss, line in thin_lines(validations)
     ]
     return {
         "figure": draw_chart(loss_figure([Curve(run.name, run.metrics, losses)], _FIGURE), f"loss-{run.id}", caption),
@@ -82,7 +83,7 @@ def curves(run: RunData) -> Section:
 
 def samples(run: RunData) -> Section:
     """What the model wrote as it learned, and what `generate` wrote with the final weights."""
-    losses = {line["step"]: line["val_loss"] for line in run.metrics or []}
+    losses = {line.step: line.val_loss for line in run.metrics or []}
     note = None
     if run.imported:
         note = Missing("The run was imported, so there are no samples of a training.")

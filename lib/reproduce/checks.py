@@ -27,7 +27,8 @@ from lib.model.attention import MultiHeadAttention
 from lib.model.feed_forward import FeedForward
 from lib.model.registry import build_model, count_parameters
 from lib.reproduce.references import Value
-from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_metrics
+from lib.run.folder import MODEL_FILE, finished_manifest, load_run
+from lib.run.metrics import read_metrics
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import make_tokenizer
@@ -245,7 +246,7 @@ def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
 
 def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The lowest validation loss of a training, and the one it ended with, in nats/token."""
-    losses = [line["val_loss"] for line in read_metrics(lab.trained(config, text)) if line["val_loss"] is not None]
+    losses = [line.val_loss for line in read_metrics(lab.trained(config, text)) if line.val_loss is not None]
     return [min(losses), losses[-1]]
 
 

@@ -12,7 +12,6 @@ An imported run (`lib.huggingface.convert`) holds config.json, tokenizer.json, m
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.json_shape import COUNT, NUMBER, JsonShape, first_mismatch
 from lib.artifact.manifest import MANIFEST, Manifest, input_folder, read_manifest, verify_files
-from lib.artifact.strict_json import load_json_lines
 from lib.config.schema import ModelConfig, build_section
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
@@ -36,8 +34,6 @@ from lib.tokenizer.registry import load_tokenizer
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-TIMINGS_FILE = "timings.jsonl"
 EVALUATION_FILE = "evaluation.json"
 SAMPLE_FILE = "sample.txt"
 LOSS_FIGURE_FILE = "loss.png"
@@ -48,9 +44,6 @@ DIVERGED_FILE = "diverged.json"
 IMPORT_STAGE = "import-weights"
 _IMPORTED_METADATA: JsonShape = {"parameters": COUNT, "tokenizer": str}
 _TRAINED_METADATA: JsonShape = {"parameters": COUNT, "best_step": COUNT, "best_val_loss": NUMBER}
-
-#: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
-_METRICS = {"step": COUNT, "tokens?": COUNT, "train_loss": NUMBER | None, "val_loss": NUMBER | None}
 
 
 @dataclass(frozen=True)
@@ -138,30 +131,3 @@ def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     saved = folder / LAST / STATE
     step = read_json(saved).get("step", 0) if saved.is_file() else 0
     return [*lines[:-1], lines[-1] | {"to_step": step}]
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    path = folder / METRICS_FILE
-    try:
-        lines = load_json_lines(path)
-        if first_mismatch(lines, [_METRICS]) is not None or all(line["val_loss"] is None for line in lines):
-            raise ValueError
-        return lines
-    except FileNotFoundError:
-        advice = (
-            "it was imported, and has no losses to show" if is_imported(finished_manifest(folder)) else "train the run first"
-        )
-        raise MakegptError(f"{path} is missing; {advice}") from None
-    except ValueError:
-        raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
-
-
-def training_seconds(folder: Path) -> float | None:
-    """Time spent on the training, steps done twice because of a kill included; None if timings.jsonl cannot tell."""
-    try:
-        timings = load_json_lines(folder / TIMINGS_FILE)
-        spent = sum(float(line["seconds"]) for line in timings)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return spent if timings and math.isfinite(spent) else None

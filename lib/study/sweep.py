@@ -28,16 +28,8 @@ from lib.evaluate.probes import default_probes
 from lib.evaluate.results import Evaluation, read_evaluation
 from lib.evaluate.span import dataset_span
 from lib.model.registry import build_model, count_operations
-from lib.run.folder import (
-    EVALUATION_FILE,
-    MODEL_FILE,
-    dataset_folder,
-    finished_manifest,
-    load_run,
-    read_metrics,
-    read_model_config,
-    training_seconds,
-)
+from lib.run.folder import EVALUATION_FILE, MODEL_FILE, dataset_folder, finished_manifest, load_run, read_model_config
+from lib.run.metrics import read_metrics, training_seconds
 from lib.run.sessions import all_versions
 from lib.train.events import Event
 from lib.train.session import train_run
@@ -242,7 +234,7 @@ def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device:
         "tokens": train.max_steps * step,
         "operations": count_operations(shape) * train.max_steps * step,
         "best_step": metadata["best_step"],
-        "curve": [[line["step"], line["val_loss"]] for line in read_metrics(folder) if line["val_loss"] is not None],
+        "curve": [[line.step, line.val_loss] for line in read_metrics(folder) if line.val_loss is not None],
         "loss": evaluation.loss,
         "bits_per_byte": evaluation.bits_per_byte,
         "top_1": evaluation.top_1,

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Callable, Iterator
 
-from lib.train.events import Event, Logged, StepMetrics, Stopped
+from lib.run.metrics import StepMetrics
+from lib.train.events import Event, Logged, Stopped
 from lib.train.throughput import ThroughputMeter
 from lib.train.trainer import Trainer
 from lib.train.writer import RunWriter
@@ -41,7 +42,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
         if validated or stopping or _is_due(state.step, config.checkpoint_interval):
             writer.checkpoint(trainer)
         if trainer.group.is_main and (logged or stopping):
-            timing = meter.line(state.step)
+            timing = meter.timing(state.step)
             writer.time(timing)
             if logged:
                 yield Logged(metrics, timing, meter.seconds_left(state.step))

@@ -16,13 +16,12 @@ from lib.run.folder import (
     DIVERGED_FILE,
     EVALUATION_FILE,
     LOSS_FIGURE_FILE,
-    METRICS_FILE,
     MODEL_FILE,
     REPORT_FILE,
     SAMPLE_FILE,
-    TIMINGS_FILE,
     is_imported,
 )
+from lib.run.metrics import METRICS_FILE, TIMINGS_FILE
 from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState, read_state
 from lib.tokenizer.base import Tokenizer

@@ -11,8 +11,8 @@ from lib.errors import MakegptError
 from lib.generate.quantize import InferenceModel
 from lib.generate.request import Request, complete, encode_prompt
 from lib.model.language_model import LanguageModel
+from lib.run.metrics import StepMetrics
 from lib.tokenizer.base import Tokenizer
-from lib.train.events import StepMetrics
 
 
 class Sampler:

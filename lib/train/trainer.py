@@ -20,8 +20,8 @@ from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.windows import total_nats
 from lib.model.language_model import LanguageModel
+from lib.run.metrics import StepMetrics
 from lib.run.state import SavedState
-from lib.train.events import StepMetrics
 from lib.train.optimizer import build_optimizers, set_lr
 from lib.train.schedule import learning_rate
 

@@ -14,12 +14,12 @@ from lib.artifact.jsonl import append_line, flushed_size
 from lib.artifact.manifest import MANIFEST, Manifest, describe_files
 from lib.artifact.provenance import timestamp
 from lib.artifact.tensors import save_tensors
-from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, METRICS_FILE, MODEL_FILE, TIMINGS_FILE
+from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
+from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
 from lib.run.samples import SAMPLES_FILE
 from lib.run.sessions import end_session
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState
 from lib.tokenizer.registry import TOKENIZER_FILE
-from lib.train.events import StepMetrics
 from lib.train.samples import Sampler
 from lib.train.trainer import Trainer
 
@@ -42,9 +42,9 @@ class RunWriter:
 
     def log(self, metrics: StepMetrics) -> None:
         """A line of metrics.jsonl."""
-        append_line(self._folder / METRICS_FILE, asdict(metrics))
+        append_line(self._folder / METRICS_FILE, metrics)
 
-    def time(self, timing: dict[str, Any]) -> None:
+    def time(self, timing: Timing) -> None:
         """A line of timings.jsonl."""
         append_line(self._folder / TIMINGS_FILE, timing)
 
@@ -114,7 +114,7 @@ class NullWriter(RunWriter):
     def log(self, metrics: StepMetrics) -> None:
         pass
 
-    def time(self, timing: dict[str, Any]) -> None:
+    def time(self, timing: Timing) -> None:
         pass
 
     def sample(self, metrics: StepMetrics) -> None:

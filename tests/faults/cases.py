@@ -14,7 +14,8 @@ from typing import Any, Callable
 from lib.artifact.io import read_json, sha256_of
 from lib.artifact.manifest import read_manifest, verify_files
 from lib.errors import MakegptError
-from lib.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, finished_manifest
+from lib.run.folder import CONFIG_FILE, MODEL_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE
 from lib.run.samples import SAMPLES_FILE
 from lib.tokenizer.registry import TOKENIZER_FILE
 

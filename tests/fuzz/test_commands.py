@@ -167,7 +167,7 @@ def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None
         ("tokenizer.json", b'{"kind": "gpt2", "tokens": ["YQ==", "YQ=="]}', "its vocabulary cannot be read"),
         ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a makegpt tokenizer"),
         ("model.safetensors", b"\xff" * 64, "cannot be read as safetensors"),
-        ("metrics.jsonl", b"{}\n", "holds lines that are no metrics"),
+        ("metrics.jsonl", b"{}\n", "metrics.jsonl is damaged: line 1: step is missing; train the run again"),
     ],
 )
 def test_a_damaged_run_is_told_by_the_command_that_reads_it(

@@ -15,7 +15,8 @@ from lib.model.attention import build_attention
 from lib.plot.kinds import KINDS, Request
 from lib.plot.loss_curves import read_curves
 from lib.plot.style import save_figure
-from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest, training_seconds
+from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest
+from lib.run.metrics import training_seconds
 from lib.run.provenance import figure_provenance
 from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 

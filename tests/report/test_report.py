@@ -18,7 +18,8 @@ from lib.report import page
 from lib.report.html import escape_html, render_macro, visible_text
 from lib.report.page import report_page
 from lib.report.run_data import MAX_LINES, thin_lines
-from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
+from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, MODEL_FILE, SAMPLE_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE
 from lib.run.samples import SAMPLES_FILE, read_samples
 from tests.conftest import Here
 
@@ -283,13 +284,20 @@ def test_a_damaged_evaluation_is_named(complete: Path, tmp_path: Path, damage: d
         report_page([tmp_path / "run"])
 
 
+METRICS = {"step": 0, "tokens": 0, **dict.fromkeys(("train_loss", "val_loss", "lr", "grad_norm"))}
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
         (MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged at parameters\.train\.max_steps"),
-        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": "low"}, r"metrics\.jsonl is damaged"),
-        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": None}, r"metrics\.jsonl is damaged"),
-        (METRICS_FILE, [], r"metrics\.jsonl is damaged"),
+        (
+            METRICS_FILE,
+            METRICS | {"val_loss": "low"},
+            r"metrics\.jsonl is damaged: line 1: val_loss must be a number; train the",
+        ),
+        (METRICS_FILE, METRICS, r"metrics\.jsonl is damaged: no line has a val_loss; train the run again"),
+        (METRICS_FILE, [], r"metrics\.jsonl is damaged: line 1: must be an object; train the run again"),
     ],
 )
 def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, content: Any, complaint: str) -> None:

@@ -14,11 +14,12 @@ from lib.errors import MakegptError, UsageError
 from lib.generate.quantize import InferenceModel, QuantizedLinear
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
-from lib.run.folder import METRICS_FILE, MODEL_FILE, finished_manifest
+from lib.run.folder import MODEL_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE, StepMetrics
 from lib.run.samples import SAMPLES_FILE, read_samples
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE
 from lib.tokenizer.base import Tokenizer
-from lib.train.events import Logged, StepMetrics
+from lib.train.events import Logged
 from lib.train.loop import train_loop
 from lib.train.samples import Sampler
 from lib.train.writer import NullWriter, RunWriter
