@@ -27,7 +27,7 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
 
 
 def append_line(path: Path, line: Any) -> None:
-    """Add `line`, a dataclass or plain data, to the file at `path`."""
+    """Add `line`, a dataclass, to the file at `path`."""
     with naming_path(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(to_json(line), allow_nan=False) + "\n")
 

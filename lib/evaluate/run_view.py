@@ -10,7 +10,7 @@ from lib.config.schema import ModelConfig
 from lib.evaluate.results import Evaluation, read_evaluation
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, finished_manifest, is_imported, read_model_config
 from lib.run.metrics import METRICS_FILE, StepMetrics, read_metrics, training_seconds
-from lib.run.samples import read_samples
+from lib.run.samples import Sample, read_samples
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RunView:
         return training_seconds(self.folder)
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[Sample]:
         return read_samples(self.folder)
 
     @cached_property

@@ -1,7 +1,6 @@
 """Samples during training: what the model writes after the same prompt as it learns."""
 
 from contextlib import suppress
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from lib.generate.quantize import InferenceModel
 from lib.generate.request import Request, complete, encode_prompt
 from lib.model.language_model import LanguageModel
 from lib.run.metrics import StepMetrics
+from lib.run.samples import Sample
 from lib.tokenizer.base import Tokenizer
 
 
@@ -35,8 +35,8 @@ class Sampler:
             return metrics.val_loss is not None
         return interval > 0 and (metrics.step % interval == 0 or metrics.step == self._config.max_steps)
 
-    def line(self, metrics: StepMetrics) -> dict[str, Any]:
-        """The sample after a step, as a line of samples.jsonl; its text is cut short if the logits are not finite."""
+    def sample(self, metrics: StepMetrics) -> Sample:
+        """The sample after a step; its text is cut short if the logits are not finite."""
         config = self._config
         sampling = GenerateConfig(
             prompt=config.sample_prompt,
@@ -52,4 +52,4 @@ class Sampler:
         with suppress(MakegptError):  # a training that diverges reports it at its next step
             # a new inference model for each sample takes milliseconds, and cannot hold older weights
             complete(InferenceModel(self._model), [request], self._device)
-        return {"step": metrics.step, "tokens": metrics.tokens, "prompt": self._prompt.text, "text": request.text}
+        return Sample(metrics.step, metrics.tokens, self._prompt.text, request.text)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
 from lib.artifact.manifest import MANIFEST, Manifest, describe_files
 from lib.artifact.provenance import timestamp
+from lib.artifact.record import to_json
 from lib.artifact.tensors import save_tensors
 from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
 from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
@@ -51,7 +52,7 @@ class RunWriter:
     def sample(self, metrics: StepMetrics) -> None:
         """A line of samples.jsonl, if a sample is due after this step."""
         if self._sampler.is_due(metrics):
-            append_line(self._folder / SAMPLES_FILE, self._sampler.line(metrics))
+            append_line(self._folder / SAMPLES_FILE, self._sampler.sample(metrics))
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Save weights and optimizer state next to the older ones, make them the checkpoint, then remove the older."""
@@ -59,10 +60,13 @@ class RunWriter:
         weights: dict[str, Tensor] = dict(trainer.model.named_parameters())
         save_tensors(folder / saved.weights, weights, self._metadata | {"step": saved.step})
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
-        saved.files = describe_files(folder, sorted({saved.weights, saved.optimizer, saved.best_weights or saved.weights}))
-        saved.metrics_bytes = flushed_size(self._folder / METRICS_FILE)
-        saved.samples_bytes = flushed_size(self._folder / SAMPLES_FILE)
-        write_json(folder / STATE_FILE, asdict(saved))
+        saved = replace(
+            saved,
+            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.best_weights or saved.weights})),
+            metrics_bytes=flushed_size(self._folder / METRICS_FILE),
+            samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
+        )
+        write_json(folder / STATE_FILE, to_json(saved))
         for entry in folder.iterdir():
             if entry.name != STATE_FILE and entry.name not in saved.files:
                 entry.unlink()

@@ -162,7 +162,7 @@ def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None
     [
         ("manifest.json", b"[" * 100_000, "more than 64 levels"),
         ("manifest.json", b"\x1b]0;owned\x07", "not valid JSON"),
-        ("checkpoint/state.json", b'{"step": -1}', "is damaged"),
+        ("checkpoint/state.json", b'{"step": -1}', "state.json is damaged: step must be a whole number of at least 0"),
         ("config.json", b"[]", "describes no model"),
         ("tokenizer.json", b'{"kind": "gpt2", "tokens": ["YQ==", "YQ=="]}', "its vocabulary cannot be read"),
         ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a makegpt tokenizer"),
@@ -196,7 +196,7 @@ def test_a_resumed_training_refuses_a_state_that_is_damaged(copied: Path, here: 
     parameters = json.loads((folder / MANIFEST).read_bytes())["parameters"]["train"]
     sets = [word for key, value in parameters.items() if value is not None for word in ("--set", f"train.{key}={value}")]
     line = here("train", copied / "dataset", "-o", folder, "--config", "debug", *sets, code=1).err.splitlines()[-1]
-    assert "state.json is damaged; start over" in line
+    assert "state.json is damaged: step must be a whole number; start over" in line
 
 
 @pytest.mark.parametrize("shape", ["(1000000000000000,)", "(-1,)", "(True,)", "(1, 2)", "(9**9**9,)"])
