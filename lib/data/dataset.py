@@ -9,7 +9,7 @@ that the batch needs are computed. So a training resumes at any step at no cost.
 """
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Self
@@ -18,7 +18,6 @@ import numpy as np
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.io import read_json, write_json
-from lib.artifact.json_shape import POSITIVE, JsonShape, first_mismatch
 from lib.artifact.manifest import (
     MANIFEST,
     Manifest,
@@ -30,6 +29,7 @@ from lib.artifact.manifest import (
     verify_files,
 )
 from lib.artifact.provenance import new_manifest
+from lib.artifact.record import Positive, RecordError, from_json, to_json
 from lib.data.shards import Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
@@ -43,11 +43,11 @@ class DatasetDescription:
 
     tokens: str  # identity of the tokens folder
     tokenizer: str  # identity of its tokenizer
-    vocab_size: int
-    context_length: int
-    stride: int
-    train_tokens: int
-    val_tokens: int
+    vocab_size: Positive
+    context_length: Positive
+    stride: Positive
+    train_tokens: Positive
+    val_tokens: Positive
 
     @property
     def windows(self) -> int:
@@ -57,11 +57,10 @@ class DatasetDescription:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The description in the file `path`."""
-        data = read_json(path)
-        shape: JsonShape = {field.name: str if field.type is str else POSITIVE for field in fields(cls)}
-        if (place := first_mismatch(data, shape)) is not None:
-            raise MakegptError(f"{path} is damaged at {place or 'its start'}; build the dataset again")
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        try:
+            return from_json(cls, read_json(path))
+        except RecordError as error:
+            raise MakegptError(f"{path} is damaged: {error}; build the dataset again") from None
 
 
 def build_dataset(
@@ -90,7 +89,7 @@ def build_dataset(
         val_tokens=val,
     )
     with replacing_folder(target, "dataset") as folder:
-        write_json(folder / DATASET_FILE, asdict(description))
+        write_json(folder / DATASET_FILE, to_json(description))
         manifest = new_manifest(
             "dataset",
             "build-dataset",

@@ -4,7 +4,7 @@ What was exported here and not changed since goes back to the very bytes it came
 in its manifest. Any other model begins a run of its own.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 
 from lib.artifact.folders import check_replaceable, replacing_folder
 from lib.artifact.io import canonical_json, sha256_of, write_json, write_text
-from lib.artifact.json_shape import first_mismatch
 from lib.artifact.manifest import MANIFEST, Manifest, describe_files, identity_of, read_manifest, relative_place, verify_files
 from lib.artifact.provenance import new_manifest
+from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata, save_tensors
 from lib.config.schema import ModelConfig, build_section
 from lib.data.downloads import VOCABULARY, data_folder
@@ -63,8 +63,8 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     if spare:
         tensors, config = without_spare_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
     metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": tokenizer.identity()}
-    if before := _exported_facts(source, tokenizer):
-        metadata, config = before, build_section("model", before["model"], str(source))
+    if exported := _exported_metadata(source, tokenizer):
+        metadata, config = exported, build_section("model", exported["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
     used = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     with replacing_folder(target, "run") as folder:
@@ -110,16 +110,27 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     return tokenizer
 
 
-def _exported_facts(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The metadata of the checkpoint that was exported to `source`; None if none was, or where the files are others now."""
+@dataclass(frozen=True)
+class _ExportedMetadata:
+    """What is needed of a checkpoint's metadata to import its export again."""
+
+    tokenizer: str
+    model: dict[str, Any]
+
+
+def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The metadata of the checkpoint that was exported to `source`; None if there was none, or if the files have changed."""
     try:
         manifest = read_manifest(source, "export")
         verify_files(source, manifest["outputs"])
     except MakegptError:
         return None
-    metadata = manifest["metadata"].get("checkpoint")
-    shape = {"tokenizer": str, "model": dict}
-    return metadata if first_mismatch(metadata, shape) is None and metadata["tokenizer"] == tokenizer.identity() else None
+    metadata: dict[str, Any] | None = manifest["metadata"].get("checkpoint")
+    try:
+        exported = from_json(_ExportedMetadata, metadata)
+    except RecordError:
+        return None
+    return metadata if exported.tokenizer == tokenizer.identity() else None
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:

@@ -15,6 +15,7 @@ from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE
+from lib.run.samples import Sample
 
 Section = dict[str, Any] | Missing
 
@@ -31,7 +32,7 @@ _SCORES = (("nats/token", "loss", ".3f"), ("perplexity", "perplexity", ",.1f"), 
 
 def summary(run: RunData) -> Section:
     """What the run is, and its results."""
-    metadata, train, model = run.metadata, run.manifest["parameters"].get("train", {}), run.model_config
+    metadata, model = run.metadata, run.model_config
     scores: list[tuple[str, str, str | None]] = []
     if evaluation := run.evaluation:
         errors = [getattr(evaluation.standard_error, key) for _, key, _ in _SCORES]
@@ -50,7 +51,7 @@ def summary(run: RunData) -> Section:
     else:
         entries += [
             ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
-            ("Best step", f"{metadata['best_step']:,} of {train['max_steps']:,}"),
+            ("Best step", f"{metadata['best_step']:,} of {run.max_steps:,}"),
             ("Time", f"{format_number(run.seconds, ',.0f')} s"),
             ("Seed", str(run.manifest.get("seed", "–"))),
         ]
@@ -93,7 +94,7 @@ def samples(run: RunData) -> Section:
     final = None if run.sample is None else run.sample.strip("\n")
     return {
         "count": len(run.samples),
-        "shown": [_sample(line, losses.get(line["step"])) for line in thin_lines(run.samples)],
+        "shown": [_sample(sample, losses.get(sample.step)) for sample in thin_lines(run.samples)],
         "note": None if run.samples else note,
         "final": final,
         "final_note": Missing("To generate text with the final weights, run", f"generate {folder} -o {path}")
@@ -109,10 +110,13 @@ def _train_with_samples(run: RunData) -> str:
     return f"{run.manifest.get('command', 'train DATASET -o RUN')}{change} --resume never"
 
 
-def _sample(line: dict[str, Any], loss: float | None) -> dict[str, str]:
-    tokens = f", {line['tokens']:,} tokens" if isinstance(line.get("tokens"), int) else ""
-    loss_text = "" if loss is None else f"{loss:.3f}"
-    return {"when": f"Step {line['step']:,}{tokens}", "loss": loss_text, "prompt": line["prompt"], "text": line["text"]}
+def _sample(sample: Sample, loss: float | None) -> dict[str, str]:
+    return {
+        "when": f"Step {sample.step:,}, {sample.tokens:,} tokens",
+        "loss": "" if loss is None else f"{loss:.3f}",
+        "prompt": sample.prompt,
+        "text": sample.text,
+    }
 
 
 def baselines(run: RunData) -> Section:

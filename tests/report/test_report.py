@@ -179,8 +179,8 @@ def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete
         assert words in text, words
     sources = read_json(complete.parent / "tokens" / MANIFEST)["inputs"]
     assert next(iter(sources.values()))["sha256"] in text
-    for line in read_samples(complete):
-        assert f"Step {line['step']}, {line['tokens']:,} tokens" in text
+    for sample in read_samples(complete):
+        assert f"Step {sample.step}, {sample.tokens:,} tokens" in text
 
 
 def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
@@ -290,7 +290,11 @@ METRICS = {"step": 0, "tokens": 0, **dict.fromkeys(("train_loss", "val_loss", "l
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        (MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged at parameters\.train\.max_steps"),
+        (
+            MANIFEST,
+            {"parameters": {"train": {}}},
+            r"manifest\.json is damaged: parameters\.train\.max_steps is missing; train the run again",
+        ),
         (
             METRICS_FILE,
             METRICS | {"val_loss": "low"},
