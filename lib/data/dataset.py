@@ -20,16 +20,17 @@ from lib.artifact.folders import replacing_folder
 from lib.artifact.io import read_json, write_json
 from lib.artifact.json_shape import POSITIVE, JsonShape, first_mismatch
 from lib.artifact.manifest import (
-    MANIFEST,
+    Input,
     Manifest,
     describe_files,
     identity_of,
     input_folder,
+    new_manifest,
     read_manifest,
     relative_place,
     verify_files,
+    write_manifest,
 )
-from lib.artifact.provenance import new_manifest
 from lib.data.shards import Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
@@ -95,12 +96,12 @@ def build_dataset(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
-            inputs={relative_place(Path(tokens_folder), Path(target)): {"identity": description.tokens}},
+            inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, [DATASET_FILE]),
             metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val},
             started=started,
         )
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -115,7 +116,7 @@ class Dataset:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, "dataset")
-        verify_files(self.folder, self.manifest["outputs"])
+        verify_files(self.folder, self.manifest.outputs)
         description = DatasetDescription.read(self.folder / DATASET_FILE)
         self.context_length = description.context_length
         self.stride = description.stride
@@ -133,7 +134,7 @@ class Dataset:
 
     def _rebuild(self) -> str:
         """The command that builds the same dataset again, wherever its tokens are."""
-        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest["parameters"].items() if value)
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest.parameters.items() if value)
         return " ".join(["build-dataset TOKENS -o", shlex.quote(str(self.folder)), *options])
 
     def identity(self) -> str:
@@ -142,7 +143,7 @@ class Dataset:
 
     def texts(self) -> list[str]:
         """The SHA-256 of each document of its tokens, in their order."""
-        return [document["sha256"] for document in self.tokens.manifest["inputs"].values()]
+        return self.tokens.manifest.texts
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""

@@ -33,7 +33,7 @@ class RunData(RunView):
 def read_run_data(folder: Path, number: int) -> RunData:
     """The finished run in `folder`, the one of this `number` in a report; MakegptError if one of its files is damaged."""
     run = RunData(folder, f"run-{number}")
-    if not run.imported and (place := first_mismatch(run.manifest, _TRAINING)) is not None:
+    if not run.imported and (place := first_mismatch(vars(run.manifest), _TRAINING)) is not None:
         raise MakegptError(f"{folder / MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
     _ = run.evaluation, run.metrics, run.samples  # read now: a damaged file must not end half a page
     return run

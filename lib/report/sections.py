@@ -31,7 +31,7 @@ _SCORES = (("nats/token", "loss", ".3f"), ("perplexity", "perplexity", ",.1f"), 
 
 def summary(run: RunData) -> Section:
     """What the run is, and its results."""
-    metadata, train, model = run.metadata, run.manifest["parameters"].get("train", {}), run.model_config
+    metadata, train, model = run.metadata, run.manifest.parameters.get("train", {}), run.model_config
     scores: list[tuple[str, str, str | None]] = []
     if evaluation := run.evaluation:
         errors = [getattr(evaluation.standard_error, key) for _, key, _ in _SCORES]
@@ -49,10 +49,10 @@ def summary(run: RunData) -> Section:
         entries += [("Weights", "imported, not trained here")]
     else:
         entries += [
-            ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
+            ("Trained on", ", ".join(Path(name).name for name in run.manifest.inputs)),
             ("Best step", f"{metadata['best_step']:,} of {train['max_steps']:,}"),
             ("Time", f"{format_number(run.seconds, ',.0f')} s"),
-            ("Seed", str(run.manifest.get("seed", "–"))),
+            ("Seed", "–" if run.manifest.seed is None else str(run.manifest.seed)),
         ]
     return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": entries}
 
@@ -103,9 +103,9 @@ def samples(run: RunData) -> Section:
 
 def _train_with_samples(run: RunData) -> str:
     """The command of the training with samples; in the manifest it is quoted for a shell already."""
-    interval = run.manifest["parameters"]["train"].get("sample_interval")
+    interval = run.manifest.parameters["train"].get("sample_interval")
     change = " --set train.sample_interval=30" if interval == 0 else ""
-    return f"{run.manifest.get('command', 'train DATASET -o RUN')}{change} --resume never"
+    return f"{run.manifest.command}{change} --resume never"
 
 
 def _sample(line: dict[str, Any], loss: float | None) -> dict[str, str]:
@@ -197,7 +197,7 @@ def parameters(run: RunData) -> Section:
     """Every parameter of params.yaml that the run was made with."""
     rows = [
         (f"{section}.{name}", "null" if value is None else str(value))
-        for section, values in run.manifest["parameters"].items()
+        for section, values in run.manifest.parameters.items()
         if isinstance(values, dict)
         for name, value in values.items()
     ]

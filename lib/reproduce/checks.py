@@ -240,7 +240,7 @@ def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
 
 def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The validation loss of a run's published weights, in nats/token."""
-    return [finished_manifest(lab.trained(config, text))["metadata"]["best_val_loss"]]
+    return [finished_manifest(lab.trained(config, text)).metadata["best_val_loss"]]
 
 
 def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:

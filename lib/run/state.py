@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lib.artifact.io import read_json
 from lib.artifact.json_shape import COUNT, NUMBER, POSITIVE, JsonShape, first_mismatch
-from lib.artifact.manifest import verify_files
+from lib.artifact.manifest import FileDigest, verify_files
 from lib.errors import MakegptError
 
 CHECKPOINT_FOLDER = "checkpoint"
@@ -25,7 +24,7 @@ class SavedState:
     processes: int = 1
     precision: str = "torch.float32"
     loss_scale: tuple[float, int] | None = None  # and the step since which it is that
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
+    files: dict[str, FileDigest] = field(default_factory=dict)  # filled in when it is saved
     metrics_bytes: int = 0
     samples_bytes: int = 0
 
@@ -51,7 +50,8 @@ def read_state(folder: Path) -> SavedState | None:
     try:
         if (place := first_mismatch(saved, _STATE)) is not None:
             raise ValueError(place)
-        state = SavedState(**saved)
+        files = {name: FileDigest(**digest) for name, digest in saved["files"].items()}
+        state = SavedState(**saved | {"files": files})
         if not {state.weights, state.optimizer, state.best_weights or state.weights} <= state.files.keys():
             raise ValueError("files")
     except (TypeError, ValueError):

@@ -30,7 +30,7 @@ class InitFrom:
     @property
     def sha256(self) -> str:
         """SHA-256 of the weights' file."""
-        return str(self.manifest["outputs"][MODEL_FILE]["sha256"])
+        return self.manifest.outputs[MODEL_FILE].sha256
 
     @property
     def identity(self) -> str:
@@ -44,7 +44,7 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
     Raises MakegptError if the dataset was made with another tokenizer, UsageError if the design differs.
     """
     source = InitFrom(folder, finished_manifest(folder))
-    if source.manifest["metadata"].get("tokenizer") != dataset.tokenizer_identity:
+    if source.manifest.metadata.get("tokenizer") != dataset.tokenizer_identity:
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
@@ -81,7 +81,7 @@ def initial_model(
         path = folder / CHECKPOINT_FOLDER / state.weights
         fill_weights(model, load_tensors(path)[0], path)
     elif source:
-        verify_files(source.folder, {MODEL_FILE: source.manifest["outputs"][MODEL_FILE]})
+        verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
         path = source.folder / MODEL_FILE
         tensors = load_tensors(path)[0]
         if "pos_emb.weight" in tensors:

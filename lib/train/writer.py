@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files
+from lib.artifact.manifest import Manifest, describe_files, write_manifest
 from lib.artifact.provenance import timestamp
 from lib.artifact.tensors import save_tensors
 from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, METRICS_FILE, MODEL_FILE, TIMINGS_FILE
@@ -70,7 +70,7 @@ class RunWriter:
 
     def stop(self, step: int) -> None:
         """Close the session in the manifest: the training was asked to stop after `step`."""
-        self._record({"sessions": end_session(self._manifest["sessions"], step, timestamp())})
+        self._record(sessions=end_session(self._manifest.sessions, step, timestamp()))
 
     def diverged(self, details: dict[str, Any]) -> None:
         """Keep what is known of a loss or gradient that is not finite."""
@@ -87,12 +87,10 @@ class RunWriter:
         outputs[MODEL_FILE] = describe_files(best.parent, [best.name])[best.name]
         ended = timestamp()
         self._record(
-            {
-                "outputs": outputs,
-                "ended": ended,
-                "sessions": end_session(self._manifest["sessions"], saved.step, ended),
-                "metadata": self._manifest["metadata"] | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
-            }
+            outputs=outputs,
+            ended=ended,
+            sessions=end_session(self._manifest.sessions, saved.step, ended),
+            metadata=self._manifest.metadata | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
         )
         with atomic_write(self._folder / MODEL_FILE) as temporary:
             temporary.unlink()
@@ -101,8 +99,8 @@ class RunWriter:
             if not temporary.exists():  # a file system without links
                 shutil.copyfile(best, temporary)
 
-    def _record(self, changes: dict[str, Any]) -> None:
-        write_json(self._folder / MANIFEST, self._manifest | changes)
+    def _record(self, **changes: Any) -> None:
+        write_manifest(self._folder, replace(self._manifest, **changes))
 
 
 class NullWriter(RunWriter):

@@ -45,7 +45,7 @@ def test_a_line_tells_step_tokens_prompt_and_text(small: Path) -> None:
     assert [(line["step"], line["tokens"]) for line in lines] == [(0, 0), (4, 512), (8, 1024), (12, 1536)]
     assert len({line["text"] for line in lines}) == 4
     manifest = finished_manifest(small / "run")
-    assert manifest["outputs"][SAMPLES_FILE] == describe_files(small / "run", [SAMPLES_FILE])[SAMPLES_FILE]
+    assert manifest.outputs[SAMPLES_FILE] == describe_files(small / "run", [SAMPLES_FILE])[SAMPLES_FILE]
 
 
 @pytest.mark.parametrize("drop_rate", [0.0, 0.2])
@@ -56,7 +56,7 @@ def test_samples_change_no_bit_of_the_training(small: Path, tmp_path: Path, drop
         train(tmp_path / name, small, made)
     assert len(read_samples(tmp_path / "every")) == 13
     assert not (tmp_path / "never" / SAMPLES_FILE).exists()
-    assert SAMPLES_FILE not in finished_manifest(tmp_path / "never")["outputs"]
+    assert SAMPLES_FILE not in finished_manifest(tmp_path / "never").outputs
     for file in (MODEL_FILE, METRICS_FILE):
         assert (tmp_path / "every" / file).read_bytes() == (tmp_path / "never" / file).read_bytes()
 
