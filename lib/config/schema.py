@@ -148,7 +148,7 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     split: str = parameter("split of the dataset to evaluate on", one_of=("val", "train"))
-    ngram_order: int = parameter("highest order of the n-gram baselines", at_least=1, at_most=5)
+    ngram_order: int = parameter("highest order of the n-gram baselines (Kneser-Ney counts)", at_least=1, at_most=8)
     overlap: float = parameter(
         "window overlap of the sliding-window evaluation, as a fraction (0: no such evaluation)",
         at_least=0.0,

@@ -9,8 +9,8 @@ from typing import Any, Callable
 
 from lib.config.schema import PlotConfig
 from lib.evaluate.metrics import Score, StandardErrors
-from lib.evaluate.ngrams import ngram_label
 from lib.evaluate.results import Copying
+from lib.ngrams.counts import ngram_label
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
