@@ -145,15 +145,26 @@ class Dataset:
         """The SHA-256 of each document of its tokens, in their order."""
         return self.tokens.manifest.texts
 
-    def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
-        """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
+    def window_starts(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
+        """Where the windows of batch `step` (from 0) of `size` windows start, or only these `rows` of it: (B,)."""
         samples = step * size + np.array(range(size) if rows is None else rows)
         epochs, indices = np.divmod(samples, self.windows)
-        starts = [
-            permute(int(index), self.windows, key=(seed, int(epoch))) * self.stride
-            for epoch, index in zip(epochs, indices, strict=True)
+        order = [
+            permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)
         ]
+        return np.array(order) * self.stride
+
+    def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
+        """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
+        starts = self.window_starts(seed, step, size, rows)
         return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
+
+    def train_ids(self) -> np.ndarray:
+        """The distinct ids of the training split, sorted: (U,) int64."""
+        counts = np.zeros(self.vocab_size, np.int64)
+        for ids in self.tokens.blocks(*self.split("train")):
+            counts += np.bincount(ids, minlength=self.vocab_size)
+        return np.flatnonzero(counts)
 
     def split(self, name: str) -> tuple[int, int]:
         """The range of a split's ids, (start, stop). The first of them is context only and not predicted."""

@@ -92,8 +92,12 @@ class KneserNey:
                     shorter = self.lower[n - 1].probabilities(contexts, numbers, shorter)
             yield losses
 
-    def rows(self, tokens: TokenSource, positions: np.ndarray) -> np.ndarray:
-        """The distributions of order K over the id at each of `positions` of `tokens`, given the ids before: (N, V) float32."""
+    def rows(self, tokens: TokenSource, positions: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """The distributions of order K over the id at each of `positions` of `tokens`, given the ids before: (N, V) float32.
+
+        `columns`: (V,) the column that each id has in the result; ids in one column are summed, but no two that were counted
+        may share one. By default each id has its own.
+        """
         V, K = self.ngrams.vocab_size, len(self.raw)
         contexts = self.ngrams.contexts(tokens, np.asarray(positions, np.int64))
         weight = np.ones(len(positions))  # of what the shorter contexts say, by row
@@ -103,9 +107,10 @@ class KneserNey:
             row, numbers, p, shorter = counts.followers(contexts[n - 1])
             seen.append((row, counts.table.keys[numbers] % V, (weight[row] * p).astype(np.float32)))
             weight *= shorter
-        rows = weight.astype(np.float32)[:, None] * self._unigram  # (N, V)
+        unigram = self._unigram if columns is None else np.bincount(columns, weights=self._unigram).astype(np.float32)
+        rows = weight.astype(np.float32)[:, None] * unigram  # (N, V)
         for row, ids, p in seen:
-            rows[row, ids] += p  # a follower occurs once in its row
+            rows[row, ids if columns is None else columns[ids]] += p  # a follower occurs once in its row
         return rows
 
 

@@ -86,9 +86,9 @@ def train_run(
         if saved and saved.processes == group.size:
             set_thread_count(saved.threads)  # the last bits of sums depend on it
         # the trainer first: a model that does not fit into memory must not cost the run that is there
-        model = initial_model(run.path, saved, source, model_config, train_config).to(device)
+        model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
         trainer = Trainer(model, dataset, train_config, device, group)
-        sampler = Sampler(trainer.model, tokenizer, train_config, device)
+        sampler = Sampler(tokenizer, train_config, device)
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
         if saved:

@@ -48,10 +48,10 @@ class RunWriter:
         """A line of timings.jsonl."""
         append_line(self._folder / TIMINGS_FILE, timing)
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """A line of samples.jsonl, if a sample is due after this step."""
         if self._sampler.is_due(metrics):
-            append_line(self._folder / SAMPLES_FILE, self._sampler.line(metrics))
+            append_line(self._folder / SAMPLES_FILE, self._sampler.line(trainer.model, metrics))
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Save weights and optimizer state next to the older ones, make them the checkpoint, then remove the older."""
@@ -115,7 +115,7 @@ class NullWriter(RunWriter):
     def time(self, timing: dict[str, Any]) -> None:
         pass
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         pass
 
     def checkpoint(self, trainer: Trainer) -> None:
