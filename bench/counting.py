@@ -21,10 +21,10 @@ import sys
 import time
 
 import numpy as np
+from lib.evaluate.ngrams import NGrams
 
 from lib.data.shards import InMemoryTokens
 from lib.evaluate import ngrams
-from lib.evaluate.ngrams import NGrams
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
 V = GPT2_VOCAB_SIZE

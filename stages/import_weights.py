@@ -21,11 +21,9 @@ def main(source: Path, output: Path) -> None:
     from lib.huggingface.convert import import_weights
 
     manifest = import_weights(source, output, started=timestamp())
-    if spare := manifest["metadata"].get("dropped_rows"):
+    if spare := manifest.metadata.get("dropped_rows"):
         say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
-    say(
-        f"{output}: {manifest['metadata']['parameters']:,} parameters, {manifest['parameters']['model']['vocab_size']:,} tokens"
-    )
+    say(f"{output}: {manifest.metadata['parameters']:,} parameters, {manifest.parameters['model']['vocab_size']:,} tokens")
 
 
 if __name__ == "__main__":

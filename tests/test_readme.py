@@ -25,8 +25,8 @@ from bench.tables import (
     training_table,
 )
 from lib.config.params import load_params, resolve_config
-from lib.evaluate.ngrams import NGRAM_NAMES
 from lib.model.registry import build_model, count_parameters
+from lib.ngrams.counts import NGRAM_NAMES
 from lib.study.findings import mean_losses, rows_of
 from tests.conftest import PROJECT, TEXT
 from tests.pipeline.test_make import ENVIRONMENT, make, project

@@ -1,7 +1,7 @@
 """JSON objects as frozen dataclasses: `to_json` writes one, `from_json` reads one back and names the field that is wrong.
 
-A field with a default may be missing from the JSON, and is left out of it while it is None; `null` counts as missing. A key
-that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
+A field with a default may be missing from the JSON, and is left out of it while it is None or (); `null` counts as missing.
+A key that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -43,7 +43,7 @@ def to_json(value: Any) -> Any:
     """A dataclass, and what it holds, as plain JSON data."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field, getattr(value, field.name)) for field in fields(value))
-        return {_key(field): to_json(item) for field, item in pairs if not (item is None and field.default is None)}
+        return {_key(field): to_json(item) for field, item in pairs if item != field.default or item not in (None, ())}
     if isinstance(value, dict):
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,8 +12,18 @@ import torch
 
 from lib.artifact.folders import check_replaceable, replacing_folder
 from lib.artifact.io import canonical_json, sha256_of, write_json, write_text
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files, identity_of, read_manifest, relative_place, verify_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.manifest import (
+    MANIFEST,
+    Input,
+    Manifest,
+    describe_files,
+    identity_of,
+    new_manifest,
+    read_manifest,
+    relative_place,
+    verify_files,
+    write_manifest,
+)
 from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata, save_tensors
 from lib.config.schema import ModelConfig, build_section
@@ -75,13 +85,13 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
             "run",
             IMPORT_STAGE,
             parameters={"model": asdict(config)},
-            inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in used},
+            inputs={str(path): Input(kind="file", bytes=path.stat().st_size, sha256=sha256_of(path)) for path in used},
             outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
             metadata={"tokenizer": tokenizer.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
             | ({"dropped_rows": spare} if spare else {}),
             started=started,
         )
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -122,10 +132,10 @@ def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | N
     """The metadata of the checkpoint that was exported to `source`; None if there was none, or if the files have changed."""
     try:
         manifest = read_manifest(source, "export")
-        verify_files(source, manifest["outputs"])
+        verify_files(source, manifest.outputs)
     except MakegptError:
         return None
-    metadata: dict[str, Any] | None = manifest["metadata"].get("checkpoint")
+    metadata: dict[str, Any] | None = manifest.metadata.get("checkpoint")
     try:
         exported = from_json(_ExportedMetadata, metadata)
     except RecordError:
@@ -154,12 +164,12 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
             "export",
             "export-weights",
             parameters={},
-            inputs={relative_place(folder, target): {"identity": identity_of(source)}},
+            inputs={relative_place(folder, target): Input(identity=identity_of(source))},
             outputs=describe_files(beside, sorted(path.name for path in beside.iterdir())),
             metadata={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
             started=started,
         )
-        write_json(beside / MANIFEST, manifest)
+        write_manifest(beside, manifest)
     return manifest
 
 

@@ -42,7 +42,7 @@ class RunData(RunView):
     def max_steps(self) -> int:
         """The steps of its training; MakegptError if its manifest does not say, as that of an imported run."""
         try:
-            return from_json(_Parameters, self.manifest["parameters"], "parameters").train.max_steps
+            return from_json(_Parameters, self.manifest.parameters, "parameters").train.max_steps
         except RecordError as error:
             raise MakegptError(f"{self.folder / MANIFEST} is damaged: {error}; train the run again") from None
 

@@ -9,8 +9,8 @@ from typing import Any, Callable
 
 from lib.config.schema import PlotConfig
 from lib.evaluate.metrics import Score, StandardErrors
-from lib.evaluate.ngrams import ngram_label
 from lib.evaluate.results import Copying
+from lib.ngrams.counts import ngram_label
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
@@ -50,10 +50,10 @@ def summary(run: RunData) -> Section:
         entries += [("Weights", "imported, not trained here")]
     else:
         entries += [
-            ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
+            ("Trained on", ", ".join(Path(name).name for name in run.manifest.inputs)),
             ("Best step", f"{metadata['best_step']:,} of {run.max_steps:,}"),
             ("Time", f"{format_number(run.seconds, ',.0f')} s"),
-            ("Seed", str(run.manifest.get("seed", "–"))),
+            ("Seed", "–" if run.manifest.seed is None else str(run.manifest.seed)),
         ]
     return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": entries}
 
@@ -105,9 +105,9 @@ def samples(run: RunData) -> Section:
 
 def _train_with_samples(run: RunData) -> str:
     """The command of the training with samples; in the manifest it is quoted for a shell already."""
-    interval = run.manifest["parameters"]["train"].get("sample_interval")
+    interval = run.manifest.parameters["train"].get("sample_interval")
     change = " --set train.sample_interval=30" if interval == 0 else ""
-    return f"{run.manifest.get('command', 'train DATASET -o RUN')}{change} --resume never"
+    return f"{run.manifest.command}{change} --resume never"
 
 
 def _sample(sample: Sample, loss: float | None) -> dict[str, str]:
@@ -202,7 +202,7 @@ def parameters(run: RunData) -> Section:
     """Every parameter of params.yaml that the run was made with."""
     rows = [
         (f"{section}.{name}", "null" if value is None else str(value))
-        for section, values in run.manifest["parameters"].items()
+        for section, values in run.manifest.parameters.items()
         if isinstance(values, dict)
         for name, value in values.items()
     ]

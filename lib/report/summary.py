@@ -15,7 +15,7 @@ def run_summary(folder: Path, figure: Path) -> str:
     `figure` counts as one of its files if it is about to be written into `folder`.
     """
     run = RunView(folder)
-    steps = run.manifest["parameters"].get("train", {}).get("max_steps")
+    steps = run.manifest.parameters.get("train", {}).get("max_steps")
     origin = "imported" if run.imported else f"{steps} steps, best at step {run.metadata['best_step']}"
     rows = compare_views([run])
     lines = [

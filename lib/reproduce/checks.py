@@ -21,11 +21,15 @@ from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shuffle import permute
 from lib.data.text import open_document
 from lib.errors import MakegptError
-from lib.evaluate.ngrams import ADD_ONE, NGRAM_NAMES, NGrams
 from lib.generate.request import Request, encode_prompt, stream_text
 from lib.model.attention import MultiHeadAttention
 from lib.model.feed_forward import FeedForward
 from lib.model.registry import build_model, count_parameters
+from lib.ngrams.add_one import AddOneBigram
+from lib.ngrams.counts import NGrams
+from lib.ngrams.kneser_ney import KneserNey
+from lib.ngrams.smoothing import Smoothing
+from lib.ngrams.witten_bell import WittenBell
 from lib.reproduce.references import Value
 from lib.run.folder import MODEL_FILE, finished_manifest, load_run
 from lib.run.metrics import read_metrics
@@ -35,7 +39,6 @@ from lib.tokenizer.registry import make_tokenizer
 from lib.tokenizer.word import split_words
 from lib.train.resume import config_mismatch
 
-_ORDERS = 5  # of counted n-grams
 _CPU = torch.device("cpu")
 
 
@@ -216,24 +219,30 @@ def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Valu
 # Counting.
 
 
-def _counted(lab: CheckContext, text: str, tokenizer: str, order: int) -> dict[str, float]:
-    """Nats a token of the validation split by counted n-grams of the orders up to `order` and the add-one bigram, by name."""
+def _counted(
+    lab: CheckContext, text: str, tokenizer: str, order: int, smoothing: Callable[[NGrams], Smoothing]
+) -> dict[str, float]:
+    """The mean loss of the validation split by n-grams of the orders up to `order`, in nats/token, by name."""
     dataset = lab.dataset(text, tokenizer)
     start, stop = dataset.split("val")  # the first token is context only, as for a model
-    counted = NGrams(dataset.tokens, 0, dataset.train_tokens, order, dataset.vocab_size)
-    parts = list(counted.nats(dataset.tokens, start + 1, stop))
-    return {name: sum(float(part[name].sum()) for part in parts) / dataset.predicted("val") for name in parts[0]}
+    ngrams = NGrams(dataset.tokens, [dataset.split("train")], order, dataset.vocab_size)
+    blocks = list(smoothing(ngrams).nats(dataset.tokens, start + 1, stop))
+    return {name: sum(float(block[name].sum()) for block in blocks) / dataset.predicted("val") for name in blocks[0]}
 
 
-def ngrams(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
-    """The losses of counted n-grams, in nats/token."""
-    counted = _counted(lab, text, tokenizer, _ORDERS)
-    return [counted[NGRAM_NAMES[n]] for n in range(1, _ORDERS + 1)]
+def kneser_ney(lab: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+    """The losses of n-grams with Kneser-Ney smoothing, orders 1 to `order`, in nats/token."""
+    return list(_counted(lab, text, tokenizer, order, KneserNey).values())
+
+
+def witten_bell(lab: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+    """The losses of n-grams with Witten-Bell smoothing, orders 1 to `order`, in nats/token."""
+    return list(_counted(lab, text, tokenizer, order, WittenBell).values())
 
 
 def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
     """The loss of the add-one bigram, in nats/token."""
-    return [_counted(lab, text, tokenizer, order=2)[ADD_ONE]]
+    return list(_counted(lab, text, tokenizer, 2, AddOneBigram).values())
 
 
 # Trainings, and weights from elsewhere.
@@ -241,7 +250,7 @@ def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
 
 def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The validation loss of a run's published weights, in nats/token."""
-    return [finished_manifest(lab.trained(config, text))["metadata"]["best_val_loss"]]
+    return [finished_manifest(lab.trained(config, text)).metadata["best_val_loss"]]
 
 
 def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
@@ -266,6 +275,6 @@ CHECKS: dict[str, Callable[..., Sequence[Value]]] = {
     for check in (
         ids, end_of_text, tokens, tokens_of_parts, words, split, first_window,
         parameters, gelu_error, attention_error, residual_init, first_loss,
-        ngrams, add_one, best_loss, lowest_and_last_loss, greedy,
+        kneser_ney, witten_bell, add_one, best_loss, lowest_and_last_loss, greedy,
     )
 }  # fmt: skip

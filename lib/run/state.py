@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lib.artifact.io import read_json
-from lib.artifact.manifest import verify_files
+from lib.artifact.manifest import FileDigest, verify_files
 from lib.artifact.record import Count, Positive, RecordError, from_json
 from lib.errors import MakegptError
 
@@ -25,7 +24,7 @@ class SavedState:
     processes: Positive = 1
     precision: str = "torch.float32"
     loss_scale: tuple[float, Count] | None  # with the step at which it was set; None but in float16
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # bytes and sha256 of each; filled in when it is saved
+    files: dict[str, FileDigest] = field(default_factory=dict)  # filled in when it is saved
     metrics_bytes: Count = 0  # the sizes of metrics.jsonl and samples.jsonl, to which they are truncated
     samples_bytes: Count = 0
 
@@ -42,12 +41,6 @@ class SavedState:
         return f"optimizer-{self.step:08d}.safetensors"
 
 
-@dataclass(frozen=True)
-class _SavedFile:
-    bytes: Count
-    sha256: str
-
-
 def read_state(folder: Path) -> SavedState | None:
     """The last saved state of the run in `folder`, its files verified; None if there is none yet."""
     last = folder / CHECKPOINT_FOLDER
@@ -55,8 +48,6 @@ def read_state(folder: Path) -> SavedState | None:
         return None
     try:
         state = from_json(SavedState, read_json(last / STATE_FILE))
-        for name, entry in state.files.items():
-            from_json(_SavedFile, entry, f"files.{name}")
         for name in (state.weights, state.optimizer, state.best_weights or state.weights):
             if name not in state.files:
                 raise RecordError(f"files.{name}", "is missing")

@@ -203,7 +203,7 @@ def dataset_of(trial: Planned, config: Config, artifacts: Path) -> Dataset:
 def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
     """What came of a finished run; it is evaluated if it was not."""
     manifest = finished_manifest(folder)
-    metadata, sha256 = manifest["metadata"], manifest["outputs"][MODEL_FILE]["sha256"]
+    metadata, sha256 = manifest.metadata, manifest.outputs[MODEL_FILE].sha256
     shape = build_model(read_model_config(folder), "meta")
     evaluation = _evaluation(folder, data, config)
     if evaluation is None:
@@ -240,9 +240,9 @@ def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device:
         baselines={name: score.loss for name, score in evaluation.baselines.items()},
         memorization=evaluation.memorization,
         seconds=training_seconds(folder),
-        threads=manifest["threads"],
+        threads=manifest.sessions[-1].threads,
         versions={name: all_versions(manifest).get(name) for name in _MADE_WITH},
-        date=manifest["ended"][:10],
+        date=(manifest.ended or "")[:10],
         model_sha256=sha256,
     )
 

@@ -20,7 +20,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
     if state.step == 0:  # the loss of the initial weights
         metrics = StepMetrics(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
         writer.log(metrics)
-        writer.sample(metrics)
+        writer.sample(trainer, metrics)
         yield metrics
     while state.step < config.max_steps:
         with meter.step():
@@ -35,7 +35,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
         logged = validated or _is_due(state.step, config.log_interval)
         if logged:
             writer.log(metrics)
-        writer.sample(metrics)
+        writer.sample(trainer, metrics)
         yield metrics
 
         stopping = not is_last and trainer.group.any(stop_asked(), trainer.device)

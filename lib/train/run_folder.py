@@ -9,7 +9,7 @@ from lib.artifact.folders import check_replaceable
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import truncate_lines
 from lib.artifact.lock import hold_lock
-from lib.artifact.manifest import MANIFEST, Manifest, read_manifest
+from lib.artifact.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from lib.errors import MakegptError, UsageError
 from lib.run.folder import (
     CONFIG_FILE,
@@ -86,7 +86,7 @@ class RunFolder:
 
     def record(self, manifest: Manifest) -> None:
         """Replace the manifest."""
-        write_json(self.path / MANIFEST, manifest)
+        write_manifest(self.path, manifest)
 
     def load_state(self) -> SavedState | None:
         """The state to resume from, its files verified, metrics and samples cut back to it; None if there is none yet."""

@@ -16,7 +16,7 @@ class ThroughputMeter:
     """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
 
     def __init__(self, trainer: Trainer) -> None:
-        config, model = trainer.config, trainer.model
+        config, model = trainer.config, trainer.trained
         self._tokens_per_step = config.batch_size * trainer.dataset.context_length
         self._device, self._precision, self._processes = trainer.device, trainer.precision, trainer.group.size
         self._flops_per_token = count_operations(model)

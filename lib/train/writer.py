@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files
+from lib.artifact.manifest import Manifest, describe_files, write_manifest
 from lib.artifact.provenance import timestamp
 from lib.artifact.record import to_json
 from lib.artifact.tensors import save_tensors
@@ -49,10 +49,10 @@ class RunWriter:
         """A line of timings.jsonl."""
         append_line(self._folder / TIMINGS_FILE, timing)
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """A line of samples.jsonl, if a sample is due after this step."""
         if self._sampler.is_due(metrics):
-            append_line(self._folder / SAMPLES_FILE, self._sampler.sample(metrics))
+            append_line(self._folder / SAMPLES_FILE, self._sampler.sample(trainer.model, metrics))
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Save weights and optimizer state next to the older ones, make them the checkpoint, then remove the older."""
@@ -74,7 +74,7 @@ class RunWriter:
 
     def stop(self, step: int) -> None:
         """Close the session in the manifest: the training was asked to stop after `step`."""
-        self._record({"sessions": end_session(self._manifest["sessions"], step, timestamp())})
+        self._record(sessions=end_session(self._manifest.sessions, step, timestamp()))
 
     def diverged(self, details: dict[str, Any]) -> None:
         """Keep what is known of a loss or gradient that is not finite."""
@@ -91,12 +91,10 @@ class RunWriter:
         outputs[MODEL_FILE] = describe_files(best.parent, [best.name])[best.name]
         ended = timestamp()
         self._record(
-            {
-                "outputs": outputs,
-                "ended": ended,
-                "sessions": end_session(self._manifest["sessions"], saved.step, ended),
-                "metadata": self._manifest["metadata"] | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
-            }
+            outputs=outputs,
+            ended=ended,
+            sessions=end_session(self._manifest.sessions, saved.step, ended),
+            metadata=self._manifest.metadata | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
         )
         with atomic_write(self._folder / MODEL_FILE) as temporary:
             temporary.unlink()
@@ -105,8 +103,8 @@ class RunWriter:
             if not temporary.exists():  # a file system without links
                 shutil.copyfile(best, temporary)
 
-    def _record(self, changes: dict[str, Any]) -> None:
-        write_json(self._folder / MANIFEST, self._manifest | changes)
+    def _record(self, **changes: Any) -> None:
+        write_manifest(self._folder, replace(self._manifest, **changes))
 
 
 class NullWriter(RunWriter):
@@ -121,7 +119,7 @@ class NullWriter(RunWriter):
     def time(self, timing: Timing) -> None:
         pass
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         pass
 
     def checkpoint(self, trainer: Trainer) -> None:

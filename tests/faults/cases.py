@@ -179,11 +179,11 @@ def seen(case: Case, folder: Path) -> Any:
         return None
     try:
         manifest = finished_manifest(target) if case.kind == "training" else read_manifest(target, None)
-        verify_files(target, manifest["outputs"])
+        verify_files(target, manifest.outputs)
     except MakegptError as error:
         return f"refused: {error}"
     names = [
-        *manifest["outputs"],
+        *manifest.outputs,
         *([METRICS_FILE, CONFIG_FILE, SAMPLES_FILE, TOKENIZER_FILE] if case.kind == "training" else []),
     ]
     return {name: (target / name).read_bytes() for name in names}

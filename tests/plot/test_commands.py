@@ -3,12 +3,13 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lib.artifact.io import read_json, write_json
-from lib.artifact.manifest import MANIFEST
+from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
@@ -262,8 +263,9 @@ def test_a_prompt_longer_than_the_context_is_refused(evaluated: Path, stage: Sta
 def test_an_imported_run_is_summed_up(evaluated: Path, tmp_path: Path, here: Here, kind: str, words: list[str]) -> None:
     shutil.copytree(evaluated / "one", folder := tmp_path / "my run")
     manifest = finished_manifest(folder)
-    metadata = {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")}
-    write_json(folder / MANIFEST, manifest | {"stage": IMPORT_STAGE, "parameters": {}, "inputs": {}, "metadata": metadata})
+    metadata = {key: manifest.metadata[key] for key in ("parameters", "tokenizer")}
+    imported = replace(manifest, stage=IMPORT_STAGE, parameters={}, inputs={}, metadata=metadata, sessions=())
+    write_manifest(folder, imported)
     told = here("plot", kind, folder, *words, "--summary", "-o", tmp_path / "figure.svg").err
     assert told.startswith("my run: 42,688 parameters, imported\n")
     assert f"generate '{folder}' 'To be" in told

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from markupsafe import Markup
 
 from lib.artifact.io import read_json, sha256_of, write_json, write_text
-from lib.artifact.manifest import MANIFEST
+from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.errors import MakegptError
 from lib.report import page
 from lib.report.html import escape_html, render_macro, visible_text
@@ -216,9 +217,8 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
     shutil.copytree(small / "run", tmp_path / "run")
     (tmp_path / "run" / SAMPLES_FILE).unlink()
     manifest = finished_manifest(small / "run")
-    manifest["command"] = "train 'my data' -o 'my run' --config debug"
-    manifest["parameters"]["train"]["sample_interval"] = interval
-    write_json(tmp_path / "run" / MANIFEST, manifest)
+    manifest.parameters["train"]["sample_interval"] = interval
+    write_manifest(tmp_path / "run", replace(manifest, command="train 'my data' -o 'my run' --config debug"))
     text = Outline(report_page([tmp_path / "run"])).text
     assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in text
 
@@ -226,8 +226,7 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "run")
     manifest = finished_manifest(small / "run")
-    manifest["metadata"]["tokenizer"] = "0" * 64
-    write_json(tmp_path / "run" / MANIFEST, manifest)
+    write_manifest(tmp_path / "run", replace(manifest, metadata=manifest.metadata | {"tokenizer": "0" * 64}))
     assert "compare the shapes of the curves, not their heights" in report_page([small / "run", tmp_path / "run"])
     assert "not their heights" not in report_page([small / "run", small / "run"])
 
@@ -237,12 +236,9 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     for name in (MODEL_FILE, CONFIG_FILE, "tokenizer.json"):
         shutil.copy(small / "run" / name, tmp_path / "imported")
     manifest = finished_manifest(small / "run")
-    manifest |= {
-        "stage": IMPORT_STAGE,
-        "inputs": {},
-        "metadata": {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")},
-    }
-    write_json(tmp_path / "imported" / MANIFEST, manifest)
+    metadata = {key: manifest.metadata[key] for key in ("parameters", "tokenizer")}
+    imported = replace(manifest, stage=IMPORT_STAGE, inputs={}, metadata=metadata, sessions=())
+    write_manifest(tmp_path / "imported", imported)
     text = Outline(report_page([tmp_path / "imported"])).text
     assert "imported, not trained here" in text
     assert "there are no losses of a training" in text

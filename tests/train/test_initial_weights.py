@@ -72,7 +72,7 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
 
 def test_the_run_tells_what_it_began_with(tuned: Path, small: Path, here: Here) -> None:
     sha256 = sha256_of(small / "run" / MODEL_FILE)
-    assert finished_manifest(tuned)["metadata"]["init_from"] == sha256
+    assert finished_manifest(tuned).metadata["init_from"] == sha256
     assert read_tensor_metadata(tuned / MODEL_FILE)["init_from"] == sha256
     told = json.loads(here("inspect", tuned, "--json").out)
     assert [each["is"] for each in told["from"]] == ["dataset", "run"]

@@ -242,7 +242,7 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
     assert state is not None
     before = (tmp_path / "run" / METRICS_FILE).read_bytes()
     evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last", *FEW).stdout)
-    assert evaluation["model_sha256"] == state.files[state.weights]["sha256"]
+    assert evaluation["model_sha256"] == state.files[state.weights].sha256
     assert evaluation["loss"] < read_metrics(tmp_path / "run")[0].val_loss, "it has learned something by then"
     assert stage("generate", tmp_path / "run", "To", "--weights", "last", "--max-new-tokens", "3").stdout
     assert (tmp_path / "run" / METRICS_FILE).read_bytes() == before, "reading changes nothing"
