@@ -30,7 +30,7 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> None:
 
 
 class LanguageModel(nn.Module):
-    """`features` computes a vector for each position from its past, `out_head` turns it into logits.
+    """`features` computes a vector for each position from the tokens up to it, `out_head` turns it into logits.
 
     A subclass sets `out_head`. The weights are undefined until `initialize` or a checkpoint fills them. A model with
     `supports_kv_cache` can keep a text's keys and values in a `KVCache`; the others recompute the whole text for each token.
@@ -76,7 +76,7 @@ class LanguageModel(nn.Module):
         """The part of `loss` that follows `features`: x, (B, T, C), and targets, (B, T) -> nats, summed."""
         x, targets = x.flatten(0, 1), targets.flatten()
         in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
-        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # its sums may leave float16's range
+        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose sums may overflow
             return linear_cross_entropy(x, self.out_head.weight, targets)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets)
 
@@ -132,5 +132,5 @@ class LanguageModel(nn.Module):
         return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
 
     def uses_weight_decay(self, name: str) -> bool:
-        """Whether weight decay acts on the parameter `name`: on matrices and embeddings, not on biases and norms."""
+        """Whether weight decay applies to the parameter `name`: on matrices and embeddings, not on biases and norms."""
         return self.get_parameter(name).dim() >= 2

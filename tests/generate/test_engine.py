@@ -581,7 +581,7 @@ def test_a_step_beyond_the_room_of_a_cache_is_refused() -> None:
     with torch.inference_mode():
         model.next_token_logits(token, [cache])
         model.next_token_logits(token, [cache])
-        with pytest.raises(MakegptError, match="3 tokens are more than this cache has room for, 2"):
+        with pytest.raises(MakegptError, match="3 tokens do not fit into a KV cache of 2"):
             model.next_token_logits(token, [cache])
 
 
