@@ -244,7 +244,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         ("train DATASET -o OUT --config debug --set model.emb_dim=33", 2, "must be divisible by model.n_heads=2; use 32 or 34"),
         ("train DATASET -o OUT --config debug --max-steps many", 2, "train.max_steps=many must be an integer"),
         ("train DATASET -o OUT --config debug --set model.context_length=64", 2, "has windows of 32"),
-        ("train DATASET -o OUT --config debug --device cuda", 2, "--device cuda is not available here; there is cpu"),
+        ("train DATASET -o OUT --config debug --device cuda", 2, "--device cuda is not available here; use cpu"),
         ("train TOKENS -o OUT --config debug", 1, "holds tokens, not a dataset"),
         ("train DATASET -o HOME --config debug", 2, "is not empty and not made by this program"),
         ("train DATASET --config debug", 2, "give -o RUN"),
