@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 #: Tests of the numbers and figures that stand in the project's own files, less those that train or start a process first.
 COMMITTED = ("docs", "reproduce", "study")
-SHORT = "prints_what_stands_there or published_comes_out or committed"
+SHORT = "prints_what_stands_there or published_value_passes or committed"
 
 #: Commands of the kernel's compiler for processors without AVX-512 and with none of AVX.
 NO_AVX512, NO_AVX = "c++ -mno-avx512f", "c++ -mno-avx -mno-avx2 -mno-fma"
