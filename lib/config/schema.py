@@ -123,6 +123,9 @@ class TrainConfig:
     )
     counts_order: int = parameter("order of the n-grams in the targets", at_least=1, at_most=8)
     grad_clip: float = parameter("maximum gradient norm (0: no clipping)", at_least=0.0)
+    publish: str = parameter(
+        "weights that become the run's: of the last step, or those with the lowest validation loss", one_of=("last", "best")
+    )
     eval_interval: int = parameter("steps between validations (0: only at the end)", at_least=0)
     checkpoint_interval: int = parameter("steps between checkpoints, besides those at validations (0: none)", at_least=0)
     log_interval: int = parameter("steps between lines of metrics.jsonl", at_least=1)
