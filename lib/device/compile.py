@@ -28,7 +28,7 @@ class CompiledTrainStep:
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed over all positions."""
-        return self.model.head_loss(self._features(ids), targets)
+        return self.model.head_loss(self._features(ids.contiguous()), targets)  # other strides would be compiled again
 
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""
