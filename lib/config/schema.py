@@ -4,25 +4,11 @@ One frozen dataclass per section, named after the stage. Code receives its secti
 Model parameters have the names of the textbook (Raschka, Build a Large Language Model, 2024).
 """
 
-import types
-import typing
-from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
-from typing import Any, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
+from lib.config.parameter import coerce, parameter
 from lib.errors import UsageError, nearest
-
-
-def parameter(
-    help: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    one_of: tuple[str, ...] = (),
-) -> Any:
-    """A required field with its help text and its range. `above` is a lower bound that is itself excluded."""
-    return field(metadata={"help": help, "at_least": at_least, "above": above, "at_most": at_most, "one_of": one_of})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +99,7 @@ class TrainConfig:
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)
+    schedule: str = parameter("learning rate decay after the warmup", one_of=("cosine", "linear"))
     min_lr_ratio: float = parameter("final learning rate as a fraction of the peak", at_least=0.0, at_most=1.0)
     warmup_steps: int = parameter("steps of linear learning rate warmup, at most a third of max_steps", at_least=0)
     max_steps: int = parameter("number of optimizer steps", at_least=1)
@@ -121,6 +108,20 @@ class TrainConfig:
     weight_decay: float = parameter("decoupled weight decay of matrices and embeddings", at_least=0.0)
     beta1: float = parameter("AdamW beta1 (decay of the first moment)", at_least=0.0, at_most=0.9999)
     beta2: float = parameter("AdamW beta2 (decay of the second moment)", at_least=0.0, at_most=0.99999)
+    head_init: str = parameter(
+        "initial output head: random, zero (a uniform guess), or the training text's unigram counts",
+        one_of=("random", "zero", "unigram"),
+    )
+    unseen_rows: str = parameter(
+        "rows of tokens that the training text lacks: shared by all of them if they begin equal (faster), or separate",
+        one_of=("shared", "separate"),
+    )
+    counts_share: float = parameter(
+        "weight of Kneser-Ney counts of the other parts of the training text in the targets (0: none)",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    counts_order: int = parameter("order of the n-grams in the targets", at_least=1, at_most=8)
     grad_clip: float = parameter("maximum gradient norm (0: no clipping)", at_least=0.0)
     eval_interval: int = parameter("steps between validations (0: only at the end)", at_least=0)
     checkpoint_interval: int = parameter("steps between checkpoints, besides those at validations (0: none)", at_least=0)
@@ -148,7 +149,7 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     split: str = parameter("split of the dataset to evaluate on", one_of=("val", "train"))
-    ngram_order: int = parameter("highest order of the n-gram baselines", at_least=1, at_most=5)
+    ngram_order: int = parameter("highest order of the n-gram baselines (Kneser-Ney counts)", at_least=1, at_most=8)
     overlap: float = parameter(
         "window overlap of the sliding-window evaluation, as a fraction (0: no such evaluation)",
         at_least=0.0,
@@ -232,65 +233,6 @@ def build_section(name: str, values: Any, source: str) -> Any:
         return cls(**typed)
     except UsageError as error:  # an impossible combination
         raise UsageError(f"{source}: {error}") from None
-
-
-_TYPE_NAMES: dict[Any, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
-_BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
-
-
-def coerce(spec: Any, value: Any, where: str) -> Any:
-    """Convert `value` (text, or already of the right type) to the type of the field `spec`, and check its range."""
-    types_allowed = typing.get_args(spec.type) if isinstance(spec.type, types.UnionType) else (spec.type,)
-    optional, choices = type(None) in types_allowed, spec.metadata["one_of"]
-    if isinstance(value, str) and (choices or types_allowed[0] is not str):  # a prompt keeps its blanks
-        value = value.strip()
-    if optional and value in (None, "null", "~", ""):
-        return None
-    try:
-        result = _convert(value, types_allowed[0])
-    except (ValueError, TypeError, ArithmeticError):
-        type_name = _TYPE_NAMES[types_allowed[0]] + (" or null" if optional else "")
-        raise UsageError(f"{where}={value} must be {type_name}") from None
-    if choices and result not in choices:
-        raise UsageError(f"{where}={value} is unknown; {nearest(str(result), choices)}")
-    if not _in_range(result, spec.metadata):
-        raise UsageError(f"{where}={value} must be {_describe_range(spec.metadata)}")
-    return result
-
-
-def _convert(value: Any, target: Any) -> Any:
-    """Convert `value` to the type `target`; ValueError, TypeError or ArithmeticError if that is impossible."""
-    if isinstance(value, dict):
-        raise TypeError
-    if target is str:
-        return str(value)
-    text = str(value).lower()
-    if target is bool:
-        if text not in _BOOLEANS:
-            raise ValueError
-        return _BOOLEANS[text]
-    if "_" in text:
-        raise ValueError
-    number = Decimal(text)
-    if not number.is_finite() or number.adjusted() > 300 or (target is int and number != int(number)):
-        raise ValueError
-    return target(number)
-
-
-def _in_range(value: Any, bounds: Mapping[str, Any]) -> bool:
-    low, above, high = bounds["at_least"], bounds["above"], bounds["at_most"]
-    return (low is None or value >= low) and (above is None or value > above) and (high is None or value <= high)
-
-
-def _describe_range(bounds: Mapping[str, Any]) -> str:
-    """The range in words: "between 1 and 100", "at least 1", "greater than 0 and at most 1"."""
-    low, above, high = (
-        f"{bound:.12g}" if isinstance(bound, float) else bound for bound in map(bounds.get, ("at_least", "above", "at_most"))
-    )
-    if low is not None and high is not None:
-        return f"between {low} and {high}"
-    lowest = f"at least {low}" if above is None else f"greater than {above}"
-    return lowest if high is None else f"{lowest} and at most {high}"
 
 
 def config_tree(config: Config) -> dict[str, dict[str, Any]]:

@@ -4,15 +4,16 @@ import torch
 from torch import Tensor
 
 from lib.model.language_model import LanguageModel
+from lib.model.loss import SoftTargets
 
 
 def should_compile(choice: str, device: torch.device) -> bool:
-    """Whether `train.compile` asks for it: "auto" does on CUDA, where it pays; on a CPU it gained less than a tenth."""
+    """Whether to compile, by `train.compile`: "auto" compiles on CUDA only; on a CPU it gained less than a tenth."""
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 class CompiledTrainStep:
-    """The loss of a training batch with `model.features` compiled; the model itself stays as it is.
+    """The loss of a training batch with `model.features` compiled; the model itself is not changed.
 
     `failure` is None, or the reason why `loss` runs without compilation. Validation calls the model directly: it has other
     shapes, each of which would be compiled again.
@@ -26,9 +27,10 @@ class CompiledTrainStep:
         if self.failure is not None:
             self._features = model.features
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
         """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed over all positions."""
-        return self.model.head_loss(self._features(ids.contiguous()), targets)  # other strides would be compiled again
+        features = self._features(ids.contiguous())  # other strides would be compiled again
+        return self.model.head_loss(features, targets, soft)
 
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""

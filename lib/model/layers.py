@@ -1,7 +1,9 @@
-"""The two layers that hold nearly all of a GPT's numbers, written out from tensors.
+"""The two layers that hold nearly all of a GPT's weights, built from tensors.
 
 B batch, T time, C embedding, V vocabulary
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,23 @@ class Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
+class SharedRowHead(Linear):
+    """An output head without bias whose last row stands for `copies` tokens that all have its logit.
+
+    Its last output is the logit of them together: that of one, and the logarithm of their number.
+    """
+
+    def __init__(self, emb_dim: int, rows: int, copies: int) -> None:
+        super().__init__(emb_dim, rows, bias=False)
+        self.copies = copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return torch.cat([logits[..., :-1], logits[..., -1:] + math.log(self.copies)], dim=-1)
+
+
 class Embedding(nn.Module):
-    """One learned row of C numbers for each of `count` ids: a table, read by row."""
+    """One learned row of C numbers for each of `count` ids: a lookup table."""
 
     def __init__(self, count: int, emb_dim: int) -> None:
         super().__init__()
