@@ -56,9 +56,9 @@ def train(folder: Path, small: Path, made: Config, *, resume: bool = True, stop_
     return list(train_run(folder, data, made.model, made.train, CPU, resume=resume, started="now", stop_asked=asked))
 
 
-def trainer(small: Path, **changes: Any) -> Trainer:
+def trainer(small: Path, n_layers: int = 2, **changes: Any) -> Trainer:
     made = config(**changes)
-    built = build_model(dataclasses.replace(made.model, vocab_size=256))
+    built = build_model(dataclasses.replace(made.model, vocab_size=256, n_layers=n_layers))
     built.initialize(torch.Generator().manual_seed(1))
     return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
 
