@@ -7,12 +7,12 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from lib.artifact.io import write_json
-from lib.artifact.manifest import MANIFEST, describe_files, read_manifest
+from lib.artifact.manifest import describe_files, read_manifest, write_manifest
 from lib.config.params import load_params, resolve_config
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
@@ -24,13 +24,14 @@ SHARD = 1 << 29  # tokens a shard, 1 GB of uint16
 def grow(folder: Path, gigabytes: int) -> None:
     """Put so many shards of zeros behind those of a tokens folder."""
     manifest = read_manifest(folder, "tokens")
+    outputs = manifest.outputs
     for number in range(1, gigabytes + 1):
         path = folder / f"shard-{number:05d}.npy"
         with open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": (SHARD,)})
             file.truncate(file.tell() + 2 * SHARD)
-        manifest["outputs"] |= describe_files(folder, [path.name])
-    write_json(folder / MANIFEST, manifest)
+        outputs = outputs | describe_files(folder, [path.name])
+    write_manifest(folder, replace(manifest, outputs=outputs))
 
 
 def own_memory() -> int:

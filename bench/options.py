@@ -9,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lib.run.folder import finished_manifest, training_seconds
+from lib.run.folder import finished_manifest
+from lib.run.metrics import training_seconds
 
 DATASET = "artifacts/datasets/tiny_shakespeare.char.64"
 GOOD = ["positions=rotary", "norm=rms", "feed_forward=swiglu", "qk_norm=true", "n_kv_heads=2"]
@@ -33,7 +34,7 @@ for name, changes in OPTIONS.items():
         sets = [word for change in changes for word in ("--set", f"model.{change}")]
         command = ["train", DATASET, "-o", folder, "--config", "decoder", "--max-steps", steps, "--seed", seed, *sets]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
-        metadata = finished_manifest(folder)["metadata"]
+        metadata = finished_manifest(folder).metadata
         seconds = training_seconds(folder) or 0
     told = {"option": name, "parameters": metadata["parameters"], "val_loss": metadata["best_val_loss"]}
     print(json.dumps(told | {"seconds_a_step": round(seconds / int(steps), 4)}), flush=True)

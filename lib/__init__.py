@@ -25,6 +25,7 @@ LAYERS = (
     "artifact",  # files and folders written atomically, that know where they came from
     "tokenizer",  # text to token ids and back
     "data",  # files to shards to batches
+    "ngrams",  # counted n-grams and their smoothing
     "pipeline",  # what make runs, and which artifacts are stale
     "model",  # the GPT, from scratch
     "device",  # hardware, precision, compilation, process groups

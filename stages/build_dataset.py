@@ -32,7 +32,7 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         val_fraction=config.build_dataset.val_fraction,
         started=timestamp(),
     )
-    metadata = manifest["metadata"]
+    metadata = manifest.metadata
     say(
         f"{output}: {metadata['train_tokens']:,} training tokens in {metadata['windows']:,} windows of "
         f"{config.model.context_length} + 1, {metadata['val_tokens']:,} validation tokens"

@@ -24,7 +24,7 @@ def main(folder: Path, output: Path) -> None:
     from lib.huggingface.tokenizer import HF_TOKENIZER_FILE
 
     manifest = export_weights(folder, output, started=timestamp())
-    if HF_TOKENIZER_FILE not in manifest["outputs"]:
+    if HF_TOKENIZER_FILE not in manifest.outputs:
         say(f"{output}: without a tokenizer, since that of {folder} has no form in Hugging Face's layout")
     say(f"{output}: {parity_summary(read_json(output / PARITY_FILE))}")
 

@@ -21,11 +21,9 @@ def main(source: Path, output: Path) -> None:
     from lib.huggingface.convert import import_weights
 
     manifest = import_weights(source, output, started=timestamp())
-    if dropped := manifest["metadata"].get("dropped_rows"):
+    if dropped := manifest.metadata.get("dropped_rows"):
         say(f"{dropped:,} padding rows of the embeddings were dropped; the other logits are the same")
-    say(
-        f"{output}: {manifest['metadata']['parameters']:,} parameters, {manifest['parameters']['model']['vocab_size']:,} tokens"
-    )
+    say(f"{output}: {manifest.metadata['parameters']:,} parameters, {manifest.parameters['model']['vocab_size']:,} tokens")
 
 
 if __name__ == "__main__":

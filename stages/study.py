@@ -7,6 +7,7 @@ import click
 
 from lib.artifact.files import check_writable
 from lib.artifact.io import write_json
+from lib.artifact.record import to_json
 from lib.config.schema import Config
 from lib.errors import UsageError
 from stages.shared.command import Stage
@@ -74,14 +75,15 @@ def main(
         raise UsageError("give --budget or --results, not both")
 
     from lib.device.hardware import choose_device, keep_freed_memory
-    from lib.study.results import RESULTS_FILE, read_results, result_lines, write_study_figures
-    from lib.study.sweep import StudyRow, add_paired_differences, environment, estimate_seconds, plan_study, run_trial
-    from lib.train.events import StepMetrics
+    from lib.run.metrics import StepMetrics
+    from lib.study.figures import write_study_figures
+    from lib.study.findings import result_lines
+    from lib.study.results import RESULTS_FILE, StudyResults, StudyRow, read_results
+    from lib.study.sweep import environment, estimate_seconds, plan_study, run_trial, with_paired_differences
 
     check_writable(output / RESULTS_FILE)
-    if results is not None:
-        results_found = read_results(results)
-    else:
+    if results is None:
+        results = output / RESULTS_FILE
         keep_freed_memory()
         chosen = choose_device(device_name)
         planned, stop = plan_study(study_file, budget), StopSignal()
@@ -93,18 +95,17 @@ def main(
                 for event in run_trial(trial, artifacts, chosen, stop.asked):
                     if isinstance(event, StepMetrics) and event.step:
                         bar.advance(1)
-                    elif isinstance(event, dict):
+                    elif isinstance(event, StudyRow):
                         rows.append(event)
                         bar.done = sum(lengths[: len(rows)])  # those of a finished one were not counted
-                        bar.note(f"{len(rows)}/{len(planned)} {trial.experiment}: {trial.name}: loss {event['loss']:.4f}")
+                        bar.note(f"{len(rows)}/{len(planned)} {trial.experiment}: {trial.name}: loss {event.loss:.4f}")
                 if stop.asked():
                     bar.note("stopped; the same command resumes")
                     sys.exit(128 + stop.number)
-        add_paired_differences(rows, planned, artifacts, chosen)
-        results_found = {"about": environment(rows), "runs": rows}
-        write_json(output / RESULTS_FILE, results_found)
-    write_study_figures(results_found, output, config.plot)
-    click.echo("\n".join(result_lines(results_found)))
+        rows = with_paired_differences(rows, planned, artifacts, chosen)
+        write_json(results, to_json(StudyResults(environment(rows), tuple(rows))))
+    write_study_figures(results, output, config.plot)
+    click.echo("\n".join(result_lines(read_results(results))))
 
 
 if __name__ == "__main__":

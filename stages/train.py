@@ -5,7 +5,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ from stages.shared.stopping import StopSignal, parse_duration
 from stages.shared.streams import set_quiet
 
 if TYPE_CHECKING:
-    from lib.train.events import StepMetrics
+    from lib.run.metrics import StepMetrics, Timing
 
 
 @click.command("train", cls=Stage)
@@ -72,8 +72,9 @@ def main(
     from lib.data.dataset import Dataset
     from lib.device.distributed import init_distributed
     from lib.device.hardware import choose_device, keep_freed_memory
+    from lib.run.metrics import StepMetrics
     from lib.train.estimate import estimate_training
-    from lib.train.events import Logged, Notice, StepMetrics, Stopped
+    from lib.train.events import Logged, Notice, Stopped
     from lib.train.session import fit_vocabulary, train_run
 
     keep_freed_memory()
@@ -111,27 +112,27 @@ def main(
                     bar.note(text)
                 case StepMetrics(step=0, val_loss=val_loss):
                     bar.note(f"step 0/{config.train.max_steps:,} | val {val_loss:.4f}")
-                case Logged(record, timing, seconds_left):
-                    bar.done = record.step
-                    tell = bar.show if record.val_loss is None else bar.note
-                    tell(_line(record, timing, config.train.max_steps, seconds_left))
+                case Logged(metrics, timing, seconds_left):
+                    bar.done = metrics.step
+                    tell = bar.show if metrics.val_loss is None else bar.note
+                    tell(_line(metrics, timing, config.train.max_steps, seconds_left))
                 case Stopped(step):
                     bar.note(f"stopped after step {step}; the same command resumes")
                     if stop.asked():
                         sys.exit(128 + stop.number)
 
 
-def _line(record: "StepMetrics", timing: dict[str, Any], max_steps: int, seconds_left: float) -> str:
+def _line(metrics: "StepMetrics", timing: "Timing", max_steps: int, seconds_left: float) -> str:
     """All that is known after a step, in one line."""
     parts = [
-        f"step {record.step:,}/{max_steps:,}",
-        f"loss {record.train_loss:.4f}",
-        *([] if record.val_loss is None else [f"val {record.val_loss:.4f}"]),
-        f"lr {record.lr:.1e}",
-        f"grad {record.grad_norm:.2f}",
-        f"tok/s {timing['tokens_per_second']:,.0f}",
-        f"mfu {timing['mfu']:.0%}",
-        f"mem {timing['memory'] / 1e9:.2f}G",
+        f"step {metrics.step:,}/{max_steps:,}",
+        f"loss {metrics.train_loss:.4f}",
+        *([] if metrics.val_loss is None else [f"val {metrics.val_loss:.4f}"]),
+        f"lr {metrics.lr:.1e}",
+        f"grad {metrics.grad_norm:.2f}",
+        f"tok/s {timing.tokens_per_second:,.0f}",
+        f"mfu {timing.mfu:.0%}",
+        f"mem {timing.memory / 1e9:.2f}G",
         f"eta {format_duration(seconds_left)}",
     ]
     return " | ".join(parts)

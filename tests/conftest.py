@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Callable
 
+from lib.config.params import choose_params
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small models are faster on one thread
 
 import pytest
@@ -110,6 +112,7 @@ def here(capsys: pytest.CaptureFixture[str]) -> Here:
         with pytest.raises(SystemExit) as exit:
             import_module(f"stages.{name.replace('-', '_')}").main([str(word) for word in words])
         signal.signal(signal.SIGTERM, before)
+        choose_params(None)
         output = capsys.readouterr()
         assert exit.value.code == code, output.err
         return output

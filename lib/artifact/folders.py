@@ -158,7 +158,7 @@ def _check_nothing_is_lost(path: Path, real: Path, kind: str) -> None:
     """Refuse to replace an artifact whose folder has files that neither its stage nor a later one wrote."""
     if not (real / MANIFEST).is_file():
         return
-    known = {MANIFEST, _FILLING, *read_manifest(real, kind)["outputs"], *_LATER_OUTPUTS.get(kind, ())}
+    known = {MANIFEST, _FILLING, *read_manifest(real, kind).outputs, *_LATER_OUTPUTS.get(kind, ())}
     for entry in sorted(real.iterdir()):
         if entry.name not in known and not _LEFTOVER.fullmatch(entry.name):
             raise UsageError(
@@ -174,7 +174,7 @@ _LATER_OUTPUTS = {"run": ("evaluation.json", "sample.txt", "loss.png", "report.h
 def _kind_of(folder: Path) -> str | None:
     """The kind of the artifact in `folder`, or of the one it was being filled with; None if there is none."""
     try:
-        return str(read_manifest(folder, None)["artifact"])
+        return read_manifest(folder, None).artifact
     except OtherFormat:
         raise
     except MakegptError:

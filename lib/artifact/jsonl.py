@@ -2,16 +2,34 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.artifact.files import fsync_path, naming_path
+from lib.artifact.record import RecordError, from_json, to_json
+from lib.artifact.strict_json import load_json_lines
 from lib.errors import MakegptError
+
+T = TypeVar("T")
+
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """The lines of the file at `path`, each the dataclass `kind`.
+
+    FileNotFoundError if there is no file; ValueError names the line and the field that is wrong.
+    """
+    records = []
+    for number, data in enumerate(load_json_lines(path), 1):
+        try:
+            records.append(from_json(kind, data))
+        except RecordError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    return records
 
 
 def append_line(path: Path, line: Any) -> None:
-    """Add `line`, plain data, to the file at `path`."""
+    """Add `line`, a dataclass, to the file at `path`."""
     with naming_path(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line, allow_nan=False) + "\n")
+        file.write(json.dumps(to_json(line), allow_nan=False) + "\n")
 
 
 def flushed_size(path: Path) -> int:

@@ -7,16 +7,121 @@ such folders, `lib.artifact.files` single files.
 
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
-from lib.artifact.io import json_digest, read_json, sha256_of
-from lib.artifact.json_shape import COUNT, JsonShape, first_mismatch
-from lib.artifact.provenance import FORMAT
+from lib.artifact.io import json_digest, read_json, sha256_of, write_json
+from lib.artifact.provenance import command_line, software_versions, timestamp
+from lib.artifact.record import Count, RecordError, from_json, to_json
 from lib.errors import MakegptError, UsageError
 
-Manifest = dict[str, Any]
 MANIFEST = "manifest.json"
+
+#: The format of manifests and of the files they list; it changes when older artifacts can no longer be read.
+FORMAT = 2
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """Size and SHA-256 of a file."""
+
+    bytes: Count
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What an artifact was made from: another artifact, by its identity, or a file, of which the spans `read` were read."""
+
+    identity: str | None = None
+    kind: str | None = field(default=None, metadata={"key": "is"})
+    bytes: Count | None = None
+    sha256: str | None = None
+    read: list[list[int]] | None = None
+    documents: list[int] | None = None  # the numbers of a text that was named several times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One process of a training: which steps it did, when, by which command, on what."""
+
+    from_step: Count
+    to_step: Count | None  # None until it ends; the checkpoint of one that was killed tells
+    started: str
+    ended: str | None
+    command: str
+    device: str
+    threads: int
+    processes: int
+    precision: str
+    host: str
+    versions: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """An artifact's manifest.json. `metadata` are results of the stage (counts, sizes); device, threads and processes are
+    those of the last session of a training.
+    """
+
+    format: int = FORMAT
+    artifact: str
+    stage: str
+    parameters: dict[str, Any]
+    inputs: dict[str, Input]
+    outputs: dict[str, FileDigest]
+    metadata: dict[str, Any]
+    seed: int | None = None
+    versions: dict[str, Any]
+    started: str
+    ended: str | None  # None while a training is not finished
+    command: str
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    sessions: tuple[Session, ...] = ()
+
+    @property
+    def texts(self) -> list[str]:
+        """The SHA-256 of each text that it was made from, in their order."""
+        return [source.sha256 for source in self.inputs.values() if source.sha256 is not None]
+
+    @property
+    def sources(self) -> list[str]:
+        """The identity of each artifact that it was made from, in their order."""
+        return [source.identity for source in self.inputs.values() if source.identity is not None]
+
+
+def new_manifest(
+    artifact: str,
+    stage: str,
+    *,
+    parameters: dict[str, Any],
+    inputs: dict[str, Input],
+    outputs: dict[str, FileDigest],
+    metadata: dict[str, Any],
+    started: str,
+) -> Manifest:
+    """The manifest of an artifact that this process has just made."""
+    return Manifest(
+        artifact=artifact,
+        stage=stage,
+        parameters=parameters,
+        inputs=inputs,
+        outputs=outputs,
+        metadata=metadata,
+        versions=software_versions(),
+        started=started,
+        ended=timestamp(),
+        command=command_line(),
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write or replace the manifest in `folder`."""
+    write_json(folder / MANIFEST, to_json(manifest))
+
 
 #: The command that makes an artifact of each kind, for errors.
 MAKERS = {
@@ -61,14 +166,14 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
     """The artifact that the one in `folder` was made from, its first input; MakegptError with the `advice` if that has moved or
     changed.
     """
-    if not manifest["inputs"]:
+    if not manifest.inputs:
         raise MakegptError(f"{folder} does not say what it was made from; {advice}")
-    name, entry = next(iter(manifest["inputs"].items()))
+    name, entry = next(iter(manifest.inputs.items()))
     source = (folder / name).resolve()
-    kind = _INPUT_KINDS.get(manifest["artifact"], "artifact")
+    kind = _INPUT_KINDS.get(manifest.artifact, "artifact")
     if not (source / MANIFEST).is_file():
         raise MakegptError(f"{folder} was made from {with_article(kind)} at {source}, which does not exist; {advice}")
-    if identity_of(read_manifest(source, None)) != entry.get("identity"):
+    if identity_of(read_manifest(source, None)) != entry.identity:
         raise MakegptError(f"{source} has changed since {folder} was made from it; {advice}")
     return source
 
@@ -77,9 +182,9 @@ def input_folder(folder: Path, manifest: Manifest, advice: str) -> Path:
 _INPUT_KINDS = {"dataset": "tokens", "run": "dataset", "export": "run"}
 
 
-def describe_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileDigest]:
     """Size and SHA-256 of the named files in `folder`, as a manifest lists its outputs."""
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
+    return {name: FileDigest((folder / name).stat().st_size, sha256_of(folder / name)) for name in names}
 
 
 def read_manifest(folder: Path, kind: str | None) -> Manifest:
@@ -93,61 +198,59 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
         raise MakegptError(f"{folder} is a file; a folder with {expected} is expected: {advice}")
     if not (folder / MANIFEST).is_file():
         raise MakegptError(f"{folder} has no {MANIFEST}, so it is not {expected}: {advice}")
-    manifest = read_json(folder / MANIFEST)
-    default = 1 if isinstance(manifest, dict) and "facts" in manifest else FORMAT  # format 1 had no such key
-    if isinstance(manifest, dict) and (number := manifest.get("format", default)) != FORMAT:
-        what = with_article(manifest["artifact"]) if manifest.get("artifact") in list(MAKERS) else "an artifact"
-        raise OtherFormat(
-            f"{folder} holds {what} of format {number}, which this version does not read (it writes {FORMAT}); "
-            f"remove the folder and make it again"
-        )
-    if (problem := _problem(manifest)) is not None:
-        raise MakegptError(f"{folder / MANIFEST} is damaged: {problem}; make the folder again")
-    if kind is not None and manifest["artifact"] != kind:
-        if (manifest["artifact"], kind) == ("export", "run"):
+    saved = read_json(folder / MANIFEST)
+    _check_format(folder, saved)
+    try:
+        manifest = _checked(saved)
+    except RecordError as error:
+        raise MakegptError(f"{folder / MANIFEST} is damaged: {error}; make the folder again") from None
+    if kind is not None and manifest.artifact != kind:
+        if (manifest.artifact, kind) == ("export", "run"):
             advice = f"make one of it with `import-weights {folder} -o RUN`"
-        raise MakegptError(f"{folder} holds {with_article(manifest['artifact'])}, not {expected}: {advice}")
+        raise MakegptError(f"{folder} holds {with_article(manifest.artifact)}, not {expected}: {advice}")
     return manifest
 
 
-def _problem(manifest: Any) -> str | None:
-    """Why `manifest` is not valid; None if it is."""
-    if not isinstance(manifest, dict) or manifest.get("artifact") not in list(MAKERS):
-        return "it names no kind of artifact"
-    if (path := first_mismatch(manifest, _MANIFEST)) is not None:
-        return f"{path} is missing or invalid"
-    if odd := [name for name in manifest["outputs"] if Path(name).name != name or name in ("", "..") or "\0" in name]:
-        return f"it lists {odd[0]!r}, which is not a file of this folder"
-    if any("\0" in name for name in manifest["inputs"]) or (manifest["artifact"] == "dataset" and not manifest["inputs"]):
-        return "it does not say what it was made from"
-    return None
+def _check_format(folder: Path, saved: Any) -> None:
+    """OtherFormat if what was `saved` as a manifest is of another version's format."""
+    if not isinstance(saved, dict):
+        return
+    number = saved.get("format", 1 if "facts" in saved else FORMAT)  # format 1 had no such key
+    if number != FORMAT:
+        artifact = saved.get("artifact")
+        described = with_article(artifact) if artifact in list(MAKERS) else "an artifact"
+        raise OtherFormat(
+            f"{folder} holds {described} of format {number}, which this version does not read (it writes {FORMAT}); "
+            f"remove the folder and make it again"
+        )
 
 
-#: What every manifest must have. A name or a command may have bytes that are not UTF-8, as escapes.
-_MANIFEST: JsonShape = {
-    "parameters": dict,
-    "inputs": {"*": dict},
-    "outputs": {"*": {"bytes": COUNT, "sha256": str}},
-    "metadata": dict,
-    "versions?": dict,
-    "sessions?": [{"from_step": COUNT, "to_step?": COUNT, "versions?": dict}],
-}
+def _checked(saved: Any) -> Manifest:
+    """The manifest that was `saved` as JSON. A name or a command may have bytes that are not UTF-8, as escapes."""
+    if not isinstance(saved, dict) or saved.get("artifact") not in list(MAKERS):
+        raise RecordError("", "it names no kind of artifact")
+    manifest = from_json(Manifest, saved)
+    if odd := [name for name in manifest.outputs if Path(name).name != name or name in ("", "..") or "\0" in name]:
+        raise RecordError("", f"it lists {odd[0]!r}, which is not a file of this folder")
+    if any("\0" in name for name in manifest.inputs) or (manifest.artifact == "dataset" and not manifest.inputs):
+        raise RecordError("", "it does not say what it was made from")
+    if manifest.stage == "train" and not manifest.sessions:
+        raise RecordError("sessions", "is missing")
+    return manifest
 
 
-def verify_files(folder: Path, listed: dict[str, dict[str, Any]]) -> None:
+def verify_files(folder: Path, listed: Mapping[str, FileDigest]) -> None:
     """Check the size and SHA-256 of the `listed` files of `folder`; MakegptError names the first that differs."""
     for name, expected in listed.items():
         path = folder / name
         if not path.is_file():
             raise MakegptError(f"{path} is missing, but {MANIFEST} lists it; make the folder {folder} again")
-        if (size := path.stat().st_size) != expected["bytes"]:
-            raise MakegptError(
-                f"{path} is damaged: it has {size} bytes, not {expected['bytes']}; make the folder {folder} again"
-            )
-        if sha256_of(path) != expected["sha256"]:
+        if (size := path.stat().st_size) != expected.bytes:
+            raise MakegptError(f"{path} is damaged: it has {size} bytes, not {expected.bytes}; make the folder {folder} again")
+        if sha256_of(path) != expected.sha256:
             raise MakegptError(f"{path} is damaged: its SHA-256 differs from {MANIFEST}; make the folder {folder} again")
 
 
 def identity_of(manifest: Manifest) -> str:
     """A hash of an artifact's outputs, independent of where and when it was made."""
-    return json_digest({name: file["sha256"] for name, file in manifest["outputs"].items()})
+    return json_digest({name: file.sha256 for name, file in manifest.outputs.items()})

@@ -1,4 +1,4 @@
-"""How an artifact was made: the content of its manifest."""
+"""How an artifact was made: when, by which command, with which versions."""
 
 import os
 import platform
@@ -12,33 +12,10 @@ from typing import Any
 
 from lib import PROJECT, __version__
 
-#: The format of manifests and of the files they list; it changes when older artifacts can no longer be read.
-FORMAT = 2
-
 
 def timestamp() -> str:
     """The current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_manifest(
-    kind: str, stage: str, *, parameters: Any, inputs: Any, outputs: Any, metadata: Any, started: str, **run: Any
-) -> dict[str, Any]:
-    """A manifest: `metadata` are results of the stage (counts, sizes), `run` is seed, device and threads if they matter."""
-    return {
-        "format": FORMAT,
-        "artifact": kind,
-        "stage": stage,
-        "parameters": parameters,
-        "inputs": inputs,
-        "outputs": outputs,
-        "metadata": metadata,
-        **run,
-        "versions": software_versions(),
-        "started": started,
-        "ended": timestamp(),
-        "command": command_line(),
-    }
 
 
 def command_line() -> str:

@@ -1,7 +1,7 @@
 """JSON objects as frozen dataclasses: `to_json` writes one, `from_json` reads one back and names the field that is wrong.
 
-A field with a default may be missing from the JSON, and is left out of it while it is None; `null` counts as missing. A key
-that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
+A field with a default may be missing from the JSON, and is left out of it while it is None or (); `null` counts as missing.
+A key that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -43,7 +43,7 @@ def to_json(value: Any) -> Any:
     """A dataclass, and what it holds, as plain JSON data."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field, getattr(value, field.name)) for field in fields(value))
-        return {_key(field): to_json(item) for field, item in pairs if not (item is None and field.default is None)}
+        return {_key(field): to_json(item) for field, item in pairs if item != field.default or item not in (None, ())}
     if isinstance(value, dict):
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -81,7 +81,11 @@ def _read(kind: Any, value: Any, place: str) -> Any:
             return None
         return _read(next(argument for argument in arguments if argument is not NoneType), value, place)
     if origin is tuple:
-        return tuple(_read(arguments[0], item, _within(place, n)) for n, item in enumerate(_plain(list, value, place)))
+        items = _plain(list, value, place)
+        kinds = arguments if arguments[-1] is not Ellipsis else arguments[:1] * len(items)
+        if len(kinds) != len(items):
+            raise RecordError(place, f"must be a list of {len(kinds)}")
+        return tuple(_read(kind, item, _within(place, n)) for n, (kind, item) in enumerate(zip(kinds, items, strict=True)))
     if origin is list:
         return [_read(arguments[0], item, _within(place, n)) for n, item in enumerate(_plain(list, value, place))]
     if origin is dict:

@@ -37,8 +37,14 @@ def load_json(path: Path) -> Any:
 
 
 def load_json_lines(path: Path) -> list[Any]:
-    """The data of each line of the file `path`; errors as of `load_json`."""
-    return [loads_json(line) for line in _content(path).split(b"\n") if line.strip()]
+    """The data of each line of the file `path`; errors as of `load_json`, and ValueError names the line."""
+    data = []
+    for number, line in enumerate(filter(bytes.strip, _content(path).split(b"\n")), 1):
+        try:
+            data.append(loads_json(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+    return data
 
 
 def _content(path: Path, limit: int | None = None) -> bytes:

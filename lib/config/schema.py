@@ -113,6 +113,7 @@ class TrainConfig:
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)
+    schedule: str = parameter("learning rate decay after the warmup", one_of=("cosine", "linear"))
     min_lr_ratio: float = parameter("final learning rate as a fraction of the peak", at_least=0.0, at_most=1.0)
     warmup_steps: int = parameter("steps of linear learning rate warmup, at most a third of max_steps", at_least=0)
     max_steps: int = parameter("number of optimizer steps", at_least=1)
@@ -121,6 +122,20 @@ class TrainConfig:
     weight_decay: float = parameter("decoupled weight decay of matrices and embeddings", at_least=0.0)
     beta1: float = parameter("AdamW beta1 (decay of the first moment)", at_least=0.0, at_most=0.9999)
     beta2: float = parameter("AdamW beta2 (decay of the second moment)", at_least=0.0, at_most=0.99999)
+    head_init: str = parameter(
+        "initial output head: random, zero (a uniform guess), or the training text's unigram counts",
+        one_of=("random", "zero", "unigram"),
+    )
+    unseen_rows: str = parameter(
+        "rows of tokens that the training text lacks: shared by all of them if they begin equal (faster), or separate",
+        one_of=("shared", "separate"),
+    )
+    counts_share: float = parameter(
+        "weight of Kneser-Ney counts of the other parts of the training text in the targets (0: none)",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    counts_order: int = parameter("order of the n-grams in the targets", at_least=1, at_most=8)
     grad_clip: float = parameter("maximum gradient norm (0: no clipping)", at_least=0.0)
     eval_interval: int = parameter("steps between validations (0: only at the end)", at_least=0)
     checkpoint_interval: int = parameter("steps between checkpoints, besides those at validations (0: none)", at_least=0)
@@ -148,7 +163,7 @@ class TrainConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     split: str = parameter("split of the dataset to evaluate on", one_of=("val", "train"))
-    ngram_order: int = parameter("highest order of the n-gram baselines", at_least=1, at_most=5)
+    ngram_order: int = parameter("highest order of the n-gram baselines (Kneser-Ney counts)", at_least=1, at_most=8)
     overlap: float = parameter(
         "window overlap of the sliding-window evaluation, as a fraction (0: no such evaluation)",
         at_least=0.0,

@@ -7,9 +7,8 @@ from typing import BinaryIO, Callable, Iterable, Iterator
 import numpy as np
 
 from lib.artifact.folders import replacing_folder, scratch_folder
-from lib.artifact.io import sha256_of, write_json
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.io import sha256_of
+from lib.artifact.manifest import Input, Manifest, describe_files, new_manifest, write_manifest
 from lib.config.schema import TokenizeConfig
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shards import dtype_for, open_shard, write_shards
@@ -122,33 +121,31 @@ def write_corpus(
             },
             started=started,
         )
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return manifest
 
 
-def _inputs(documents: list[Document]) -> dict[str, dict[str, object]]:
+def _inputs(documents: list[Document]) -> dict[str, Input]:
     """The documents by name, as the manifest lists them; one that is named several times also with its numbers."""
     numbers: dict[str, list[int]] = {}
     for number, document in enumerate(documents, 1):
         numbers.setdefault(document.name, []).append(number)
     by_name = {document.name: document for document in documents}
-    return {
-        name: _source(document) | ({"documents": numbers[name]} if len(numbers[name]) > 1 else {})
-        for name, document in by_name.items()
-    }
+    return {name: _input(document, numbers[name]) for name, document in by_name.items()}
 
 
-def _source(document: Document) -> dict[str, object]:
-    """A document as the manifest describes it: its file's size and SHA-256, and which spans of its bytes were read."""
+def _input(document: Document, numbers: list[int]) -> Input:
     assert isinstance(document.source, Path)
-    return {"bytes": document.size, "sha256": sha256_of(document.source), "read": [list(span) for span in document.spans]}
+    read = [list(span) for span in document.spans]
+    several = numbers if len(numbers) > 1 else None
+    return Input(bytes=document.size, sha256=sha256_of(document.source), read=read, documents=several)
 
 
 def corpus_summary(manifest: Manifest) -> str:
     """One line about a tokens manifest."""
-    metadata, outputs = manifest["metadata"], manifest["outputs"]
+    metadata, outputs = manifest.metadata, manifest.outputs
     return (
-        f"{metadata['tokens']:,} tokens ({manifest['parameters']['tokenizer']}) of {metadata['bytes']:,} bytes, "
+        f"{metadata['tokens']:,} tokens ({manifest.parameters['tokenizer']}) of {metadata['bytes']:,} bytes, "
         f"{metadata['bytes'] / metadata['tokens']:.2f} bytes/token; vocabulary {metadata['vocab_size']:,}; "
         f"{len(outputs) - 1} shard{'s' if len(outputs) > 2 else ''}"
         + "".join(

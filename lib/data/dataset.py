@@ -9,7 +9,7 @@ that the batch needs are computed. So a training resumes at any step at no cost.
 """
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Self
@@ -18,18 +18,19 @@ import numpy as np
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.io import read_json, write_json
-from lib.artifact.json_shape import POSITIVE, JsonShape, first_mismatch
 from lib.artifact.manifest import (
-    MANIFEST,
+    Input,
     Manifest,
     describe_files,
     identity_of,
     input_folder,
+    new_manifest,
     read_manifest,
     relative_place,
     verify_files,
+    write_manifest,
 )
-from lib.artifact.provenance import new_manifest
+from lib.artifact.record import Positive, RecordError, from_json, to_json
 from lib.data.shards import Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
@@ -43,11 +44,11 @@ class DatasetDescription:
 
     tokens: str  # identity of the tokens folder
     tokenizer: str  # identity of its tokenizer
-    vocab_size: int
-    context_length: int
-    stride: int
-    train_tokens: int
-    val_tokens: int
+    vocab_size: Positive
+    context_length: Positive
+    stride: Positive
+    train_tokens: Positive
+    val_tokens: Positive
 
     @property
     def windows(self) -> int:
@@ -57,11 +58,10 @@ class DatasetDescription:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The description in the file `path`."""
-        data = read_json(path)
-        shape: JsonShape = {field.name: str if field.type is str else POSITIVE for field in fields(cls)}
-        if (place := first_mismatch(data, shape)) is not None:
-            raise MakegptError(f"{path} is damaged at {place or 'its start'}; build the dataset again")
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        try:
+            return from_json(cls, read_json(path))
+        except RecordError as error:
+            raise MakegptError(f"{path} is damaged: {error}; build the dataset again") from None
 
 
 def build_dataset(
@@ -90,17 +90,17 @@ def build_dataset(
         val_tokens=val,
     )
     with replacing_folder(target, "dataset") as folder:
-        write_json(folder / DATASET_FILE, asdict(description))
+        write_json(folder / DATASET_FILE, to_json(description))
         manifest = new_manifest(
             "dataset",
             "build-dataset",
             parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
-            inputs={relative_place(Path(tokens_folder), Path(target)): {"identity": description.tokens}},
+            inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, [DATASET_FILE]),
             metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val},
             started=started,
         )
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -115,7 +115,7 @@ class Dataset:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, "dataset")
-        verify_files(self.folder, self.manifest["outputs"])
+        verify_files(self.folder, self.manifest.outputs)
         description = DatasetDescription.read(self.folder / DATASET_FILE)
         self.context_length = description.context_length
         self.stride = description.stride
@@ -133,7 +133,7 @@ class Dataset:
 
     def _rebuild(self) -> str:
         """The command that builds the same dataset again, wherever its tokens are."""
-        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest["parameters"].items() if value)
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest.parameters.items() if value)
         return " ".join(["build-dataset TOKENS -o", shlex.quote(str(self.folder)), *options])
 
     def identity(self) -> str:
@@ -142,17 +142,28 @@ class Dataset:
 
     def texts(self) -> list[str]:
         """The SHA-256 of each document of its tokens, in their order."""
-        return [document["sha256"] for document in self.tokens.manifest["inputs"].values()]
+        return self.tokens.manifest.texts
+
+    def window_starts(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
+        """Where the windows of batch `step` (from 0) of `size` windows start, or only these `rows` of it: (B,)."""
+        samples = step * size + np.array(range(size) if rows is None else rows)
+        epochs, indices = np.divmod(samples, self.windows)
+        order = [
+            permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)
+        ]
+        return np.array(order) * self.stride
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
-        samples = step * size + np.array(range(size) if rows is None else rows)
-        epochs, indices = np.divmod(samples, self.windows)
-        starts = [
-            permute(int(index), self.windows, key=(seed, int(epoch))) * self.stride
-            for epoch, index in zip(epochs, indices, strict=True)
-        ]
+        starts = self.window_starts(seed, step, size, rows)
         return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
+
+    def train_ids(self) -> np.ndarray:
+        """The distinct ids of the training split, sorted: (U,) int64."""
+        counts = np.zeros(self.vocab_size, np.int64)
+        for ids in self.tokens.blocks(*self.split("train")):
+            counts += np.bincount(ids, minlength=self.vocab_size)
+        return np.flatnonzero(counts)
 
     def split(self, name: str) -> tuple[int, int]:
         """The range of a split's ids, (start, stop). The first of them is context only and not predicted."""

@@ -79,8 +79,8 @@ class Tokens(TokenSource):
         """Open `folder` and verify its files against its manifest."""
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, "tokens")
-        verify_files(self.folder, self.manifest["outputs"])
-        shards = (name for name in self.manifest["outputs"] if name.endswith(".npy"))
+        verify_files(self.folder, self.manifest.outputs)
+        shards = (name for name in self.manifest.outputs if name.endswith(".npy"))
         names = sorted(shards, key=lambda name: (len(name), name))
         if not names:
             raise MakegptError(f"{self.folder} holds no token shards; make the folder again with `tokenize`")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lib.model.language_model import LanguageModel
+from lib.model.loss import SoftTargets
 
 
 def should_compile(choice: str, device: torch.device) -> bool:
@@ -26,9 +27,9 @@ class CompiledTrainStep:
         if self.failure is not None:
             self._features = model.features
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
         """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed over all positions."""
-        return self.model.head_loss(self._features(ids), targets)
+        return self.model.head_loss(self._features(ids), targets, soft)
 
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""

@@ -10,8 +10,11 @@ import numpy as np
 from lib.data.dataset import Dataset
 from lib.evaluate.compressors import COMPRESSORS, LOOK_BACK, added_bytes
 from lib.evaluate.metrics import BlockSums
-from lib.evaluate.ngrams import MAX_COUNTED_TOKENS, NGrams
 from lib.evaluate.span import TokenSpan, decoded_pieces
+from lib.ngrams.add_one import AddOneBigram
+from lib.ngrams.counts import MAX_COUNTED_TOKENS, NGrams
+from lib.ngrams.kneser_ney import KneserNey
+from lib.ngrams.smoothing import Smoothing
 from lib.tokenizer.base import Tokenizer
 
 
@@ -36,17 +39,23 @@ class Uniform:
 
 
 class NGramCounts:
-    """The n-grams of the orders 1 to `order` and the add-one bigram, counted once on the end of the training split."""
+    """N-grams of the orders 1 to `order` with Kneser-Ney smoothing, and the add-one bigram.
+
+    Counted once, on the end of the training split.
+    """
 
     def __init__(self, training: Dataset, order: int, vocab_size: int) -> None:
         self.training, self.order, self.vocab_size = training, order, vocab_size
 
     def nats(self, span: TokenSpan) -> Mapping[str, BlockSums]:
-        ngrams = NGrams(self.training.tokens, *end_of_training(self.training, MAX_COUNTED_TOKENS), self.order, self.vocab_size)
+        counted = [end_of_training(self.training, MAX_COUNTED_TOKENS)]
+        ngrams = NGrams(self.training.tokens, counted, self.order, self.vocab_size)
+        smoothed: list[Smoothing] = [KneserNey(ngrams), *([AddOneBigram(ngrams)] if self.order > 1 else [])]
         sums: dict[str, BlockSums] = {}
-        for part in ngrams.nats(span.tokens, span.start + 1, span.stop):
-            for name, nats in part.items():
-                sums.setdefault(name, BlockSums(span.predicted)).add(nats)
+        for smoothing in smoothed:
+            for block in smoothing.nats(span.tokens, span.start + 1, span.stop):
+                for name, nats in block.items():
+                    sums.setdefault(name, BlockSums(span.predicted)).add(nats)
         return sums
 
 

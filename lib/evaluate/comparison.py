@@ -9,9 +9,9 @@ from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 from lib.evaluate.evaluation import TOO_SHORT
 from lib.evaluate.metrics import Lead, Score, unpaired_lead
-from lib.evaluate.ngrams import ngram_label
 from lib.evaluate.results import Evaluation
 from lib.evaluate.run_view import RunView
+from lib.ngrams.counts import ngram_label
 
 
 @dataclass(frozen=True)

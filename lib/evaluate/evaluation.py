@@ -21,7 +21,6 @@ from lib.evaluate.metrics import (
     paired_lead,
     scores_with_errors,
 )
-from lib.evaluate.ngrams import MAX_COUNTED_TOKENS
 from lib.evaluate.probes import Probe
 from lib.evaluate.results import (
     PUBLISHED,
@@ -35,6 +34,7 @@ from lib.evaluate.results import (
 from lib.evaluate.span import TokenSpan, decoded_pieces
 from lib.evaluate.windows import OnTokens, iterate_predictions, predict_batches
 from lib.generate.token_scores import score_token
+from lib.ngrams.counts import MAX_COUNTED_TOKENS
 from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer
 

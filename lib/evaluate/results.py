@@ -127,7 +127,7 @@ class Evaluation(Score):
 
 def read_evaluation(folder: Path) -> Evaluation:
     """The evaluation of the finished run in `folder`; MakegptError if it is missing, damaged or of other weights."""
-    published = finished_manifest(folder)["outputs"][MODEL_FILE]["sha256"]
+    published = finished_manifest(folder).outputs[MODEL_FILE].sha256
     path = folder / EVALUATION_FILE
     command = f"evaluate {folder} -o {path}"
     if not path.is_file():

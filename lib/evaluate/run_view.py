@@ -8,17 +8,9 @@ from typing import Any
 from lib.artifact.manifest import Manifest
 from lib.config.schema import ModelConfig
 from lib.evaluate.results import Evaluation, read_evaluation
-from lib.run.folder import (
-    EVALUATION_FILE,
-    METRICS_FILE,
-    SAMPLE_FILE,
-    finished_manifest,
-    is_imported,
-    read_metrics,
-    read_model_config,
-    training_seconds,
-)
-from lib.run.samples import read_samples
+from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, finished_manifest, is_imported, read_model_config
+from lib.run.metrics import METRICS_FILE, StepMetrics, read_metrics, training_seconds
+from lib.run.samples import Sample, read_samples
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class RunView:
     @property
     def metadata(self) -> dict[str, Any]:
         """The `metadata` of its manifest: parameters, tokenizer, dataset, best_step, best_val_loss."""
-        metadata: dict[str, Any] = self.manifest["metadata"]
+        metadata: dict[str, Any] = self.manifest.metadata
         return metadata
 
     @property
@@ -50,7 +42,7 @@ class RunView:
         return read_model_config(self.folder)
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]] | None:
+    def metrics(self) -> list[StepMetrics] | None:
         return read_metrics(self.folder) if (self.folder / METRICS_FILE).is_file() else None
 
     @cached_property
@@ -59,7 +51,7 @@ class RunView:
         return training_seconds(self.folder)
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[Sample]:
         return read_samples(self.folder)
 
     @cached_property

@@ -79,7 +79,7 @@ def why_no_dataset(folder: Path) -> str | None:
 
 def is_training_dataset(folder: Path, dataset: Dataset) -> bool:
     """Whether `dataset` is the one that the run in `folder` was trained on."""
-    return bool(read_manifest(folder, "run")["metadata"].get("dataset") == dataset.identity())
+    return bool(read_manifest(folder, "run").metadata.get("dataset") == dataset.identity())
 
 
 def decoded_pieces(tokens: TokenSource, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ An unchanged export is imported to the same bytes that it was exported from: its
 checkpoint. Any other model becomes a new run.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,19 @@ import torch
 
 from lib.artifact.folders import check_replaceable, replacing_folder
 from lib.artifact.io import canonical_json, sha256_of, write_json, write_text
-from lib.artifact.json_shape import first_mismatch
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files, identity_of, read_manifest, relative_place, verify_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.manifest import (
+    MANIFEST,
+    Input,
+    Manifest,
+    describe_files,
+    identity_of,
+    new_manifest,
+    read_manifest,
+    relative_place,
+    verify_files,
+    write_manifest,
+)
+from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata, save_tensors
 from lib.config.schema import ModelConfig, build_section
 from lib.data.downloads import VOCABULARY, data_folder
@@ -75,13 +85,13 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
             "run",
             IMPORT_STAGE,
             parameters={"model": asdict(config)},
-            inputs={str(path): {"is": "file", "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in inputs},
+            inputs={str(path): Input(kind="file", bytes=path.stat().st_size, sha256=sha256_of(path)) for path in inputs},
             outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
             metadata={"tokenizer": tokenizer.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
             | ({"dropped_rows": padding_rows} if padding_rows else {}),
             started=started,
         )
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -109,16 +119,27 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     return tokenizer
 
 
+@dataclass(frozen=True)
+class _ExportedMetadata:
+    """What is needed of a checkpoint's metadata to import its export again."""
+
+    tokenizer: str
+    model: dict[str, Any]
+
+
 def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The metadata of the checkpoint that was exported to `source`; None if it is no export, or if its files have changed."""
+    """The metadata of the checkpoint that was exported to `source`; None if it is no export, or its files have changed."""
     try:
         manifest = read_manifest(source, "export")
-        verify_files(source, manifest["outputs"])
+        verify_files(source, manifest.outputs)
     except MakegptError:
         return None
-    metadata = manifest["metadata"].get("checkpoint")
-    shape = {"tokenizer": str, "model": dict}
-    return metadata if first_mismatch(metadata, shape) is None and metadata["tokenizer"] == tokenizer.identity() else None
+    metadata: dict[str, Any] | None = manifest.metadata.get("checkpoint")
+    try:
+        exported = from_json(_ExportedMetadata, metadata)
+    except RecordError:
+        return None
+    return metadata if exported.tokenizer == tokenizer.identity() else None
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
@@ -142,12 +163,12 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
             "export",
             "export-weights",
             parameters={},
-            inputs={relative_place(folder, target): {"identity": identity_of(source)}},
+            inputs={relative_place(folder, target): Input(identity=identity_of(source))},
             outputs=describe_files(temporary, sorted(path.name for path in temporary.iterdir())),
             metadata={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
             started=started,
         )
-        write_json(temporary / MANIFEST, manifest)
+        write_manifest(temporary, manifest)
     return manifest
 
 

@@ -3,6 +3,7 @@
 B batch, T time, C embedding, V vocabulary
 """
 
+import math
 from contextlib import contextmanager
 from typing import ClassVar, Iterable, Iterator, Sequence
 
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from lib.config.schema import ModelConfig
 from lib.errors import MakegptError
 from lib.model.kv_cache import BatchKVCache, KVCache
-from lib.model.layers import Linear
-from lib.model.loss import cross_entropy, linear_cross_entropy, naive_cross_entropy
+from lib.model.layers import Linear, SharedRowHead
+from lib.model.loss import SoftTargets, cross_entropy, linear_cross_entropy, naive_cross_entropy
 
 #: The standard deviation of the initial logits: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
 INIT_LOGIT_STD = 0.3
@@ -66,19 +67,31 @@ class LanguageModel(nn.Module):
         with self._explain_unknown_ids(ids):
             return self.out_head(self.features(ids))
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The cross-entropy of the logits for `ids` and the `targets`, both (B, T): nats, summed over all positions."""
+    def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
+        """The cross-entropy of the logits for `ids` and the `targets`, both (B, T): nats, summed over all positions.
+
+        `soft`: what the targets are mixed with, B·T rows.
+        """
         self._check_length(ids.shape[1])
         with self._explain_unknown_ids(ids):
-            return self.head_loss(self.features(ids), targets)
+            return self.head_loss(self.features(ids), targets, soft)
 
-    def head_loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """The part of `loss` that follows `features`: x, (B, T, C), and targets, (B, T) -> nats, summed."""
+    def head_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
+        """The part of `loss` that follows `features`: x, (B, T, C), and targets, (B, T) -> nats, summed.
+
+        Where the head's last row stands for several tokens, `soft` gives each of them an equal part of its last column.
+        """
         x, targets = x.flatten(0, 1), targets.flatten()
+        copies = self.out_head.copies if isinstance(self.out_head, SharedRowHead) else 1
+        nats = self._class_loss(x, targets, soft, copies)
+        return nats + soft.share * math.log(copies) * soft.rows[:, -1].sum() if soft and copies > 1 else nats
+
+    def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int) -> Tensor:
+        """The loss of x, (N, C), where the tokens of the head's last row are one class."""
         in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
         if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose sums may overflow
-            return linear_cross_entropy(x, self.out_head.weight, targets)
-        return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets)
+            return linear_cross_entropy(x, self.out_head.weight, targets, soft, copies)
+        return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets, soft)
 
     def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
         """ids: (B, T) -> logits (B, V) for the token after the last one; the head runs on that row only.

@@ -3,6 +3,8 @@
 B batch, T time, C embedding, V vocabulary
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,21 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x @ self.weight.T
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class SharedRowHead(Linear):
+    """An output head without bias whose last row stands for `copies` tokens that all have its logit.
+
+    Its last output is the logit of them together: that of one, and the logarithm of their number.
+    """
+
+    def __init__(self, emb_dim: int, rows: int, copies: int) -> None:
+        super().__init__(emb_dim, rows, bias=False)
+        self.copies = copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return torch.cat([logits[..., :-1], logits[..., -1:] + math.log(self.copies)], dim=-1)
 
 
 class Embedding(nn.Module):

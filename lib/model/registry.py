@@ -41,6 +41,7 @@ LADDER = (
     "gpt",
     "maps",
     "registry",
+    "seen_vocabulary",
 )
 
 MODELS: dict[str, type[LanguageModel]] = {

@@ -68,7 +68,7 @@ class Freshness:
     def other_code(self, step: Step) -> str | None:
         """The commit that made the artifact of `step`, in words, if it is not the present one."""
         try:
-            then = _manifest(step.target.parent).get("versions", {}) if step.target.with_name(MANIFEST).is_file() else {}
+            then = _manifest(step.target.parent).versions if step.target.with_name(MANIFEST).is_file() else {}
         except _Stale:
             return None
         now = software_versions()
@@ -97,36 +97,36 @@ class Freshness:
 
     def _check_tokens(self, step: Step) -> None:
         manifest = _manifest(step.target.parent)
-        _compare(_flat({"tokenize": manifest["parameters"]}), step.parameters)
-        if (texts := _texts(manifest)) != self.pipeline.hashes:
+        _compare(_flat({"tokenize": manifest.parameters}), step.parameters)
+        if (texts := manifest.texts) != self.pipeline.hashes:
             raise _Stale(f"text was {_short(texts)}, is {_short(self.pipeline.hashes)}")
         self._check_outputs(step, manifest)
 
     def _check_dataset(self, step: Step) -> None:
         manifest = _manifest(step.target.parent)
-        parameters = dict(manifest["parameters"])
+        parameters = dict(manifest.parameters)
         before = _flat({"model": {"context_length": parameters.pop("context_length", None)}, "build-dataset": parameters})
         _compare(before, step.parameters)
         tokens = self.pipeline.step("tokenize").target.parent
-        if _used(manifest)[0] != identity_of(_manifest(tokens)):
+        if manifest.sources[0] != identity_of(_manifest(tokens)):
             raise _Stale(f"it was built from other tokens than {tokens} holds now")
         self._check_outputs(step, manifest)
 
     def _check_run(self, step: Step) -> None:
         manifest = _manifest(step.target.parent)
-        if manifest["stage"] != step.stage:
-            raise _Stale(f"{step.target.parent} was made by {manifest['stage']}")
-        sections = manifest["parameters"]
+        if manifest.stage != step.stage:
+            raise _Stale(f"{step.target.parent} was made by {manifest.stage}")
+        sections = manifest.parameters
         before = _flat({name: sections.get(name, {}) for name in ("model", "train")})
         if step.parameters.get("model.vocab_size") is None:  # the tokenizer's
             before["model.vocab_size"] = None
         _compare({key: value for key, value in before.items() if key in step.parameters}, step.parameters)
         windows = self.pipeline.step("build-dataset").target.parent
-        if manifest["metadata"]["dataset"] != identity_of(_manifest(windows)):
+        if manifest.metadata["dataset"] != identity_of(_manifest(windows)):
             raise _Stale(f"it was trained on another dataset than {windows} holds now")
-        if "init_from" in manifest["metadata"]:
+        if "init_from" in manifest.metadata:
             raise _Stale("it began with the weights of another run")
-        if _MODEL not in manifest["outputs"]:
+        if _MODEL not in manifest.outputs:
             raise _Stale(f"{step.target} is not of the training that {MANIFEST} records")
         self._check_outputs(step, manifest)
 
@@ -154,11 +154,11 @@ class Freshness:
             raise _Stale(f"{step.target} has changed since make made it")
 
     def _check_outputs(self, step: Step, manifest: Manifest) -> None:
-        for name, file in manifest["outputs"].items():
+        for name, file in manifest.outputs.items():
             path = step.target.parent / name
             if not path.is_file():
                 raise _Stale(f"{path} is missing")
-            if path.stat().st_size != file["bytes"] or self.sha256(path) != file["sha256"]:
+            if path.stat().st_size != file.bytes or self.sha256(path) != file.sha256:
                 raise _Stale(f"{path} is not the file that {MANIFEST} records")
 
     def _inputs(self, step: Step) -> dict[str, str]:
@@ -170,7 +170,7 @@ class Freshness:
         return run | {name: self.sha256(self.pipeline.run / name) for name in names}
 
     def _weights(self) -> str:
-        return str(_manifest(self.pipeline.run)["outputs"][_MODEL]["sha256"])
+        return str(_manifest(self.pipeline.run).outputs[_MODEL].sha256)
 
     def _note(self, step: Step) -> Path:
         return STAMPS / f"{step.target.parent.name}.{step.stage}.json"
@@ -179,12 +179,12 @@ class Freshness:
         """The SHA-256 of each document that the run was trained on; None if that is not known any more."""
         folders = [self.pipeline.step(stage).target.parent for stage in ("tokenize", "build-dataset")]
         try:
-            metadata = _manifest(self.pipeline.run)["metadata"]
+            metadata = _manifest(self.pipeline.run).metadata
             if isinstance(metadata.get("texts"), list) and metadata["texts"]:
                 return list(map(str, metadata["texts"]))
             tokens, windows = map(_manifest, folders)
-            same = metadata["dataset"] == identity_of(windows) and _used(windows)[0] == identity_of(tokens)
-            return (_texts(tokens) or None) if same else None
+            same = metadata["dataset"] == identity_of(windows) and windows.sources[0] == identity_of(tokens)
+            return (tokens.texts or None) if same else None
         except (_Stale, OSError, AttributeError, KeyError, IndexError, TypeError, ValueError):
             return None
 
@@ -197,16 +197,6 @@ def _manifest(folder: Path) -> Manifest:
         raise _Stale(f"{folder / MANIFEST} is of another version's format") from None
     except (MakegptError, RecursionError):
         raise _Stale(f"{folder / MANIFEST} is missing or damaged") from None
-
-
-def _texts(tokens: Manifest) -> list[str]:
-    """The SHA-256 of each document of a tokens folder, in their order."""
-    return [file["sha256"] for file in tokens["inputs"].values()]
-
-
-def _used(manifest: Manifest) -> list[str]:
-    """The identities of the artifacts that one was made of."""
-    return [used["identity"] for used in manifest["inputs"].values()]
 
 
 def _flat(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lib.plot.style import (
     plain_axes,
     strip_common_suffix,
 )
-from lib.run.folder import read_metrics
+from lib.run.metrics import StepMetrics, read_metrics
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Curve:
     """
 
     name: str
-    metrics: list[dict[str, Any]]
+    metrics: list[StepMetrics]
     baselines: dict[str, float]
     tokenizer: str | None = None
     text: str | None = None
@@ -43,7 +43,8 @@ class Curve:
 
     def points(self, loss: str, by: str) -> list[tuple[float, float]]:
         """(steps or tokens, loss) of the lines that have one; `loss`: "train_loss" or "val_loss", `by`: "step" or "tokens"."""
-        return [(line[by], line[loss]) for line in self.metrics if line[loss] is not None]
+        pairs = ((getattr(line, by), getattr(line, loss)) for line in self.metrics)
+        return [(x, value) for x, value in pairs if value is not None]
 
     def best(self, by: str) -> tuple[float, float]:
         """The lowest validation loss; the one before the first step counts only if there is no other."""
@@ -52,9 +53,9 @@ class Curve:
 
     @property
     def tokens_per_step(self) -> float | None:
-        """Tokens per optimizer step; None if the metrics do not have them."""
+        """Tokens per optimizer step; None before the first step."""
         last = self.metrics[-1]
-        return last["tokens"] / last["step"] if last.get("tokens") else None
+        return last.tokens / last.step if last.step else None
 
 
 def read_curves(folders: Iterable[Path]) -> list[Curve]:
@@ -181,7 +182,7 @@ def _labels(axes: Axes, baselines: dict[str, float], curves: Sequence[Curve]) ->
 
 def _top(curves: Sequence[Curve]) -> float:
     """The highest loss that is still drawn as a line."""
-    losses = [line[key] for curve in curves for line in curve.metrics for key in ("train_loss", "val_loss")]
+    losses = [loss for curve in curves for line in curve.metrics for loss in (line.train_loss, line.val_loss)]
     return 1.03 * max(loss for loss in losses if loss is not None)
 
 

@@ -1,26 +1,35 @@
 """A run as a report sees it, and what all sections of a report are made with."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Sequence, TypeVar
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lib.artifact.json_shape import NUMBER, first_mismatch
 from lib.artifact.manifest import MANIFEST
+from lib.artifact.record import Count, RecordError, from_json
 from lib.errors import MakegptError
 from lib.evaluate.run_view import RunView
 from lib.report.html import visible_text
 from lib.report.svg import inline_svg
 
+T = TypeVar("T")
+
 MAX_LINES = 12  # of samples and of metrics
 
-#: What the sections need from the manifest of a training.
-_TRAINING = {
-    "metadata": {"parameters": int, "best_step": int, "best_val_loss": NUMBER},
-    "parameters": {"train": {"max_steps": int}},
-}
+
+@dataclass(frozen=True)
+class _TrainSection:
+    max_steps: Count
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What the sections need from the parameters of a training."""
+
+    train: _TrainSection
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,20 @@ class RunData(RunView):
 
     id: str
 
+    @cached_property
+    def max_steps(self) -> int:
+        """The steps of its training; MakegptError if its manifest does not say, as that of an imported run."""
+        try:
+            return from_json(_Parameters, self.manifest.parameters, "parameters").train.max_steps
+        except RecordError as error:
+            raise MakegptError(f"{self.folder / MANIFEST} is damaged: {error}; train the run again") from None
+
 
 def read_run_data(folder: Path, number: int) -> RunData:
     """The finished run in `folder`, the one of this `number` in a report; MakegptError if one of its files is damaged."""
     run = RunData(folder, f"run-{number}")
-    if not run.imported and (place := first_mismatch(run.manifest, _TRAINING)) is not None:
-        raise MakegptError(f"{folder / MANIFEST} is damaged at {place or 'its beginning'}; train the run again")
-    _ = run.evaluation, run.metrics, run.samples  # read now: a damaged file must not end half a page
+    # read now: a damaged file must not end half a page
+    _ = run.imported or run.max_steps, run.evaluation, run.metrics, run.samples
     return run
 
 
@@ -72,7 +88,7 @@ def format_number(value: float | None, form: str, error: float | None = None) ->
     return f"{value:{form}}" + (f" ± {error:{form}}" if error is not None else "")
 
 
-def thin_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def thin_lines(lines: list[T]) -> list[T]:
     """At most `MAX_LINES` of the lines, evenly spaced, with the first and the last."""
     if len(lines) <= MAX_LINES:
         return lines

@@ -9,12 +9,13 @@ from typing import Any, Callable
 
 from lib.config.schema import PlotConfig
 from lib.evaluate.metrics import Score, StandardErrors
-from lib.evaluate.ngrams import ngram_label
 from lib.evaluate.results import Copying
+from lib.ngrams.counts import ngram_label
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE
+from lib.run.samples import Sample
 
 Section = dict[str, Any] | Missing
 
@@ -31,7 +32,7 @@ _SCORES = (("nats/token", "loss", ".3f"), ("perplexity", "perplexity", ",.1f"), 
 
 def summary(run: RunData) -> Section:
     """What the run is, and its results."""
-    metadata, train, model = run.metadata, run.manifest["parameters"].get("train", {}), run.model_config
+    metadata, model = run.metadata, run.model_config
     scores: list[tuple[str, str, str | None]] = []
     if evaluation := run.evaluation:
         errors = [getattr(evaluation.standard_error, key) for _, key, _ in _SCORES]
@@ -49,10 +50,10 @@ def summary(run: RunData) -> Section:
         entries += [("Weights", "imported, not trained here")]
     else:
         entries += [
-            ("Trained on", ", ".join(Path(name).name for name in run.manifest["inputs"])),
-            ("Best step", f"{metadata['best_step']:,} of {train['max_steps']:,}"),
+            ("Trained on", ", ".join(Path(name).name for name in run.manifest.inputs)),
+            ("Best step", f"{metadata['best_step']:,} of {run.max_steps:,}"),
             ("Time", f"{format_number(run.seconds, ',.0f')} s"),
-            ("Seed", str(run.manifest.get("seed", "–"))),
+            ("Seed", "–" if run.manifest.seed is None else str(run.manifest.seed)),
         ]
     return {"scores": [*scores, ("parameters", f"{metadata['parameters']:,}", None)], "facts": entries}
 
@@ -62,17 +63,18 @@ def curves(run: RunData) -> Section:
     if run.metrics is None:
         reason = "The run was imported, so there are no losses of a training." if run.imported else "The metrics are missing."
         return Missing(f"{reason} To train a model, run", "train DATASET -o RUN --config NAME")
-    validations = [line for line in run.metrics if line["val_loss"] is not None]
-    best, highest = (choose(validations, key=lambda line: line["val_loss"]) for choose in (min, max))
+    validations = [(line.val_loss, line) for line in run.metrics if line.val_loss is not None]
+    (lowest, best), (highest, _) = (choose(validations, key=lambda pair: pair[0]) for choose in (min, max))
+    (first_loss, first), (last_loss, _) = validations[0], validations[-1]
     scores = run.validation.baselines if run.validation else {}
-    losses = {name: score.loss for name, score in scores.items() if name != "uniform" and score.loss <= highest["val_loss"]}
+    losses = {name: score.loss for name, score in scores.items() if name != "uniform" and score.loss <= highest}
     caption = (
-        f"Validation loss by step: {validations[0]['val_loss']:.3f} nats/token at step {validations[0]['step']}, "
-        f"{best['val_loss']:.3f} at its best, step {best['step']}, {validations[-1]['val_loss']:.3f} at the end."
+        f"Validation loss by step: {first_loss:.3f} nats/token at step {first.step}, "
+        f"{lowest:.3f} at its best, step {best.step}, {last_loss:.3f} at the end."
     )
     rows = [
-        (f"{line['step']:,}", format_number(line["train_loss"], ".3f"), format_number(line["val_loss"], ".3f"))
-        for line in thin_lines(validations)
+        (f"{line.step:,}", format_number(line.train_loss, ".3f"), format_number(val_loss, ".3f"))
+        for val_loss, line in thin_lines(validations)
     ]
     return {
         "figure": draw_chart(loss_figure([Curve(run.name, run.metrics, losses)], _FIGURE), f"loss-{run.id}", caption),
@@ -82,7 +84,7 @@ def curves(run: RunData) -> Section:
 
 def samples(run: RunData) -> Section:
     """What the model wrote as it learned, and what `generate` wrote with the final weights."""
-    losses = {line["step"]: line["val_loss"] for line in run.metrics or []}
+    losses = {line.step: line.val_loss for line in run.metrics or []}
     note = None
     if run.imported:
         note = Missing("The run was imported, so there are no samples of a training.")
@@ -92,7 +94,7 @@ def samples(run: RunData) -> Section:
     final = None if run.sample is None else run.sample.strip("\n")
     return {
         "count": len(run.samples),
-        "shown": [_sample(line, losses.get(line["step"])) for line in thin_lines(run.samples)],
+        "shown": [_sample(sample, losses.get(sample.step)) for sample in thin_lines(run.samples)],
         "note": None if run.samples else note,
         "final": final,
         "final_note": Missing("To generate text with the final weights, run", f"generate {folder} -o {path}")
@@ -103,15 +105,18 @@ def samples(run: RunData) -> Section:
 
 def _train_with_samples(run: RunData) -> str:
     """The command of the training with samples; in the manifest it is quoted for a shell already."""
-    interval = run.manifest["parameters"]["train"].get("sample_interval")
+    interval = run.manifest.parameters["train"].get("sample_interval")
     change = " --set train.sample_interval=30" if interval == 0 else ""
-    return f"{run.manifest.get('command', 'train DATASET -o RUN')}{change} --resume never"
+    return f"{run.manifest.command}{change} --resume never"
 
 
-def _sample(line: dict[str, Any], loss: float | None) -> dict[str, str]:
-    tokens = f", {line['tokens']:,} tokens" if isinstance(line.get("tokens"), int) else ""
-    loss_text = "" if loss is None else f"{loss:.3f}"
-    return {"when": f"Step {line['step']:,}{tokens}", "loss": loss_text, "prompt": line["prompt"], "text": line["text"]}
+def _sample(sample: Sample, loss: float | None) -> dict[str, str]:
+    return {
+        "when": f"Step {sample.step:,}, {sample.tokens:,} tokens",
+        "loss": "" if loss is None else f"{loss:.3f}",
+        "prompt": sample.prompt,
+        "text": sample.text,
+    }
 
 
 def baselines(run: RunData) -> Section:
@@ -197,7 +202,7 @@ def parameters(run: RunData) -> Section:
     """Every parameter of params.yaml that the run was made with."""
     rows = [
         (f"{section}.{name}", "null" if value is None else str(value))
-        for section, values in run.manifest["parameters"].items()
+        for section, values in run.manifest.parameters.items()
         if isinstance(values, dict)
         for name, value in values.items()
     ]

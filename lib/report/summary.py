@@ -5,13 +5,8 @@ from pathlib import Path
 
 from lib.evaluate.comparison import compare_views, comparison_legend, comparison_table
 from lib.evaluate.run_view import RunView
-from lib.run.folder import (
-    EVALUATION_FILE,
-    LOSS_FIGURE_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    SAMPLE_FILE,
-)
+from lib.run.folder import EVALUATION_FILE, LOSS_FIGURE_FILE, MODEL_FILE, SAMPLE_FILE
+from lib.run.metrics import METRICS_FILE
 
 
 def run_summary(folder: Path, figure: Path) -> str:
@@ -20,7 +15,7 @@ def run_summary(folder: Path, figure: Path) -> str:
     `figure` counts as one of its files if it is about to be written into `folder`.
     """
     run = RunView(folder)
-    steps = run.manifest["parameters"].get("train", {}).get("max_steps")
+    steps = run.manifest.parameters.get("train", {}).get("max_steps")
     origin = "imported" if run.imported else f"{steps} steps, best at step {run.metadata['best_step']}"
     rows = compare_views([run])
     lines = [

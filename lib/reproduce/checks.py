@@ -21,20 +21,24 @@ from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shuffle import permute
 from lib.data.text import open_document
 from lib.errors import MakegptError
-from lib.evaluate.ngrams import ADD_ONE, NGRAM_NAMES, NGrams
 from lib.generate.request import Request, encode_prompt, stream_text
 from lib.model.attention import MultiHeadAttention
 from lib.model.feed_forward import FeedForward
 from lib.model.registry import build_model, count_parameters
+from lib.ngrams.add_one import AddOneBigram
+from lib.ngrams.counts import NGrams
+from lib.ngrams.kneser_ney import KneserNey
+from lib.ngrams.smoothing import Smoothing
+from lib.ngrams.witten_bell import WittenBell
 from lib.reproduce.references import Value
-from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_metrics
+from lib.run.folder import MODEL_FILE, finished_manifest, load_run
+from lib.run.metrics import read_metrics
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import make_tokenizer
 from lib.tokenizer.word import split_words
 from lib.train.resume import config_mismatch
 
-_MAX_ORDER = 5  # of n-grams
 _CPU = torch.device("cpu")
 
 
@@ -215,24 +219,30 @@ def first_loss(context: CheckContext, config: str, vocabulary: int) -> Sequence[
 # N-gram counts.
 
 
-def _ngram_losses(context: CheckContext, text: str, tokenizer: str, order: int) -> dict[str, float]:
-    """Validation losses of the n-grams up to `order` and of the add-one bigram, in nats/token, by name."""
+def _counted(
+    context: CheckContext, text: str, tokenizer: str, order: int, smoothing: Callable[[NGrams], Smoothing]
+) -> dict[str, float]:
+    """The mean loss of the validation split by n-grams of the orders up to `order`, in nats/token, by name."""
     dataset = context.dataset(text, tokenizer)
     start, stop = dataset.split("val")  # the first token is context only, as for a model
-    ngrams = NGrams(dataset.tokens, 0, dataset.train_tokens, order, dataset.vocab_size)
-    parts = list(ngrams.nats(dataset.tokens, start + 1, stop))
-    return {name: sum(float(part[name].sum()) for part in parts) / dataset.predicted("val") for name in parts[0]}
+    ngrams = NGrams(dataset.tokens, [dataset.split("train")], order, dataset.vocab_size)
+    blocks = list(smoothing(ngrams).nats(dataset.tokens, start + 1, stop))
+    return {name: sum(float(block[name].sum()) for block in blocks) / dataset.predicted("val") for name in blocks[0]}
 
 
-def ngrams(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
-    """The losses of n-gram counts, in nats/token."""
-    losses = _ngram_losses(context, text, tokenizer, _MAX_ORDER)
-    return [losses[NGRAM_NAMES[n]] for n in range(1, _MAX_ORDER + 1)]
+def kneser_ney(context: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+    """The losses of n-grams with Kneser-Ney smoothing, orders 1 to `order`, in nats/token."""
+    return list(_counted(context, text, tokenizer, order, KneserNey).values())
+
+
+def witten_bell(context: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+    """The losses of n-grams with Witten-Bell smoothing, orders 1 to `order`, in nats/token."""
+    return list(_counted(context, text, tokenizer, order, WittenBell).values())
 
 
 def add_one(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
     """The loss of the add-one bigram, in nats/token."""
-    return [_ngram_losses(context, text, tokenizer, order=2)[ADD_ONE]]
+    return list(_counted(context, text, tokenizer, 2, AddOneBigram).values())
 
 
 # Trainings, and imported weights.
@@ -240,12 +250,12 @@ def add_one(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]
 
 def best_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The validation loss of a run's published weights, in nats/token."""
-    return [finished_manifest(context.trained(config, text))["metadata"]["best_val_loss"]]
+    return [finished_manifest(context.trained(config, text)).metadata["best_val_loss"]]
 
 
 def lowest_and_last_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:
-    """The lowest and the last validation loss of a training, in nats/token."""
-    losses = [line["val_loss"] for line in read_metrics(context.trained(config, text)) if line["val_loss"] is not None]
+    """The lowest validation loss of a training, and the one it ended with, in nats/token."""
+    losses = [line.val_loss for line in read_metrics(context.trained(config, text)) if line.val_loss is not None]
     return [min(losses), losses[-1]]
 
 
@@ -265,6 +275,6 @@ CHECKS: dict[str, Callable[..., Sequence[Value]]] = {
     for check in (
         ids, end_of_text, tokens, tokens_of_parts, words, split, first_window,
         parameters, gelu_error, attention_error, residual_init, first_loss,
-        ngrams, add_one, best_loss, lowest_and_last_loss, greedy,
+        kneser_ney, witten_bell, add_one, best_loss, lowest_and_last_loss, greedy,
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from lib.reproduce.references import Reference, Value
 
 PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 
-_WIDEST = 44  # characters of a value; longer ones are cut
+_WIDEST = 47  # characters of a value: eight numbers of five; longer ones are cut
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,17 @@ An imported run (`lib.huggingface.convert`) holds config.json, tokenizer.json, m
 Every file is replaced whole. What a kill leaves is either the state before a checkpoint or the one after.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lib.artifact.io import read_json
-from lib.artifact.json_shape import COUNT, NUMBER, JsonShape, first_mismatch
-from lib.artifact.manifest import MANIFEST, Manifest, input_folder, read_manifest, verify_files
-from lib.artifact.strict_json import load_json_lines
+from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
+from lib.artifact.record import Count, RecordError, from_json
 from lib.config.schema import ModelConfig, build_section
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
-from lib.run.sessions import end_session, sessions_in
 from lib.run.state import CHECKPOINT_FOLDER as LAST
 from lib.run.state import STATE_FILE as STATE
 from lib.run.state import read_state
@@ -36,8 +32,6 @@ from lib.tokenizer.registry import load_tokenizer
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-TIMINGS_FILE = "timings.jsonl"
 EVALUATION_FILE = "evaluation.json"
 SAMPLE_FILE = "sample.txt"
 LOSS_FIGURE_FILE = "loss.png"
@@ -46,11 +40,23 @@ DIVERGED_FILE = "diverged.json"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
 IMPORT_STAGE = "import-weights"
-_IMPORTED_METADATA: JsonShape = {"parameters": COUNT, "tokenizer": str}
-_TRAINED_METADATA: JsonShape = {"parameters": COUNT, "best_step": COUNT, "best_val_loss": NUMBER}
 
-#: What a line of metrics.jsonl holds at least; one of the lines has a validation loss.
-_METRICS = {"step": COUNT, "tokens?": COUNT, "train_loss": NUMBER | None, "val_loss": NUMBER | None}
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedMetadata:
+    """What the manifest of imported weights must tell of them."""
+
+    parameters: Count
+    tokenizer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedMetadata:
+    """What the manifest of a finished training must tell of its result."""
+
+    parameters: Count
+    best_step: Count
+    best_val_loss: float
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,16 @@ def load_run(folder: Path, device: torch.device, weights: str = "best") -> Train
     """
     if weights == "best":
         path = folder / MODEL_FILE
-        outputs = finished_manifest(folder)["outputs"]
+        outputs = finished_manifest(folder).outputs
         verify_files(folder, outputs)
-        sha256 = outputs[MODEL_FILE]["sha256"]
+        sha256 = outputs[MODEL_FILE].sha256
     else:
         read_manifest(folder, "run")
         state = read_state(folder)
         if state is None:
             raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
         path = folder / LAST / state.weights
-        sha256 = state.files[state.weights]["sha256"]
+        sha256 = state.files[state.weights].sha256
     config = read_model_config(folder)
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != config.vocab_size:
@@ -93,7 +99,7 @@ def load_run(folder: Path, device: torch.device, weights: str = "best") -> Train
 def read_model_config(folder: Path) -> ModelConfig:
     """The model of the run in `folder`."""
     saved = read_json(folder / CONFIG_FILE)
-    if first_mismatch(saved, {"model": dict}) is not None:
+    if not isinstance(saved, dict) or not isinstance(saved.get("model"), dict):
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
     config: ModelConfig = build_section("model", saved["model"], str(folder / CONFIG_FILE))
     return config
@@ -101,7 +107,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def is_imported(manifest: Manifest) -> bool:
     """Whether a run's weights come from elsewhere: it was never trained here, and has no dataset and no losses."""
-    return manifest.get("stage") == IMPORT_STAGE
+    return manifest.stage == IMPORT_STAGE
 
 
 def is_gpt2_release(folder: Path, tokenizer: Tokenizer) -> bool:
@@ -112,10 +118,12 @@ def is_gpt2_release(folder: Path, tokenizer: Tokenizer) -> bool:
 def finished_manifest(folder: Path) -> Manifest:
     """The manifest of the run in `folder`; MakegptError if its training is not finished."""
     manifest = read_manifest(folder, "run")
-    if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["outputs"]:
-        raise MakegptError(f"{folder} has no finished {MODEL_FILE}; resume it with `{manifest.get('command', 'train')}`")
-    if first_mismatch(manifest["metadata"], _IMPORTED_METADATA if is_imported(manifest) else _TRAINED_METADATA) is not None:
-        raise MakegptError(f"{folder / MANIFEST} is damaged: its metadata are not those of a finished run; train it again")
+    if not (folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest.outputs:
+        raise MakegptError(f"{folder} has no finished {MODEL_FILE}; resume it with `{manifest.command}`")
+    try:
+        from_json(ImportedMetadata if is_imported(manifest) else TrainedMetadata, manifest.metadata, "metadata")
+    except RecordError as error:
+        raise MakegptError(f"{folder / MANIFEST} is damaged: {error}; train the run again") from None
     return manifest
 
 
@@ -128,40 +136,11 @@ def dataset_folder(folder: Path) -> Path:
     return input_folder(folder, manifest, again)
 
 
-def sessions_of(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+def sessions_of(folder: Path, manifest: Manifest) -> tuple[Session, ...]:
     """The sessions of the training in `folder`; of one that continues, or was killed, up to the last saved state."""
-    lines = sessions_in(manifest)
-    if lines[-1]["to_step"] is not None:
-        return lines
-    if MODEL_FILE in manifest["outputs"]:
-        return end_session(lines, manifest["parameters"].get("train", {}).get("max_steps", 0), manifest.get("ended"))
+    *before, last = manifest.sessions
+    if last.to_step is not None:
+        return manifest.sessions
     saved = folder / LAST / STATE
     step = read_json(saved).get("step", 0) if saved.is_file() else 0
-    return [*lines[:-1], lines[-1] | {"to_step": step}]
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl."""
-    path = folder / METRICS_FILE
-    try:
-        lines = load_json_lines(path)
-        if first_mismatch(lines, [_METRICS]) is not None or all(line["val_loss"] is None for line in lines):
-            raise ValueError
-        return lines
-    except FileNotFoundError:
-        advice = (
-            "it was imported, and has no losses to show" if is_imported(finished_manifest(folder)) else "train the run first"
-        )
-        raise MakegptError(f"{path} is missing; {advice}") from None
-    except ValueError:
-        raise MakegptError(f"{path} is damaged: it holds lines that are no metrics; train the run again") from None
-
-
-def training_seconds(folder: Path) -> float | None:
-    """Time spent on the training, steps done twice because of a kill included; None if timings.jsonl cannot tell."""
-    try:
-        timings = load_json_lines(folder / TIMINGS_FILE)
-        spent = sum(float(line["seconds"]) for line in timings)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return spent if timings and math.isfinite(spent) else None
+    return (*before, replace(last, to_step=step))

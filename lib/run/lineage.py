@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.artifact.manifest import MANIFEST, Manifest, identity_of, read_manifest, verify_files
+from lib.artifact.record import to_json
 from lib.artifact.tensors import load_tensors
 from lib.data.shards import open_shard
 from lib.errors import MakegptError, printable
-from lib.run.folder import MODEL_FILE, is_imported, sessions_of
+from lib.run.folder import MODEL_FILE, sessions_of
 from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer
 
 
@@ -20,7 +21,7 @@ class Lineage(NamedTuple):
     def on(self, folder: Path, manifest: Manifest, before: Path) -> "Lineage":
         """The way on from `folder` to `before`, one of its inputs; MakegptError if it goes in a circle, or has no end."""
         folders = (*self.folders, folder.resolve())
-        branches = self.branches * sum("identity" in entry for entry in manifest["inputs"].values())
+        branches = self.branches * sum(entry.identity is not None for entry in manifest.inputs.values())
         if before.resolve() in folders:
             raise MakegptError(f"{before.resolve()} was made from itself, says its {MANIFEST}; it is damaged: make it again")
         if len(folders) > _LONGEST or branches > _WIDEST:
@@ -43,7 +44,7 @@ def describe_artifact(path: Path, made_into: Lineage = _START) -> dict[str, Any]
         manifest = read_manifest(path, None)
         return _headline(path, manifest) | {
             "made_by": _made_by(path, manifest),
-            "from": [_origin(path, manifest, name, made_into) for name in manifest["inputs"]],
+            "from": [_origin(path, manifest, name, made_into) for name in manifest.inputs],
         }
     if path.suffix == ".safetensors":
         return _tensors(path)
@@ -65,28 +66,28 @@ def describe_artifact(path: Path, made_into: Lineage = _START) -> dict[str, Any]
 
 
 def _headline(path: Path, manifest: Manifest) -> dict[str, Any]:
-    kind = manifest["artifact"]
+    kind = manifest.artifact
     state = {}
     if kind == "run":
         state = {"finished": (path / MODEL_FILE).is_file()}
-    return {"path": str(path), "is": kind, **state, **manifest["metadata"], "files": sorted(manifest["outputs"])}
+    return {"path": str(path), "is": kind, **state, **manifest.metadata, "files": sorted(manifest.outputs)}
 
 
 def _made_by(path: Path, manifest: Manifest) -> dict[str, Any]:
     names = ("command", "started", "ended", "parameters", "seed", "device", "threads", "processes", "versions")
-    trained = manifest["artifact"] == "run" and not is_imported(manifest)
-    sessions = {"sessions": sessions_of(path, manifest)} if trained else {}
-    return {name: manifest[name] for name in names if name in manifest} | sessions
+    sessions = {"sessions": to_json(sessions_of(path, manifest))} if manifest.sessions else {}
+    saved = to_json(manifest)
+    return {name: saved[name] for name in names if name in saved} | sessions
 
 
 def _origin(folder: Path, manifest: Manifest, name: str, made_into: Lineage) -> dict[str, Any]:
     """One input of the artifact in `folder`: an artifact to be described in turn, or a text file."""
-    path, entry = folder / name, manifest["inputs"][name]
-    if "identity" not in entry:
-        return {"path": name, "is": "text", **entry}
+    path, entry = folder / name, manifest.inputs[name]
+    if entry.identity is None:
+        return {"path": name, "is": "text", **to_json(entry)}
     if not (path / MANIFEST).is_file():
-        return {"path": str(path), "is": "an artifact that is no longer there", **entry}
-    changed = identity_of(read_manifest(path, None)) != entry["identity"]
+        return {"path": str(path), "is": "an artifact that is no longer there", **to_json(entry)}
+    changed = identity_of(read_manifest(path, None)) != entry.identity
     return describe_artifact(Path(path.resolve()), made_into.on(folder, manifest, path)) | (
         {"changed_since": True} if changed else {}
     )
@@ -105,18 +106,18 @@ def verify_lineage(path: Path, made_into: Lineage = _START) -> tuple[list[Path],
     Returns the folders that were checked, and those that are not where a manifest names them.
     """
     manifest = read_manifest(path, None)
-    if not manifest["outputs"]:
+    if not manifest.outputs:
         raise MakegptError(f"{path} is not finished: its {MANIFEST} lists no files yet")
-    verify_files(path, manifest["outputs"])
+    verify_files(path, manifest.outputs)
     checked, missing = [path], []
-    for name, entry in manifest["inputs"].items():
-        if "identity" not in entry:
+    for name, entry in manifest.inputs.items():
+        if entry.identity is None:
             continue
         before = Path((path / name).resolve())
         if not (before / MANIFEST).is_file():
             missing.append(before)
         else:
-            if identity_of(read_manifest(before, None)) != entry["identity"]:
+            if identity_of(read_manifest(before, None)) != entry.identity:
                 raise MakegptError(f"{before} has changed since {path} was made from it; make {path} again")
             also_checked, also_missing = verify_lineage(before, made_into.on(path, manifest, before))
             checked, missing = checked + also_checked, missing + also_missing

@@ -36,9 +36,9 @@ def run_provenance(folder: Path) -> dict[str, Any]:
     evaluated = [EVALUATION_FILE] if (folder / EVALUATION_FILE).is_file() else []
     return {
         "run": folder.resolve().name,
-        "dataset": {Path(path).name: entry.get("identity") for path, entry in manifest["inputs"].items()},
+        "dataset": {Path(path).name: entry.identity for path, entry in manifest.inputs.items()},
         "commit": versions.get("commit"),
         "dirty": versions.get("dirty"),
-        "files": {name: file["sha256"] for name, file in (manifest["outputs"] | describe_files(folder, evaluated)).items()},
-        "metadata": manifest["metadata"],
+        "files": {name: file.sha256 for name, file in (manifest.outputs | describe_files(folder, evaluated)).items()},
+        "metadata": manifest.metadata,
     }

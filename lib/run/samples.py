@@ -1,25 +1,31 @@
-"""The samples of a training, read back: what the model wrote as it learned."""
+"""The samples of a training: what the model wrote as it learned."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lib.artifact.json_shape import COUNT, first_mismatch
-from lib.artifact.strict_json import load_json_lines
+from lib.artifact.jsonl import read_lines
+from lib.artifact.record import Count
 from lib.errors import MakegptError
 
-#: A line a sample: step, tokens (trained on by then), prompt, text.
 SAMPLES_FILE = "samples.jsonl"
 
 
-def read_samples(folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Sample:
+    """What the model wrote after `prompt` at a step, a line of samples.jsonl; it has been trained on `tokens` by then."""
+
+    step: Count
+    tokens: Count
+    prompt: str
+    text: str
+
+
+def read_samples(folder: Path) -> list[Sample]:
     """The samples of the training in `folder`, in order; none if none were kept. MakegptError if they are damaged."""
     path = folder / SAMPLES_FILE
     if not path.is_file():
         return []
     try:
-        lines = load_json_lines(path)
-        if first_mismatch(lines, [{"step": COUNT, "prompt": str, "text": str}]) is not None:
-            raise ValueError
-    except ValueError:
-        raise MakegptError(f"{path} is damaged: it holds lines that are no samples; train the run again") from None
-    return lines
+        return read_lines(path, Sample)
+    except ValueError as error:
+        raise MakegptError(f"{path} is damaged: {error}; train the run again") from None

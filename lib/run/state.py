@@ -2,32 +2,31 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lib.artifact.io import read_json
-from lib.artifact.json_shape import COUNT, NUMBER, POSITIVE, JsonShape, first_mismatch
-from lib.artifact.manifest import verify_files
+from lib.artifact.manifest import FileDigest, verify_files
+from lib.artifact.record import Count, Positive, RecordError, from_json
 from lib.errors import MakegptError
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SavedState:
     """checkpoint/state.json: which files are the state after `step`, and which hold the best weights so far."""
 
-    step: int
-    best_step: int | None  # None before the first validation
+    step: Count
+    best_step: Count | None  # None before the first validation
     best_val_loss: float | None
-    threads: int
+    threads: Positive
     device: str
-    processes: int = 1
+    processes: Positive = 1
     precision: str = "torch.float32"
-    loss_scale: tuple[float, int] | None = None  # and the step since which it is that
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # filled in when it is saved
-    metrics_bytes: int = 0
-    samples_bytes: int = 0
+    loss_scale: tuple[float, Count] | None  # with the step at which it was set; None but in float16
+    files: dict[str, FileDigest] = field(default_factory=dict)  # filled in when it is saved
+    metrics_bytes: Count = 0  # the sizes of metrics.jsonl and samples.jsonl, to which they are truncated
+    samples_bytes: Count = 0
 
     @property
     def weights(self) -> str:
@@ -47,33 +46,15 @@ def read_state(folder: Path) -> SavedState | None:
     last = folder / CHECKPOINT_FOLDER
     if not (last / STATE_FILE).is_file():
         return None
-    saved = read_json(last / STATE_FILE)
     try:
-        if (place := first_mismatch(saved, _STATE)) is not None:
-            raise ValueError(place)
-        state = SavedState(**saved)
-        if not {state.weights, state.optimizer, state.best_weights or state.weights} <= state.files.keys():
-            raise ValueError("files")
-    except (TypeError, ValueError):
-        raise MakegptError(f"{last / STATE_FILE} is damaged") from None
+        state = from_json(SavedState, read_json(last / STATE_FILE))
+        for name in (state.weights, state.optimizer, state.best_weights or state.weights):
+            if name not in state.files:
+                raise RecordError(f"files.{name}", "is missing")
+    except RecordError as error:
+        raise MakegptError(f"{last / STATE_FILE} is damaged: {error}") from None
     verify_files(last, state.files)
     return state
-
-
-#: What is relied on in checkpoint/state.json; an older one may have less.
-_STATE: JsonShape = {
-    "step": COUNT,
-    "best_step?": COUNT,
-    "best_val_loss?": NUMBER,
-    "threads": POSITIVE,
-    "device": str,
-    "processes?": POSITIVE,
-    "precision?": str,
-    "loss_scale?": [NUMBER],
-    "files": {"*": {"bytes": COUNT, "sha256": str}},
-    "metrics_bytes?": COUNT,
-    "samples_bytes?": COUNT,
-}
 
 
 def weights_name(step: int) -> str:

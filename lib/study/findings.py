@@ -8,8 +8,7 @@ from typing import Any, Callable, Iterable, Sequence
 import numpy as np
 
 from lib.evaluate.metrics import Lead, significant
-
-StudyRow = dict[str, Any]
+from lib.study.results import StudyResults, StudyRow
 
 #: Validation losses as first reported for the four configs: untuned, trained unequally, on data and for steps not known.
 FIRST_REPORTED = {"gpt_real": 5.45, "gpt_demo": 8.76, "gpt_deep": 8.11, "gpt_balanced": 9.81}
@@ -21,7 +20,7 @@ DEPTH = {"equal_size", "equal_width", "equal_compute"}
 
 def rows_of(rows: Iterable[StudyRow], experiment: str) -> list[StudyRow]:
     """The rows of one experiment."""
-    return [row for row in rows if row["experiment"] == experiment]
+    return [row for row in rows if row.experiment == experiment]
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ def mean_losses(rows: Iterable[StudyRow], x: Callable[[StudyRow], float]) -> lis
     rows = list(rows)
     groups: dict[float, list[float]] = defaultdict(list)
     for row in rows:
-        groups[x(row)].append(row["loss"])
-    spread, freedom = _left([row["loss"] for row in rows], [x(row) for row in rows], [row["seed"] for row in rows])
+        groups[x(row)].append(row.loss)
+    spread, freedom = _left([row.loss for row in rows], [x(row) for row in rows], [row.seed for row in rows])
     return [
         Mean(at, float(np.mean(losses)), None if spread is None else spread / math.sqrt(len(losses)), len(losses), freedom)
         for at, losses in sorted(groups.items())
@@ -69,7 +68,7 @@ def _left(losses: Sequence[float], *factors: Sequence[float]) -> tuple[float | N
 
 def depth_to_width(row: StudyRow) -> float:
     """Layers a unit of width: how deep for how wide."""
-    return float(row["layers"] / row["width"])
+    return float(row.layers / row.width)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Fit:
 def fit_parabola(rows: Sequence[StudyRow], x: Callable[[StudyRow], float], points: int = 101, draws: int = 4000) -> Fit:
     """Fit a parabola to the losses over log2 x; the band is from residuals resampled (Efron 1979), with a fixed seed."""
     at = np.log2([x(row) for row in rows])
-    losses = np.array([row["loss"] for row in rows])
+    losses = np.array([row.loss for row in rows])
     grid = np.linspace(at.min(), at.max(), points)
     design, wide = np.vander(at, 3), np.vander(grid, 3)
     solve = np.linalg.pinv(design)
@@ -104,7 +103,7 @@ def depth_score(rows: Sequence[StudyRow]) -> tuple[float, float | None]:
 
     And its standard error, from how far they are from the line; None if there are but two of them.
     """
-    means = mean_losses(rows, lambda row: row["layers"])
+    means = mean_losses(rows, lambda row: row.layers)
     at = np.log2([mean.x for mean in means])
     losses = np.array([mean.loss for mean in means])
     centred = at - at.mean()
@@ -131,7 +130,7 @@ def _behind(mean: Mean, best: Mean) -> Lead:
 
 def depth_lines(rows: Sequence[StudyRow]) -> list[str]:
     """The depth score and the lowest point of the fitted curve, as a table; nothing without the experiments on depth."""
-    if not {row["experiment"] for row in rows} >= DEPTH:
+    if not {row.experiment for row in rows} >= DEPTH:
         return []
     size = rows_of(rows, "equal_size")
     score, error = depth_score(size)
@@ -155,9 +154,9 @@ def best_rates(rows: Iterable[StudyRow]) -> dict[int, float]:
     """The learning rate with the lowest loss for each number of layers, of the rows of `rates`."""
     best: dict[int, StudyRow] = {}
     for row in rows_of(rows, "rates"):
-        if row["layers"] not in best or row["loss"] < best[row["layers"]]["loss"]:
-            best[row["layers"]] = row
-    return {layers: row["learning_rate"] for layers, row in sorted(best.items())}
+        if row.layers not in best or row.loss < best[row.layers].loss:
+            best[row.layers] = row
+    return {layers: row.learning_rate for layers, row in sorted(best.items())}
 
 
 def vs_best(rows: Sequence[StudyRow]) -> dict[int, str]:
@@ -167,7 +166,7 @@ def vs_best(rows: Sequence[StudyRow]) -> dict[int, str]:
     seed by their paired difference on the same text, if they have one.
     """
     cells: dict[int, str] = {}
-    for experiment in dict.fromkeys(row["experiment"] for row in rows):
+    for experiment in dict.fromkeys(row.experiment for row in rows):
         for group, x in _groups(rows_of(rows, experiment)):
             means = mean_losses(group, x)
             best = min(means, key=lambda mean: mean.loss)
@@ -181,24 +180,23 @@ def vs_best(rows: Sequence[StudyRow]) -> dict[int, str]:
 
 def _groups(rows: list[StudyRow]) -> list[tuple[list[StudyRow], Callable[[StudyRow], float]]]:
     """The rows of an experiment that are compared with each other, and by what they differ."""
-    match rows[0]["experiment"]:
+    match rows[0].experiment:
         case "rates":
-            layers = sorted({row["layers"] for row in rows})
-            return [([row for row in rows if row["layers"] == n], lambda row: float(row["learning_rate"])) for n in layers]
+            layers = sorted({row.layers for row in rows})
+            return [([row for row in rows if row.layers == n], lambda row: float(row.learning_rate)) for n in layers]
         case "regularization":
             return [
-                ([row for row in rows if row["weight_decay"] == 0.1], lambda row: float(row["drop_rate"])),
-                ([row for row in rows if row["drop_rate"] == 0], lambda row: float(row["weight_decay"])),
+                ([row for row in rows if row.weight_decay == 0.1], lambda row: float(row.drop_rate)),
+                ([row for row in rows if row.drop_rate == 0], lambda row: float(row.weight_decay)),
             ]
         case name if name in DEPTH:
-            return [(rows, lambda row: float(row["layers"]))]
-    return [(rows, lambda row: float(row["loss"]))]
+            return [(rows, lambda row: float(row.layers))]
+    return [(rows, lambda row: float(row.loss))]
 
 
 def _vs(mean: Mean, best: Mean, row: StudyRow) -> str:
-    if paired := row.get("behind_best"):
-        significance = paired.get("significant")  # None: the text is too short for an error
-        return str(Lead(paired["loss"], None if significance is None else paired["standard_error"], 0, significance))
+    if row.behind_best:
+        return str(row.behind_best)
     if best.error is None:
         return f"{mean.loss - best.loss:+.3f} (one seed)"
     return str(_behind(mean, best))
@@ -221,21 +219,26 @@ def study_table(rows: Sequence[StudyRow]) -> list[str]:
     compared = vs_best(rows)
     place = {id(row): number for number, row in enumerate(rows)}
     for row in rows:
-        groups[tuple(row[key] for key in _ALIKE)].append(row)
+        groups[tuple(getattr(row, key) for key in _ALIKE)].append(row)
     for alike in groups.values():
-        first, losses = alike[0], [row["loss"] for row in alike]
-        error = first["standard_error"]["loss"] if len(alike) == 1 else float(np.std(losses, ddof=1)) / math.sqrt(len(alike))
-        seconds = [row["seconds"] for row in alike if row["seconds"] is not None]
+        first, losses = alike[0], [row.loss for row in alike]
+        error = first.standard_error.loss if len(alike) == 1 else float(np.std(losses, ddof=1)) / math.sqrt(len(alike))
         cells = (
-            first["experiment"], _config(first), f"{first['parameters']:,}", f"{first['in_blocks']:,}",
-            f"{first['in_embeddings']:,}", str(first["layers"]), str(first["width"]), str(len(alike)),
+            first.experiment, _config(first), f"{first.parameters:,}", f"{first.in_blocks:,}",
+            f"{first.in_embeddings:,}", str(first.layers), str(first.width), str(len(alike)),
             f"{np.mean(losses):.3f}", "-" if error is None else f"{error:.3f}",
             compared.get(place[id(first)], "-"),
-            f"{np.mean([row['bits_per_byte'] for row in alike]):.3f}", f"{first['tokens']:,}",
-            f"{np.mean(seconds):,.0f}" if seconds else "-",
+            _mean([row.bits_per_byte for row in alike], ".3f"), f"{first.tokens:,}",
+            _mean([row.seconds for row in alike], ",.0f"),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _mean(values: Iterable[float | None], form: str) -> str:
+    """The mean of the values that are known; a dash if none is."""
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):{form}}" if known else "-"
 
 
 _ALIKE = ("experiment", "config", "layers", "width", "learning_rate", "drop_rate", "weight_decay", "steps")
@@ -243,9 +246,27 @@ _ALIKE = ("experiment", "config", "layers", "width", "learning_rate", "drop_rate
 
 def _config(row: StudyRow) -> str:
     """The config, with what the experiment varies besides the shape."""
-    match row["experiment"]:
+    match row.experiment:
         case "rates":
-            return f"{row['config']}, rate {row['learning_rate']:g}"
+            return f"{row.config}, rate {row.learning_rate:g}"
         case "regularization":
-            return f"{row['config']}, dropout {row['drop_rate']:g}, decay {row['weight_decay']:g}"
-    return str(row["config"])
+            return f"{row.config}, dropout {row.drop_rate:g}, decay {row.weight_decay:g}"
+    return str(row.config)
+
+
+def result_lines(results: StudyResults) -> list[str]:
+    """The origin of the results and their tables, as Markdown."""
+    rows, about = results.runs, results.about
+    versions = ", ".join(f"{name} {' or '.join(values)}" for name, values in about.versions.items())
+    counts = sorted({row.threads for row in rows})
+    threads = f"{' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
+    commits = ", ".join(commit[:7] + commit[40:] for commit in about.commits)
+    processors = " or ".join(about.processors)
+    dates = " to ".join(dict.fromkeys(about.dates[:1] + about.dates[-1:]))
+    return [
+        f"The trainings are of {dates}, on {processors}, {threads} each, {versions}, by commit {commits}.",
+        "",
+        *depth_lines(rows),
+        "",
+        *study_table(rows),
+    ]

@@ -1,72 +1,99 @@
-"""What the study has to show for itself: its results read back, its findings as Markdown, its figures as files."""
+"""The results of a study: what came of each of its trainings, as results.json holds it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.artifact.io import json_digest, read_json
-from lib.artifact.json_shape import NUMBER, JsonShape, first_mismatch
-from lib.config.schema import PlotConfig
+from lib.artifact.record import Count, Positive, RecordError, from_json
 from lib.errors import MakegptError
-from lib.plot.style import FIGURE_FORMATS, save_figure
-from lib.study.figures import STUDY_FIGURES
-from lib.study.findings import depth_lines, study_table
+from lib.evaluate.metrics import Lead
+from lib.evaluate.results import EvaluationErrors, Memorization
 
 RESULTS_FILE = "results.json"
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """The results in the file `path`: `about`, and `runs`, a row a training; MakegptError if they are none."""
-    results = read_json(path)
-    if first_mismatch(results, _RESULTS) is not None or not results["runs"]:
-        raise MakegptError(f"{path} holds no results of a study; `study -o DIR` writes them")
+@dataclass(frozen=True)
+class PairedDifference:
+    """By how many nats/token a run is worse than the best of its experiment on the same tokens, and its standard error.
+
+    `significant`: whether that is more than chance; None if the text is too short to tell.
+    """
+
+    loss: float
+    standard_error: float | None
+    blocks: Count = 0  # not written by older versions
+    significant: bool | None = None
+
+    def __str__(self) -> str:
+        error = None if self.significant is None else self.standard_error
+        return str(Lead(self.loss, error, self.blocks, self.significant))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """What came of one training of a study. The scores are those of the best weights on the validation split."""
+
+    experiment: str
+    config: str  # its name in params.yaml
+    dataset: str
+    layers: Count
+    width: Positive  # the embedding dimension
+    learning_rate: float
+    drop_rate: float
+    weight_decay: float
+    seed: Count
+    parameters: Count
+    in_blocks: Count  # parameters outside the embeddings
+    in_embeddings: Count
+    steps: Positive
+    tokens: Positive  # trained on, repeats included
+    operations: float  # FLOPs of the forward and backward passes, by the model's formula
+    best_step: Count
+    curve: tuple[tuple[Count, float], ...]  # (step, validation loss)
+    loss: float  # nats/token
+    bits_per_byte: float | None
+    top_1: float
+    standard_error: EvaluationErrors
+    baselines: dict[str, float]  # name -> loss
+    memorization: Memorization | None = None
+    seconds: float | None
+    threads: Positive
+    versions: dict[str, Any]
+    date: str
+    model_sha256: str
+    behind_best: PairedDifference | None = None  # of a paired experiment, but for its best run
+
+
+@dataclass(frozen=True)
+class StudyEnvironment:
+    """When, where and by which code a study was done."""
+
+    dates: tuple[str, ...]
+    commits: tuple[str, ...]
+    processors: tuple[str, ...]
+    versions: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The content of results.json: a row per training."""
+
+    about: StudyEnvironment
+    runs: tuple[StudyRow, ...]
+
+
+def read_results(path: Path) -> StudyResults:
+    """The results in the file `path`, at least one training; MakegptError if it holds none."""
+    try:
+        results = from_json(StudyResults, read_json(path))
+        if not results.runs:
+            raise RecordError("runs", "is empty")
+    except RecordError as error:
+        raise MakegptError(f"{path} holds no results of a study: {error}; `study -o DIR` writes them") from None
     return results
 
 
-_RESULTS: JsonShape = {
-    "about": {"dates": [str], "commits": [str], "processors": [str], "versions": {"*": [str]}},
-    "runs": [
-        {
-            **dict.fromkeys(("experiment", "config"), str),
-            **dict.fromkeys(("layers", "width", "seed", "parameters", "in_blocks", "in_embeddings"), int),
-            **dict.fromkeys(("steps", "tokens", "best_step", "threads"), int),
-            **dict.fromkeys(("learning_rate", "drop_rate", "weight_decay", "loss", "bits_per_byte"), NUMBER),
-            "seconds?": NUMBER,
-            "curve": [[NUMBER]],
-            "standard_error": {"loss?": NUMBER},
-            "baselines": {"*": NUMBER},
-        }
-    ],
-}
-
-
-def result_lines(results: dict[str, Any]) -> list[str]:
-    """The origin of the results and their tables, as Markdown."""
-    rows, about = results["runs"], results["about"]
-    versions = ", ".join(f"{name} {' or '.join(values)}" for name, values in about["versions"].items())
-    counts = sorted({row["threads"] for row in rows})
-    threads = f"{' or '.join(map(str, counts))} thread{'' if counts == [1] else 's'}"
-    commits = ", ".join(commit[:7] + commit[40:] for commit in about["commits"])
-    processors = " or ".join(about["processors"])
-    dates = " to ".join(dict.fromkeys((about["dates"][0], about["dates"][-1])))
-    return [
-        f"The trainings are of {dates}, on {processors}, {threads} each, {versions}, by commit {commits}.",
-        "",
-        *depth_lines(rows),
-        "",
-        *study_table(rows),
-    ]
-
-
-def write_study_figures(results: dict[str, Any], folder: Path, config: PlotConfig) -> None:
-    """All figures of the study as PNG and SVG in `folder`; the results' hash and origin are in their metadata."""
-    done = {row["experiment"] for row in results["runs"]}
-    for name, (draw, experiments) in STUDY_FIGURES.items():
-        for kind in FIGURE_FORMATS if experiments <= done else ():
-            save_figure(
-                draw(results["runs"], config), folder / f"{name}.{kind}", config, {"kind": name} | results_provenance(results)
-            )
-
-
-def results_provenance(results: dict[str, Any]) -> dict[str, Any]:
-    """What a figure of the study was made from."""
-    return {"results": json_digest(results), **results["about"]}
+def results_digest(path: Path) -> str:
+    """The SHA-256 of what the file `path` says, however it is laid out: figures name the results that they show by it."""
+    return json_digest(read_json(path))

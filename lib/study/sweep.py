@@ -28,24 +28,14 @@ from lib.evaluate.probes import default_probes
 from lib.evaluate.results import Evaluation, read_evaluation
 from lib.evaluate.span import dataset_span
 from lib.model.registry import build_model, count_operations
-from lib.run.folder import (
-    EVALUATION_FILE,
-    MODEL_FILE,
-    dataset_folder,
-    finished_manifest,
-    load_run,
-    read_metrics,
-    read_model_config,
-    training_seconds,
-)
+from lib.run.folder import EVALUATION_FILE, MODEL_FILE, dataset_folder, finished_manifest, load_run, read_model_config
+from lib.run.metrics import read_metrics, training_seconds
 from lib.run.sessions import all_versions
+from lib.study.results import PairedDifference, StudyEnvironment, StudyRow
 from lib.train.events import Event
 from lib.train.session import train_run
 
 STUDY_FILE = Path(__file__).with_name("study.yaml")
-
-#: What came of one training, as plain data.
-StudyRow = dict[str, Any]
 
 _MOST = 1000  # runs of one line
 _KEYS = {"dataset", "changes", "runs"}
@@ -211,9 +201,9 @@ def dataset_of(trial: Planned, config: Config, artifacts: Path) -> Dataset:
 
 
 def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
-    """What came of a finished run: a row of the study's results, as plain data; it is evaluated where it was not."""
+    """What came of a finished run; it is evaluated if it was not."""
     manifest = finished_manifest(folder)
-    metadata, sha256 = manifest["metadata"], manifest["outputs"][MODEL_FILE]["sha256"]
+    metadata, sha256 = manifest.metadata, manifest.outputs[MODEL_FILE].sha256
     shape = build_model(read_model_config(folder), "meta")
     evaluation = _evaluation(folder, data, config)
     if evaluation is None:
@@ -225,36 +215,36 @@ def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device:
         write_json(folder / EVALUATION_FILE, to_json(evaluation))
     tables = sum(weight.numel() for name, weight in shape.named_parameters() if shape.is_embedding(name))
     train, step = config.train, config.train.batch_size * config.model.context_length
-    return {
-        "experiment": trial.experiment,
-        "config": trial.config_name,
-        "dataset": trial.dataset,
-        "layers": config.model.n_layers,
-        "width": config.model.emb_dim,
-        "learning_rate": train.learning_rate,
-        "drop_rate": config.model.drop_rate,
-        "weight_decay": train.weight_decay,
-        "seed": train.seed,
-        "parameters": metadata["parameters"],
-        "in_blocks": metadata["parameters"] - tables,
-        "in_embeddings": tables,
-        "steps": train.max_steps,
-        "tokens": train.max_steps * step,
-        "operations": count_operations(shape) * train.max_steps * step,
-        "best_step": metadata["best_step"],
-        "curve": [[line["step"], line["val_loss"]] for line in read_metrics(folder) if line["val_loss"] is not None],
-        "loss": evaluation.loss,
-        "bits_per_byte": evaluation.bits_per_byte,
-        "top_1": evaluation.top_1,
-        "standard_error": to_json(evaluation.standard_error),
-        "baselines": {name: score.loss for name, score in evaluation.baselines.items()},
-        "memorization": to_json(evaluation.memorization),
-        "seconds": training_seconds(folder),
-        "threads": manifest["threads"],
-        "versions": {name: all_versions(manifest).get(name) for name in _MADE_WITH},
-        "date": manifest["ended"][:10],
-        "model_sha256": sha256,
-    }
+    return StudyRow(
+        experiment=trial.experiment,
+        config=trial.config_name,
+        dataset=trial.dataset,
+        layers=config.model.n_layers,
+        width=config.model.emb_dim,
+        learning_rate=train.learning_rate,
+        drop_rate=config.model.drop_rate,
+        weight_decay=train.weight_decay,
+        seed=train.seed,
+        parameters=metadata["parameters"],
+        in_blocks=metadata["parameters"] - tables,
+        in_embeddings=tables,
+        steps=train.max_steps,
+        tokens=train.max_steps * step,
+        operations=count_operations(shape) * train.max_steps * step,
+        best_step=metadata["best_step"],
+        curve=tuple((line.step, line.val_loss) for line in read_metrics(folder) if line.val_loss is not None),
+        loss=evaluation.loss,
+        bits_per_byte=evaluation.bits_per_byte,
+        top_1=evaluation.top_1,
+        standard_error=evaluation.standard_error,
+        baselines={name: score.loss for name, score in evaluation.baselines.items()},
+        memorization=evaluation.memorization,
+        seconds=training_seconds(folder),
+        threads=manifest.sessions[-1].threads,
+        versions={name: all_versions(manifest).get(name) for name in _MADE_WITH},
+        date=(manifest.ended or "")[:10],
+        model_sha256=sha256,
+    )
 
 
 _MADE_WITH = ("python", "torch", "numpy", "processor", "commit", "dirty")
@@ -270,28 +260,37 @@ def _evaluation(folder: Path, data: Dataset, config: Config) -> Evaluation | Non
     return evaluation if (evaluation.dataset, evaluation.split, evaluation.parameters) == expected else None
 
 
-def add_paired_differences(rows: list[StudyRow], planned: Sequence[Planned], artifacts: Path, device: torch.device) -> None:
-    """Tell the rows of `paired` experiments by how much each is behind the best of them, token by token: `behind_best`."""
+def with_paired_differences(
+    rows: Sequence[StudyRow], planned: Sequence[Planned], artifacts: Path, device: torch.device
+) -> list[StudyRow]:
+    """The rows, each of a `paired` experiment compared token by token with the best of that: `behind_best`."""
+    compared = list(rows)
     for experiment in {trial.experiment: None for trial in planned if trial.paired}:
-        runs = [
-            (row, trial.folder(artifacts)) for row, trial in zip(rows, planned, strict=True) if trial.experiment == experiment
-        ]
-        best, best_folder = min(runs, key=lambda version: version[0]["loss"])
-        first = load_run(best_folder, device)
-        span = dataset_span(best_folder, first, Dataset(dataset_folder(best_folder)), "val")
-        for row, folder in runs:
-            if row is not best:
-                other = load_run(folder, device)
-                row["behind_best"] = to_json(compare_models(other, first, span, device).difference)
+        places = [place for place, trial in enumerate(planned) if trial.experiment == experiment]
+        best = min(places, key=lambda place: rows[place].loss)
+        best_folder = planned[best].folder(artifacts)
+        best_run = load_run(best_folder, device)
+        span = dataset_span(best_folder, best_run, Dataset(dataset_folder(best_folder)), "val")
+        for place in places:
+            if place != best:
+                run = load_run(planned[place].folder(artifacts), device)
+                lead = compare_models(run, best_run, span, device).difference
+                difference = PairedDifference(lead.loss, lead.standard_error, lead.blocks, lead.significant)
+                compared[place] = replace(rows[place], behind_best=difference)
+    return compared
 
 
-def environment(rows: Iterable[StudyRow]) -> dict[str, Any]:
+def environment(rows: Iterable[StudyRow]) -> StudyEnvironment:
     """When, where and by which code the trainings of `rows` were done."""
-    done = list(rows)
-    versions = [row["versions"] for row in done]
-    return {
-        "dates": sorted({row["date"] for row in done}),
-        "commits": sorted({f"{version['commit']}{' and changes' if version['dirty'] else ''}" for version in versions}),
-        "processors": sorted({version["processor"] for version in versions if version["processor"]}),
-        "versions": {name: sorted({version[name] for version in versions}) for name in ("python", "torch", "numpy")},
-    }
+    rows = list(rows)
+    versions = [row.versions for row in rows]
+    return StudyEnvironment(
+        dates=_distinct(row.date for row in rows),
+        commits=_distinct(f"{version['commit']}{' and changes' if version['dirty'] else ''}" for version in versions),
+        processors=_distinct(version["processor"] for version in versions if version["processor"]),
+        versions={name: _distinct(version[name] for version in versions) for name in ("python", "torch", "numpy")},
+    )
+
+
+def _distinct(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(values)))

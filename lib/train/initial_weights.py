@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
@@ -11,7 +12,11 @@ from lib.config.schema import ModelConfig, TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.model.language_model import LanguageModel
+from lib.model.layers import Linear
+from lib.model.norm import LayerNorm
 from lib.model.registry import build_model
+from lib.ngrams.counts import NGrams
+from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.run.weights import fill_weights
@@ -30,7 +35,7 @@ class InitFrom:
     @property
     def sha256(self) -> str:
         """SHA-256 of the weights' file."""
-        return str(self.manifest["outputs"][MODEL_FILE]["sha256"])
+        return self.manifest.outputs[MODEL_FILE].sha256
 
     @property
     def identity(self) -> str:
@@ -44,7 +49,7 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
     Raises MakegptError if the dataset was made with another tokenizer, UsageError if the design differs.
     """
     source = InitFrom(folder, finished_manifest(folder))
-    if source.manifest["metadata"].get("tokenizer") != dataset.tokenizer_identity:
+    if source.manifest.metadata.get("tokenizer") != dataset.tokenizer_identity:
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
@@ -69,19 +74,24 @@ def _as_set(value: object) -> str:
 
 
 def initial_model(
-    folder: Path, state: SavedState | None, source: InitFrom | None, config: ModelConfig, train_config: TrainConfig
+    folder: Path,
+    state: SavedState | None,
+    source: InitFrom | None,
+    config: ModelConfig,
+    train_config: TrainConfig,
+    dataset: Dataset,
 ) -> LanguageModel:
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
     Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken.
+    rows are taken. UsageError if the design cannot have the `train.head_init` that is asked for.
     """
     model = build_model(config)
     if state:
         path = folder / CHECKPOINT_FOLDER / state.weights
         fill_weights(model, load_tensors(path)[0], path)
     elif source:
-        verify_files(source.folder, {MODEL_FILE: source.manifest["outputs"][MODEL_FILE]})
+        verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
         path = source.folder / MODEL_FILE
         tensors = load_tensors(path)[0]
         if "pos_emb.weight" in tensors:
@@ -89,4 +99,27 @@ def initial_model(
         fill_weights(model, tensors, path)
     else:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
+        init_head(model, train_config.head_init, dataset)
     return model
+
+
+@torch.no_grad()
+def init_head(model: LanguageModel, kind: str, dataset: Dataset) -> None:
+    """Have the head of `model` begin with a guess: `random`, uniform (`zero`) or the training text's `unigram` counts.
+
+    What LayerNorm puts out before its scale and shift sums to 0, so the direction of all ones is free: with a shift of 1, a
+    head row that is ln p / C in all its numbers gives the logit ln p, whatever the input. No parameter is added.
+    """
+    if kind == "random":
+        return
+    head, final_norm = model.out_head, getattr(model, "final_norm", None)
+    if model.config.tie_weights or not isinstance(head, Linear):
+        raise UsageError(f"train.head_init={kind} needs a head of its own; use model.tie_weights=false, or head_init=random")
+    head.weight.zero_()
+    if kind == "unigram":
+        if not isinstance(final_norm, LayerNorm):
+            raise UsageError("train.head_init=unigram needs a final LayerNorm; use model.norm=layer, or head_init=zero")
+        unigram = KneserNey(NGrams(dataset.tokens, [dataset.split("train")], 1, model.vocab_size))
+        p = torch.from_numpy(unigram.rows(dataset.tokens, np.array([dataset.split("train")[0]]))[0])  # (V,)
+        head.weight.copy_((p.log() / head.weight.shape[1])[:, None].expand_as(head.weight))
+        final_norm.shift.fill_(1.0)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Callable, Iterator
 
-from lib.train.events import Event, Logged, StepMetrics, Stopped
+from lib.run.metrics import StepMetrics
+from lib.train.events import Event, Logged, Stopped
 from lib.train.throughput import ThroughputMeter
 from lib.train.trainer import Trainer
 from lib.train.writer import RunWriter
@@ -19,7 +20,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
     if state.step == 0:  # the loss of the initial weights
         metrics = StepMetrics(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
         writer.log(metrics)
-        writer.sample(metrics)
+        writer.sample(trainer, metrics)
         yield metrics
     while state.step < config.max_steps:
         with meter.step():
@@ -34,14 +35,14 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
         logged = validated or _is_due(state.step, config.log_interval)
         if logged:
             writer.log(metrics)
-        writer.sample(metrics)
+        writer.sample(trainer, metrics)
         yield metrics
 
         stopping = not is_last and trainer.group.any(stop_asked(), trainer.device)
         if validated or stopping or _is_due(state.step, config.checkpoint_interval):
             writer.checkpoint(trainer)
         if trainer.group.is_main and (logged or stopping):
-            timing = meter.line(state.step)
+            timing = meter.timing(state.step)
             writer.time(timing)
             if logged:
                 yield Logged(metrics, timing, meter.seconds_left(state.step))

@@ -1,10 +1,10 @@
 """Whether the training in a run folder can be resumed, is finished, or starts over, and why."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib.artifact.manifest import Manifest, relative_place, verify_files
+from lib.artifact.manifest import Input, Manifest, relative_place, verify_files
 from lib.config.schema import IGNORED_FOR_IDENTITY
 from lib.errors import MakegptError, UsageError
 from lib.run.folder import MODEL_FILE
@@ -60,12 +60,12 @@ def inspect_run_folder(
 def config_mismatch(manifest: Manifest, parameters: dict[str, Any], metadata: dict[str, Any]) -> str | None:
     """The first parameter or input in which a run's manifest differs from what is asked for now; None if none does."""
     for section, values in parameters.items():
-        before = manifest["parameters"].get(section, {})
+        before = manifest.parameters.get(section, {})
         for key, value in values.items():
             if before.get(key) != value and f"{section}.{key}" not in IGNORED_FOR_IDENTITY:
                 return f"{section}.{key} was {before.get(key)}, now {value}"
     for key, difference in _INPUT_DIFFERENCES.items():
-        if manifest["metadata"].get(key) != metadata.get(key):
+        if manifest.metadata.get(key) != metadata.get(key):
             return difference
     return None
 
@@ -77,15 +77,15 @@ _INPUT_DIFFERENCES = {
 }
 
 
-def manifest_inputs(folder: Path, inputs: list[tuple[Path, str]]) -> dict[str, Any]:
+def manifest_inputs(folder: Path, inputs: list[tuple[Path, str]]) -> dict[str, Input]:
     """The inputs of a run in `folder` as its manifest names them; the first is the dataset."""
-    return {relative_place(path, folder): {"identity": identity} for path, identity in inputs}
+    return {relative_place(path, folder): Input(identity=identity) for path, identity in inputs}
 
 
 def _is_of_another_text(run: RunFolder, manifest: Manifest, metadata: dict[str, Any], texts: list[str]) -> bool:
     """Whether a training that is there was on other documents than `texts`, and has something to lose."""
-    before = manifest["metadata"].get("texts")
-    other = before != texts if before else manifest["metadata"].get("dataset") != metadata["dataset"]
+    before = manifest.metadata.get("texts")
+    other = before != texts if before else manifest.metadata.get("dataset") != metadata["dataset"]
     return other and (run.is_finished() or run.has_checkpoint())
 
 
@@ -94,7 +94,7 @@ def _is_as_published(folder: Path, manifest: Manifest) -> bool:
 
     Raises MakegptError if one of the run's other files is damaged.
     """
-    listed = manifest["outputs"]
+    listed = manifest.outputs
     verify_files(folder, {name: file for name, file in listed.items() if name != MODEL_FILE})
     try:
         verify_files(folder, {MODEL_FILE: listed[MODEL_FILE]})
@@ -108,7 +108,7 @@ def _with_inputs_where_they_are(
 ) -> tuple[Manifest, list[Path]]:
     """The manifest with the `inputs` at their present places, and those that were elsewhere."""
     named = manifest_inputs(folder, inputs)
-    if manifest["inputs"].keys() == named.keys() or list(manifest["inputs"].values()) != list(named.values()):
+    if manifest.inputs.keys() == named.keys() or list(manifest.inputs.values()) != list(named.values()):
         return manifest, []
-    moved = [path for (path, _), place in zip(inputs, named, strict=True) if place not in manifest["inputs"]]
-    return manifest | {"inputs": named}, moved
+    moved = [path for (path, _), place in zip(inputs, named, strict=True) if place not in manifest.inputs]
+    return replace(manifest, inputs=named), moved

@@ -9,20 +9,19 @@ from lib.artifact.folders import check_replaceable
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import truncate_lines
 from lib.artifact.lock import hold_lock
-from lib.artifact.manifest import MANIFEST, Manifest, read_manifest
+from lib.artifact.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from lib.errors import MakegptError, UsageError
 from lib.run.folder import (
     CONFIG_FILE,
     DIVERGED_FILE,
     EVALUATION_FILE,
     LOSS_FIGURE_FILE,
-    METRICS_FILE,
     MODEL_FILE,
     REPORT_FILE,
     SAMPLE_FILE,
-    TIMINGS_FILE,
     is_imported,
 )
+from lib.run.metrics import METRICS_FILE, TIMINGS_FILE
 from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState, read_state
 from lib.tokenizer.base import Tokenizer
@@ -87,7 +86,7 @@ class RunFolder:
 
     def record(self, manifest: Manifest) -> None:
         """Replace the manifest."""
-        write_json(self.path / MANIFEST, manifest)
+        write_manifest(self.path, manifest)
 
     def load_state(self) -> SavedState | None:
         """The state to resume from, its files verified, metrics and samples cut back to it; None if there is none yet."""

@@ -1,7 +1,6 @@
 """Samples during training: what the model writes after the same prompt as it learns."""
 
 from contextlib import suppress
-from typing import Any
 
 import torch
 
@@ -11,8 +10,9 @@ from lib.errors import MakegptError
 from lib.generate.quantize import InferenceModel
 from lib.generate.request import Request, complete, encode_prompt
 from lib.model.language_model import LanguageModel
+from lib.run.metrics import StepMetrics
+from lib.run.samples import Sample
 from lib.tokenizer.base import Tokenizer
-from lib.train.events import StepMetrics
 
 
 class Sampler:
@@ -20,9 +20,8 @@ class Sampler:
     but those of the sample itself, which depend on (seed, step).
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
         """MakegptError if the prompt cannot be encoded."""
-        self._model = model
         self._tokenizer = tokenizer
         self._config = config
         self._device = device
@@ -35,8 +34,8 @@ class Sampler:
             return metrics.val_loss is not None
         return interval > 0 and (metrics.step % interval == 0 or metrics.step == self._config.max_steps)
 
-    def line(self, metrics: StepMetrics) -> dict[str, Any]:
-        """The sample after a step, as a line of samples.jsonl; its text is cut short if the logits are not finite."""
+    def sample(self, model: LanguageModel, metrics: StepMetrics) -> Sample:
+        """The sample of `model` after a step; its text is cut short if the logits are not finite."""
         config = self._config
         sampling = GenerateConfig(
             prompt=config.sample_prompt,
@@ -51,5 +50,5 @@ class Sampler:
         request = Request(self._tokenizer, self._prompt, sampling, logprobs=False)
         with suppress(MakegptError):  # a training that diverges reports it at its next step
             # a new inference model for each sample takes milliseconds, and cannot hold older weights
-            complete(InferenceModel(self._model), [request], self._device)
-        return {"step": metrics.step, "tokens": metrics.tokens, "prompt": self._prompt.text, "text": request.text}
+            complete(InferenceModel(model), [request], self._device)
+        return Sample(metrics.step, metrics.tokens, self._prompt.text, request.text)

@@ -6,14 +6,14 @@ from lib.config.schema import TrainConfig
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of step `step` (from 0): a linear rise over the warm-up, then half a cosine down to its final share.
+    """The learning rate of step `step` (from 0): a linear warmup, then a decay to `min_lr_ratio` of the peak.
 
-    A warm-up longer than a third of a short run is shortened to that third (Loshchilov and Hutter 2017
-    for the cosine).
+    The decay is half a cosine (Loshchilov and Hutter 2017) or a straight line (Bergsma et al. 2025). A warmup longer than a
+    third of a short run is shortened to that third.
     """
     warmup = min(config.warmup_steps, config.max_steps // 3)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.max_steps - warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+    level = 1 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * level)

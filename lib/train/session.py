@@ -7,8 +7,7 @@ from typing import Any, Callable, Iterator
 
 import torch
 
-from lib.artifact.manifest import Manifest
-from lib.artifact.provenance import new_manifest
+from lib.artifact.manifest import Manifest, Session, new_manifest
 from lib.artifact.tensors import load_tensors
 from lib.config.schema import ModelConfig, TrainConfig
 from lib.data.dataset import Dataset
@@ -17,7 +16,7 @@ from lib.device.hardware import set_thread_count
 from lib.errors import UsageError
 from lib.model.registry import count_parameters
 from lib.run.folder import DIVERGED_FILE
-from lib.run.sessions import Session, begin_session, end_session, latest_session, session_differences, sessions_in
+from lib.run.sessions import begin_session, end_session, session_differences, with_sessions
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event, Notice
@@ -87,19 +86,19 @@ def train_run(
         if saved and saved.processes == group.size:
             set_thread_count(saved.threads)  # the last bits of sums depend on it
         # the trainer first: a model that does not fit into memory must not cost the run that is there
-        model = initial_model(run.path, saved, source, model_config, train_config).to(device)
+        model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
         trainer = Trainer(model, dataset, train_config, device, group)
-        sampler = Sampler(trainer.model, tokenizer, train_config, device)
+        sampler = Sampler(tokenizer, train_config, device)
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
         if saved:
             trainer.restore(saved, load_tensors(run.path / CHECKPOINT_FOLDER / saved.optimizer)[0])
         session = _new_session(trainer, started)
         if manifest and saved:
-            sessions = end_session(sessions_in(manifest), saved.step)
-            if differences := session_differences(sessions[-1] | _conditions(saved), session):
+            sessions = end_session(manifest.sessions, saved.step)
+            if differences := session_differences(replace(sessions[-1], **_conditions(saved)), session):
                 yield Notice(f"the steps so far were done {differences}; last bits may differ")
-            manifest = manifest | latest_session(session) | {"ended": None, "sessions": [*sessions, session]}
+            manifest = with_sessions(manifest, (*sessions, session))
             _on_main(group, run.resume, manifest)
         else:  # nothing is there, or a training killed before its first checkpoint
             manifest = _new_manifest(folder, trainer, parameters, metadata, inputs, session)
@@ -161,7 +160,6 @@ def _new_manifest(
         inputs=manifest_inputs(folder, inputs),
         outputs={},
         metadata=run_metadata,
-        started=session["started"],
-        seed=trainer.config.seed,
+        started=session.started,
     )
-    return manifest | latest_session(session) | {"ended": None, "sessions": [session]}
+    return with_sessions(replace(manifest, seed=trainer.config.seed), (session,))

@@ -2,10 +2,11 @@
 
 import time
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Iterator
 
 from lib.device.hardware import matmul_rate, peak_memory
 from lib.model.registry import count_operations
+from lib.run.metrics import Timing
 from lib.train.trainer import Trainer
 
 _PROBE_INTERVAL = 30.0
@@ -15,7 +16,7 @@ class ThroughputMeter:
     """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
 
     def __init__(self, trainer: Trainer) -> None:
-        config, model = trainer.config, trainer.model
+        config, model = trainer.config, trainer.trained
         self._tokens_per_step = config.batch_size * trainer.dataset.context_length
         self._device, self._precision, self._processes = trainer.device, trainer.precision, trainer.group.size
         self._flops_per_token = count_operations(model)
@@ -41,25 +42,20 @@ class ThroughputMeter:
         self._steps += 1
         self._step_seconds += time.perf_counter() - began
 
-    def line(self, step: int) -> dict[str, Any]:
-        """A line of timings.jsonl after `step`; the next one counts from here.
-
-        `seconds` since the last line, or since the session began, validations and checkpoints included; tokens/s in the
-        training steps alone; `mfu`, the FLOP/s of the steps as a fraction of what plain matrix products reach here; the most
-        bytes of memory used so far.
-        """
+    def timing(self, step: int) -> Timing:
+        """The timing after `step`, since the last one or since the session began; the next one counts from here."""
         now = time.perf_counter()
         if now - self._last_probe > _PROBE_INTERVAL:
             self._probe_peak()
         seconds, rate = now - self._start, self._steps * self._tokens_per_step / self._step_seconds
         self._restart(now)
-        return {
-            "step": step,
-            "seconds": round(seconds, 4),
-            "tokens_per_second": round(rate, 1),
-            "mfu": round(rate * self._flops_per_token / self._peak_flops, 4),
-            "memory": peak_memory(self._device),
-        }
+        return Timing(
+            step=step,
+            seconds=round(seconds, 4),
+            tokens_per_second=round(rate, 1),
+            mfu=round(rate * self._flops_per_token / self._peak_flops, 4),
+            memory=peak_memory(self._device),
+        )
 
     def seconds_left(self, step: int) -> float:
         """Estimated seconds until the last step, validations included, at the pace of this session."""

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,13 @@ from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.windows import total_nats
 from lib.model.language_model import LanguageModel
+from lib.model.loss import SoftTargets
+from lib.model.seen_vocabulary import SeenVocabulary, share_unseen_rows
+from lib.run.metrics import StepMetrics
 from lib.run.state import SavedState
-from lib.train.events import StepMetrics
 from lib.train.optimizer import build_optimizers, set_lr
 from lib.train.schedule import learning_rate
+from lib.train.teacher import Teacher
 
 
 @dataclass
@@ -59,23 +63,48 @@ class Trainer:
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.model = model.train()
         self.dataset = dataset
         self.config = config
         self.device = device
         self.group = group
+        self._model = model.train()
+        self._vocabulary = self._share_rows()
+        self._written_back = 0
+        self.trained = self._vocabulary.trained.train() if self._vocabulary else model
+        self._teacher = self._make_teacher()
         self.precision = choose_precision(config.precision, device)
         self.loss_scale = LossScale() if self.precision == torch.float16 else None
-        self.optimizers = build_optimizers(model, config)
+        self.optimizers = build_optimizers(self.trained, config)
         self.state = TrainState()
-        self._gradients = GradientSum(model, group)
-        self._train_loss = model.loss
+        self._gradients = GradientSum(self.trained, group)
+        self._train_loss = self.trained.loss
         self._pieces = config.grad_accum_steps * group.size
         if self._pieces > config.batch_size:
             raise UsageError(
                 f"train.batch_size={config.batch_size} cannot be shared by {group.size} processes with "
                 f"train.grad_accum_steps={config.grad_accum_steps}; {self._pieces} windows or more are needed"
             )
+
+    def _share_rows(self) -> SeenVocabulary | None:
+        """The model over the tokens of the training text, if the others may share a row."""
+        if self.config.unseen_rows == "separate":
+            return None
+        return share_unseen_rows(self._model, torch.from_numpy(self.dataset.train_ids()).to(self.device))
+
+    def _make_teacher(self) -> Teacher | None:
+        """What softens the targets, if the config asks for it."""
+        if not self.config.counts_share:
+            return None
+        columns = self._vocabulary.columns.cpu().numpy() if self._vocabulary else None
+        return Teacher(self.dataset, self.config.counts_order, columns)
+
+    @property
+    def model(self) -> LanguageModel:
+        """The whole model, with the weights of this step; `trained` may have rows for the training text's tokens alone."""
+        if self._vocabulary and self._written_back != self.state.step:
+            self._vocabulary.write_back()
+            self._written_back = self.state.step
+        return self._model
 
     def compile(self) -> str | None:
         """Compile the training step if the config asks for it; None, or the reason why it runs without compilation."""
@@ -84,7 +113,7 @@ class Trainer:
         sizes = {len(shard_range(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
         shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
         with autocast(self.precision, self.device):
-            compiled = CompiledTrainStep(self.model, shapes, self.device)
+            compiled = CompiledTrainStep(self.trained, shapes, self.device)
         if self.group.any(compiled.failure is not None, self.device):  # all or none: their gradients must come in one order
             return compiled.failure or "it failed in another process"
         self._train_loss = compiled.loss
@@ -94,7 +123,7 @@ class Trainer:
         """Do one optimizer step; Diverged, with the weights untouched, if loss or gradient is not finite."""
         config = self.config
         lr = learning_rate(self.state.step, config)
-        weights = list(self.model.parameters())
+        weights = list(self.trained.parameters())
         while True:
             loss = self._loss_and_gradients()
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
@@ -136,20 +165,33 @@ class Trainer:
         loss = 0.0
         for piece in mine:
             rows = shard_range(config.batch_size, piece, self._pieces)
-            batch = self.dataset.batch(config.seed, self.state.step, config.batch_size, rows)
-            ids = torch.from_numpy(batch.astype("int64")).to(self.device)  # (b, T + 1)
+            ids, soft = self._batch(rows)
             torch.manual_seed(derive_seed(config.seed, self.state.step, piece))  # for dropout alone
             with autocast(self.precision, self.device):
                 # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
-                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:]) / n_targets
+                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:], soft) / n_targets
             with self._gradients.of(last_piece=piece == mine[-1]):
                 (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
         if scale != 1.0:
-            for weight in self.model.parameters():
+            for weight in self.trained.parameters():
                 if weight.grad is not None:
                     weight.grad.mul_(1 / scale)
+        if self._vocabulary:
+            self._vocabulary.average_gradient()
         return self.group.total(loss, self.device)
+
+    def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None]:
+        """The ids of these windows of this step's batch, (b, T + 1), and what their targets are mixed with."""
+        config, dataset = self.config, self.dataset
+        batch = dataset.batch(config.seed, self.state.step, config.batch_size, rows)
+        ids = torch.from_numpy(batch.astype("int64")).to(self.device)
+        soft = None
+        if self._teacher:
+            starts = dataset.window_starts(config.seed, self.state.step, config.batch_size, rows)
+            positions = starts[:, None] + np.arange(1, dataset.context_length + 1)
+            soft = SoftTargets(self._teacher.rows(positions.flatten()).to(self.device), config.counts_share)
+        return (self._vocabulary.columns[ids] if self._vocabulary else ids), soft
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
@@ -173,7 +215,7 @@ class Trainer:
 
     def _diverged(self, loss: float, norm: Tensor, lr: float) -> Diverged:
         """The error about a loss or gradient that is not finite."""
-        wrong = [name for name, w in self.model.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
+        wrong = [name for name, w in self.trained.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
         batch = self.dataset.batch(self.config.seed, self.state.step, self.config.batch_size)
         return Diverged(
@@ -208,7 +250,7 @@ class Trainer:
         return {
             f"{kind}/{name}": value
             for optimizer in self.optimizers
-            for name, weight in self.model.named_parameters()
+            for name, weight in self.trained.named_parameters()
             for kind, value in optimizer.state.get(weight, {}).items()
         }
 
@@ -217,7 +259,7 @@ class Trainer:
         self.state = TrainState(saved.step, saved.best_step, saved.best_val_loss)
         if self.loss_scale and saved.loss_scale:
             self.loss_scale = LossScale(*saved.loss_scale)
-        weights = dict(self.model.named_parameters())
+        weights = dict(self.trained.named_parameters())
         optimizer_of = {
             weight: optimizer for optimizer in self.optimizers for group in optimizer.param_groups for weight in group["params"]
         }

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ from torch import Tensor
 from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
-from lib.artifact.manifest import MANIFEST, Manifest, describe_files
+from lib.artifact.manifest import Manifest, describe_files, write_manifest
 from lib.artifact.provenance import timestamp
+from lib.artifact.record import to_json
 from lib.artifact.tensors import save_tensors
-from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, METRICS_FILE, MODEL_FILE, TIMINGS_FILE
+from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
+from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
 from lib.run.samples import SAMPLES_FILE
 from lib.run.sessions import end_session
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState
 from lib.tokenizer.registry import TOKENIZER_FILE
-from lib.train.events import StepMetrics
 from lib.train.samples import Sampler
 from lib.train.trainer import Trainer
 
@@ -42,16 +43,16 @@ class RunWriter:
 
     def log(self, metrics: StepMetrics) -> None:
         """A line of metrics.jsonl."""
-        append_line(self._folder / METRICS_FILE, asdict(metrics))
+        append_line(self._folder / METRICS_FILE, metrics)
 
-    def time(self, timing: dict[str, Any]) -> None:
+    def time(self, timing: Timing) -> None:
         """A line of timings.jsonl."""
         append_line(self._folder / TIMINGS_FILE, timing)
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """A line of samples.jsonl, if a sample is due after this step."""
         if self._sampler.is_due(metrics):
-            append_line(self._folder / SAMPLES_FILE, self._sampler.line(metrics))
+            append_line(self._folder / SAMPLES_FILE, self._sampler.sample(trainer.model, metrics))
 
     def checkpoint(self, trainer: Trainer) -> None:
         """Save weights and optimizer state next to the older ones, make them the checkpoint, then remove the older."""
@@ -59,10 +60,13 @@ class RunWriter:
         weights: dict[str, Tensor] = dict(trainer.model.named_parameters())
         save_tensors(folder / saved.weights, weights, self._metadata | {"step": saved.step})
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
-        saved.files = describe_files(folder, sorted({saved.weights, saved.optimizer, saved.best_weights or saved.weights}))
-        saved.metrics_bytes = flushed_size(self._folder / METRICS_FILE)
-        saved.samples_bytes = flushed_size(self._folder / SAMPLES_FILE)
-        write_json(folder / STATE_FILE, asdict(saved))
+        saved = replace(
+            saved,
+            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.best_weights or saved.weights})),
+            metrics_bytes=flushed_size(self._folder / METRICS_FILE),
+            samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
+        )
+        write_json(folder / STATE_FILE, to_json(saved))
         for entry in folder.iterdir():
             if entry.name != STATE_FILE and entry.name not in saved.files:
                 entry.unlink()
@@ -70,7 +74,7 @@ class RunWriter:
 
     def stop(self, step: int) -> None:
         """Close the session in the manifest: the training was asked to stop after `step`."""
-        self._record({"sessions": end_session(self._manifest["sessions"], step, timestamp())})
+        self._record(sessions=end_session(self._manifest.sessions, step, timestamp()))
 
     def diverged(self, details: dict[str, Any]) -> None:
         """Keep what is known of a loss or gradient that is not finite."""
@@ -87,12 +91,10 @@ class RunWriter:
         outputs[MODEL_FILE] = describe_files(best.parent, [best.name])[best.name]
         ended = timestamp()
         self._record(
-            {
-                "outputs": outputs,
-                "ended": ended,
-                "sessions": end_session(self._manifest["sessions"], saved.step, ended),
-                "metadata": self._manifest["metadata"] | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
-            }
+            outputs=outputs,
+            ended=ended,
+            sessions=end_session(self._manifest.sessions, saved.step, ended),
+            metadata=self._manifest.metadata | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
         )
         with atomic_write(self._folder / MODEL_FILE) as temporary:
             temporary.unlink()
@@ -101,8 +103,8 @@ class RunWriter:
             if not temporary.exists():  # a file system without links
                 shutil.copyfile(best, temporary)
 
-    def _record(self, changes: dict[str, Any]) -> None:
-        write_json(self._folder / MANIFEST, self._manifest | changes)
+    def _record(self, **changes: Any) -> None:
+        write_manifest(self._folder, replace(self._manifest, **changes))
 
 
 class NullWriter(RunWriter):
@@ -114,10 +116,10 @@ class NullWriter(RunWriter):
     def log(self, metrics: StepMetrics) -> None:
         pass
 
-    def time(self, timing: dict[str, Any]) -> None:
+    def time(self, timing: Timing) -> None:
         pass
 
-    def sample(self, metrics: StepMetrics) -> None:
+    def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         pass
 
     def checkpoint(self, trainer: Trainer) -> None:

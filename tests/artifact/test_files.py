@@ -16,11 +16,10 @@ import pytest
 from lib.artifact import folders, lock
 from lib.artifact.files import atomic_write, swap_paths
 from lib.artifact.folders import check_replaceable, replacing_folder
-from lib.artifact.io import write_json, write_text
+from lib.artifact.io import write_text
 from lib.artifact.jsonl import append_line, flushed_size
 from lib.artifact.lock import hold_lock
-from lib.artifact.manifest import MANIFEST, describe_files, read_manifest, verify_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.manifest import MANIFEST, describe_files, new_manifest, read_manifest, verify_files, write_manifest
 from lib.errors import MakegptError
 from lib.run.folder import MODEL_FILE
 from tests.conftest import PROJECT, Here
@@ -285,13 +284,13 @@ def make_artifact(path: Path, content: bytes = b"ids") -> Path:
         (folder / "a.bin").write_bytes(content)
         listed = describe_files(folder, ["a.bin"])
         manifest = new_manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=listed, metadata={}, started="")
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return path
 
 
 def holds(path: Path, content: bytes) -> bool:
     """Whether the artifact is whole, with nothing next to it or in it that does not belong there."""
-    verify_files(path, read_manifest(path, "tokens")["outputs"])
+    verify_files(path, read_manifest(path, "tokens").outputs)
     assert sorted(entry.name for entry in path.iterdir()) == ["a.bin", "manifest.json"]
     assert not [entry for entry in path.parent.iterdir() if ".part" in entry.name]
     return (path / "a.bin").read_bytes() == content
@@ -365,7 +364,7 @@ def test_a_finished_run_needs_no_hard_links(monkeypatch: pytest.MonkeyPatch, tmp
     words = ["--config", "debug", "--set", "train.max_steps=1", "--set", "train.batch_size=1", "-q"]
     here("train", small / "dataset", "-o", tmp_path / "run", *words)
     assert (tmp_path / "run" / MODEL_FILE).stat().st_nlink == 1
-    verify_files(tmp_path / "run", read_manifest(tmp_path / "run", "run")["outputs"])
+    verify_files(tmp_path / "run", read_manifest(tmp_path / "run", "run").outputs)
 
 
 # What cannot be moved.
@@ -460,14 +459,14 @@ mount -t tmpfs none "$1" && cd "$2" && exec "$3" -c '
 import sys
 from pathlib import Path
 from lib.artifact.folders import replacing_folder
-from lib.artifact.io import write_json
-from lib.artifact.manifest import MANIFEST, describe_files
+from lib.artifact.manifest import describe_files, new_manifest, write_manifest
 place = Path(sys.argv[1])
 for content in ("old", "new"):
     with replacing_folder(place, "tokens") as folder:
         (folder / content).write_text(content)
-        manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
-        write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, [content])})
+        files = describe_files(folder, [content])
+        manifest = new_manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=files, metadata={}, started="")
+        write_manifest(folder, manifest)
 assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "new"]
 ' "$1"
 """

@@ -3,15 +3,23 @@
 import os
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lib.artifact.files import atomic_write
 from lib.artifact.folders import replacing_folder
-from lib.artifact.io import json_digest, write_json, write_text
-from lib.artifact.manifest import MANIFEST, describe_files, identity_of, read_manifest, verify_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.io import json_digest, write_text
+from lib.artifact.manifest import (
+    FileDigest,
+    describe_files,
+    identity_of,
+    new_manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
 from lib.errors import MakegptError, UsageError
 
 
@@ -37,12 +45,12 @@ def make_artifact(path: Path, kind: str = "tokens", content: bytes = b"ids") -> 
         (folder / "a.bin").write_bytes(content)
         files = describe_files(folder, ["a.bin"])
         manifest = new_manifest(kind, "stage", parameters={}, inputs={}, outputs=files, metadata={}, started="")
-        write_json(folder / MANIFEST, manifest)
+        write_manifest(folder, manifest)
     return path
 
 
-def outputs(path: Path) -> dict[str, dict[str, object]]:
-    return dict(read_manifest(path, "tokens")["outputs"])
+def outputs(path: Path) -> dict[str, FileDigest]:
+    return read_manifest(path, "tokens").outputs
 
 
 def fail_writing(path: Path, error: BaseException) -> None:
@@ -113,7 +121,7 @@ def test_a_folder_of_the_same_kind_is_replaced_whole(tmp_path: Path) -> None:
     path = make_artifact(tmp_path / "out", content=b"old")
     (path / "left.npy").write_bytes(b"a shard that the new one has not")
     manifest = read_manifest(path, "tokens")
-    write_json(path / MANIFEST, manifest | {"outputs": describe_files(path, ["a.bin", "left.npy"])})
+    write_manifest(path, replace(manifest, outputs=describe_files(path, ["a.bin", "left.npy"])))
     make_artifact(path, content=b"new")
     assert names(path) == ["a.bin", "manifest.json"]
     assert (path / "a.bin").read_bytes() == b"new"
@@ -158,7 +166,7 @@ def test_an_artifact_of_another_kind_is_refused_and_left_alone(tmp_path: Path) -
     path = make_artifact(tmp_path / "out", "run")
     with pytest.raises(UsageError, match="out holds a run; choose another folder for tokens"):
         make_artifact(path, "tokens")
-    assert read_manifest(path, "run")["artifact"] == "run"
+    assert read_manifest(path, "run").artifact == "run"
 
 
 def test_a_file_where_a_folder_is_to_be_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -280,10 +288,11 @@ def test_the_digest_of_data_does_not_depend_on_the_order_of_keys() -> None:
 
 def test_a_manifest_has_versions_times_and_the_command(tmp_path: Path) -> None:
     manifest = read_manifest(make_artifact(tmp_path / "out"), "tokens")
-    assert manifest["versions"]["numpy"]
-    assert manifest["versions"].keys() >= {"python", "torch", "commit", "dirty"}
-    assert manifest["ended"] >= "2024"
-    assert manifest["command"]
+    assert manifest.versions["numpy"]
+    assert manifest.versions.keys() >= {"python", "torch", "commit", "dirty"}
+    assert manifest.ended is not None
+    assert manifest.ended >= "2024"
+    assert manifest.command
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "dataset", ".hidden"])
@@ -292,8 +301,10 @@ def test_what_a_user_has_put_into_an_artifact_is_not_lost_when_it_is_replaced(tm
     for content in ("old", "new"):
         with replacing_folder(place, "tokens") as folder:
             (folder / "a.npy").write_text(content)
-            manifest = {"artifact": "tokens", "parameters": {}, "inputs": {}, "metadata": {}}
-            write_json(folder / MANIFEST, manifest | {"outputs": describe_files(folder, ["a.npy"])})
+            files = describe_files(folder, ["a.npy"])
+            write_manifest(
+                folder, new_manifest("tokens", "tokenize", parameters={}, inputs={}, outputs=files, metadata={}, started="")
+            )
     (place / name).mkdir()
     with pytest.raises(UsageError, match=f"holds {name}, which is not part of tokens and would be lost; move it elsewhere"):
         replacing_folder(place, "tokens").__enter__()

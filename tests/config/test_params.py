@@ -173,7 +173,7 @@ def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> N
         ("build-dataset.val_fraction=1.0", "between 1e-09 and 0.999"),
         ("build-dataset.stride=0", "at least 1"),
         ("train.seed=9223372036854775808", "between 0 and 9223372036854775807"),
-        ("evaluate.ngram_order=6", "between 1 and 5"),
+        ("evaluate.ngram_order=9", "between 1 and 8"),
         ("generate.temperature=-0.1", "between 0 and 1000000"),
         ("generate.top_p=0", "greater than 0 and at most 1"),
     ],

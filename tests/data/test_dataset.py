@@ -6,6 +6,7 @@ Most texts here are distinct characters in code-point order, so that with charac
 import math
 import os
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from lib.artifact.io import read_json, write_json
-from lib.artifact.manifest import describe_files, identity_of
+from lib.artifact.manifest import Input, describe_files, identity_of, read_manifest, write_manifest
 from lib.config.schema import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
@@ -256,11 +257,11 @@ def test_a_description_that_changed_is_refused_by_name(hundred: Path, tmp_path: 
 
 def forge(folder: Path, *, identity: str | None = None) -> str:
     """Have the manifest of `folder` list its files as they are now; return the folder's new identity."""
-    manifest = read_json(folder / "manifest.json")
-    manifest["outputs"] = describe_files(folder, manifest["outputs"])
+    manifest = read_manifest(folder, None)
+    manifest = replace(manifest, outputs=describe_files(folder, manifest.outputs))
     if identity:
-        manifest["inputs"] = {name: {"identity": identity} for name in manifest["inputs"]}
-    write_json(folder / "manifest.json", manifest)
+        manifest = replace(manifest, inputs={name: Input(identity=identity) for name in manifest.inputs})
+    write_manifest(folder, manifest)
     return identity_of(manifest)
 
 

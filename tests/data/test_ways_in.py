@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Callable, Iterator
 
 import click
 import numpy as np
@@ -316,9 +316,9 @@ def test_a_file_that_is_named_twice_is_reported_and_listed(tmp_path: Path, here:
     said = here("tokenize", one, link, one, "-o", tmp_path / "T", "--tokenizer", "bytes").err
     assert f"{link} is the same file as {one}" in said
     assert f"{one} is named twice" in said
-    manifest: dict[str, Any] = read_manifest(tmp_path / "T", "tokens")
-    assert manifest["inputs"][str(one)]["documents"] == [1, 3]
-    assert list(manifest["inputs"]) == [str(one), str(link)]
+    manifest = read_manifest(tmp_path / "T", "tokens")
+    assert manifest.inputs[str(one)].documents == [1, 3]
+    assert list(manifest.inputs) == [str(one), str(link)]
     assert "one.txt" in here("inspect", tmp_path / "T").out
     here("inspect", tmp_path / "T", "--verify")
     assert "- is named more than once; stdin can be read once" in here("tokenize", "-", "-", "-o", tmp_path / "U", code=2).err

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lib.artifact.tensors import load_tensors
-from lib.run.folder import MODEL_FILE, read_metrics
+from lib.run.folder import MODEL_FILE
+from lib.run.metrics import read_metrics
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
 from lib.train.run_folder import RunFolder
 from tests import forks
@@ -88,7 +89,7 @@ def test_two_processes_one_killed_then_three_give_the_result_of_one(small: Path,
     single, distributed = (load_tensors(path / MODEL_FILE) for path in (tmp_path / "single", folder))
     assert single[0].keys() == distributed[0].keys()
     assert single[1].keys() == distributed[1].keys()
-    curves = [[line["train_loss"] or line["val_loss"] for line in read_metrics(path)] for path in (tmp_path / "single", folder)]
+    curves = [[line.train_loss or line.val_loss for line in read_metrics(path)] for path in (tmp_path / "single", folder)]
     assert curves[0][:40] == pytest.approx(curves[1][:40], rel=1e-3)
     assert curves[0][-1] == pytest.approx(curves[1][-1], rel=0.05)
     assert len(curves[0]) == len(curves[1]) == 76

@@ -20,7 +20,8 @@ from lib.model import loss
 from lib.model.dropout import Dropout
 from lib.model.loss import linear_cross_entropy, naive_cross_entropy
 from lib.model.registry import build_model, count_operations
-from lib.run.folder import MODEL_FILE, TIMINGS_FILE
+from lib.run.folder import MODEL_FILE
+from lib.run.metrics import TIMINGS_FILE
 from lib.run.state import read_state
 from lib.train.events import Notice
 from lib.train.muon import newton_schulz

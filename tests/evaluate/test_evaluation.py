@@ -41,13 +41,14 @@ from lib.evaluate.metrics import (
     student_t,
     unpaired_lead,
 )
-from lib.evaluate.ngrams import NGrams
 from lib.evaluate.probes import default_probes
 from lib.evaluate.results import BaselineScore, CountedTokens, Evaluation, read_evaluation
 from lib.evaluate.span import TokenSpan, dataset_span, decoded_pieces, text_span
 from lib.evaluate.windows import iterate_predictions, predict_batches, total_nats
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
+from lib.ngrams.counts import NGrams
+from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import EVALUATION_FILE, MODEL_FILE, TrainedModel, load_run
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.word import WordTokenizer
@@ -296,7 +297,7 @@ def test_an_evaluation_holds_scores_their_errors_and_what_they_are_measured_agai
     assert all(error > 0 for error in evaluation["standard_error"].values())
     assert 0 <= evaluation["top_1"] <= evaluation["top_5"] <= 1
     assert set(evaluation["baselines"]) == {
-        "uniform", "unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram", "gzip", "xz",
+        "uniform", "unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram", "gzip", "xz",
     }  # fmt: skip
     for found in evaluation["baselines"].values():
         assert found["bits_per_byte"] == pytest.approx(found["loss"] / math.log(2)), "a token is a byte here"
@@ -318,8 +319,8 @@ def test_of_a_long_training_text_the_end_is_counted_and_that_is_said(small: Path
     found = evaluate_with(trained, text, config)
     assert found.ngram_training_tokens == CountedTokens(1000, dataset.train_tokens)
     assert found.notes() == [f"n-grams are counted on the last 1,000 of {dataset.train_tokens:,} training tokens"]
-    end = NGrams(dataset.tokens, dataset.train_tokens - 1000, dataset.train_tokens, 5, 256)
-    nats = sum(part["bigram"].sum() for part in end.nats(text.tokens, 1, 20))
+    end = NGrams(dataset.tokens, [(dataset.train_tokens - 1000, dataset.train_tokens)], 5, 256)
+    nats = sum(block["bigram"].sum() for block in KneserNey(end).nats(text.tokens, 1, 20))
     assert found.baselines["bigram"].loss == pytest.approx(nats / 19)
     assert found.baselines["bigram"].loss != whole.baselines["bigram"].loss
 

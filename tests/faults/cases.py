@@ -14,7 +14,8 @@ from typing import Any, Callable
 from lib.artifact.io import read_json, sha256_of
 from lib.artifact.manifest import read_manifest, verify_files
 from lib.errors import MakegptError
-from lib.run.folder import CONFIG_FILE, METRICS_FILE, MODEL_FILE, finished_manifest
+from lib.run.folder import CONFIG_FILE, MODEL_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE
 from lib.run.samples import SAMPLES_FILE
 from lib.tokenizer.registry import TOKENIZER_FILE
 
@@ -178,11 +179,11 @@ def seen(case: Case, folder: Path) -> Any:
         return None
     try:
         manifest = finished_manifest(target) if case.kind == "training" else read_manifest(target, None)
-        verify_files(target, manifest["outputs"])
+        verify_files(target, manifest.outputs)
     except MakegptError as error:
         return f"refused: {error}"
     names = [
-        *manifest["outputs"],
+        *manifest.outputs,
         *([METRICS_FILE, CONFIG_FILE, SAMPLES_FILE, TOKENIZER_FILE] if case.kind == "training" else []),
     ]
     return {name: (target / name).read_bytes() for name in names}

@@ -75,14 +75,16 @@ _RESULTS: dict[str, Any] = {
     "about": {"dates": ["2026-01-01"], "commits": ["abc"], "processors": ["one"], "versions": {"torch": ["2"]}},
     "runs": [
         {
-            **dict.fromkeys(("experiment", "config"), "a"),
+            **dict.fromkeys(("experiment", "config", "dataset", "date", "model_sha256"), "a"),
             **dict.fromkeys(("layers", "width", "seed", "parameters", "in_blocks", "in_embeddings"), 1),
-            **dict.fromkeys(("steps", "tokens", "best_step", "threads"), 1),
-            **dict.fromkeys(("learning_rate", "drop_rate", "weight_decay", "loss", "bits_per_byte"), 1.5),
+            **dict.fromkeys(("steps", "tokens", "operations", "best_step", "threads"), 1),
+            **dict.fromkeys(("learning_rate", "drop_rate", "weight_decay", "loss", "bits_per_byte", "top_1"), 1.5),
             "seconds": 1.0,
             "curve": [[1, 2.5]],
-            "standard_error": {"loss": 0.1},
+            "standard_error": dict.fromkeys(("loss", "perplexity", "bits_per_byte", "top_1", "top_5"), 0.1),
             "baselines": {"bigram": 2.5},
+            "versions": {"torch": "2"},
+            "behind_best": {"loss": 0.1, "standard_error": None, "blocks": 3, "significant": None},
         }
     ],
 }

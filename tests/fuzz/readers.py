@@ -28,8 +28,9 @@ from lib.huggingface.gpt2 import HF_CONFIG_FILE, from_hf_config, open_tensors, r
 from lib.report.run_data import read_run_data
 from lib.reproduce.checks import CHECKS
 from lib.reproduce.references import load_references
-from lib.run.folder import dataset_folder, load_run, read_metrics, training_seconds
+from lib.run.folder import dataset_folder, load_run
 from lib.run.lineage import describe_artifact, lineage_lines, verify_lineage
+from lib.run.metrics import read_metrics, training_seconds
 from lib.run.samples import read_samples
 from lib.run.state import read_state
 from lib.study.results import read_results

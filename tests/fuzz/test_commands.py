@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lib.artifact.io import read_json
-from lib.artifact.manifest import MANIFEST, describe_files, identity_of, read_manifest
+from lib.artifact.manifest import (
+    MANIFEST,
+    FileDigest,
+    Input,
+    describe_files,
+    identity_of,
+    new_manifest,
+    read_manifest,
+    write_manifest,
+)
 from lib.artifact.strict_json import MAX_BYTES, loads_json
 from lib.artifact.tensors import load_tensors
 from lib.config.strict_yaml import read_yaml
@@ -115,9 +125,8 @@ def test_a_config_that_claims_another_model_is_refused_before_it_takes_memory(
 
 def listed(folder: Path, *names: str) -> None:
     """Have the manifest of `folder` list these files as they are now."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["outputs"] |= describe_files(folder, names)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    manifest = read_manifest(folder, None)
+    write_manifest(folder, replace(manifest, outputs=manifest.outputs | describe_files(folder, names)))
 
 
 def changed(folder: Path, **parts: Any) -> None:
@@ -145,14 +154,15 @@ def test_artifacts_that_were_made_from_each_other_are_refused(copied: Path, here
 
 def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None:
     """Twenty layers of two artifacts, each made from both of the layer before: a million ways back."""
-    empty = {"artifact": "run", "parameters": {}, "metadata": {}, "outputs": {"a": {"bytes": 0, "sha256": "00"}}}
-    identity = {"identity": identity_of(empty)}
+    outputs = {"a": FileDigest(0, "00")}
+    empty = new_manifest("run", "merge", parameters={}, inputs={}, outputs=outputs, metadata={}, started="")
+    identity = Input(identity=identity_of(empty))
     for layer in range(20):
         for side in "ab":
             folder = tmp_path / f"{layer}{side}"
             folder.mkdir()
             before = {f"../{layer - 1}{each}": identity for each in "ab"} if layer else {}
-            (folder / MANIFEST).write_text(json.dumps(empty | {"inputs": before}))
+            write_manifest(folder, replace(empty, inputs=before))
     with pytest.raises(MakegptError, match="too many artifacts"):
         describe_artifact(tmp_path / "19a")
 
@@ -162,12 +172,12 @@ def test_a_way_back_that_branches_without_end_is_refused(tmp_path: Path) -> None
     [
         ("manifest.json", b"[" * 100_000, "more than 64 levels"),
         ("manifest.json", b"\x1b]0;owned\x07", "not valid JSON"),
-        ("checkpoint/state.json", b'{"step": -1}', "is damaged"),
+        ("checkpoint/state.json", b'{"step": -1}', "state.json is damaged: step must be a whole number of at least 0"),
         ("config.json", b"[]", "describes no model"),
         ("tokenizer.json", b'{"kind": "gpt2", "tokens": ["YQ==", "YQ=="]}', "its vocabulary cannot be read"),
         ("tokenizer.json", b'{"kind": ["gpt2"]}', "is not a makegpt tokenizer"),
         ("model.safetensors", b"\xff" * 64, "cannot be read as safetensors"),
-        ("metrics.jsonl", b"{}\n", "holds lines that are no metrics"),
+        ("metrics.jsonl", b"{}\n", "metrics.jsonl is damaged: line 1: step is missing; train the run again"),
     ],
 )
 def test_a_damaged_run_is_told_by_the_command_that_reads_it(
@@ -196,7 +206,7 @@ def test_a_resumed_training_refuses_a_state_that_is_damaged(copied: Path, here: 
     parameters = json.loads((folder / MANIFEST).read_bytes())["parameters"]["train"]
     sets = [word for key, value in parameters.items() if value is not None for word in ("--set", f"train.{key}={value}")]
     line = here("train", copied / "dataset", "-o", folder, "--config", "debug", *sets, code=1).err.splitlines()[-1]
-    assert "state.json is damaged; start over" in line
+    assert "state.json is damaged: step must be a whole number; start over" in line
 
 
 @pytest.mark.parametrize("shape", ["(1000000000000000,)", "(-1,)", "(True,)", "(1, 2)", "(9**9**9,)"])

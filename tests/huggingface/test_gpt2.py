@@ -12,8 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lib.artifact.io import sha256_of, write_json
-from lib.artifact.manifest import MANIFEST, describe_files
-from lib.artifact.provenance import new_manifest
+from lib.artifact.manifest import describe_files, new_manifest, write_manifest
 from lib.artifact.tensors import load_tensors, read_tensor_metadata, save_tensors
 from lib.config.params import config_names, load_params, resolve_config
 from lib.config.schema import ModelConfig
@@ -387,9 +386,9 @@ def write_run(folder: Path, tokenizer: Tokenizer, **changes: Any) -> ModelConfig
     names = [CONFIG_FILE, "tokenizer.json", MODEL_FILE]
     results = {"parameters": 1, "best_step": 7, "best_val_loss": 1.0}
     manifest = new_manifest(
-        "run", "train", parameters={}, inputs={}, outputs=describe_files(folder, names), metadata=results, started="now"
+        "run", "trained", parameters={}, inputs={}, outputs=describe_files(folder, names), metadata=results, started="now"
     )
-    write_json(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest)
     return config
 
 

@@ -3,19 +3,21 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lib.artifact.io import read_json, write_json
-from lib.artifact.manifest import MANIFEST
+from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
 from lib.plot.kinds import KINDS, Request
 from lib.plot.loss_curves import read_curves
 from lib.plot.style import save_figure
-from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest, training_seconds
+from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest
+from lib.run.metrics import training_seconds
 from lib.run.provenance import figure_provenance
 from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 
@@ -36,7 +38,7 @@ def evaluated(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stag
 def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path, stage: Stage) -> None:
     rows = [json.loads(line) for line in stage("compare", evaluated / "one", evaluated / "two", "--json").stdout.splitlines()]
     names = [row["name"] for row in rows]
-    counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram"]
+    counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram"]
     assert sorted(names) == sorted(["one", "two", "uniform", "gzip", "xz", *(f"{name} (counts)" for name in counted)])
     losses = [row["loss"] for row in rows]
     assert losses == sorted(losses)
@@ -261,8 +263,9 @@ def test_a_prompt_longer_than_the_context_is_refused(evaluated: Path, stage: Sta
 def test_an_imported_run_is_summed_up(evaluated: Path, tmp_path: Path, here: Here, kind: str, words: list[str]) -> None:
     shutil.copytree(evaluated / "one", folder := tmp_path / "my run")
     manifest = finished_manifest(folder)
-    metadata = {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")}
-    write_json(folder / MANIFEST, manifest | {"stage": IMPORT_STAGE, "parameters": {}, "inputs": {}, "metadata": metadata})
+    metadata = {key: manifest.metadata[key] for key in ("parameters", "tokenizer")}
+    imported = replace(manifest, stage=IMPORT_STAGE, parameters={}, inputs={}, metadata=metadata, sessions=())
+    write_manifest(folder, imported)
     told = here("plot", kind, folder, *words, "--summary", "-o", tmp_path / "figure.svg").err
     assert told.startswith("my run: 42,688 parameters, imported\n")
     assert f"generate '{folder}' 'To be" in told

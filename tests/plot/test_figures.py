@@ -7,7 +7,6 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,6 +22,7 @@ from lib.plot.size_vs_loss import ladder_figure
 from lib.plot.style import save_figure, spread_labels, strip_common_suffix
 from lib.plot.svg import normalize_svg
 from lib.report.surprisal import surprisal_level
+from lib.run.metrics import StepMetrics
 from stages.shared import tokens
 from tests.conftest import FEW, PROJECT, Here, Stage
 
@@ -40,9 +40,12 @@ def run(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> 
 
 
 def curve(name: str = "run", batch: int = 100, **baselines: float) -> Curve:
-    lines: list[dict[str, Any]] = [{"step": 0, "tokens": 0, "train_loss": None, "val_loss": 6.0}]
-    lines += [{"step": n, "tokens": n * batch, "train_loss": 6 - n / 5, "val_loss": 6 - n / 10} for n in range(1, 9)]
-    return Curve(name, lines, baselines, "words")
+    losses = [(None, 6.0), *((6 - n / 5, 6 - n / 10) for n in range(1, 9))]
+    metrics = [
+        StepMetrics(step=n, tokens=n * batch, train_loss=train_loss, val_loss=val_loss, lr=None, grad_norm=None)
+        for n, (train_loss, val_loss) in enumerate(losses)
+    ]
+    return Curve(name, metrics, baselines, "words")
 
 
 def texts(axes: Axes) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 from markupsafe import Markup
 
 from lib.artifact.io import read_json, sha256_of, write_json, write_text
-from lib.artifact.manifest import MANIFEST
+from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.errors import MakegptError
 from lib.report import page
 from lib.report.html import escape_html, render_macro, visible_text
 from lib.report.page import report_page
 from lib.report.run_data import MAX_LINES, thin_lines
-from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, METRICS_FILE, MODEL_FILE, SAMPLE_FILE, finished_manifest
+from lib.run.folder import CONFIG_FILE, EVALUATION_FILE, IMPORT_STAGE, MODEL_FILE, SAMPLE_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE
 from lib.run.samples import SAMPLES_FILE, read_samples
 from tests.conftest import Here
 
@@ -178,8 +180,8 @@ def test_every_number_of_the_evaluation_is_shown(pages: dict[str, str], complete
         assert words in text, words
     sources = read_json(complete.parent / "tokens" / MANIFEST)["inputs"]
     assert next(iter(sources.values()))["sha256"] in text
-    for line in read_samples(complete):
-        assert f"Step {line['step']}, {line['tokens']:,} tokens" in text
+    for sample in read_samples(complete):
+        assert f"Step {sample.step}, {sample.tokens:,} tokens" in text
 
 
 def test_no_text_of_a_run_becomes_markup_or_hides(pages: dict[str, str]) -> None:
@@ -215,9 +217,8 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
     shutil.copytree(small / "run", tmp_path / "run")
     (tmp_path / "run" / SAMPLES_FILE).unlink()
     manifest = finished_manifest(small / "run")
-    manifest["command"] = "train 'my data' -o 'my run' --config debug"
-    manifest["parameters"]["train"]["sample_interval"] = interval
-    write_json(tmp_path / "run" / MANIFEST, manifest)
+    manifest.parameters["train"]["sample_interval"] = interval
+    write_manifest(tmp_path / "run", replace(manifest, command="train 'my data' -o 'my run' --config debug"))
     text = Outline(report_page([tmp_path / "run"])).text
     assert f"To keep some, run train 'my data' -o 'my run' --config debug{more} --resume never\n" in text
 
@@ -225,8 +226,7 @@ def test_the_command_that_makes_samples_can_be_pasted(small: Path, tmp_path: Pat
 def test_runs_of_different_tokens_are_not_compared_by_the_heights_of_their_curves(small: Path, tmp_path: Path) -> None:
     shutil.copytree(small / "run", tmp_path / "run")
     manifest = finished_manifest(small / "run")
-    manifest["metadata"]["tokenizer"] = "0" * 64
-    write_json(tmp_path / "run" / MANIFEST, manifest)
+    write_manifest(tmp_path / "run", replace(manifest, metadata=manifest.metadata | {"tokenizer": "0" * 64}))
     assert "compare the shapes of the curves, not their heights" in report_page([small / "run", tmp_path / "run"])
     assert "not their heights" not in report_page([small / "run", small / "run"])
 
@@ -236,12 +236,9 @@ def test_an_imported_run_has_a_page(small: Path, tmp_path: Path) -> None:
     for name in (MODEL_FILE, CONFIG_FILE, "tokenizer.json"):
         shutil.copy(small / "run" / name, tmp_path / "imported")
     manifest = finished_manifest(small / "run")
-    manifest |= {
-        "stage": IMPORT_STAGE,
-        "inputs": {},
-        "metadata": {key: manifest["metadata"][key] for key in ("parameters", "tokenizer")},
-    }
-    write_json(tmp_path / "imported" / MANIFEST, manifest)
+    metadata = {key: manifest.metadata[key] for key in ("parameters", "tokenizer")}
+    imported = replace(manifest, stage=IMPORT_STAGE, inputs={}, metadata=metadata, sessions=())
+    write_manifest(tmp_path / "imported", imported)
     text = Outline(report_page([tmp_path / "imported"])).text
     assert "imported, not trained here" in text
     assert "there are no losses of a training" in text
@@ -283,13 +280,24 @@ def test_a_damaged_evaluation_is_named(complete: Path, tmp_path: Path, damage: d
         report_page([tmp_path / "run"])
 
 
+METRICS = {"step": 0, "tokens": 0, **dict.fromkeys(("train_loss", "val_loss", "lr", "grad_norm"))}
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
-        (MANIFEST, {"parameters": {"train": {}}}, r"manifest\.json is damaged at parameters\.train\.max_steps"),
-        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": "low"}, r"metrics\.jsonl is damaged"),
-        (METRICS_FILE, {"step": 0, "train_loss": None, "val_loss": None}, r"metrics\.jsonl is damaged"),
-        (METRICS_FILE, [], r"metrics\.jsonl is damaged"),
+        (
+            MANIFEST,
+            {"parameters": {"train": {}}},
+            r"manifest\.json is damaged: parameters\.train\.max_steps is missing; train the run again",
+        ),
+        (
+            METRICS_FILE,
+            METRICS | {"val_loss": "low"},
+            r"metrics\.jsonl is damaged: line 1: val_loss must be a number; train the",
+        ),
+        (METRICS_FILE, METRICS, r"metrics\.jsonl is damaged: no line has a val_loss; train the run again"),
+        (METRICS_FILE, [], r"metrics\.jsonl is damaged: line 1: must be an object; train the run again"),
     ],
 )
 def test_another_damaged_file_is_named(small: Path, tmp_path: Path, file: str, content: Any, complaint: str) -> None:

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lib.artifact.io import read_json, write_json
-from lib.artifact.manifest import MANIFEST, Manifest, read_manifest
+from lib.artifact.io import read_json
+from lib.artifact.manifest import Manifest, read_manifest, write_manifest
 from lib.artifact.provenance import software_versions
 from lib.run.folder import EVALUATION_FILE, MODEL_FILE, dataset_folder, sessions_of
 from lib.run.sessions import all_versions
@@ -32,7 +33,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def steps_of(folder: Path) -> list[tuple[int, int | None]]:
-    return [(each["from_step"], each["to_step"]) for each in sessions_of(folder, manifest_of(folder))]
+    return [(session.from_step, session.to_step) for session in sessions_of(folder, manifest_of(folder))]
 
 
 def test_a_run_lists_the_sessions_it_was_trained_in_and_ends_with_the_same_bytes(
@@ -47,11 +48,10 @@ def test_a_run_lists_the_sessions_it_was_trained_in_and_ends_with_the_same_bytes
     assert ", not on X" in notice
     assert ", not with commit abcdef0123" in notice or not (PROJECT / ".git").exists()
     assert steps_of(stopped / "run") == [(0, 1), (1, 12)]
-    first, second = manifest_of(stopped / "run")["sessions"]
-    assert (first["versions"]["torch"] != "99.0", second["versions"]["torch"]) == (True, "99.0")
-    assert first["ended"] is not None
-    assert all({"command", "device", "threads", "processes", "precision", "host"} <= each.keys() for each in (first, second))
-    assert all_versions(manifest_of(stopped / "run"))["torch"] == f"{first['versions']['torch']} or 99.0"
+    first, second = manifest_of(stopped / "run").sessions
+    assert (first.versions["torch"] != "99.0", second.versions["torch"]) == (True, "99.0")
+    assert first.ended is not None
+    assert all_versions(manifest_of(stopped / "run"))["torch"] == f"{first.versions['torch']} or 99.0"
     assert (stopped / "run" / MODEL_FILE).read_bytes() == (small / "run" / MODEL_FILE).read_bytes()
     shown = json.loads(here("inspect", stopped / "run", "--json").out)["made_by"]["sessions"]
     assert [each["to_step"] for each in shown] == [1, 12]
@@ -63,28 +63,27 @@ def test_a_run_lists_the_sessions_it_was_trained_in_and_ends_with_the_same_bytes
 
 def test_a_session_that_was_killed_is_there_up_to_its_last_saved_step(stopped: Path, here: Here) -> None:
     manifest = manifest_of(stopped / "run")
-    killed = {**manifest["sessions"][0], "to_step": None, "ended": None}  # what stands there while it trains
-    write_json(stopped / "run" / MANIFEST, manifest | {"sessions": [killed]})
+    killed = replace(manifest.sessions[0], to_step=None, ended=None)  # what stands there while it trains
+    write_manifest(stopped / "run", replace(manifest, sessions=(killed,)))
     assert steps_of(stopped / "run") == [(0, 1)]
     here("train", stopped / "dataset", "-o", stopped / "run", *TRAIN)
     assert steps_of(stopped / "run") == [(0, 1), (1, 12)]
-    assert manifest_of(stopped / "run")["sessions"][0]["ended"] is None
+    assert manifest_of(stopped / "run").sessions[0].ended is None
 
 
 def test_a_session_of_which_no_step_is_kept_is_left_out(stopped: Path, here: Here) -> None:
     manifest = manifest_of(stopped / "run")
-    lost = {**manifest["sessions"][0], "from_step": 1, "to_step": None}
-    write_json(stopped / "run" / MANIFEST, manifest | {"sessions": [*manifest["sessions"], lost]})
+    lost = replace(manifest.sessions[0], from_step=1, to_step=None)
+    write_manifest(stopped / "run", replace(manifest, sessions=(*manifest.sessions, lost)))
     here("train", stopped / "dataset", "-o", stopped / "run", *TRAIN)
     assert steps_of(stopped / "run") == [(0, 1), (1, 12)]
 
 
-def test_a_run_of_before_there_were_sessions_goes_on_and_tells_of_its_first(stopped: Path, here: Here) -> None:
+def test_a_manifest_of_a_training_without_sessions_is_damaged(stopped: Path, here: Here) -> None:
     manifest = manifest_of(stopped / "run")
-    del manifest["sessions"]
-    write_json(stopped / "run" / MANIFEST, manifest)
-    here("train", stopped / "dataset", "-o", stopped / "run", *TRAIN)
-    assert steps_of(stopped / "run") == [(0, 1), (1, 12)]
+    write_manifest(stopped / "run", replace(manifest, sessions=()))
+    error = here("train", stopped / "dataset", "-o", stopped / "run", *TRAIN, code=2).err
+    assert "its manifest.json is damaged" in error
 
 
 # Where the inputs are.

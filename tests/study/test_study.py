@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lib.artifact.record import to_json
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.errors import UsageError
+from lib.evaluate.results import EvaluationErrors
 from lib.reproduce.checks import CHECKS
 from lib.reproduce.references import load_references
 from lib.study.findings import (
@@ -20,12 +22,13 @@ from lib.study.findings import (
     depth_score,
     fit_parabola,
     mean_losses,
+    result_lines,
     rows_of,
     split_by_significance,
     study_table,
     vs_best,
 )
-from lib.study.results import read_results, result_lines
+from lib.study.results import StudyRow, read_results
 from lib.study.sweep import _evaluation, estimate_seconds, load_study, plan_study
 from tests.compare import assert_same_figure
 from tests.conftest import PROJECT, Here
@@ -98,14 +101,16 @@ def test_a_study_that_is_none_is_refused(tmp_path: Path, text: str, complaint: s
         load_study(tmp_path / "study.yaml")
 
 
-def row(experiment: str, layers: int, width: int, seed: int, loss: float, **more: Any) -> dict[str, Any]:
-    values = {
+def row(experiment: str, layers: int, width: int, seed: int, loss: float, **more: Any) -> StudyRow:
+    values: dict[str, Any] = {
         "config": "decoder", "dataset": "tiny_shakespeare", "learning_rate": 5e-3, "drop_rate": 0.0, "weight_decay": 0.1,
         "parameters": 600_000, "in_blocks": 590_000, "in_embeddings": 10_000, "steps": 400, "tokens": 409_600, "best_step": 400,
-        "curve": [[0, 4.2], [400, loss + 0.5]], "bits_per_byte": loss / 0.69, "standard_error": {"loss": 0.02},
-        "baselines": {"bigram": 2.48}, "seconds": 10.0, "threads": 1, "memorization": None,
+        "operations": 1e15, "curve": ((0, 4.2), (400, loss + 0.5)), "bits_per_byte": loss / 0.69, "top_1": 0.5,
+        "standard_error": EvaluationErrors(loss=0.02, perplexity=None, bits_per_byte=None, top_1=None, top_5=None),
+        "baselines": {"bigram": 2.48}, "seconds": 10.0, "threads": 1, "versions": {}, "date": "2026-01-01",
+        "model_sha256": "0" * 64,
     }  # fmt: skip
-    return {"experiment": experiment, "layers": layers, "width": width, "seed": seed, "loss": loss} | values | more
+    return StudyRow(experiment=experiment, layers=layers, width=width, seed=seed, loss=loss, **values | more)
 
 
 ABOUT: dict[str, Any] = {"dates": [], "commits": [], "processors": [], "versions": {}}
@@ -113,7 +118,7 @@ ABOUT: dict[str, Any] = {"dates": [], "commits": [], "processors": [], "versions
 SHAPES = {1: 224, 2: 160, 4: 112, 8: 80, 12: 64}
 
 
-def of_depths(losses: dict[int, float], noise: float = 0.003) -> list[dict[str, Any]]:
+def of_depths(losses: dict[int, float], noise: float = 0.003) -> list[StudyRow]:
     """Rows of all experiments of depth, three seeds each, around these losses."""
     spread = (-noise, 0.0, noise)
     return [
@@ -145,10 +150,10 @@ def test_the_column_says_which_depths_are_significantly_worse_than_the_best(
     assert all(cell.startswith("+0.") and " ± 0.00" in cell and "(" not in cell for cell in worse)
 
 
-def depth_cells(rows: list[dict[str, Any]]) -> dict[int, str]:
+def depth_cells(rows: list[StudyRow]) -> dict[int, str]:
     """The column `vs best` of the experiment at equal size, by layers."""
     size = rows_of(rows, "equal_size")
-    return {size[place]["layers"]: cell for place, cell in vs_best(size).items()}
+    return {size[place].layers: cell for place, cell in vs_best(size).items()}
 
 
 def test_the_best_is_named_and_how_much_worse_the_others_are() -> None:
@@ -166,7 +171,7 @@ def test_what_a_seed_does_to_all_alike_is_no_error() -> None:
         for decay, three in losses.items()
         for seed, loss in enumerate(three, 1)
     ]
-    few, many = mean_losses(rows, lambda each: each["weight_decay"])
+    few, many = mean_losses(rows, lambda row: row.weight_decay)
     differences = np.subtract(*losses.values())
     assert few.error
     assert many.error
@@ -175,9 +180,9 @@ def test_what_a_seed_does_to_all_alike_is_no_error() -> None:
 
 
 def test_one_seed_proves_nothing() -> None:
-    rows = [each for each in of_depths({1: 1.9, 2: 1.901, 4: 1.9011}, noise=0) if each["seed"] == 1]
+    rows = [row for row in of_depths({1: 1.9, 2: 1.901, 4: 1.9011}, noise=0) if row.seed == 1]
     size = rows_of(rows, "equal_size")
-    assert {mean.error for mean in mean_losses(size, lambda each: each["layers"])} == {None}
+    assert {mean.error for mean in mean_losses(size, lambda row: row.layers)} == {None}
     assert depth_cells(rows) == {1: "best", 2: "+0.001 (one seed)", 4: "+0.001 (one seed)"}
     score, error = depth_score(size[:2])
     assert (score, error) == (pytest.approx(-0.001), None)
@@ -192,16 +197,18 @@ def test_the_depth_score_is_what_a_doubling_gains() -> None:
 def test_the_fit_goes_through_a_parabola_and_its_band_holds_the_truth_as_often_as_it_says() -> None:
     at = np.repeat([0.01, 0.02, 0.05, 0.1, 0.2], 3)
     truth = 1.8 + 0.02 * (np.log2(at) + 4) ** 2
-    rows = [row("equal_size", 1, 100, seed, loss) | {"at": x} for seed, (x, loss) in enumerate(zip(at, truth, strict=True))]
-    exact = fit_parabola(rows, lambda each: each["at"])
+    rows = [
+        row("equal_size", 1, 100, seed, loss, learning_rate=x) for seed, (x, loss) in enumerate(zip(at, truth, strict=True))
+    ]
+    exact = fit_parabola(rows, lambda row: row.learning_rate)
     assert exact.loss == pytest.approx(1.8 + 0.02 * (np.log2(exact.x) + 4) ** 2)
     assert exact.high - exact.low == pytest.approx(0, abs=1e-9)
     assert exact.lowest == pytest.approx((2**-4, 2**-4), rel=0.05)
     held = []
     generator = np.random.default_rng(5)
     for _ in range(60):
-        noisy = [each | {"loss": each["loss"] + generator.normal(0, 0.01)} for each in rows]
-        found = fit_parabola(noisy, lambda each: each["at"], draws=400)
+        noisy = [replace(row, loss=row.loss + generator.normal(0, 0.01)) for row in rows]
+        found = fit_parabola(noisy, lambda row: row.learning_rate, draws=400)
         held.append(np.mean((found.low <= exact.loss) & (exact.loss <= found.high)))
     assert 0.85 < np.mean(held) < 0.99
 
@@ -239,6 +246,9 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
     one, two = json.loads(results)["runs"]
     assert (one["layers"], two["layers"], one["width"], one["steps"], one["tokens"]) == (1, 2, 16, 4, 256)
     assert one["in_blocks"] + one["in_embeddings"] == one["parameters"]
+    optional = {"memorization", "behind_best"}
+    names = [field.name for field in fields(StudyRow) if field.name not in optional]
+    assert [[name for name in row if name not in optional] for row in (one, two)] == [names, names], "null is kept"
     assert one["loss"] == pytest.approx(min(loss for step, loss in one["curve"] if step), rel=1e-5)
     runs = sorted((tiny_study / "artifacts" / "study" / "play").iterdir())
     assert [run.name for run in runs] == [
@@ -246,6 +256,7 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
     ]
     assert "| the_four | debug |" in first.out
     (behind,) = [each["behind_best"] for each in (one, two) if "behind_best" in each]
+    assert list(behind) == ["loss", "standard_error", "blocks", "significant"]
     assert behind["loss"] == pytest.approx(abs(one["loss"] - two["loss"]), rel=1e-4)
     assert {path.name for path in (tiny_study / "out").iterdir()} == {"results.json", "the_four.png", "the_four.svg"}
     (runs[1] / "model.safetensors").unlink()  # as if it had been killed just before the end
@@ -296,13 +307,17 @@ def test_the_committed_figures_are_those_of_the_committed_results(here: Here, tm
 
 
 def test_each_shape_was_trained_at_the_rate_that_was_best_for_it() -> None:
-    rows = read_results(PROJECT / "docs" / "study" / "results.json")["runs"]
-    used = {row["layers"]: row["learning_rate"] for row in rows_of(rows, "equal_size")}
+    rows = read_results(PROJECT / "docs" / "study" / "results.json").runs
+    used = {row.layers: row.learning_rate for row in rows_of(rows, "equal_size")}
     assert used == best_rates(rows)
 
 
 def test_results_that_are_none_are_refused(here: Here, tmp_path: Path) -> None:
-    for none in ({"runs": []}, {"about": ABOUT, "runs": []}, {"about": ABOUT, "runs": [{"experiment": "rates"}]}):
-        (tmp_path / "results.json").write_text(json.dumps(none))
-        told = here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
-        assert "holds no results of a study; `study -o DIR` writes them" in told
+    for content, problem in (
+        ({"runs": []}, "about is missing"),
+        ({"about": ABOUT, "runs": []}, "runs is empty"),
+        ({"about": ABOUT, "runs": [{"experiment": "rates"}]}, "runs.0.config is missing"),
+    ):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        error = here("study", "--results", tmp_path / "results.json", "-o", tmp_path / "out", code=1).err
+        assert f"holds no results of a study: {problem}; `study -o DIR` writes them" in error

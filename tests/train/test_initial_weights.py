@@ -17,8 +17,8 @@ from lib.data.dataset import Dataset, build_dataset
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.evaluation import evaluate
 from lib.evaluate.span import dataset_span
-from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run, read_metrics
-from lib.train.events import StepMetrics
+from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run
+from lib.run.metrics import StepMetrics, read_metrics
 from lib.train.session import train_run
 from tests.conftest import TINY, Here
 from tests.device.test_distributed import train_forked
@@ -72,7 +72,7 @@ def test_it_begins_with_the_loss_the_source_ended_with(small: Path, tmp_path: Pa
 
 def test_the_run_tells_what_it_began_with(tuned: Path, small: Path, here: Here) -> None:
     sha256 = sha256_of(small / "run" / MODEL_FILE)
-    assert finished_manifest(tuned)["metadata"]["init_from"] == sha256
+    assert finished_manifest(tuned).metadata["init_from"] == sha256
     assert read_tensor_metadata(tuned / MODEL_FILE)["init_from"] == sha256
     told = json.loads(here("inspect", tuned, "--json").out)
     assert [each["is"] for each in told["from"]] == ["dataset", "run"]
@@ -188,5 +188,5 @@ def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) 
     assert [code for code, _ in ended] == [0, 0], ended
     train(tmp_path / "one", small / "dataset", config(), small / "run")
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
-    assert two[0]["val_loss"] == pytest.approx(one[0]["val_loss"], rel=1e-5)
-    assert two[-1]["train_loss"] == pytest.approx(one[-1]["train_loss"], rel=1e-3)
+    assert two[0].val_loss == pytest.approx(one[0].val_loss, rel=1e-5)
+    assert two[-1].train_loss == pytest.approx(one[-1].train_loss, rel=1e-3)

@@ -21,19 +21,11 @@ from lib.config.schema import Config
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.model.registry import build_model
-from lib.run.folder import (
-    DIVERGED_FILE,
-    METRICS_FILE,
-    MODEL_FILE,
-    SAMPLE_FILE,
-    TIMINGS_FILE,
-    load_run,
-    read_metrics,
-    training_seconds,
-)
+from lib.run.folder import DIVERGED_FILE, MODEL_FILE, SAMPLE_FILE, load_run
+from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, read_metrics, training_seconds
 from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
-from lib.train.events import Notice, StepMetrics, Stopped
+from lib.train.events import Notice, Stopped
 from lib.train.naive import train_naive
 from lib.train.optimizer import build_optimizers
 from lib.train.run_folder import RunFolder
@@ -166,7 +158,7 @@ def test_how_often_the_state_is_saved_changes_nothing(small: Path, tmp_path: Pat
 def test_the_published_weights_are_the_best_by_validation(small: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", small, config(learning_rate=0.3, eval_interval=2, warmup_steps=0, min_lr_ratio=1.0))
     lines = read_metrics(tmp_path / "run")[1:]
-    losses = {line["step"]: line["val_loss"] for line in lines if line["val_loss"] is not None}
+    losses = {line.step: line.val_loss for line in lines if line.val_loss is not None}
     best = min(losses, key=lambda step: losses[step])
     assert losses[best] < losses[12], "the example should get worse at the end"
     assert load_tensors(tmp_path / "run" / MODEL_FILE)[1]["step"] == best
@@ -250,8 +242,8 @@ def test_a_budget_of_time_ends_a_training_cleanly_and_its_last_weights_can_be_us
     assert state is not None
     before = (tmp_path / "run" / METRICS_FILE).read_bytes()
     evaluation = json.loads(stage("evaluate", tmp_path / "run", "--weights", "last", *FEW).stdout)
-    assert evaluation["model_sha256"] == state.files[state.weights]["sha256"]
-    assert evaluation["loss"] < read_metrics(tmp_path / "run")[0]["val_loss"], "it has learned something by then"
+    assert evaluation["model_sha256"] == state.files[state.weights].sha256
+    assert evaluation["loss"] < read_metrics(tmp_path / "run")[0].val_loss, "it has learned something by then"
     assert stage("generate", tmp_path / "run", "To", "--weights", "last", "--max-new-tokens", "3").stdout
     assert (tmp_path / "run" / METRICS_FILE).read_bytes() == before, "reading changes nothing"
     assert "has no finished model.safetensors" in stage("evaluate", tmp_path / "run", code=1).stderr
@@ -339,10 +331,13 @@ def test_a_short_run_shortens_its_warm_up(steps: int) -> None:
 
 def test_metrics_hold_what_follows_from_the_inputs(small: Path) -> None:
     lines = read_metrics(small / "run")
-    assert [line["step"] for line in lines] == list(range(13))
-    assert {tuple(line) for line in lines} == {("step", "tokens", "train_loss", "val_loss", "lr", "grad_norm")}
-    assert [line["step"] for line in lines if line["val_loss"] is not None] == [0, 4, 8, 12]
-    assert lines[-1]["tokens"] == 12 * 4 * 32
+    assert [line.step for line in lines] == list(range(13))
+    assert [line.step for line in lines if line.val_loss is not None] == [0, 4, 8, 12]
+    assert lines[-1].tokens == 12 * 4 * 32
+    written = [json.loads(line) for line in (small / "run" / METRICS_FILE).read_text().splitlines()]
+    assert {tuple(line) for line in written} == {("step", "tokens", "train_loss", "val_loss", "lr", "grad_norm")}, (
+        "null is kept"
+    )
     timings = [json.loads(line) for line in (small / "run" / TIMINGS_FILE).read_text().splitlines()]
     assert {tuple(line) for line in timings} == {("step", "seconds", "tokens_per_second", "mfu", "memory")}
 
@@ -440,7 +435,7 @@ def test_muon_learns_and_goes_on_to_the_same_bytes(small: Path, tmp_path: Path) 
     train(tmp_path / "run", small, chosen, stop_after=5)
     train(tmp_path / "run", small, chosen)
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
-    losses = [line["train_loss"] for line in read_metrics(tmp_path / "whole")]
+    losses = [line.train_loss for line in read_metrics(tmp_path / "whole")]
     assert losses[-1] < losses[1] - 0.3
 
 

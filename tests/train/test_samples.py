@@ -12,21 +12,21 @@ from lib.artifact.manifest import MANIFEST, describe_files
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.generate.quantize import InferenceModel, QuantizedLinear
-from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
-from lib.run.folder import METRICS_FILE, MODEL_FILE, finished_manifest
-from lib.run.samples import SAMPLES_FILE, read_samples
+from lib.run.folder import MODEL_FILE, finished_manifest
+from lib.run.metrics import METRICS_FILE, StepMetrics
+from lib.run.samples import SAMPLES_FILE, Sample, read_samples
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE
 from lib.tokenizer.base import Tokenizer
-from lib.train.events import Logged, StepMetrics
+from lib.train.events import Logged
 from lib.train.loop import train_loop
 from lib.train.samples import Sampler
 from lib.train.writer import NullWriter, RunWriter
 from tests.train.test_loop import CPU, config, outcome, train, trainer
 
 
-def sampler(made: LanguageModel, tokenizer: Tokenizer, **changes: Any) -> Sampler:
-    return Sampler(made, tokenizer, dataclasses.replace(config().train, **changes), CPU)
+def sampler(tokenizer: Tokenizer, **changes: Any) -> Sampler:
+    return Sampler(tokenizer, dataclasses.replace(config().train, **changes), CPU)
 
 
 def metrics(step: int, validated: bool = False) -> StepMetrics:
@@ -40,12 +40,13 @@ def tokenizer(small: Path) -> Tokenizer:
 
 
 def test_a_line_tells_step_tokens_prompt_and_text(small: Path) -> None:
-    lines = read_samples(small / "run")
-    assert [set(line) for line in lines] == [{"step", "tokens", "prompt", "text"}] * 4
+    lines = [json.loads(line) for line in (small / "run" / SAMPLES_FILE).read_text().splitlines()]
+    assert [list(line) for line in lines] == [["step", "tokens", "prompt", "text"]] * 4
+    assert [Sample(**line) for line in lines] == read_samples(small / "run")
     assert [(line["step"], line["tokens"]) for line in lines] == [(0, 0), (4, 512), (8, 1024), (12, 1536)]
     assert len({line["text"] for line in lines}) == 4
     manifest = finished_manifest(small / "run")
-    assert manifest["outputs"][SAMPLES_FILE] == describe_files(small / "run", [SAMPLES_FILE])[SAMPLES_FILE]
+    assert manifest.outputs[SAMPLES_FILE] == describe_files(small / "run", [SAMPLES_FILE])[SAMPLES_FILE]
 
 
 @pytest.mark.parametrize("drop_rate", [0.0, 0.2])
@@ -56,7 +57,7 @@ def test_samples_change_no_bit_of_the_training(small: Path, tmp_path: Path, drop
         train(tmp_path / name, small, made)
     assert len(read_samples(tmp_path / "every")) == 13
     assert not (tmp_path / "never" / SAMPLES_FILE).exists()
-    assert SAMPLES_FILE not in finished_manifest(tmp_path / "never")["outputs"]
+    assert SAMPLES_FILE not in finished_manifest(tmp_path / "never").outputs
     for file in (MODEL_FILE, METRICS_FILE):
         assert (tmp_path / "every" / file).read_bytes() == (tmp_path / "never" / file).read_bytes()
 
@@ -72,7 +73,7 @@ def test_a_stopped_training_goes_on_to_the_same_samples(small: Path, tmp_path: P
         file.write('{"step": 9, "tok')
     train(tmp_path / "stopped", small, made)
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
-    assert [line["step"] for line in read_samples(tmp_path / "whole")] == [0, 3, 6, 9, 12]
+    assert [sample.step for sample in read_samples(tmp_path / "whole")] == [0, 3, 6, 9, 12]
 
 
 def test_a_state_older_than_samples_goes_on_with_them_from_there(small: Path, tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_state_older_than_samples_goes_on_with_them_from_there(small: Path, tm
     del state["samples_bytes"]
     path.write_text(json.dumps(state))
     train(tmp_path / "run", small, config())
-    assert [line["step"] for line in read_samples(tmp_path / "run")] == [8, 12]
+    assert [sample.step for sample in read_samples(tmp_path / "run")] == [8, 12]
 
 
 def test_a_run_older_than_samples_is_finished_all_the_same(copied: Path) -> None:
@@ -102,15 +103,15 @@ def test_a_training_that_begins_anew_removes_the_old_samples(copied: Path) -> No
 
 def test_a_sample_is_made_with_the_weights_of_its_step(small: Path, tokenizer: Tokenizer) -> None:
     at_work = trainer(small)
-    made = sampler(at_work.model, tokenizer)
-    before = made.line(metrics(3))
+    made = sampler(tokenizer)
+    before = made.sample(at_work.model, metrics(3))
     for _ in range(3):
         at_work.train_step()
-    after = made.line(metrics(3))
-    assert after["text"] != before["text"]
+    after = made.sample(at_work.model, metrics(3))
+    assert after.text != before.text
     fresh = build_model(at_work.model.config)
     fresh.load_state_dict(at_work.model.state_dict())
-    assert sampler(fresh, tokenizer).line(metrics(3)) == after
+    assert sampler(tokenizer).sample(fresh, metrics(3)) == after
 
 
 def test_an_inference_model_shares_every_number_and_leaves_the_trained_model_alone(small: Path) -> None:
@@ -128,32 +129,32 @@ def test_an_inference_model_shares_every_number_and_leaves_the_trained_model_alo
 def test_the_default_random_numbers_are_left_alone(small: Path, tokenizer: Tokenizer) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    sampler(trainer(small).model, tokenizer).line(metrics(1))
+    sampler(tokenizer).sample(trainer(small).model, metrics(1))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_text_follows_from_seed_and_step(small: Path, tokenizer: Tokenizer) -> None:
-    made = trainer(small).model
-    texts = [sampler(made, tokenizer, seed=seed).line(metrics(step))["text"] for seed, step in [(1, 1), (1, 1), (1, 2), (2, 1)]]
+    model = trainer(small).model
+    texts = [sampler(tokenizer, seed=seed).sample(model, metrics(step)).text for seed, step in [(1, 1), (1, 1), (1, 2), (2, 1)]]
     assert texts[0] == texts[1]
     assert len(set(texts)) == 3
-    greedy = sampler(made, tokenizer, sample_temperature=0.0)
-    assert greedy.line(metrics(1))["text"] == greedy.line(metrics(2))["text"]
+    greedy = sampler(tokenizer, sample_temperature=0.0)
+    assert greedy.sample(model, metrics(1)).text == greedy.sample(model, metrics(2)).text
 
 
 def test_prompt_and_length_are_parameters(small: Path, tokenizer: Tokenizer) -> None:
-    line = sampler(trainer(small).model, tokenizer, sample_prompt="To be", sample_tokens=3).line(metrics(0))
-    assert line["prompt"] == "To be"
-    assert 0 < len(line["text"].encode()) <= 3 * 3
+    sample = sampler(tokenizer, sample_prompt="To be", sample_tokens=3).sample(trainer(small).model, metrics(0))
+    assert sample.prompt == "To be"
+    assert 0 < len(sample.text.encode()) <= 3 * 3
 
 
 @pytest.mark.parametrize(
     ("interval", "steps"), [(None, [4, 8, 12]), (0, []), (5, [5, 10, 12]), (1, list(range(1, 13))), (100, [12])]
 )
 def test_samples_come_at_validations_or_at_an_interval_of_their_own(
-    small: Path, tokenizer: Tokenizer, interval: int | None, steps: list[int]
+    tokenizer: Tokenizer, interval: int | None, steps: list[int]
 ) -> None:
-    sampling = sampler(trainer(small).model, tokenizer, sample_interval=interval)
+    sampling = sampler(tokenizer, sample_interval=interval)
     assert [step for step in range(1, 13) if sampling.is_due(metrics(step, validated=step % 4 == 0))] == steps
 
 
@@ -161,7 +162,7 @@ def test_scores_that_are_no_numbers_end_a_sample_and_not_the_training(small: Pat
     model = trainer(small).model
     with torch.no_grad():
         model.out_head.weight.fill_(torch.nan)
-    assert sampler(model, tokenizer).line(metrics(7)) == {"step": 7, "tokens": 70, "prompt": "", "text": ""}
+    assert sampler(tokenizer).sample(model, metrics(7)) == Sample(step=7, tokens=70, prompt="", text="")
 
 
 def test_a_prompt_that_cannot_be_encoded_is_refused_before_the_run_that_is_there_is_touched(copied: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_prompt_that_cannot_be_encoded_is_refused_before_the_run_that_is_there
 )
 def test_damaged_samples_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / SAMPLES_FILE).write_bytes(content.encode("latin-1"))
-    with pytest.raises(MakegptError, match=r"samples\.jsonl is damaged"):
+    with pytest.raises(MakegptError, match=r"samples\.jsonl is damaged: line 1: .+; train the run again"):
         read_samples(tmp_path)
 
 
