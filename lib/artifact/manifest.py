@@ -218,9 +218,9 @@ def _check_format(folder: Path, saved: Any) -> None:
     number = saved.get("format", 1 if "facts" in saved else FORMAT)  # format 1 had no such key
     if number != FORMAT:
         artifact = saved.get("artifact")
-        described = with_article(artifact) if artifact in list(MAKERS) else "an artifact"
+        name = with_article(artifact) if artifact in list(MAKERS) else "an artifact"
         raise OtherFormat(
-            f"{folder} holds {described} of format {number}, which this version does not read (it writes {FORMAT}); "
+            f"{folder} holds {name} of format {number}, which this version does not read (it writes {FORMAT}); "
             f"remove the folder and make it again"
         )
 

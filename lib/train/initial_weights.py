@@ -114,7 +114,7 @@ def init_head(model: LanguageModel, kind: str, dataset: Dataset) -> None:
         return
     head, final_norm = model.out_head, getattr(model, "final_norm", None)
     if model.config.tie_weights or not isinstance(head, Linear):
-        raise UsageError(f"train.head_init={kind} needs a head of its own; use model.tie_weights=false, or head_init=random")
+        raise UsageError(f"train.head_init={kind} needs a separate head; use model.tie_weights=false, or head_init=random")
     head.weight.zero_()
     if kind == "unigram":
         if not isinstance(final_norm, LayerNorm):

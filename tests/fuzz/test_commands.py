@@ -234,7 +234,7 @@ def test_a_foreign_config_of_a_billion_blocks_is_refused_at_once(tmp_path: Path,
     sizes = {"vocab_size": 2, "n_positions": 2, "n_embd": 2, "n_head": 1, "n_layer": 4000}
     (tmp_path / HF_CONFIG_FILE).write_text(json.dumps({"model_type": "gpt2", **sizes}))
     (tmp_path / "tokenizer.json").write_text(json.dumps({"kind": "char", "characters": "ab"}))
-    assert "1 tensors are no 4000 blocks" in here("import-weights", tmp_path, "-o", tmp_path / "run", code=1).err
+    assert "1 tensors are too few for 4000 blocks" in here("import-weights", tmp_path, "-o", tmp_path / "run", code=1).err
 
 
 BOMB = "a: &a [x, x, x, x]\n" + "".join(
