@@ -54,7 +54,7 @@ def with_sessions(manifest: Manifest, sessions: tuple[Session, ...]) -> Manifest
 def all_versions(manifest: Manifest) -> dict[str, Any]:
     """The versions that an artifact was made with: each one's value, or where sessions differ all of them, `2.12 or 2.13`."""
     versions = [session.versions for session in manifest.sessions] or [manifest.versions]
-    names = {name: None for each in versions for name in session_versions}
+    names = {name: None for session_versions in versions for name in session_versions}
     return {name: _either([session_versions.get(name) for session_versions in versions]) for name in names}
 
 
