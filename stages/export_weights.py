@@ -1,4 +1,4 @@
-"""A run to the layout of Hugging Face's GPT-2, with a certificate."""
+"""A run to Hugging Face's GPT-2 layout, with a certificate."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from stages.shared.streams import say
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output folder.")
 def main(folder: Path, output: Path) -> None:
-    """Write the model of the run folder RUN as others read it: AutoModelForCausalLM.from_pretrained("DIR").
+    """Write the model of the run folder RUN for Hugging Face's AutoModelForCausalLM.from_pretrained("DIR").
 
-    Its logits are compared with those of an independent reading of the files that were written; certificate.json
-    in DIR says how well they agree. Models of a later design than GPT-2's are refused.
+    Its logits are compared with an independent implementation that reads the exported files; certificate.json
+    in DIR says how well they agree. Models with options beyond GPT-2's design are refused.
     """
     from lib.artifact.io import read_json
     from lib.huggingface.convert import export_weights
@@ -25,7 +25,7 @@ def main(folder: Path, output: Path) -> None:
 
     manifest = export_weights(folder, output, started=timestamp())
     if HF_TOKENIZER_FILE not in manifest.outputs:
-        say(f"{output}: without a tokenizer, for that of {folder} has no form in Hugging Face's layout")
+        say(f"{output}: without a tokenizer, since that of {folder} has no form in Hugging Face's layout")
     say(f"{output}: {parity_summary(read_json(output / PARITY_FILE))}")
 
 

@@ -1,4 +1,4 @@
-"""A GPT-2 from elsewhere, in Hugging Face's layout, to a run."""
+"""A GPT-2 in Hugging Face's layout to a run."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from stages.shared.streams import say
 @click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create.")
 def main(source: Path, output: Path) -> None:
-    """Make a run folder of the GPT-2 in SOURCE, to generate from, to evaluate or to begin a training with.
+    """Convert the GPT-2 in SOURCE to a run folder, for generation, evaluation or further training.
 
-    SOURCE is a folder with config.json and model.safetensors, as Hugging Face lays them out, of any size; or a
-    model.safetensors alone, of one of the released sizes. The folder's own tokenizer is taken, else GPT-2's.
+    SOURCE is a folder with config.json and model.safetensors in Hugging Face's layout, of any size; or a single
+    model.safetensors of one of the released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
     """
     from lib.huggingface.convert import import_weights
 
     manifest = import_weights(source, output, started=timestamp())
-    if spare := manifest.metadata.get("dropped_rows"):
-        say(f"{spare:,} rows of its tables belong to no token of a text and were dropped; the other logits are the same")
+    if dropped := manifest.metadata.get("dropped_rows"):
+        say(f"{dropped:,} padding rows of the embeddings were dropped; the other logits are the same")
     say(f"{output}: {manifest.metadata['parameters']:,} parameters, {manifest.parameters['model']['vocab_size']:,} tokens")
 
 

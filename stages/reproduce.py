@@ -22,8 +22,8 @@ from stages.shared.progress import progress
 def main(names: tuple[str, ...], as_json: bool, references: Path | None) -> None:
     """Measure the published numbers of references.yaml, all or each ROW, with our own code; exit 1 if one fails.
 
-    It trains nothing: a row about a training or about released weights measures the run that is there in artifacts/runs/,
-    and says how to make it where it is not. Nothing is written.
+    It does not train: a row about a training or about released weights measures the run in artifacts/runs/, or says how to
+    create it if it is missing. Nothing is written.
     """
     import tempfile
 

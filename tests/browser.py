@@ -116,7 +116,7 @@ def in_a_frame(report: Path, width: int, script: str) -> Path:
     return path
 
 
-def test_the_page_opens_without_an_error_and_asks_for_nothing(report: Path, at: Browser) -> None:
+def test_the_page_opens_without_an_error_and_loads_nothing(report: Path, at: Browser) -> None:
     done = at.open(report, "--dump-dom")
     console = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
     assert console == []
@@ -135,7 +135,7 @@ def test_the_page_opens_without_an_error_and_asks_for_nothing(report: Path, at: 
     assert dom.count("<main>") == 1
 
 
-def test_a_page_that_asks_for_something_would_be_found_out(at: Browser, tmp_path: Path) -> None:
+def test_a_page_that_loads_something_is_detected(at: Browser, tmp_path: Path) -> None:
     path = tmp_path / "asks.html"
     path.write_text('<!DOCTYPE html><title>asks</title><img alt="" src="http://makegpt.invalid/x.png"><script>oh(</script>')
     done = at.open(path, "--dump-dom")

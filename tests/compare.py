@@ -1,4 +1,4 @@
-"""What is compared by more than its bytes: what processors of two kinds may compute differently, and by how much."""
+"""Comparison with a tolerance, of what different processors compute differently."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.image import imread
 
-#: Where the edge of a line falls between two pixels, its shade may follow from the last bits.
+#: The shade of an edge between two pixels may depend on the last bits.
 SHARE = 1e-3
 SHADE = 8 / 255
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d*(?:e[+-]\d+)?")
 
 
 def assert_same_figure(drawn: Path, shown: Path) -> None:
-    """An SVG byte for byte, but for pictures in it; these, and a PNG, in all but a thousandth of their pixels."""
+    """An SVG byte for byte, except embedded pictures; these, and a PNG, in all but a thousandth of their pixels."""
     if shown.suffix == ".png":
         assert _description(drawn.read_bytes()) == _description(shown.read_bytes())
         _assert_same_pixels(drawn.read_bytes(), shown.read_bytes(), shown.name)
@@ -47,18 +47,18 @@ def _description(png: bytes) -> bytes:
 
 
 def assert_same_numbers(printed: str, shown: str) -> None:
-    """The same text, a number with a point but for one in its last digit: the value may be between two."""
-    assert _words(_NUMBER.sub("#", printed)) == _words(_NUMBER.sub("#", shown)), f"{printed}\nin place of\n{shown}"
+    """The same text, but a decimal number may differ by one in its last digit."""
+    assert _words(_NUMBER.sub("#", printed)) == _words(_NUMBER.sub("#", shown)), f"{printed}\ninstead of\n{shown}"
     for one, other in zip(_NUMBER.findall(printed), _NUMBER.findall(shown), strict=True):
-        assert abs(float(one) - float(other)) < 1.5 * max(_last_digit(one), _last_digit(other)), f"{one} in place of {other}"
+        assert abs(float(one) - float(other)) < 1.5 * max(_last_digit(one), _last_digit(other)), f"{one} instead of {other}"
 
 
 def _words(text: str) -> list[list[str]]:
-    """The words of each line: a sign more or less moves a column."""
+    """The words of each line, since a longer number moves a column."""
     return [line.split() for line in text.splitlines()]
 
 
 def _last_digit(number: str) -> float:
-    """How much one in the last digit of a number is."""
+    """The value of one in the last digit of a number."""
     mantissa, _, exponent = number.partition("e")
     return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))

@@ -1,4 +1,4 @@
-"""What several tests need: a text, the pipeline's artifacts of a small run, the stages as real commands."""
+"""Shared fixtures: a text, the artifacts of a small run, the stages as real commands."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ TINY = [
     "--set", "train.max_steps=12", "--set", "train.eval_interval=4", "--set", "train.batch_size=4",
 ]  # fmt: skip
 
-#: An evaluation of which most time goes into passages to search for what was copied, with one of each kind instead of eight.
+#: An evaluation with one passage of each kind instead of eight; the search for copied passages takes most of its time.
 FEW = ["--passages", "1"]
 
 
@@ -39,21 +39,21 @@ forks.remember_params()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One server of forked stages for all workers, which begins to load torch while they collect the tests."""
+    """One server of forked stages for all workers, which loads torch while they collect the tests."""
     if not hasattr(config, "workerinput") and getattr(config.option, "numprocesses", None):
         forks.share()
 
 
 @pytest.fixture(scope="session")
 def fetched() -> Callable[[str], Path]:
-    """fetched("hamlet"): the data folder, that input in it; the test is skipped where it cannot be had."""
+    """fetched("hamlet"): the data folder with that input; the test is skipped if it is not available."""
 
     def fetch(name: str) -> Path:
         folder = PROJECT / "data"
         try:
             list(fetch_input(find_input(load_params(PROJECT / "params.yaml"), name), folder))
         except MakegptError as error:
-            pytest.skip(f"{name} cannot be had here: {error}")
+            pytest.skip(f"{name} is not available here: {error}")
         return folder
 
     return fetch
@@ -83,7 +83,7 @@ def command() -> Stage:
 
 @pytest.fixture(scope="session")
 def stage() -> Stage:
-    """stage("train", ...): the same, forked from a process that has loaded torch already."""
+    """stage("train", ...): the same, forked from a process that has already loaded torch."""
     server = forks.shared()
 
     def run(name: str, *words: Any, code: int = 0, **settings: Any) -> "subprocess.CompletedProcess[str]":
@@ -94,7 +94,7 @@ def stage() -> Stage:
 
 
 def checked(done: "subprocess.CompletedProcess[str]", code: int) -> "subprocess.CompletedProcess[str]":
-    """What a command came to, if it ended with `code`, and with one line where that is an error."""
+    """The completed command, which must have ended with `code`, and with one line if that is an error."""
     assert done.returncode == code, f"{done.args} ended with {done.returncode}: {done.stderr}"
     if code:
         assert len(done.stderr.strip().splitlines()[-1:]) == 1
@@ -104,18 +104,18 @@ def checked(done: "subprocess.CompletedProcess[str]", code: int) -> "subprocess.
 
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str]) -> Here:
-    """here("train", ...): the same without a process of its own, which saves the time to load torch; stdout and stderr."""
+    """here("train", ...): the same in this process, which saves the time to load torch; stdout and stderr."""
 
     def run(name: str, *words: Any, code: int = 0) -> "pytest.CaptureResult[str]":
         before = signal.getsignal(signal.SIGTERM)
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit:
             import_module(f"stages.{name.replace('-', '_')}").main([str(word) for word in words])
         signal.signal(signal.SIGTERM, before)
         choose_params(None)
-        told = capsys.readouterr()
-        assert left.value.code == code, told.err
-        return told
+        output = capsys.readouterr()
+        assert exit.value.code == code, output.err
+        return output
 
     return run
 
@@ -143,11 +143,11 @@ def copied(small: Path, tmp_path: Path) -> Path:
 
 
 def spent() -> float:
-    """Seconds of processor time of all commands that have ended: what they took, however busy the machine is."""
+    """CPU seconds of all commands that have ended, which do not depend on the load of the machine."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 @pytest.fixture(autouse=True)
-def no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")

@@ -1,4 +1,4 @@
-"""Stages as processes of their own, without the second and a half that each would take to load torch.
+"""Stages as separate processes, without the second and a half that each would take to load torch.
 
 A server process loads torch and the stages once and computes nothing. For each command it forks: the child has its own
 process id, folder, standard streams, signals and exit code, as a command from the shell has.
@@ -90,7 +90,7 @@ def share() -> None:
 
 @cache
 def shared() -> Server:
-    """The server for this process, started when it is first asked for."""
+    """The server for this process, started at the first call."""
     if ADDRESS not in os.environ:
         share()
     server = SharedServer(os.environ[ADDRESS])
@@ -100,7 +100,7 @@ def shared() -> Server:
 
 
 class Process:
-    """A stage that runs; its standard streams are files."""
+    """A running stage; its standard streams are files."""
 
     def __init__(self, address: str, words: list[str], cwd: Path, input: str | None, env: dict[str, str] | None) -> None:
         with ExitStack() as files:
@@ -190,14 +190,14 @@ def serve(address: str) -> None:
     woken.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-    running: dict[int, socket.socket] = {}  # a stage's process id -> who waits for its exit code
+    running: dict[int, socket.socket] = {}  # a stage's process id -> the connection that waits for its exit code
     with socket.socket(socket.AF_UNIX) as listening, selectors.DefaultSelector() as selector:
         listening.bind(f"{address}.new")
         listening.listen(64)
         os.rename(f"{address}.new", address)
         for source in (listening, wake):
             selector.register(source, selectors.EVENT_READ)
-        while os.getppid() == parent:  # who started it may have been killed
+        while os.getppid() == parent:  # its parent may have been killed
             for key, _ in selector.select(timeout=5):
                 if key.fileobj is listening:
                     connection, _ = listening.accept()
@@ -229,12 +229,12 @@ def _answer_all_that_ended(running: dict[int, socket.socket]) -> None:
 
 
 def _say(connection: socket.socket, number: int) -> None:
-    with suppress(OSError):  # who waits for a stage may be gone
+    with suppress(OSError):  # the other end may be closed
         connection.sendall(f"{number}\n".encode())
 
 
 def remember_params() -> None:
-    """Have this process parse each text of params.yaml once: PyYAML takes 30 ms, most of what a small stage takes."""
+    """Let this process parse each text of params.yaml once: PyYAML takes 30 ms, most of the time of a small stage."""
     from lib.config import params, strict_yaml
 
     read = lru_cache(maxsize=32)(strict_yaml.read_yaml)
@@ -243,7 +243,7 @@ def remember_params() -> None:
 
 
 def _become(request: dict[str, Any], handles: list[int]) -> NoReturn:
-    """Be the command that a request describes, to its end."""
+    """Run the command of a request, and exit with its code."""
     code = 70  # of a child that fails before its stage does
     try:
         for number, handle in enumerate(handles):

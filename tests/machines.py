@@ -1,7 +1,7 @@
 """The tests that compute, as other processors would compute them: `make test-machines`.
 
-Which routine does a product, a sum or a logarithm is chosen by what the processor can do, and each library has a variable
-to choose another. Every setting is a pytest of its own, one after the other; a line tells what came out.
+Libraries choose the routine of a product, a sum or a logarithm by the features of the processor, and each has a variable
+to choose another. Every setting is a separate pytest, one after the other; one line reports its result.
 
 python -m tests.machines [NAME...]    these settings only; --list shows them, --short takes the tests with committed numbers
 """
@@ -16,23 +16,23 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-#: Tests of the numbers and figures that stand in the project's own files, less those that train or start a process first.
+#: Tests of the numbers and figures in the project's own files, without those that train or start a process first.
 COMMITTED = ("docs", "reproduce", "study")
-SHORT = "prints_what_stands_there or published_comes_out or committed"
+SHORT = "prints_what_the_page_shows or published_value_passes or committed"
 
 #: Commands of the kernel's compiler for processors without AVX-512 and with none of AVX.
 NO_AVX512, NO_AVX = "c++ -mno-avx512f", "c++ -mno-avx -mno-avx2 -mno-fma"
 
 
 def computing() -> list[Path]:
-    """The test files that compute: all that take a library for it, and those of `COMMITTED`."""
+    """The test files that compute: all that import a numeric library, and those of `COMMITTED`."""
     takes = re.compile(r"^(?:import|from) (?:torch|numpy|matplotlib)\b", re.MULTILINE)
     paths = sorted((PROJECT / "tests").rglob("test_*.py"))
     return [path for path in paths if path.stem[5:] in COMMITTED or takes.search(path.read_text(encoding="utf-8"))]
 
 
 def numpy_features() -> str:
-    """All that numpy can use of this processor and do without."""
+    """The optional processor features that numpy uses here."""
     try:
         from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
     except ImportError:
@@ -41,13 +41,13 @@ def numpy_features() -> str:
 
 
 def processor_has(flag: str) -> bool:
-    """Whether Linux lists `flag` among what the processor can do."""
+    """Whether Linux lists `flag` among the features of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and flag in cpuinfo.read_text(encoding="utf-8", errors="replace").split()
 
 
 def settings() -> dict[str, dict[str, str]]:
-    """Name -> environment. The last is all of the oldest at once, and differs most from a new processor."""
+    """Name -> environment. The last combines the oldest of all, and differs most from a new processor."""
     plain = {"ATEN_CPU_CAPABILITY": "default"}
     numpy = {"NPY_DISABLE_CPU_FEATURES": numpy_features()}
     libm = {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX2_Usable,-FMA_Usable"}  # newer names and older ones
@@ -74,7 +74,7 @@ def settings() -> dict[str, dict[str, str]]:
 
 
 def cannot(chosen: dict[str, str]) -> str | None:
-    """Why this machine cannot do a setting; None where it can."""
+    """Why this machine cannot run a setting; None if it can."""
     if chosen.get("OPENBLAS_CORETYPE") == "SkylakeX" and not processor_has("avx512f"):
         return "needs a processor with AVX-512"  # OpenBLAS does not look: the process would end by SIGILL
     if chosen.get("NPY_DISABLE_CPU_FEATURES") == "":
@@ -93,7 +93,7 @@ def run(chosen: dict[str, str], short: bool) -> "subprocess.CompletedProcess[str
 
 
 def main(words: list[str]) -> int:
-    """Run the settings named in `words`, or all; 1 where one of them failed."""
+    """Run the settings named in `words`, or all; 1 if one of them fails."""
     short, known = "--short" in words, settings()
     names = [word for word in words if not word.startswith("--")] or list(known)
     if unknown := [name for name in names if name not in known]:

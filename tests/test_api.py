@@ -1,4 +1,4 @@
-"""The front door, `from lib import Model`: it gives what the commands give, and its page is true."""
+"""The front door, `from lib import Model`: it gives the same as the commands, and the code of its page runs."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_a_wrong_name_or_value_is_refused_with_what_is_right(model: Model, small
         Model.from_run(small / "run", weights="int4")
 
 
-def test_training_from_a_text_is_the_training_of_the_commands(small: Path, tmp_path: Path) -> None:
+def test_training_from_a_text_equals_the_commands(small: Path, tmp_path: Path) -> None:
     changes = ["train.max_steps=12", "train.eval_interval=4", "train.batch_size=4", "build-dataset.val_fraction=0.2"]
     steps: list[object] = []
     trained = Model.train(small / "play.txt", tmp_path / "run", changes=changes, device="cpu", on_event=steps.append)
@@ -61,7 +61,7 @@ def test_training_from_a_text_is_the_training_of_the_commands(small: Path, tmp_p
     assert len(steps) > 13
 
 
-def test_the_pages_code_runs(
+def test_the_code_of_the_page_runs(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

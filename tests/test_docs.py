@@ -1,4 +1,4 @@
-"""The book: its code runs, prints what stands there, and its links and figures are there."""
+"""The book: its code runs and prints what the pages show, and its links and figures exist."""
 
 import re
 import shlex
@@ -49,7 +49,7 @@ def test_the_contents_and_the_readme_link_to_the_reference_pages() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_a_pages_code_prints_what_stands_there(
+def test_a_pages_code_prints_what_the_page_shows(
     page: Page, fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if page.name == "tokens":
@@ -72,7 +72,7 @@ def test_a_page_has_a_worked_example_that_prints_numbers_and_names_its_source(pa
 
 
 @pytest.mark.parametrize("path", [*FILES, *PROJECT.glob("*.md")], ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_targets(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
@@ -90,7 +90,7 @@ def test_the_pages_shell_commands_can_be_run(tmp_path: Path) -> None:
         assert "train" in make(folder, "-n", *words).stdout
 
 
-def test_every_figure_is_shown_and_tells_how_it_was_made() -> None:
+def test_every_figure_is_shown_with_its_command() -> None:
     assert {f"figures/{path.name}" for path in (DOCS / "figures").iterdir()} == set(FIGURES)
 
 
@@ -128,7 +128,7 @@ def test_the_readme_and_the_ladders_page_show_the_same_table() -> None:
     assert tables[0] == tables[1] != []
 
 
-def test_every_source_cited_stands_in_the_bibliography() -> None:
+def test_every_cited_source_is_in_the_bibliography() -> None:
     listed = (DOCS / "bibliography.md").read_text(encoding="utf-8")
     sources = [*FILES, *(PROJECT / "lib").rglob("*.py")]
     for path in sources:
@@ -144,19 +144,19 @@ def test_explain_lists_the_pages(stage: Stage) -> None:
 
 
 def test_explain_shows_the_worked_example_with_the_numbers_of_the_running_code(stage: Stage) -> None:
-    told = stage("explain", "attention").stdout
+    output = stage("explain", "attention").stdout
     for line in ("Multi-head attention: all heads in one matrix product", "  │ import torch", "The whole page: "):
-        assert line in told
+        assert line in output
     page = (DOCS / "attention.md").read_text(encoding="utf-8")
     (first, *_) = re.findall(r"## A worked example.*?```text\n(.*?)```", page, re.DOTALL)
-    printed = [line.removeprefix("  = ") for line in told.splitlines() if line.startswith("  = ")]
+    printed = [line.removeprefix("  = ") for line in output.splitlines() if line.startswith("  = ")]
     expected = [line for line in first.splitlines() if line]
     assert_same_numbers("\n".join(printed[: len(expected)]), "\n".join(expected))
-    assert "## Where it comes from" not in told
+    assert "## Where it comes from" not in output
     assert "## Where it comes from" in stage("explain", "attention", "--whole").stdout
 
 
-def test_explain_reads_the_projects_parameters_wherever_it_is_asked(stage: Stage, tmp_path: Path) -> None:
+def test_explain_reads_the_projects_parameters_in_any_folder(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("defaults:\n")
     assert stage("explain", "decoder", cwd=tmp_path).stdout == stage("explain", "decoder").stdout
 
@@ -166,7 +166,7 @@ def test_explain_takes_names_with_hyphens_and_corrects_others(stage: Stage) -> N
     assert "did you mean 'rotary'" in stage("explain", "rotari", code=2).stderr
 
 
-def test_a_page_is_cut_into_prose_code_and_output(tmp_path: Path) -> None:
+def test_a_page_is_split_into_prose_code_and_output(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text(
         "# Title\n\n```sh\nls\n```\n\n## A worked example\n\nSum:\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n\nEnd\n"

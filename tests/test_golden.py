@@ -1,4 +1,4 @@
-"""Numbers that a change of the code's shape must not change: a training, its text, its evaluation, its files.
+"""Golden numbers, which a refactoring must not change: a training, its text, its evaluation, its files.
 
 `tests/golden.json` was written once. Losses may differ by what another processor's rounding comes to in 60 steps; the greedy
 tokens were chosen by 0.03 nats or more.

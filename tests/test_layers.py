@@ -1,4 +1,4 @@
-"""The house's rules, held by reading the sources."""
+"""The design rules of CONTRIBUTING.md, checked by reading the sources."""
 
 import ast
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_no_two_modules_of_a_room_import_each_other() -> None:
     assert not left
 
 
-def test_the_package_files_hold_a_docstring_and_nothing_else() -> None:
+def test_package_init_files_have_a_docstring_only() -> None:
     for path in (PROJECT / "lib").glob("*/__init__.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), path
@@ -79,7 +79,7 @@ def test_lib_prints_nothing() -> None:
     assert not printing
 
 
-def test_the_grid_of_the_figures_has_one_home() -> None:
+def test_the_grid_of_the_figures_is_in_one_module() -> None:
     assert [path.name for path in LIB if "grid(alpha" in path.read_text(encoding="utf-8")] == ["style.py"]
 
 
@@ -98,12 +98,12 @@ def test_stages_do_not_import_each_other() -> None:
         assert "torch" not in {name.split(".")[0] for name in imported(path)}, path
 
 
-def test_no_file_is_longer_than_a_sitting() -> None:
+def test_no_file_is_longer_than_300_lines() -> None:
     for path in [*LIB, *STAGES]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
 
 
-def test_no_framework_stands_in_for_the_model() -> None:
+def test_no_framework_replaces_the_model() -> None:
     forbidden = ("transformers", "lightning", "accelerate", "torchtune", "litgpt", "nanogpt")
     for path in [*LIB, *STAGES]:
         source = path.read_text(encoding="utf-8")

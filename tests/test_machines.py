@@ -22,8 +22,8 @@ for name, numbers in found.items():
 """
 
 
-@pytest.mark.skipif(not machines.processor_has("avx2"), reason="this processor has but one way to compute")
-def test_the_oldest_processor_computes_other_last_bits_in_every_library() -> None:
+@pytest.mark.skipif(not machines.processor_has("avx2"), reason="this processor has only one implementation")
+def test_the_oldest_processor_gives_other_last_bits_in_every_library() -> None:
     of_setting = {}
     for name in ("torch-avx2", "oldest"):
         environment = os.environ | machines.settings()[name]
@@ -39,7 +39,7 @@ def test_all_tests_that_compute_are_run() -> None:
     assert names >= {f"test_{name}" for name in machines.COMMITTED}
 
 
-def test_what_a_machine_cannot_do_is_skipped_with_the_reason(
+def test_an_unsupported_setting_is_skipped_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(machines, "processor_has", lambda flag: False)

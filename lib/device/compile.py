@@ -8,12 +8,12 @@ from lib.model.loss import SoftTargets
 
 
 def should_compile(choice: str, device: torch.device) -> bool:
-    """Whether `train.compile` asks for it: "auto" does on CUDA, where it pays; on a CPU it gained less than a tenth."""
+    """Whether to compile, by `train.compile`: "auto" compiles on CUDA only; on a CPU it gained less than a tenth."""
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 class CompiledTrainStep:
-    """The loss of a training batch with `model.features` compiled; the model itself stays as it is.
+    """The loss of a training batch with `model.features` compiled; the model itself is not changed.
 
     `failure` is None, or the reason why `loss` runs without compilation. Validation calls the model directly: it has other
     shapes, each of which would be compiled again.

@@ -1,4 +1,4 @@
-"""Where the arithmetic runs: the device, its threads, its memory, its random numbers."""
+"""The device and its threads, memory, random seeds and speed."""
 
 import ctypes
 import hashlib
@@ -13,18 +13,18 @@ from lib.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" takes cuda, then mps, then cpu. UsageError if it is missing."""
+    """The device called `name`; "auto" takes cuda, then mps, then cpu. UsageError if it is not available."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available.get(name):
-        have = ", ".join(device for device, there in available.items() if there)
-        raise UsageError(f"--device {name} is not available here; there is {have}")
+        devices = ", ".join(device for device, is_available in available.items() if is_available)
+        raise UsageError(f"--device {name} is not available here; use {devices}")
     return torch.device(name)
 
 
 def thread_count() -> int:
-    """Threads that one operation on the CPU uses; sums depend on it in their last bits."""
+    """Threads of one operation on the CPU; the last bits of sums depend on it."""
     return torch.get_num_threads()
 
 
@@ -37,9 +37,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large blocks that are freed, so that the next step does not fault them in again.
+    """Let glibc keep large blocks that are freed, so that the next step does not fault them in again.
 
-    The logits of 1,024 GPT-2 tokens are 206 MB; mapped and unmapped at every step, their first touches
+    The logits of 1,024 GPT-2 tokens are 206 MB; if they are mapped and unmapped at every step, their page faults
     cost more than the arithmetic. Call it before the first large tensor. Does nothing without glibc.
     """
     if sys.platform != "linux":
@@ -53,12 +53,12 @@ def keep_freed_memory() -> None:
 
 
 def derive_seed(*parts: int) -> int:
-    """A 63-bit seed that is a function of all `parts` together."""
+    """A 63-bit seed that depends on all `parts`."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most memory the process has held so far, in bytes: that of a CUDA device, else the machine's."""
+    """Peak memory of the process so far, in bytes: on a CUDA device, else of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -71,9 +71,9 @@ def matmul_rate(
     dtype: torch.dtype = torch.float32,
     repeats: int = 5,
 ) -> float:
-    """Floating-point operations a second in a product of (n, k) and (k, m) on `device`, the best of some tries.
+    """Floating-point operations per second in a product of (n, k) and (k, m) on `device`, the best of `repeats`.
 
-    Without a `shape`, in one of squares that keep the device busy.
+    Without a `shape`, the matrices are square and large enough to keep the device busy.
     """
     n, k, m = shape or (((1024 if device.type == "cpu" else 8192),) * 3)
     a, b = torch.randn(n, k, device=device, dtype=dtype), torch.randn(k, m, device=device, dtype=dtype)
@@ -81,24 +81,24 @@ def matmul_rate(
 
 
 def pass_rate(device: torch.device, repeats: int = 5) -> float:
-    """Numbers a second that are read, changed and written back, many more of them than a cache holds."""
+    """Numbers per second that are read, changed and written back; too many for a cache."""
     numbers = torch.zeros(1 << 24, device=device)
     return numbers.numel() / _shortest(lambda: numbers.add_(1.0)[0].item(), repeats)
 
 
 def _shortest(work: Callable[[], object], repeats: int) -> float:
-    """Seconds that `work` takes, the best of some tries; it must end with reading a number, which waits for the device.
+    """Seconds that `work` takes, the best of `repeats`; it must end by reading a number, which waits for the device.
 
-    Work that takes long is not tried again: float16 on a CPU without units for it takes seconds for a product.
+    No repeat starts after `_MAX_SECONDS`: on a CPU without float16 units a product in float16 takes seconds.
     """
-    best, began = float("inf"), time.perf_counter()
+    best, start = float("inf"), time.perf_counter()
     for _ in range(repeats):
         begin = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - begin)
-        if time.perf_counter() - began > _ENOUGH:
+        if time.perf_counter() - start > _MAX_SECONDS:
             break
     return best
 
 
-_ENOUGH = 0.5  # seconds
+_MAX_SECONDS = 0.5

@@ -1,7 +1,7 @@
 """From token ids to more token ids: predict, choose the next token, append; repeat. The engine knows no text.
 
-`generate_naive` is the loop that explains. `generate_tokens` is the one that is used: it continues many sequences as one
-batch, each as if it were alone, and keeps a KV cache for each. Tests hold both to the same tokens.
+`generate_naive` is the plain loop, to read. `generate_tokens` is the one in use: it continues many sequences as one
+batch, each as if it were alone, and keeps a KV cache for each. Tests check that both give the same tokens.
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ AnySequence = TypeVar("AnySequence", bound=TokenSequence)
 
 @dataclass
 class _Slot(Generic[AnySequence]):
-    """A sequence of the batch and its KV cache: None if the model has none, or if the text has outgrown the context."""
+    """A sequence of the batch and its KV cache: None if the model has none, or if the text is longer than the context."""
 
     sequence: AnySequence
     cache: KVCache | None
@@ -94,8 +94,8 @@ def generate_tokens(
 ) -> Iterator[tuple[AnySequence, int, Tensor]]:
     """Continue all `sequences`, up to `batch_size` at a time; yield (sequence, new token, its logits (V,)) for each token.
 
-    A sequence gets the tokens it would get alone: it has its own cache and random generator. When it outgrows the context,
-    every token moves one position down at each step, which makes the cache invalid; from then on the last `context_length`
+    A sequence gets the tokens it would get alone: it has its own cache and random generator. Beyond the context, every
+    token moves one position down at each step, which makes the cache invalid; from then on the last `context_length`
     tokens are recomputed for each token.
     """
     waiting = iter(sequences)

@@ -1,10 +1,10 @@
-"""The inference model: the matrices in the numeric format they are read fastest in, the blocks as one step of the kernel.
+"""The inference model: its matrices in a format that is fast to read, its blocks as one step of the kernel.
 
     float32    as trained
     bfloat16   half the memory: the first 16 of a number's 32 bits, rounded
     int8       a quarter: each row of a matrix as integers from -127 to 127, times one scale per row
 
-A generated token reads all matrices once, so their size decides its time. Only they are smaller: activations stay float32,
+A generated token reads all matrices once, so their size determines its time. Only they are smaller: activations stay float32,
 and so do the embeddings, of which a token reads one row. (The kernel multiplies int8 weights with inputs as 16-bit integers,
 each row with its own scale.)
 """
@@ -39,8 +39,8 @@ _LONG = 64  # tokens
 class InferenceModel(LanguageModel):
     """A trained model, ready to generate: its matrices in the format `weights`, its steps computed by the kernel.
 
-    The trained model is not changed and can be trained on. In float32 both share all numbers; a smaller format copies the
-    matrices. The kernel computes on a CPU; a model with `layer_impl` or `attention_impl` naive computes as it is written.
+    The trained model is not changed and can be trained further. In float32 both share all weights; a smaller format copies
+    the matrices. The kernel runs on a CPU; a model with `layer_impl` or `attention_impl` naive runs without it.
     `no_kernel` is None if the kernel computes this model, or the reason why PyTorch does.
     """
 
@@ -79,7 +79,7 @@ class InferenceModel(LanguageModel):
         return self._step(new, caches)
 
     def kernel_notice(self) -> str | None:
-        """One line for the user if PyTorch computes and a kernel was to be expected; a stage prints it, once."""
+        """One line for the user if PyTorch computes although a kernel was expected; a stage prints it once."""
         if self.no_kernel is None:
             return None
         if self.weights != "float32":

@@ -21,7 +21,7 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is to be continued: a text, its tokens, and the other keys of its line of JSON."""
+    """A text to continue, its tokens, and the other keys of its JSON line."""
 
     text: str
     ids: list[int]
@@ -54,8 +54,8 @@ def encode_prompt(
 class Request(TokenSequence):
     """A prompt and its continuation, as tokens and as text.
 
-    Besides "length", `finish_reason` may be "stop" (one of the `stop` texts came; it is not part of `text`) or "end_of_text"
-    (the tokenizer's end-of-text token was chosen; it is neither in `text` nor in `tokens`).
+    Besides "length", `finish_reason` may be "stop" (one of the `stop` texts was generated; it is not part of `text`) or
+    "end_of_text" (the tokenizer's end-of-text token was chosen; it is neither in `text` nor in `tokens`).
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Request(TokenSequence):
         self._decoder = StreamDecoder(tokenizer, prompt.ids[-1] if prompt.text else None, stop)
 
     def add(self, id: int, logits: Tensor) -> str:
-        """Take in the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
+        """Add the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
         if self.finish_reason == "end_of_text":
             piece = self._decoder.flush()
         else:
@@ -97,7 +97,7 @@ class Request(TokenSequence):
         return piece
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain data, with the other keys of the prompt's line."""
+        """The request as plain data, with the other keys of the prompt's line."""
         line = self.prompt.line | {
             "prompt": self.prompt.text,
             "text": self.text,
@@ -112,7 +112,7 @@ class Request(TokenSequence):
 def make_requests(
     tokenizer: Tokenizer, prompts: Iterable[Prompt], config: GenerateConfig, num_samples: int = 1, **settings: Any
 ) -> Iterator[Request]:
-    """`num_samples` requests per prompt, the first with the seed of `config`, each other with the next one.
+    """`num_samples` requests per prompt: the first with the seed of `config`, each further one with the next seed.
 
     `settings` are those of `Request`.
     """
@@ -139,22 +139,22 @@ def complete(model: LanguageModel, requests: Iterable[Request], device: torch.de
 
 def in_request_order(pieces: Iterable[tuple[Request, str]]) -> Iterator[tuple[Request, str]]:
     """The `pieces` of `stream_text` request by request, in the order of the requests; each piece as soon as that allows."""
-    held: dict[Request, list[str]] = {}
+    buffers: dict[Request, list[str]] = {}
     for request, piece in pieces:
-        held.setdefault(request, []).append(piece)
-        while held:
-            first = next(iter(held))
-            ready, held[first] = held[first], []
+        buffers.setdefault(request, []).append(piece)
+        while buffers:
+            first = next(iter(buffers))
+            ready, buffers[first] = buffers[first], []
             yield from ((first, piece) for piece in ready)
             if first.finish_reason is None:
                 break
-            del held[first]
+            del buffers[first]
 
 
 class StreamDecoder:
     """The text of a stream of tokens, in pieces of whole characters, up to the first of the `stop` texts.
 
-    `previous`: the token before the first one. Text that may begin a stop text is held back until that is known.
+    `previous`: the token before the first one. Text that may begin a stop text is buffered until that is known.
     """
 
     def __init__(self, tokenizer: Tokenizer, previous: int | None, stop: Sequence[str] = ()) -> None:
@@ -172,7 +172,7 @@ class StreamDecoder:
         return self._release()
 
     def flush(self) -> str:
-        """The text held back, when no more tokens come."""
+        """The buffered text, after the last token."""
         self._held += self._decoder.decode(b"", final=True)
         piece, self._held = self._held, ""
         return piece
@@ -185,7 +185,7 @@ class StreamDecoder:
         return piece
 
     def _possible_stop(self) -> int:
-        """How many of the held characters, at the end, may be the beginning of a stop text."""
+        """How many of the last buffered characters may be the beginning of a stop text."""
         return max(
             (n for stop in self._stop for n in range(1, len(stop)) if self._held.endswith(stop[:n])),
             default=0,
@@ -193,7 +193,7 @@ class StreamDecoder:
 
 
 def read_prompt(file: BinaryIO) -> str:
-    """The whole of `file` as a prompt, less a byte-order mark and one line break at its end."""
+    """The whole of `file` as a prompt, without a byte-order mark and one line break at its end."""
     return read_whole(file, "the prompt on stdin")
 
 

@@ -1,7 +1,7 @@
-"""From scores to a choice: logits, filtered, to probabilities, to a token.
+"""Sampling: logits are filtered, turned into probabilities, and a token is drawn.
 
-The filters work one after another, in the order in which they stand here, which is the customary one; each sees what those
-before it left. A token that is filtered out has -∞.
+The filters are applied one after another, in the order of this file, which is the usual one; each sees what the earlier
+ones left. A token that is filtered out has the logit -∞.
 """
 
 from typing import Sequence
@@ -14,35 +14,35 @@ from lib.errors import MakegptError
 
 
 def apply_repetition_penalty(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Each token of `seen` less likely: its logit divided by `penalty` where positive, else multiplied (Keskar et al. 2019)."""
+    """Make the tokens in `seen` less likely: divide positive logits by `penalty`, multiply others (Keskar et al. 2019)."""
     ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
-    of_seen = logits[ids]
-    return logits.scatter(-1, ids, torch.where(of_seen > 0, of_seen / penalty, of_seen * penalty))
+    seen_logits = logits[ids]
+    return logits.scatter(-1, ids, torch.where(seen_logits > 0, seen_logits / penalty, seen_logits * penalty))
 
 
 def temperature_scaled(logits: Tensor, temperature: float) -> Tensor:
-    """Logits divided by the temperature, in float64 and with 0 the highest: nothing overflows, however low it is."""
+    """Logits divided by the temperature, in float64 and shifted to a maximum of 0, so that a low one does not overflow."""
     return (logits.double() - logits.max()) / temperature
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Exactly the k most likely; of equals, those that torch.topk ranks first (Fan et al. 2018)."""
-    kept = torch.full_like(logits, -torch.inf)
+    """Exactly the k most likely tokens; of equals, those that torch.topk ranks first (Fan et al. 2018)."""
+    filtered = torch.full_like(logits, -torch.inf)
     values, ids = logits.topk(min(k, logits.shape[-1]))
-    return kept.scatter(-1, ids, values)
+    return filtered.scatter(-1, ids, values)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """The fewest most likely tokens whose probabilities together reach p, the most likely always (Holtzman et al. 2020)."""
     probabilities, ids = torch.softmax(logits, dim=-1).sort(descending=True, stable=True)
-    before = probabilities.cumsum(dim=-1) - probabilities  # what those ahead of a token hold together
+    before = probabilities.cumsum(dim=-1) - probabilities  # total of the more likely tokens
     dropped = before >= p
     dropped[0] = False
     return logits.masked_fill(dropped.scatter(-1, ids, dropped), -torch.inf)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """The tokens that have at least p times the probability of the most likely (Nguyen et al. 2024)."""
+    """The tokens with at least p times the probability of the most likely one (Nguyen et al. 2024)."""
     probabilities = torch.softmax(logits, dim=-1)
     return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
 
@@ -60,13 +60,13 @@ def sample_token(
 ) -> int:
     """One token of (V,) logits: the most likely at temperature 0, else drawn from the softmax of what the filters leave.
 
-    `seen`: the tokens of the text so far, which the penalty is for. MakegptError if the best logit is not finite.
+    `seen`: the tokens of the text so far, to which the penalty applies. MakegptError if the best logit is not finite.
     """
     if repetition_penalty != 1.0 and seen:
         logits = apply_repetition_penalty(logits, seen, repetition_penalty)
-    best = int(logits.argmax())  # that of nan, where there is one
+    best = int(logits.argmax())  # that of nan, if there is one
     if not torch.isfinite(logits[best]):
-        raise MakegptError("the model's scores are not finite numbers; its weights are damaged, or of a training that diverged")
+        raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
     if temperature == 0:
         return best
     logits = temperature_scaled(logits, temperature)
@@ -80,14 +80,14 @@ def sample_token(
 
 
 class TokenSampler:
-    """The choices that a configuration asks for, drawn from its seed."""
+    """Samples tokens with the parameters and the seed of a configuration."""
 
     def __init__(self, config: GenerateConfig) -> None:
         self._config = config
         self._generator = torch.Generator().manual_seed(config.seed)
 
     def next(self, logits: Tensor, seen: Sequence[int]) -> int:
-        """A token of (V,) logits behind the tokens `seen`."""
+        """A token of (V,) logits after the tokens `seen`."""
         config = self._config
         return sample_token(
             logits,

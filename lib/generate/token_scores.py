@@ -1,4 +1,4 @@
-"""What a model thought of a token: how likely it found it, and what it would have taken instead."""
+"""How a model scores a token: its probability, its rank, and the alternatives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from lib.tokenizer.base import Tokenizer
 
 @dataclass(frozen=True)
 class TokenScore:
-    """One token next to those the model found most likely, by its own probabilities: before temperature and filters."""
+    """One token next to the most likely ones, by the model's probabilities before temperature and filters."""
 
     id: int
     text: str
@@ -22,7 +22,7 @@ class TokenScore:
 
 
 def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int = 5) -> TokenScore:
-    """What (V,) logits say about the token `id`; of equal tokens the one with the lower id ranks first."""
+    """The score of the token `id` by (V,) logits; of equal tokens the one with the lower id ranks first."""
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     own = logprobs[id]
     best = logprobs.topk(min(alternatives, len(logprobs)))
@@ -40,5 +40,5 @@ def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> str:
-    """The text of one token; bytes that are no whole character as hexadecimal numbers behind a backslash."""
+    """The text of one token; bytes that are not a whole character are escaped in hexadecimal."""
     return tokenizer.token_bytes(id).decode("utf-8", "backslashreplace")

@@ -1,7 +1,7 @@
-"""Whole models from elsewhere and to elsewhere: a GPT-2 in Hugging Face's layout to a run folder, and back.
+"""Import and export of whole models: a GPT-2 in Hugging Face's layout to a run folder, and back.
 
-What was exported here and not changed since goes back to the very bytes it came from: the metadata of its checkpoint lie
-in its manifest. Any other model begins a run of its own.
+An unchanged export is imported to the same bytes that it was exported from: its manifest holds the metadata of the
+checkpoint. Any other model becomes a new run.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -33,14 +33,14 @@ from lib.huggingface.gpt2 import (
     HF_CONFIG_FILE,
     HF_WEIGHTS_FILE,
     check_expressible,
+    drop_padding_rows,
     from_hf_config,
-    is_released_size,
-    only_padded,
+    is_padded_gpt2,
     open_tensors,
     read_weights,
+    released_config,
     to_hf_config,
     weight_files,
-    without_spare_rows,
     write_weights,
 )
 from lib.huggingface.parity import PARITY_FILE, compare_logits
@@ -51,32 +51,32 @@ from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
-#: What the certificate begins with where the tokenizer knows its characters, else what any text begins with.
+#: The prompt of the certificate, if the tokenizer can encode it; else the tokenizer's default prompt.
 _PROMPT = "To be, or not to be"
 
 
 def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     """Write the run folder `target` with the GPT-2 of `source`, a folder or a safetensors file; return its manifest.
 
-    Raises MakegptError if it is none that can be followed; UsageError if `target` holds something else.
+    Raises MakegptError if the model is not supported; UsageError if `target` holds something else.
     """
     check_replaceable(target, "run")
     if (target / MANIFEST).exists() and not is_imported(read_manifest(target, "run")):
         raise UsageError(f"{target} holds a run that was trained here; choose another -o")
     files = weight_files(source)
     config_file = source / HF_CONFIG_FILE
-    with open_tensors(files) as held:
-        config = from_hf_config(config_file) if source.is_dir() else is_released_size(held, source)
+    with open_tensors(files) as lazy_tensors:
+        config = from_hf_config(config_file) if source.is_dir() else released_config(lazy_tensors, source)
         tokenizer = _tokenizer(source, config)
-        tensors = read_weights(held, config, source)
-    spare = (config.vocab_size or 0) - tokenizer.vocab_size
-    if spare:
-        tensors, config = without_spare_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
+        tensors = read_weights(lazy_tensors, config, source)
+    padding_rows = (config.vocab_size or 0) - tokenizer.vocab_size
+    if padding_rows:
+        tensors, config = drop_padding_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
     metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": tokenizer.identity()}
     if exported := _exported_metadata(source, tokenizer):
         metadata, config = exported, build_section("model", exported["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
-    used = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
+    inputs = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     with replacing_folder(target, "run") as folder:
         write_json(folder / CONFIG_FILE, {"model": asdict(config)})
         tokenizer.save(folder / TOKENIZER_FILE)
@@ -85,10 +85,10 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
             "run",
             IMPORT_STAGE,
             parameters={"model": asdict(config)},
-            inputs={str(path): Input(kind="file", bytes=path.stat().st_size, sha256=sha256_of(path)) for path in used},
+            inputs={str(path): Input(kind="file", bytes=path.stat().st_size, sha256=sha256_of(path)) for path in inputs},
             outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
             metadata={"tokenizer": tokenizer.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
-            | ({"dropped_rows": spare} if spare else {}),
+            | ({"dropped_rows": padding_rows} if padding_rows else {}),
             started=started,
         )
         write_manifest(folder, manifest)
@@ -96,26 +96,25 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer next to the weights, or if there is none GPT-2's own. The table may have rows after its last token."""
+    """The tokenizer next to the weights, or GPT-2's own if there is none. The embeddings may have rows after its last token."""
     tokenizer = load_hf_tokenizer(source) if source.is_dir() else None
     rows = config.vocab_size or 0
-    if tokenizer is None and only_padded(rows):
+    if tokenizer is None and is_padded_gpt2(rows):
         tokenizer = make_tokenizer("gpt2", [], data_folder(VOCABULARY))
     if tokenizer is None:
         raise MakegptError(
-            f"{source} holds no tokenizer, and its model has {rows} tokens, not the {GPT2_VOCAB_SIZE} "
+            f"{source} has no tokenizer, and its model has {rows} tokens, not the {GPT2_VOCAB_SIZE} "
             "of GPT-2's own; put its tokenizer.json there, or its vocab.json and merges.txt"
         )
     if rows < tokenizer.vocab_size:
         raise MakegptError(
-            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's table has rows for {rows} alone; "
-            "one of them is of another model"
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's embeddings have only {rows} rows; "
+            "one of them belongs to another model"
         )
     if rows >= 2 * tokenizer.vocab_size:
         raise MakegptError(
-            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's table {rows} rows, "
-            f"more than padding explains; "
-            "one of them is of another model"
+            f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the model's embeddings have {rows} rows, "
+            "more than padding explains; one of them belongs to another model"
         )
     return tokenizer
 
@@ -129,7 +128,7 @@ class _ExportedMetadata:
 
 
 def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The metadata of the checkpoint that was exported to `source`; None if there was none, or if the files have changed."""
+    """The metadata of the checkpoint that was exported to `source`; None if it is no export, or its files have changed."""
     try:
         manifest = read_manifest(source, "export")
         verify_files(source, manifest.outputs)
@@ -146,30 +145,30 @@ def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | N
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
     """Write the model of the run in `folder` as Hugging Face's GPT-2 into the folder `target`, with a certificate.
 
-    Raises UsageError if it is no GPT-2, MakegptError if what was written would not compute the same.
+    Raises UsageError if it is no GPT-2, MakegptError if the exported files compute other logits.
     """
     source = finished_manifest(folder)
     check_expressible(read_model_config(folder), folder)
     check_replaceable(target, "export")
     trained = load_run(folder, torch.device("cpu"))
     tokenizer = trained.tokenizer
-    with replacing_folder(target, "export") as beside:
-        write_json(beside / HF_CONFIG_FILE, to_hf_config(trained.config, tokenizer.endoftext))
-        write_weights(beside / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
+    with replacing_folder(target, "export") as temporary:
+        write_json(temporary / HF_CONFIG_FILE, to_hf_config(trained.config, tokenizer.endoftext))
+        write_weights(temporary / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
         for name, content in (to_hf_tokenizer(tokenizer) or {}).items():
-            write_text(beside / name, canonical_json(content) + "\n")
-        certified = compare_logits(trained.model, beside, _prompt(tokenizer)) | {"model_sha256": trained.sha256}
-        write_json(beside / PARITY_FILE, certified)
+            write_text(temporary / name, canonical_json(content) + "\n")
+        parity = compare_logits(trained.model, temporary, _prompt(tokenizer)) | {"model_sha256": trained.sha256}
+        write_json(temporary / PARITY_FILE, parity)
         manifest = new_manifest(
             "export",
             "export-weights",
             parameters={},
             inputs={relative_place(folder, target): Input(identity=identity_of(source))},
-            outputs=describe_files(beside, sorted(path.name for path in beside.iterdir())),
+            outputs=describe_files(temporary, sorted(path.name for path in temporary.iterdir())),
             metadata={"parameters": count_parameters(trained.model), "checkpoint": read_tensor_metadata(folder / MODEL_FILE)},
             started=started,
         )
-        write_manifest(beside, manifest)
+        write_manifest(temporary, manifest)
     return manifest
 
 

@@ -1,6 +1,7 @@
-"""GPT-2 as Hugging Face lays it out: the names and shapes of its tensors and its config.json, next to ours.
+"""GPT-2 in Hugging Face's layout: the names and shapes of its tensors and its config.json, mapped to ours.
 
-Linear weights are (in, out) there and (out, in) here. Only safetensors files are read: other formats can run code when opened.
+"Theirs" is Hugging Face's. Their linear weights are (in, out), ours (out, in). Only safetensors files are read: other
+formats can run code when opened.
 """
 
 import re
@@ -45,7 +46,7 @@ TENSOR_NAMES = {
     "out_head.weight": "lm_head.weight",
 }
 
-#: The parameters of ours that config.json tells under another name.
+#: Our parameters -> their names in config.json.
 SHAPE_KEYS = {
     "vocab_size": "vocab_size",
     "context_length": "n_positions",
@@ -54,7 +55,7 @@ SHAPE_KEYS = {
     "n_layers": "n_layer",
 }
 
-#: What else config.json may say that changes the result, and what GPT-2's design here can follow; the first is their default.
+#: Other keys of config.json that change the result, and the supported values; the first is their default.
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -82,7 +83,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 @dataclass(frozen=True)
 class TensorMapping:
-    """Where a tensor stands on both sides: its names, its shape on theirs, and whether it is turned over on the way."""
+    """The names of a tensor in both layouts, its shape in theirs, and whether it is transposed."""
 
     ours: str
     theirs: str
@@ -91,7 +92,7 @@ class TensorMapping:
 
 
 def tensor_mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor of a GPT-2 of this size; the biases of queries, keys and values are always among theirs."""
+    """Every tensor of a GPT-2 of this size; theirs always has biases of queries, keys and values."""
     mappings = []
     for ours, weight in build_model(replace(config, qkv_bias=True), "meta").named_parameters():
         number = re.search(r"\d+", ours)
@@ -127,8 +128,7 @@ def weight_files(source: Path) -> list[Path]:
     """The safetensors files of `source`, a folder or one of them; MakegptError if there are none."""
     if not source.exists():
         raise MakegptError(
-            f"{source} does not exist; a folder with {HF_CONFIG_FILE} and {HF_WEIGHTS_FILE}, "
-            f"or a {HF_WEIGHTS_FILE}, is expected"
+            f"{source} does not exist; it must be a folder with {HF_CONFIG_FILE} and {HF_WEIGHTS_FILE}, or a {HF_WEIGHTS_FILE}"
         )
     if source.is_file():
         if source.suffix in _PICKLED:
@@ -144,46 +144,46 @@ def weight_files(source: Path) -> list[Path]:
             raise MakegptError(f"{source / _INDEX} is damaged: it lists no files") from None
     if pickled := [path for path in sorted(source.iterdir()) if path.suffix in _PICKLED]:
         raise _pickled(pickled[0])
-    raise MakegptError(f"{source} holds no {HF_WEIGHTS_FILE}; a model in Hugging Face's layout is expected there")
+    raise MakegptError(f"{source} has no {HF_WEIGHTS_FILE}; it must be a model in Hugging Face's layout")
 
 
 def _pickled(path: Path) -> UsageError:
     return UsageError(
-        f"{path} is a pickle, which can run code when it is opened, and is not read; make a {HF_WEIGHTS_FILE} of it with "
+        f"{path} is a pickle, which can run code when it is opened, and is not read; convert it to {HF_WEIGHTS_FILE} with "
         "transformers: GPT2LMHeadModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
     )
 
 
 @contextmanager
 def open_tensors(files: list[Path]) -> Iterator[dict[str, LazyTensor]]:
-    """The tensors in `files` by their names without prefix, none read yet; masks are left out."""
+    """The tensors in `files` by their names without prefix, not read yet; masks are left out."""
     with ExitStack() as stack:
-        held: dict[str, LazyTensor] = {}
+        tensors: dict[str, LazyTensor] = {}
         for path in files:
             file = stack.enter_context(open_safetensors(path))
             for name in file.keys():  # noqa: SIM118 - not a dict
                 short = name.removeprefix(_PREFIX)
-                if short in held:
-                    raise MakegptError(f"{path}: the tensor {short} is there twice, as {held[short].name} and as {name}")
+                if short in tensors:
+                    raise MakegptError(f"{path}: duplicate tensor {short}: {tensors[short].name} and {name}")
                 if not _MASKS.fullmatch(short):
-                    held[short] = LazyTensor(file, name)
-        yield held
+                    tensors[short] = LazyTensor(file, name)
+        yield tensors
 
 
 def from_hf_config(path: Path) -> ModelConfig:
-    """The model that their config.json at `path` describes; MakegptError names what GPT-2's design here cannot follow."""
+    """The model that their config.json at `path` describes; MakegptError names an unsupported value."""
     saved = read_json(path)
     if not isinstance(saved, dict):
-        raise MakegptError(f"{path} describes no model; Hugging Face's {HF_CONFIG_FILE} of a GPT-2 is expected")
+        raise MakegptError(f"{path} describes no model; it must be Hugging Face's {HF_CONFIG_FILE} of a GPT-2")
     if "model_type" not in saved and "model" in saved:
-        raise _own(path.parent)
+        raise _own_run(path.parent)
     width = saved.get("n_embd")
     for name, allowed in [*SUPPORTED.items(), ("n_inner", (None, 4 * width if isinstance(width, int) else None))]:
         if (value := saved.get(name, allowed[0])) not in allowed:
-            could = " or ".join(str(tensor) for tensor in allowed if tensor is not None)
-            raise MakegptError(f"{path}: {name}={value} is not GPT-2's as it is written here; {could} would be")
+            supported = " or ".join(str(choice) for choice in allowed if choice is not None)
+            raise MakegptError(f"{path}: {name}={value} is not supported; it must be {supported}")
     if missing := [theirs for theirs in SHAPE_KEYS.values() if saved.get(theirs) is None]:
-        raise MakegptError(f"{path} does not say {', '.join(missing)}")
+        raise MakegptError(f"{path} lacks {', '.join(missing)}")
     sizes = {ours: saved[theirs] for ours, theirs in SHAPE_KEYS.items()}
     return _gpt2(str(path), tie_weights=saved.get("tie_word_embeddings", True), **sizes)
 
@@ -194,86 +194,84 @@ def _gpt2(where: str, **sizes: Any) -> ModelConfig:
     return config
 
 
-def _own(folder: Path) -> UsageError:
-    return UsageError(f"{folder} is a run folder of this program already; use it as it is")
+def _own_run(folder: Path) -> UsageError:
+    return UsageError(f"{folder} is a makegpt run folder already; use it as it is")
 
 
-def is_released_size(held: dict[str, LazyTensor], path: Path) -> ModelConfig:
-    """The released size whose shapes the tensors have; MakegptError if they have those of none."""
-    if "tok_emb.weight" in held:
-        raise _own(path.parent)
-    blocks = {match[1] for name in held if (match := re.match(r"h\.(\d+)\.", name))}
-    tables = [held[name].shape for name in ("wte.weight", "wpe.weight") if name in held]
+def released_config(tensors: dict[str, LazyTensor], path: Path) -> ModelConfig:
+    """The config of the released size with the shapes of the `tensors`; MakegptError if there is none."""
+    if "tok_emb.weight" in tensors:
+        raise _own_run(path.parent)
+    blocks = {match[1] for name in tensors if (match := re.match(r"h\.(\d+)\.", name))}
+    tables = [tensors[name].shape for name in ("wte.weight", "wpe.weight") if name in tensors]
     for layers, width, heads in RELEASED_SIZES.values():
         rows = tables[0][0] if tables else 0
-        if len(blocks) == layers and tables == [(rows, width), (_RELEASED_CONTEXT, width)] and only_padded(rows):
+        if len(blocks) == layers and tables == [(rows, width), (_RELEASED_CONTEXT, width)] and is_padded_gpt2(rows):
             sizes = {"emb_dim": width, "n_layers": layers, "n_heads": heads, "context_length": _RELEASED_CONTEXT}
-            return _gpt2(str(path), vocab_size=rows, tie_weights=_tied(held), **sizes)
+            return _gpt2(str(path), vocab_size=rows, tie_weights=_is_tied(tensors), **sizes)
     known = ", ".join(f"{name} {layers} × {width}" for name, (layers, width, _) in RELEASED_SIZES.items())
-    seen = f"{len(blocks)} blocks, tables of {' and '.join(map(str, tables))}" if tables else "no tables of embeddings"
+    shapes = f"{len(blocks)} blocks, embeddings of {' and '.join(map(str, tables))}" if tables else "no embeddings"
     raise MakegptError(
-        f"{path} has the shapes of no released size ({seen}); a bare file can be {known}, with {GPT2_VOCAB_SIZE} tokens and "
-        f"{_RELEASED_CONTEXT} positions; of another size name a folder that holds it and its {HF_CONFIG_FILE}"
+        f"{path} has the shapes of no released size ({shapes}); a single file can be {known}, with {GPT2_VOCAB_SIZE} tokens "
+        f"and {_RELEASED_CONTEXT} positions; for another size give a folder with the file and its {HF_CONFIG_FILE}"
     )
 
 
-def only_padded(rows: int) -> bool:
-    """Whether a table of so many rows is GPT-2's own, or that with rows behind it that no token has: nanoGPT's has 50,304."""
+def is_padded_gpt2(rows: int) -> bool:
+    """Whether embeddings with so many rows are those of GPT-2's tokens, maybe padded: nanoGPT's have 50,304."""
     return GPT2_VOCAB_SIZE <= rows < GPT2_VOCAB_SIZE + 1024
 
 
-def without_spare_rows(tensors: dict[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-    """Our `tensors` with the rows of the first `vocab_size` tokens in the tables of embeddings and of the head."""
+def drop_padding_rows(tensors: dict[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
+    """Our `tensors` with only the first `vocab_size` rows of the embeddings and the head."""
     tables = ("tok_emb.weight", "out_head.weight")
     return {name: tensor[:vocab_size].clone() if name in tables else tensor for name, tensor in tensors.items()}
 
 
-def _tied(held: dict[str, LazyTensor]) -> bool:
-    """Whether the head is the table of the tokens: it is missing, or has the same numbers."""
-    head, table = held.get(_HEAD), held.get(_TABLE)
+def _is_tied(tensors: dict[str, LazyTensor]) -> bool:
+    """Whether the head shares the token embeddings: it is missing, or has the same numbers."""
+    head, table = tensors.get(_HEAD), tensors.get(_TABLE)
     return head is None or (table is not None and head.shape == table.shape and torch.equal(head.read(), table.read()))
 
 
-def read_weights(held: dict[str, LazyTensor], config: ModelConfig, source: Path) -> dict[str, Tensor]:
-    """Our tensors of a model of `config`, float32; MakegptError names what is missing, spare or of another shape or type."""
-    if config.n_layers > len(held):
+def read_weights(lazy_tensors: dict[str, LazyTensor], config: ModelConfig, source: Path) -> dict[str, Tensor]:
+    """Our tensors of a model of `config`, float32; MakegptError names a missing, unexpected or wrong tensor."""
+    if config.n_layers > len(lazy_tensors):
         raise MakegptError(
-            f"{source} does not hold the GPT-2 that is expected: {len(held)} tensors are no {config.n_layers} blocks"
+            f"{source} is not the expected GPT-2: {len(lazy_tensors)} tensors are too few for {config.n_layers} blocks"
         )
-    if odd := [f"{name} ({tensor.dtype})" for name, tensor in held.items() if tensor.dtype not in _FLOATS]:
-        raise MakegptError(f"{source}: {odd[0]} is not of a type that can be read; {', '.join(_FLOATS)} could")
-    shapes = {place.theirs: place.shape for place in tensor_mappings(config)}
-    if config.tie_weights and _HEAD in held and held[_HEAD].shape == shapes[_TABLE]:
-        if not _tied(held):
+    if unsupported := [f"{name} ({tensor.dtype})" for name, tensor in lazy_tensors.items() if tensor.dtype not in _FLOATS]:
+        raise MakegptError(f"{source}: {unsupported[0]} has an unsupported type; it must be one of {', '.join(_FLOATS)}")
+    mappings = tensor_mappings(config)
+    shapes = {mapping.theirs: mapping.shape for mapping in mappings}
+    if config.tie_weights and _HEAD in lazy_tensors and lazy_tensors[_HEAD].shape == shapes[_TABLE]:
+        if not _is_tied(lazy_tensors):
             raise MakegptError(
-                f"{source}: {_HEAD} is not {_TABLE}, though {HF_CONFIG_FILE} says tie_word_embeddings=true; "
-                "false would be right"
+                f"{source}: {_HEAD} differs from {_TABLE}, but {HF_CONFIG_FILE} says tie_word_embeddings=true; set it to false"
             )
-        held = {name: tensor for name, tensor in held.items() if name != _HEAD}
-    check_shapes(
-        shapes, {name: tensor.shape for name, tensor in held.items()}, f"{source} does not hold the GPT-2 that is expected"
-    )
+        lazy_tensors = {name: tensor for name, tensor in lazy_tensors.items() if name != _HEAD}
+    check_shapes(shapes, {name: tensor.shape for name, tensor in lazy_tensors.items()}, f"{source} is not the expected GPT-2")
     tensors = {}
-    for place in tensor_mappings(config):
-        tensor = held[place.theirs].read()
+    for mapping in mappings:
+        tensor = lazy_tensors[mapping.theirs].read()
         if not torch.isfinite(tensor).all():
             raise MakegptError(
-                f"{source}: {place.theirs} holds numbers that are not finite; it is damaged, or of a training that diverged"
+                f"{source}: {mapping.theirs} has numbers that are not finite; it is damaged, or of a training that diverged"
             )
-        tensors[place.ours] = tensor.T.contiguous() if place.transposed else tensor
+        tensors[mapping.ours] = tensor.T.contiguous() if mapping.transposed else tensor
     return tensors
 
 
 def check_expressible(config: ModelConfig, folder: Path) -> None:
-    """UsageError names the first choice of the run in `folder` that their GPT-2 has not."""
+    """UsageError names the first option of the run in `folder` that their GPT-2 does not support."""
     theirs = {name: value for name, value in ({"kind": "gpt"} | GPT_2).items() if name != "tie_weights"}
     if config.n_kv_heads == config.n_heads:
         theirs["n_kv_heads"] = config.n_heads
     for name, value in theirs.items():
         if (ours := getattr(config, name)) != value:
             raise UsageError(
-                f"{folder} has model.{name}={ours}, which Hugging Face's GPT-2 has not; "
-                f"it can be exported with {'null' if value is None else value} alone"
+                f"{folder} has model.{name}={ours}, which Hugging Face's GPT-2 does not support; "
+                f"only {'null' if value is None else value} can be exported"
             )
 
 
@@ -291,10 +289,10 @@ def to_hf_config(config: ModelConfig, endoftext: int | None) -> dict[str, Any]:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor], config: ModelConfig) -> None:
-    """Write our `weights` as their model.safetensors; biases that ours have not are zeros there."""
+    """Write our `weights` as their model.safetensors; missing biases become zeros."""
     tensors = {}
-    for place in tensor_mappings(config):
-        tensor = weights[place.ours].detach() if place.ours in weights else torch.zeros(place.shape)
-        name = place.theirs if place.theirs == _HEAD else _PREFIX + place.theirs
-        tensors[name] = tensor.T.contiguous() if place.transposed else tensor
+    for mapping in tensor_mappings(config):
+        tensor = weights[mapping.ours].detach() if mapping.ours in weights else torch.zeros(mapping.shape)
+        name = mapping.theirs if mapping.theirs == _HEAD else _PREFIX + mapping.theirs
+        tensors[name] = tensor.T.contiguous() if mapping.transposed else tensor
     write_safetensors(path, tensors, {"format": "pt"})

@@ -1,7 +1,7 @@
-"""A certificate that exported files compute what the model does: its logits next to those of an independent reading.
+"""A certificate that exported files compute what the model does: its logits compared with an independent implementation.
 
-The reading is GPT-2's formulas once more, in float64, straight from the files and by their own names: it shares
-neither the model's code nor the table of names.
+The implementation is GPT-2's formulas in float64, read from the files by Hugging Face's names: it shares neither the
+model's code nor the table of names.
 
 T time, C embedding, H heads, D head size, V vocabulary
 """
@@ -23,7 +23,7 @@ Numbers = NDArray[np.float64]
 
 PARITY_FILE = "certificate.json"
 GREEDY_TOKENS = 64
-_TOLERANCE = 1e-3  # of the largest logit; float32 against float64 was 1e-6 of it, a wrong formula is of the size itself
+_TOLERANCE = 1e-3  # of the largest logit; float32 differed from float64 by 1e-6 of it, a wrong formula by all of it
 
 
 def gpt2_logits(tensor: Callable[[str], Numbers], n_layers: int, n_heads: int, ids: list[int]) -> Numbers:
@@ -38,14 +38,14 @@ def gpt2_logits(tensor: Callable[[str], Numbers], n_layers: int, n_heads: int, i
         return x * tensor(f"{name}.weight") + tensor(f"{name}.bias")
 
     T = len(ids)
-    later = np.triu(np.ones((T, T), dtype=bool), 1)
+    mask = np.triu(np.ones((T, T), dtype=bool), 1)
     x = tensor("wte.weight")[ids] + tensor("wpe.weight")[:T]  # (T, C)
     for n in range(n_layers):
         qkv = linear(norm(x, f"h.{n}.ln_1"), f"h.{n}.attn.c_attn")
         q, k, v = (part.reshape(T, n_heads, -1).transpose(1, 0, 2) for part in np.split(qkv, 3, axis=-1))  # (H, T, D)
-        scores = np.where(later, -np.inf, q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))  # (H, T, T)
-        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        heads = shares / shares.sum(axis=-1, keepdims=True) @ v
+        scores = np.where(mask, -np.inf, q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))  # (H, T, T)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        heads = weights / weights.sum(axis=-1, keepdims=True) @ v
         x = x + linear(heads.transpose(1, 0, 2).reshape(T, -1), f"h.{n}.attn.c_proj")
         wide = linear(norm(x, f"h.{n}.ln_2"), f"h.{n}.mlp.c_fc")
         wide = 0.5 * wide * (1 + np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
@@ -71,7 +71,7 @@ def exported_logits(folder: Path, ids: list[int]) -> Numbers:
 
 @torch.inference_mode()
 def greedy_tokens(model: LanguageModel, ids: list[int], count: int) -> list[int]:
-    """The most likely next token, `count` times over."""
+    """The next `count` tokens, each the most likely one."""
     ids = list(ids)
     for _ in range(count):
         ids.append(int(model.next_token_logits(torch.tensor([ids])).argmax()))
@@ -109,8 +109,8 @@ def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dic
 
 
 def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | None]:
-    """How many of the first `tokens` are the best of `logits` (n, V), row by row; and where one is not, by how much the
-    best of its row is above the next.
+    """How many of the first `tokens` are the best of `logits` (n, V), row by row; if one is not, also the gap between the
+    two best logits of its row.
     """
     for n, (id, row) in enumerate(zip(tokens, logits, strict=True)):
         if row.argmax() != id:
@@ -120,10 +120,10 @@ def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | No
 
 
 def parity_summary(parity: dict[str, Any]) -> str:
-    """A certificate in a line."""
+    """A certificate in one line."""
     gap = parity["gap_where_they_part"]
-    parted = "" if gap is None else f" (then two logits {gap:.2g} apart)"
+    difference = "" if gap is None else f" (then two logits differ by {gap:.2g})"
     return (
-        f"largest difference of logits {parity['largest_difference']:.2g}, of {parity['largest_logit']:.3g} at most; "
-        f"greedy tokens that agree: {parity['greedy_tokens_that_agree']} of {parity['greedy_tokens']}{parted}"
+        f"largest difference of logits {parity['largest_difference']:.2g}, largest logit {parity['largest_logit']:.3g}; "
+        f"greedy tokens that agree: {parity['greedy_tokens_that_agree']} of {parity['greedy_tokens']}{difference}"
     )

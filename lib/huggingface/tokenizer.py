@@ -1,6 +1,6 @@
-"""Tokenizers as Hugging Face keeps them: one tokenizer.json, byte-pair encoding with its rules next to it.
+"""Tokenizers in Hugging Face's layout: one tokenizer.json, a byte-pair encoding and how it splits text.
 
-`gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings that join nothing. `word` has no such form.
+`gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings without merges. `word` has no such form.
 """
 
 import json
@@ -20,35 +20,35 @@ SETTINGS = "tokenizer_config.json"
 _VOCAB, _MERGES = "vocab.json", "merges.txt"
 _ADDED, _SPECIAL = "added_tokens.json", "special_tokens_map.json"
 
-#: What a text is cut into before anything is joined: GPT-2's words, or nothing at all; either way in bytes.
+#: How a text is split before merges: into GPT-2's words, or not at all; both in bytes.
 _WORDS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _WHOLE = _WORDS | {"use_regex": False}
 
 
 def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The contents of their files, by name; None if `made` has no such form."""
+    """The contents of their files, by name; None if the tokenizer has no such form."""
     match tokenizer:
         case GPT2Tokenizer():
-            joins = [[byte_string(left), byte_string(right)] for left, right in merges_of(tokenizer.tokens)]
-            saved = _saved([byte_string(token) for token in tokenizer.tokens], joins, _WORDS, _WORDS)
+            merges = [[byte_string(left), byte_string(right)] for left, right in merges_of(tokenizer.tokens)]
+            content = _tokenizer_json([byte_string(token) for token in tokenizer.tokens], merges, _WORDS, _WORDS)
             special = {"id": tokenizer.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
-            sides = {"single_word": False, "lstrip": False, "rstrip": False}
-            saved["added_tokens"] = [special | sides]
-            saved["model"]["vocab"][ENDOFTEXT] = tokenizer.endoftext
+            matching = {"single_word": False, "lstrip": False, "rstrip": False}
+            content["added_tokens"] = [special | matching]
+            content["model"]["vocab"][ENDOFTEXT] = tokenizer.endoftext
         case BytesTokenizer():
-            saved = _saved([byte_string(bytes([byte])) for byte in range(256)], [], _WHOLE, _WHOLE)
+            content = _tokenizer_json([byte_string(bytes([byte])) for byte in range(256)], [], _WHOLE, _WHOLE)
         case CharTokenizer():
-            saved = _saved(list(tokenizer.characters), [], None, {"type": "Fuse"})
+            content = _tokenizer_json(list(tokenizer.characters), [], None, {"type": "Fuse"})
         case _:
             return None
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     if tokenizer.endoftext is not None:
         settings |= {"bos_token": ENDOFTEXT, "eos_token": ENDOFTEXT, "unk_token": ENDOFTEXT}
-    return {HF_TOKENIZER_FILE: saved, SETTINGS: settings}
+    return {HF_TOKENIZER_FILE: content, SETTINGS: settings}
 
 
-def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) -> dict[str, Any]:
-    """Their tokenizer.json: `tokens` in the order of their ids, `joins` in that of their ranks."""
+def _tokenizer_json(tokens: list[str], merges: list[list[str]], pre_tokenizer: Any, decoder: Any) -> dict[str, Any]:
+    """Their tokenizer.json: `tokens` in the order of their ids, `merges` in that of their ranks."""
     affixes = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
     choices = {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False}
     vocab = {token: id for id, token in enumerate(tokens)}
@@ -58,17 +58,17 @@ def _saved(tokens: list[str], joins: list[list[str]], cut: Any, decoder: Any) ->
         "padding": None,
         "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": cut,
+        "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": decoder,
-        "model": {"type": "BPE", **affixes, **choices, "vocab": vocab, "merges": joins},
+        "model": {"type": "BPE", **affixes, **choices, "vocab": vocab, "merges": merges},
     }
 
 
 def load_hf_tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer of their `folder`: vocab.json and merges.txt, or tokenizer.json, theirs or ours; None if there is none.
 
-    Raises MakegptError if it is none that this program has.
+    Raises MakegptError if it is not supported.
     """
     if not (names := hf_tokenizer_files(folder)):
         return None
@@ -77,14 +77,14 @@ def load_hf_tokenizer(folder: Path) -> Tokenizer | None:
         saved = read_json(path)
         if names == [_VOCAB, _MERGES]:
             lines = (folder / _MERGES).read_text(encoding="utf-8").splitlines()
-            joins = [line for line in lines if line and not line.startswith("#version")]
-            model = {"type": "BPE", "vocab": saved, "merges": joins}
+            merges = [line for line in lines if line and not line.startswith("#version")]
+            model = {"type": "BPE", "vocab": saved, "merges": merges}
             saved = {"pre_tokenizer": _WORDS, "model": model, "added_tokens": _added(folder)}
         return load_tokenizer(path) if "kind" in saved else from_hf_tokenizer(saved)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise MakegptError(
-            f"{path} is none that this program can follow ({error}): it knows GPT-2's byte-pair encoding, "
-            f"with ids in GPT-2's order (bytes, joins, {ENDOFTEXT}), and what `export-weights` writes"
+            f"{path} is not supported ({error}); it must be GPT-2's byte-pair encoding, "
+            f"with ids in GPT-2's order (bytes, merges, {ENDOFTEXT}), or written by `export-weights`"
         ) from None
 
 
@@ -103,7 +103,7 @@ def _added(folder: Path) -> list[dict[str, Any]]:
 
 
 def hf_tokenizer_files(folder: Path) -> list[str]:
-    """The names of the files that `load` reads."""
+    """The names of the files that `load_hf_tokenizer` reads."""
     for names in ([_VOCAB, _MERGES], [HF_TOKENIZER_FILE]):
         if all((folder / name).is_file() for name in names):
             return names
@@ -111,11 +111,11 @@ def hf_tokenizer_files(folder: Path) -> list[str]:
 
 
 def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like where it is another.
+    """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like if it is another.
 
-    Special tokens that were added behind GPT-2's own, such as [PAD], are left out: no text holds them.
+    Special tokens that were added after GPT-2's own, such as [PAD], are left out: they do not occur in texts.
     """
-    model, cut = saved["model"], saved.get("pre_tokenizer")
+    model, pre_tokenizer = saved["model"], saved.get("pre_tokenizer")
     if model["type"] != "BPE" or saved.get("normalizer"):
         raise ValueError(f"its model is {model['type']}, its normalizer {saved.get('normalizer')}")
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout", "byte_fallback", "ignore_merges"):
@@ -123,23 +123,23 @@ def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
             raise ValueError(f"its model has {name}")
     added = saved.get("added_tokens") or []
     ids = model["vocab"] | {token["content"]: token["id"] for token in added}
-    joins = [join.split(" ") if isinstance(join, str) else join for join in model["merges"]]
-    if cut is None and not joins:
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    if pre_tokenizer is None and not merges:
         characters = sorted(ids, key=ids.__getitem__)
         if [ids[character] for character in characters] != list(range(len(ids))) or any(len(entry) != 1 for entry in ids):
             raise ValueError("its vocabulary is not one of single characters")
         return CharTokenizer("".join(characters))
-    if cut is None or cut["type"] != "ByteLevel" or cut.get("add_prefix_space"):
-        raise ValueError(f"its pre_tokenizer is {json.dumps(cut)}")
-    if not cut.get("use_regex", True):
-        if joins or ids != BYTE_OF:
-            raise ValueError("it does not cut text into words")
+    if pre_tokenizer is None or pre_tokenizer["type"] != "ByteLevel" or pre_tokenizer.get("add_prefix_space"):
+        raise ValueError(f"its pre_tokenizer is {json.dumps(pre_tokenizer)}")
+    if not pre_tokenizer.get("use_regex", True):
+        if merges or ids != BYTE_OF:
+            raise ValueError("it does not split text into words")
         return BytesTokenizer()
-    own = {content: id for content, id in ids.items() if id < len(BYTE_OF) + len(joins) + 1}
+    own = {content: id for content, id in ids.items() if id < len(BYTE_OF) + len(merges) + 1}
     special = {token["content"] for token in added if token.get("special")}
     if ordinary := sorted(ids.keys() - own.keys() - special):
-        raise ValueError(f"{len(ordinary)} tokens were added to it that a text can hold, such as {ordinary[0]!r}")
+        raise ValueError(f"it has {len(ordinary)} added tokens that are not special, such as {ordinary[0]!r}")
     try:
-        return GPT2Tokenizer(apply_merges(joins, own))
+        return GPT2Tokenizer(apply_merges(merges, own))
     except ValueError:
-        raise ValueError("its ids are not bytes, joins and the end of a text, in this order") from None
+        raise ValueError("its ids are not bytes, merges and the end-of-text token, in this order") from None

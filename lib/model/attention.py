@@ -1,6 +1,6 @@
-"""Multi-head causal self-attention: all heads in one matrix product, and what was made of it since GPT-2.
+"""Multi-head causal self-attention: all heads in one matrix product, with the variants used since GPT-2.
 
-B batch, T time, N ≥ T with what a cache holds, C embedding, H heads, G key and value heads, D = C/H head size
+B batch, T time, N ≥ T including the KV cache, C embedding, H heads, G key and value heads, D = C/H head size
 """
 
 import torch
@@ -17,12 +17,12 @@ from lib.model.positions import Rotary
 
 
 class MultiHeadAttention(nn.Module):
-    """Queries, keys and values of H heads side by side in one product, an output projection behind.
+    """Queries, keys and values of all H heads in one product, then an output projection.
 
-    The options beyond GPT-2: `n_kv_heads`, G, fewer heads of keys and values than of queries, each shared by
-    H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normed before they meet
-    (Henry et al. 2020, here by RMSNorm); `rotary` positions; a `window`, how many tokens, itself included, a
-    position looks back on (Child et al. 2019; Beltagy et al. 2020).
+    The options beyond GPT-2: `n_kv_heads`, G, fewer key and value heads than query heads, each shared by
+    H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normalized before their dot product
+    (Henry et al. 2020, here by RMSNorm); `rotary` positions; `window`, the number of tokens, itself included,
+    that a position attends to (Child et al. 2019; Beltagy et al. 2020).
     """
 
     mask: Tensor
@@ -58,14 +58,14 @@ class MultiHeadAttention(nn.Module):
     def queries_keys_values(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> (B, H, T, D), (B, G, T, D), (B, G, T, D)."""
         B, T, _ = x.shape
-        # the head is cut off the last dimension, where it is contiguous, and only then moved before time
+        # split the last dimension, which is contiguous, into heads; then move the heads before time
         heads = self.W_qkv(x).view(B, T, -1, self.head_size).transpose(1, 2)  # (B, H + 2G, T, D)
         q, k, v = heads.split([self.n_heads, self.n_kv_heads, self.n_kv_heads], dim=1)
         q, k = self.q_norm(q), self.k_norm(k)
         return (q, k, v) if self.rotate is None else (self.rotate(q, positions), self.rotate(k, positions), v)
 
     def weights(self, x: Tensor) -> Tensor:
-        """How much each position takes from each: (B, T, C) -> (B, H, T, T), without dropout."""
+        """The attention weights of each position for each other: (B, T, C) -> (B, H, T, T), without dropout."""
         q, k, _ = self.queries_keys_values(x)
         return self._weights(q, k)
 
@@ -73,16 +73,16 @@ class MultiHeadAttention(nn.Module):
         return attention_weights(q, self._shared(k), self._mask(q, k))
 
     def _mask(self, q: Tensor, k: Tensor) -> Tensor:
-        """(T, N), true where a query must not look; the T queries are the last of N positions."""
+        """(T, N), true where a query must not attend; the T queries are the last of N positions."""
         T, N = q.shape[-2], k.shape[-2]
         return self.mask[N - T : N, :N]
 
     def _shared(self, kv: Tensor) -> Tensor:
-        """Each of G heads H/G times: (B, G, T, D) -> (B, H, T, D)."""
+        """Each of the G heads repeated H/G times: (B, G, T, D) -> (B, H, T, D)."""
         return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
     def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its own keys and values are added there."""
+        """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its keys and values are added to it."""
         B, T, C = x.shape
         if kv_cache is None:
             heads = self._heads(*self.queries_keys_values(x))
@@ -92,26 +92,26 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
 
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What each head gathers: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
+        """The context vectors of each head: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
         drop_rate = self.dropout.rate if self.training else 0.0
         if materializes_weights(self.fused, drop_rate, q.device):
             return self.dropout(self._weights(q, k)) @ self._shared(v)
         T, N = q.shape[-2], k.shape[-2]
-        everything = self.window is None and T == 1  # what a single new token may see
+        unmasked = self.window is None and T == 1  # a single new token attends to all
         causal = self.window is None and T == N
         return F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if everything or causal else ~self._mask(q, k),
-            is_causal=causal and not everything,
+            attn_mask=None if unmasked or causal else ~self._mask(q, k),
+            is_causal=causal and not unmasked,
             dropout_p=drop_rate,
             enable_gqa=self.n_kv_heads < self.n_heads,
         )
 
 
 def materializes_weights(fused: bool, drop_rate: float, device: torch.device) -> bool:
-    """Whether attention makes its weights, T × T numbers a head: also on a CPU where it drops, for fused it is slower there."""
+    """Whether attention stores its weights, T × T per head: if naive, and with dropout on a CPU, where fused is slower."""
     return not fused or (drop_rate > 0 and device.type == "cpu")
 
 

@@ -12,16 +12,16 @@ from lib.model.layers import Embedding
 
 
 class Bigram(LanguageModel):
-    """A table of V × V logits: row i says what follows token i. Trained, it comes near what counting pairs would give."""
+    """A table of V × V logits: row i predicts what follows token i. Trained, it approaches the bigram (counts)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.out_head = Embedding(self.vocab_size, self.vocab_size)
 
     def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
-        """ids: (B, T) -> (B, T): all it knows of the past is the token itself."""
+        """ids: (B, T) -> (B, T): its only context is the token itself."""
         return ids
 
     def init_std(self, name: str, weight: Tensor) -> float:
-        """A row is read, not multiplied: its numbers are the logits."""
+        """A row is looked up, not multiplied: its numbers are the logits."""
         return INIT_LOGIT_STD

@@ -1,4 +1,4 @@
-"""Causal attention: nobody sees the future, and in training nobody may lean on one neighbor only.
+"""Causal attention: no position attends to later ones, and dropout keeps it from relying on a single other.
 
 T time, C embedding, D head size
 """
@@ -13,7 +13,7 @@ from lib.model.layers import Linear
 
 
 def causal_mask(length: int, window: int | None = None) -> Tensor:
-    """(T, T), true where row t must not look: at columns after t and, with a `window`, before t - window + 1."""
+    """(T, T), true where row t must not attend: columns after t and, with a `window`, before t - window + 1."""
     ones = torch.ones(length, length, dtype=torch.bool)
     mask = ones.triu(diagonal=1)
     return mask if window is None else mask | ones.tril(diagonal=-window)
@@ -23,17 +23,17 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
     """softmax(QKᵀ/√D + M), M = -∞ where `mask` is true (Vaswani et al. 2017, 3.2.1). Rows sum to 1.
 
     q, k: (…, T, D), mask: (T, T) -> (…, T, T). The scaling comes before the softmax: without it, scores
-    grow with √D and the softmax takes one and leaves the rest.
+    grow with √D and the softmax is nearly one-hot.
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     return torch.softmax(scores.masked_fill(mask, -torch.inf), dim=-1)
 
 
 class CausalAttention(nn.Module):
-    """One head that looks at itself and back. Dropout stands in one of two places (`dropout_on`):
+    """One head of causal attention. Dropout is in one of two places (`dropout_on`):
 
-    on the "weights", so that a position learns to gather from several others, as GPT-2 has it;
-    or on the "output", which drops single numbers of what was gathered.
+    on the "weights", as in GPT-2, so that a position learns to attend to several others;
+    or on the "output", which drops single numbers of the context vector.
     """
 
     mask: Tensor
@@ -50,7 +50,7 @@ class CausalAttention(nn.Module):
     ) -> None:
         super().__init__()
         if dropout_on not in ("weights", "output"):
-            raise ValueError(f"dropout_on={dropout_on!r} is unknown; weights or output")
+            raise ValueError(f"dropout_on={dropout_on!r} is unknown; use weights or output")
         self.W_query = Linear(emb_dim, head_size, bias=qkv_bias)
         self.W_key = Linear(emb_dim, head_size, bias=qkv_bias)
         self.W_value = Linear(emb_dim, head_size, bias=qkv_bias)
@@ -59,7 +59,7 @@ class CausalAttention(nn.Module):
         self.register_buffer("mask", causal_mask(context_length), persistent=False)  # follows the device, is not saved
 
     def weights(self, x: Tensor) -> Tensor:
-        """How much each position takes from each: (B, T, C) -> (B, T, T), without dropout."""
+        """The attention weights of each position for each other: (B, T, C) -> (B, T, T), without dropout."""
         T = x.shape[-2]
         return attention_weights(self.W_query(x), self.W_key(x), self.mask[:T, :T])
 

@@ -14,7 +14,7 @@ from lib.model.positions import Sinusoidal
 
 
 class EmbeddingModel(LanguageModel):
-    """A language model that begins with a vector for each token and its position."""
+    """A language model whose input is an embedding of each token and its position."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

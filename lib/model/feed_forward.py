@@ -1,4 +1,4 @@
-"""The feed-forward half of a block: each position thinks for itself, on a wider bench (Vaswani et al. 2017, 3.3).
+"""The feed-forward half of a block: a small network, wider inside, applied to each position (Vaswani et al. 2017, 3.3).
 
 B batch, T time, C embedding
 """
@@ -13,12 +13,12 @@ from lib.model.layers import Linear
 
 
 def gelu(x: Tensor) -> Tensor:
-    """0.5x(1 + tanh(√(2/π)(x + 0.044715x³))): a smooth step, GPT-2's form (Hendrycks and Gimpel 2016)."""
+    """0.5x(1 + tanh(√(2/π)(x + 0.044715x³))): a smooth ReLU, in GPT-2's form (Hendrycks and Gimpel 2016)."""
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def silu(x: Tensor) -> Tensor:
-    """x·σ(x), also called Swish: a smooth step as well (Elfwing et al. 2018)."""
+    """x·σ(x), also called Swish: a smooth ReLU as well (Elfwing et al. 2018)."""
     return x * torch.sigmoid(x)
 
 
@@ -37,7 +37,7 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """One half opens the gate for the other: contract(silu(gate(x)) · expand(x)), without biases (Shazeer 2020).
+    """A gated feed-forward: contract(silu(gate(x)) · expand(x)), without biases (Shazeer 2020).
 
     Three matrices instead of two, so each is a third narrower: 8C/3 wide, rounded up to a multiple of 8.
     """

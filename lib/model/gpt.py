@@ -1,4 +1,4 @@
-"""The top rung, GPT: embeddings, a stack of blocks, a final norm, an output head (Radford et al. 2019).
+"""The last model of the ladder, GPT: embeddings, a stack of blocks, a final norm, an output head (Radford et al. 2019).
 
 B batch, T time, C embedding
 """
@@ -15,7 +15,7 @@ from lib.model.norm import NORMS
 
 
 class GPT(EmbeddingModel):
-    """A decoder-only transformer, GPT-2's by default; `config` may choose later designs part by part."""
+    """A decoder-only transformer, GPT-2's by default; options of `config` replace single parts by later designs."""
 
     supports_kv_cache = True
 
@@ -36,9 +36,9 @@ class GPT(EmbeddingModel):
         return self.final_norm(x)
 
     def init_std(self, name: str, weight: Tensor) -> float:
-        """GPT-2's 0.02 for all but the head, tied or not, whose own is that of `LanguageModel`.
+        """GPT-2's 0.02 for all but the head, tied or not, which uses that of `LanguageModel`.
 
-        The matrices that end in a shortcut are smaller by √(2·layers), since so many of them are added up
+        The matrices before a residual addition are smaller by √(2·layers), since 2·layers of them are added up
         (Radford et al. 2019, section 2.3).
         """
         if weight is self.out_head.weight:

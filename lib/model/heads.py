@@ -1,4 +1,4 @@
-"""Several heads side by side: each with its own queries, keys and values, their outputs joined.
+"""Several heads: each with its own queries, keys and values, their outputs concatenated.
 
 Vaswani et al. 2017, 3.2.2. B batch, T time, C embedding, H heads, D head size
 """

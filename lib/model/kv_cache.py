@@ -1,9 +1,9 @@
-"""What attention has read already, kept: a new token then costs one row, and not its whole past again.
+"""The KV cache: keys and values of earlier tokens are kept, so that a new token costs one row, not the whole text.
 
-The query of a position is needed once, but its key and value are looked at by all that come after it, and they
-never change, since nobody sees the future. So they are kept, and a step computes the new token's alone.
+The query of a position is used once, but its key and value are used by all later positions. They never
+change, since attention is causal. So they are kept, and a step computes those of the new token only.
 
-A batch holds texts of several lengths; each has a cache of its own, so no row knows of the others.
+The texts of a batch differ in length; each has its own cache, so no row depends on the others.
 
 B batch, T new tokens, N tokens in all, G key and value heads, D head size
 """
@@ -27,45 +27,45 @@ class KVCache:
         self.length = 0
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
+        """Add the keys and values of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
 
-        MakegptError if there is no room for them.
+        MakegptError if the cache is too small.
         """
         if (end := self.length + k.shape[1]) > self.capacity:
-            raise MakegptError(f"{end} tokens are more than this cache has room for, {self.capacity}; make a larger one")
-        kept = self.kv[layer]
-        kept[0, :, self.length : end] = k
-        kept[1, :, self.length : end] = v
-        keys, values = kept[:, None, :, :end]
+            raise MakegptError(f"{end} tokens do not fit into a KV cache of {self.capacity}; create a larger one")
+        kv = self.kv[layer]
+        kv[0, :, self.length : end] = k
+        kv[1, :, self.length : end] = v
+        keys, values = kv[:, None, :, :end]
         return keys, values
 
     def copy_from(self, other: "KVCache", length: int) -> None:
-        """Hold what `other` holds of its first `length` tokens, to continue them in another way."""
+        """Copy the first `length` tokens of `other`, to continue them differently."""
         self.kv[..., :length, :] = other.kv[..., :length, :]
         self.length = length
 
 
 class BatchKVCache:
-    """The past of a batch of texts, each with its cache, while T new tokens of each are read."""
+    """The caches of a batch of texts, and the positions of the T new tokens of each."""
 
     def __init__(self, caches: Sequence[KVCache], T: int, device: torch.device) -> None:
         self.caches = caches
-        begin = torch.tensor([[cache.length] for cache in caches], device=device)
-        self.positions = begin if T == 1 else begin + torch.arange(T, device=device)  # (B, T)
+        start = torch.tensor([[cache.length] for cache in caches], device=device)
+        self.positions = start if T == 1 else start + torch.arange(T, device=device)  # (B, T)
 
     def of(self, layer: int) -> "LayerKVCache":
-        """What attention number `layer`, the lowest is 0, needs of it."""
+        """The part for the attention of `layer`, counted from 0."""
         return LayerKVCache(layer, self.positions, self.caches)
 
 
 @dataclass(frozen=True)
 class LayerKVCache:
-    """The past of a batch in one attention."""
+    """The caches of a batch in one attention."""
 
     layer: int
-    positions: Tensor  # (B, T), where the new tokens stand
+    positions: Tensor  # (B, T), of the new tokens
     caches: Sequence[KVCache]
 
     def add(self, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keep the new keys and values, (B, G, T, D); for each text, all it has, (1, G, N, D)."""
+        """Add the new keys and values, (B, G, T, D); return for each text all of its own, (1, G, N, D)."""
         return [cache.add(self.layer, k[b], v[b]) for b, cache in enumerate(self.caches)]

@@ -31,7 +31,7 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> None:
 
 
 class LanguageModel(nn.Module):
-    """`features` computes a vector for each position from its past, `out_head` turns it into logits.
+    """`features` computes a vector for each position from the tokens up to it, `out_head` turns it into logits.
 
     A subclass sets `out_head`. The weights are undefined until `initialize` or a checkpoint fills them. A model with
     `supports_kv_cache` can keep a text's keys and values in a `KVCache`; the others recompute the whole text for each token.
@@ -89,7 +89,7 @@ class LanguageModel(nn.Module):
     def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int) -> Tensor:
         """The loss of x, (N, C), where the tokens of the head's last row are one class."""
         in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
-        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # its sums may leave float16's range
+        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose sums may overflow
             return linear_cross_entropy(x, self.out_head.weight, targets, soft, copies)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets, soft)
 
@@ -145,5 +145,5 @@ class LanguageModel(nn.Module):
         return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
 
     def uses_weight_decay(self, name: str) -> bool:
-        """Whether weight decay acts on the parameter `name`: on matrices and embeddings, not on biases and norms."""
+        """Whether weight decay applies to the parameter `name`: on matrices and embeddings, not on biases and norms."""
         return self.get_parameter(name).dim() >= 2

@@ -1,4 +1,4 @@
-"""The two layers that hold nearly all of a GPT's numbers, written out from tensors.
+"""The two layers that hold nearly all of a GPT's weights, built from tensors.
 
 B batch, T time, C embedding, V vocabulary
 """
@@ -39,7 +39,7 @@ class SharedRowHead(Linear):
 
 
 class Embedding(nn.Module):
-    """One learned row of C numbers for each of `count` ids: a table, read by row."""
+    """One learned row of C numbers for each of `count` ids: a lookup table."""
 
     def __init__(self, count: int, emb_dim: int) -> None:
         super().__init__()

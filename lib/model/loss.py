@@ -1,4 +1,4 @@
-"""How wrong a prediction is: cross-entropy, in nats. N positions, C embedding, V vocabulary."""
+"""The loss: cross-entropy, in nats. N positions, C embedding, V vocabulary."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Numbers in the largest table of logits: 256 MB of float32. More positions than fit are taken in turns.
+#: Numbers in the largest buffer of logits: 256 MB of float32. More positions are computed in chunks.
 LOGITS_AT_ONCE = 1 << 26
 
 _CACHE_LINE = 16  # numbers of float32
@@ -46,13 +46,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, soft: SoftTargets | None = No
 def linear_cross_entropy(
     x: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None = None, copies: int = 1
 ) -> Tensor:
-    """`cross_entropy` of the logits x Wᵀ, which are never kept: the head and the loss in one.
+    """`cross_entropy` of the logits x Wᵀ, which are never stored as a whole: the head and the loss in one function.
 
     x: (N, C), weight: (V, C), targets: (N,) -> a scalar. The last row of the weight may stand for `copies` tokens
     (`SharedRowHead`), one class here: none of them is a target, and the last column of `soft` is the probability of all.
-    Three savings over head and loss one after the other: the logits, their softmax and their gradient are one table in one
-    place; no more than `LOGITS_AT_ONCE` of it is there at a time; its rows begin at whole cache lines, where the matrix
-    product is faster (bench/head.py).
+    It saves three things over head and loss as two steps: the logits, their softmax and their gradient share one buffer;
+    the buffer has at most `LOGITS_AT_ONCE` numbers; its rows are aligned to cache lines, where the matrix product is
+    faster (bench/head.py).
     """
     if torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(x, weight, targets, soft, copies)  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ def linear_cross_entropy(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Makes its gradients on the way forward, while the softmax is at hand."""
+    """Computes its gradients in the forward pass, while the softmax is in memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int) -> Tensor:
@@ -77,43 +77,43 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _nats(
     x: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, gradients: bool = False
 ) -> tuple[Tensor, ...]:
-    """The loss, and with `gradients` those of x and of the weight as well; all float32, whatever the products are done in."""
-    low = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-    factor = weight.to(low)
+    """The loss, with `gradients` also those of x and of the weight; all float32, whatever type the products use."""
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    factor = weight.to(dtype)
     stride = -(-len(weight) // _CACHE_LINE) * _CACHE_LINE
     rows = max(1, LOGITS_AT_ONCE // stride)
-    memory = x.new_empty((min(rows, len(x)), stride), dtype=torch.float32)[:, : len(weight)]
-    nats, dx, dweight = memory.new_zeros(()), torch.empty_like(x), None
+    buffer = x.new_empty((min(rows, len(x)), stride), dtype=torch.float32)[:, : len(weight)]
+    nats, dx, dweight = buffer.new_zeros(()), torch.empty_like(x), None
     for start in range(0, len(x), rows):
-        part, labels = x[start : start + rows].to(low), targets[start : start + rows, None]
-        table = memory[: len(part)]  # the logits, (R, V)
-        if low == table.dtype:
-            torch.mm(part, factor.T, out=table)
+        chunk, labels = x[start : start + rows].to(dtype), targets[start : start + rows, None]
+        logits = buffer[: len(chunk)]  # (R, V)
+        if dtype == logits.dtype:
+            torch.mm(chunk, factor.T, out=logits)
         else:
-            table.copy_(part @ factor.T)
+            logits.copy_(chunk @ factor.T)
         if copies > 1:
-            table[:, -1] += math.log(copies)
-        table -= table.amax(dim=-1, keepdim=True)
-        right = table.gather(1, labels)
-        aims = soft.rows[start : start + rows] if soft else None
+            logits[:, -1] += math.log(copies)
+        logits -= logits.amax(dim=-1, keepdim=True)
+        target_logits = logits.gather(1, labels)
+        soft_rows = soft.rows[start : start + rows] if soft else None
         share = soft.share if soft else 0.0
-        if aims is not None:
-            right = (1 - share) * right + share * (aims * table).sum(dim=-1, keepdim=True)
-        sums = table.exp_().sum(dim=-1, keepdim=True)
-        nats += (sums.log() - right).sum()
+        if soft_rows is not None:
+            target_logits = (1 - share) * target_logits + share * (soft_rows * logits).sum(dim=-1, keepdim=True)
+        sums = logits.exp_().sum(dim=-1, keepdim=True)
+        nats += (sums.log() - target_logits).sum()
         if gradients:
-            table /= sums  # the softmax; less the target, 1 at its place, it is the gradient of the logits
-            table.scatter_add_(1, labels, torch.full_like(right, share - 1.0))
-            if aims is not None:
-                table.sub_(aims, alpha=share)
-            change = table.to(low)
-            dx[start : start + rows] = change @ factor
-            dweight = _added(dweight, change.T, part)
+            logits /= sums  # now the softmax; minus the target, 1 at its place, it is the gradient of the logits
+            logits.scatter_add_(1, labels, torch.full_like(target_logits, share - 1.0))
+            if soft_rows is not None:
+                logits.sub_(soft_rows, alpha=share)
+            dlogits = logits.to(dtype)
+            dx[start : start + rows] = dlogits @ factor
+            dweight = _add_product(dweight, dlogits.T, chunk)
     return (nats, dx, dweight) if gradients and dweight is not None else (nats,)
 
 
-def _added(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """`total` + a b, in its place; float32."""
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """`total` + a b, in place; float32."""
     if total is None:
         return (a @ b).float()
     return total.addmm_(a, b) if total.dtype == a.dtype else total.add_(a @ b)

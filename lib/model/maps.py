@@ -1,4 +1,4 @@
-"""What a model looks at, read off while it reads. H heads, T time."""
+"""Attention maps, recorded by hooks in a forward pass. H heads, T time."""
 
 from typing import Any
 
@@ -17,14 +17,14 @@ def attentions(model: LanguageModel) -> list[CausalAttention | MultiHeadAttentio
 
 @torch.no_grad()
 def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
-    """The weights (H, T, T) of every attention in the model, lowest first, as it reads `ids`, (1, T)."""
+    """The weights (H, T, T) of every attention in the model, lowest first, for the input `ids`, (1, T)."""
     maps: list[Tensor] = []
 
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(module, (CausalAttention, MultiHeadAttention))
         maps.append(module.weights(inputs[0])[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu())
 
-    hooks = [module.register_forward_pre_hook(note) for module in attentions(model)]
+    hooks = [module.register_forward_pre_hook(record) for module in attentions(model)]
     try:
         model(ids)
     finally:

@@ -1,4 +1,4 @@
-"""The third rung: several glances back at once (Vaswani et al. 2017, 3.2.2). B batch, T time, C embedding."""
+"""The third model of the ladder: multi-head attention (Vaswani et al. 2017, 3.2.2). B batch, T time, C embedding."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Normalisation: every position's vector brought to the same size, so that deep stacks neither fade nor explode."""
+"""Normalization: every position's vector is scaled to the same size, so that deep stacks neither vanish nor explode."""
 
 import torch
 from torch import Tensor, nn
@@ -6,14 +6,14 @@ from torch.nn import functional as F
 
 
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """Each row to mean 0 and variance 1, then scaled and shifted (Ba et al. 2016). The variance is the biased one."""
+    """Each row to mean 0 and variance 1 (the biased one), then scaled and shifted (Ba et al. 2016)."""
     mean = x.mean(dim=-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(dim=-1, keepdim=True)
     return scale * (x - mean) / torch.sqrt(variance + eps) + shift
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Each row to a mean square of 1, then scaled: no mean is taken off, nothing shifted (Zhang and Sennrich 2019)."""
+    """Each row to a mean square of 1, then scaled: no mean is subtracted, no shift added (Zhang and Sennrich 2019)."""
     return scale * x / torch.sqrt((x**2).mean(dim=-1, keepdim=True) + eps)
 
 

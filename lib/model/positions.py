@@ -1,8 +1,8 @@
-"""Where a token stands. Attention itself compares tokens, whatever their order; the order has to be put in.
+"""Position encodings. Attention alone ignores the order of tokens, so positions have to be added.
 
-    learned      a table of C numbers a position, added to the embedding (GPT-2; `lib.model.layers.Embedding`)
-    sinusoidal   the same table by a formula (Vaswani et al. 2017, 3.5)
-    rotary       queries and keys turned by an angle that grows with the position (Su et al. 2021)
+    learned      an embedding of C numbers per position, added to the token's (GPT-2; `lib.model.layers.Embedding`)
+    sinusoidal   the same table, computed by a formula (Vaswani et al. 2017, 3.5)
+    rotary       queries and keys rotated by an angle that grows with the position (Su et al. 2021)
 
 T time, C embedding, H heads, D head size
 """
@@ -12,14 +12,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-#: The fastest wave turns once in 2π positions, the slowest in nearly 2π·BASE (both papers' figure).
+#: The shortest wavelength is 2π positions, the longest nearly 2π·BASE (the value of both papers).
 ROTARY_BASE = 10_000.0
 
 
 def angles(length: int, size: int) -> Tensor:
-    """The angle t · BASE^(-2i/size), in radians, of wave i at position t, fast waves first: (length, size/2)."""
-    rates = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-    return torch.arange(length, dtype=torch.float32)[:, None] * rates
+    """The angle t · BASE^(-2i/size), in radians, of wave i at position t, short waves first: (length, size/2)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+    return torch.arange(length, dtype=torch.float32)[:, None] * frequencies
 
 
 class Sinusoidal(nn.Module):
@@ -35,15 +35,15 @@ class Sinusoidal(nn.Module):
         self.scale = math.sqrt(emb_dim)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C); `positions`, (B, T), where they are not the first T."""
+        """x: (B, T, C) -> (B, T, C); `positions`, (B, T), if they are not the first T."""
         return self.scale * x + (self.table[: x.shape[1]] if positions is None else self.table[positions])
 
 
 class Rotary(nn.Module):
-    """Turn the pairs (x_i, x_{i+D/2}) of each head's vector by the angles of their position.
+    """Rotate the pairs (x_i, x_{i+D/2}) of each head's vector by the angles of their position.
 
-    A turn changes no length, and the dot product of two turned vectors depends on the difference of
-    their angles only: the score of a query and a key knows how far apart they are, not where.
+    A rotation keeps lengths, and the dot product of two rotated vectors depends only on the difference of
+    their angles: the score of a query and a key depends on their distance, not on their positions.
     """
 
     cos: Tensor
@@ -51,13 +51,13 @@ class Rotary(nn.Module):
 
     def __init__(self, context_length: int, head_size: int) -> None:
         super().__init__()
-        turns = angles(context_length, head_size)  # (T, D/2)
-        self.register_buffer("cos", turns.cos(), persistent=False)
-        self.register_buffer("sin", turns.sin(), persistent=False)
+        theta = angles(context_length, head_size)  # (T, D/2)
+        self.register_buffer("cos", theta.cos(), persistent=False)
+        self.register_buffer("sin", theta.sin(), persistent=False)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """x: (B, H, T, D) -> (B, H, T, D); `positions`, (B, T), where they are not the first T."""
-        at = slice(x.shape[-2]) if positions is None else positions[:, None]
-        cos, sin = self.cos[at], self.sin[at]
+        """x: (B, H, T, D) -> (B, H, T, D); `positions`, (B, T), if they are not the first T."""
+        rows = slice(x.shape[-2]) if positions is None else positions[:, None]
+        cos, sin = self.cos[rows], self.sin[rows]
         first, second = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,6 +1,6 @@
-"""The models by name, and how large they are.
+"""The models by name, and their sizes.
 
-`LADDER` is the order to read this package in: each module imports only from those before it.
+`LADDER` is the reading order of this package: each module imports only from earlier ones.
 """
 
 import torch
@@ -54,7 +54,7 @@ MODELS: dict[str, type[LanguageModel]] = {
 
 
 def build_model(config: ModelConfig, device: torch.device | str = "cpu") -> LanguageModel:
-    """The model `config` describes, on `device`; fill its weights with `initialize` or a checkpoint."""
+    """The model that `config` describes, on `device`; fill its weights with `initialize` or a checkpoint."""
     with torch.device(device):
         return MODELS[config.kind](config)
 
@@ -65,7 +65,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def matmul_parameters(model: nn.Module) -> int:
-    """The part of `operations` that is products with weights."""
+    """The matrix products with weights in `count_operations`: 6 operations for each weight."""
     return 6 * sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
 
 

@@ -1,7 +1,7 @@
-"""Self-attention with trainable weights: what a position looks for, what it offers, what it hands over.
+"""Self-attention with trainable weights: a query, a key and a value for each position.
 
 Once with bare parameters, where every product is visible, and once with linear layers, which is the
-same with the matrices the other way up (Vaswani et al. 2017, 3.2.1).
+same with transposed matrices (Vaswani et al. 2017, 3.2.1).
 
 T time, C embedding, D head size
 """

@@ -10,9 +10,9 @@ from lib.model.layers import Linear
 
 
 class DeepNetwork(nn.Module):
-    """Layers of Linear and GELU, `sizes[0]` wide at the bottom, with a shortcut around each that keeps the width, or without.
+    """Layers of Linear and GELU with an input of `sizes[0]`, with or without a shortcut around each that keeps the width.
 
-    A demonstration, part of no language model: see what becomes of the gradient of its first layer.
+    A demonstration of the gradient of the first layer, not part of a language model.
     """
 
     def __init__(self, sizes: list[int], *, shortcuts: bool) -> None:
@@ -38,7 +38,7 @@ class DeepNetwork(nn.Module):
 
 
 def mean_gradients(network: DeepNetwork, x: Tensor) -> list[float]:
-    """The mean size of the gradient in each layer's weight, first layer first, where the output should be 0."""
+    """The mean absolute gradient of each layer's weight, first layer first, for a target output of 0."""
     weights = [weight for name, weight in network.named_parameters() if name.endswith("weight")]
     gradients = torch.autograd.grad((network(x) ** 2).mean(), weights)
     return [gradient.abs().mean().item() for gradient in gradients]

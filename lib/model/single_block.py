@@ -1,4 +1,4 @@
-"""The fourth rung: one whole transformer block, which looks back and then thinks (Radford et al. 2019, 2.3).
+"""The fourth model of the ladder: one whole transformer block, attention and feed-forward (Radford et al. 2019, 2.3).
 
 B batch, T time, C embedding
 """

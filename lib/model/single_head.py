@@ -1,4 +1,4 @@
-"""The second rung: a glance back with one head of attention (Vaswani et al. 2017, 3.2.1). B batch, T time, C embedding."""
+"""The second model of the ladder: one head of attention (Vaswani et al. 2017, 3.2.1). B batch, T time, C embedding."""
 
 from torch import Tensor
 

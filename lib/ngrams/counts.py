@@ -8,6 +8,7 @@ Shapes: n how many ids of a block, K the highest order, V the vocabulary.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Callable, Iterator, Sequence
 
 import numpy as np
@@ -124,10 +125,10 @@ class NGrams:
         """
         contexts = np.zeros(ids.shape, np.int64)
         for counts in self.orders:
-            found = find(counts.keys, np.where((contexts >= 0) & (ids >= 0), contexts * self.vocab_size + ids, -1))
-            yield counts, contexts, found
+            numbers = find(counts.keys, np.where((contexts >= 0) & (ids >= 0), contexts * self.vocab_size + ids, -1))
+            yield counts, contexts, numbers
             contexts = np.full(ids.shape, -1, np.int64)
-            contexts[..., 1:] = found[..., :-1]
+            contexts[..., 1:] = numbers[..., :-1]
 
     def lookups(
         self, tokens: TokenSource, start: int, stop: int
@@ -142,10 +143,8 @@ class NGrams:
     def contexts(self, tokens: TokenSource, positions: np.ndarray) -> list[np.ndarray]:
         """The context that each order has before the ids at `positions` (N,): K arrays (N,) of numbers, -1 if not counted."""
         ids = ids_before(tokens, positions, len(self.orders) - 1)
-        contexts = [np.zeros(len(positions), np.int64)]
-        if len(self.orders) > 1:
-            contexts += [numbers[:, -1] for _, _, numbers in self.numbers(ids)][:-1]
-        return contexts
+        shorter = islice(self.numbers(ids), len(self.orders) - 1)  # the n-grams of an order are the contexts of the next
+        return [np.zeros(len(positions), np.int64), *(numbers[:, -1] for _, _, numbers in shorter)]
 
 
 def ids_before(tokens: TokenSource, positions: np.ndarray, count: int) -> np.ndarray:

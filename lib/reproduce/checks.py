@@ -1,7 +1,7 @@
 """The measurements that `references.yaml` asks for, each with our own code.
 
-A check takes a `CheckContext` and the row's arguments and gives what it measured, one value or several. Where a text or a
-run that it needs is missing it raises `MissingInput`: then a row cannot be checked, which is another thing than failing.
+A check takes a `CheckContext` and the row's arguments and gives what it measured, one value or several. If a text or a
+run is missing, it raises `MissingInput`: the row is then not checked, which is not a failure.
 """
 
 import math
@@ -47,7 +47,7 @@ class MissingInput(MakegptError):
 
 
 class CheckContext:
-    """Where checks find what they measure: texts in the data folder, runs in `runs`; they may write to `scratch`."""
+    """The inputs of the checks: texts in the data folder and runs in `runs`; they may write to `scratch`."""
 
     def __init__(self, scratch: Path, runs: Path = Path("artifacts/runs")) -> None:
         self.scratch, self.runs = scratch, runs
@@ -55,7 +55,7 @@ class CheckContext:
         self.dataset = cache(self._dataset)
 
     def text(self, name: str) -> str:
-        """The text `name`, less what is not its author's."""
+        """The text `name`, without what is not its author's."""
         return "".join(open_document(_fetched(f"{name}.txt", name)).pieces())
 
     def _gpt2(self) -> Tokenizer:
@@ -65,7 +65,7 @@ class CheckContext:
     def _dataset(
         self, text: str, kind: str, context_length: int = 1, stride: int | None = None, config_name: str | None = None
     ) -> Dataset:
-        """The text `text` in tokens of `kind`, read and split as a config says, or as is the default."""
+        """The text `text` in tokens of `kind`, read and split with the parameters of a config, or the defaults."""
         if kind == "gpt2":
             self.gpt2()
         config = resolve_config(load_params(), config_name)
@@ -83,18 +83,19 @@ class CheckContext:
         return Dataset(folder / "dataset")
 
     def trained(self, config: str, text: str) -> Path:
-        """The finished run of `config` on `text`; MissingInput if there is none, or one of other parameters or another text."""
+        """The finished run of `config` on `text`; MissingInput if there is none, or if its parameters or text differ."""
         folder = self.runs / f"{config}-{text}"
         advice = f"train it with `make train CONFIG={config} DATASET={text}`"
         if not (folder / MODEL_FILE).is_file():
             raise MissingInput(f"{folder} is missing; {advice}")
-        asked = resolve_config(load_params(), config)
-        stride = asked.build_dataset.stride
-        data = self.dataset(text, asked.tokenize.tokenizer, asked.model.context_length, stride, config)
-        parameters = {"model": asdict(replace(asked.model, vocab_size=data.vocab_size)), "train": asdict(asked.train)}
-        metadata = {"dataset": data.identity(), "tokenizer": data.tokenizer_identity}
+        expected = resolve_config(load_params(), config)
+        stride = expected.build_dataset.stride
+        dataset = self.dataset(text, expected.tokenize.tokenizer, expected.model.context_length, stride, config)
+        model = replace(expected.model, vocab_size=dataset.vocab_size)
+        parameters = {"model": asdict(model), "train": asdict(expected.train)}
+        metadata = {"dataset": dataset.identity(), "tokenizer": dataset.tokenizer_identity}
         if difference := config_mismatch(finished_manifest(folder), parameters, metadata):
-            raise MissingInput(f"{folder} was made with other parameters ({difference}); move it away and {advice}")
+            raise MissingInput(f"{folder} was trained with other parameters ({difference}); move it away and {advice}")
         return folder
 
 
@@ -108,45 +109,45 @@ def _fetched(file: str, name: str) -> Path:
 # Tokens.
 
 
-def ids(lab: CheckContext, text: str) -> Sequence[Value]:
+def ids(context: CheckContext, text: str) -> Sequence[Value]:
     """GPT-2's ids of `text`."""
-    return lab.gpt2().encode(text)
+    return context.gpt2().encode(text)
 
 
-def end_of_text(lab: CheckContext) -> Sequence[Value]:
-    """GPT-2's id of the end of a text."""
-    return [lab.gpt2().endoftext or 0]
+def end_of_text(context: CheckContext) -> Sequence[Value]:
+    """GPT-2's id of the end-of-text token."""
+    return [context.gpt2().endoftext or 0]
 
 
-def tokens(lab: CheckContext, text: str) -> Sequence[Value]:
+def tokens(context: CheckContext, text: str) -> Sequence[Value]:
     """How many GPT-2 tokens a text has."""
-    return [len(lab.dataset(text, "gpt2").tokens)]
+    return [len(context.dataset(text, "gpt2").tokens)]
 
 
-def tokens_of_parts(lab: CheckContext, text: str) -> Sequence[Value]:
-    """How many GPT-2 tokens the first nine tenths of a text's characters have, and the others, each encoded alone."""
-    whole = lab.text(text)
+def tokens_of_parts(context: CheckContext, text: str) -> Sequence[Value]:
+    """The GPT-2 tokens of the first nine tenths of a text's characters, and of the rest, encoded separately."""
+    whole = context.text(text)
     cut = len(whole) * 9 // 10
-    return [len(lab.gpt2().encode(part)) for part in (whole[:cut], whole[cut:])]
+    return [len(context.gpt2().encode(part)) for part in (whole[:cut], whole[cut:])]
 
 
-def words(lab: CheckContext, text: str) -> Sequence[Value]:
-    """How many words and marks a text has, and how many distinct ones."""
-    pieces = split_words(lab.text(text))
+def words(context: CheckContext, text: str) -> Sequence[Value]:
+    """The numbers of words and punctuation marks of a text, all and distinct."""
+    pieces = split_words(context.text(text))
     return [len(pieces), len(set(pieces))]
 
 
-def split(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
-    """How many tokens are for training, and how many for validation."""
-    dataset = lab.dataset(text, tokenizer)
+def split(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
+    """The numbers of training and validation tokens."""
+    dataset = context.dataset(text, tokenizer)
     return [dataset.train_tokens, dataset.val_tokens]
 
 
-def first_window(lab: CheckContext, text: str, length: int, stride: int) -> Sequence[Value]:
-    """The inputs of the window that a text begins with, and its targets."""
-    dataset = lab.dataset(text, "gpt2", length, stride)
-    (place,) = [place for place in range(dataset.windows) if permute(place, dataset.windows, key=(0, 0)) == 0]
-    (window,) = dataset.batch(seed=0, step=0, size=dataset.windows, rows=range(place, place + 1)).tolist()
+def first_window(context: CheckContext, text: str, length: int, stride: int) -> Sequence[Value]:
+    """The inputs of the first window of a text, and its targets."""
+    dataset = context.dataset(text, "gpt2", length, stride)
+    (row,) = [row for row in range(dataset.windows) if permute(row, dataset.windows, key=(0, 0)) == 0]
+    (window,) = dataset.batch(seed=0, step=0, size=dataset.windows, rows=range(row, row + 1)).tolist()
     return [*window[:-1], *window[1:]]
 
 
@@ -157,38 +158,37 @@ def _model_config(config: str, changes: Sequence[str], vocabulary: int) -> Model
     return replace(resolve_config(load_params(), config, changes).model, vocab_size=vocabulary)
 
 
-def parameters(lab: CheckContext, config: str, changes: Sequence[str] = ()) -> Sequence[Value]:
-    """How many parameters the model of a config has with GPT-2's vocabulary."""
+def parameters(context: CheckContext, config: str, changes: Sequence[str] = ()) -> Sequence[Value]:
+    """The number of parameters of a config's model with GPT-2's vocabulary."""
     return [count_parameters(build_model(_model_config(config, changes, GPT2_VOCAB_SIZE), "meta"))]
 
 
-def gelu_error(lab: CheckContext) -> Sequence[Value]:
-    """The largest difference between feed-forward, written out and fused, and its formula number by number, in float64."""
+def gelu_error(context: CheckContext) -> Sequence[Value]:
+    """The largest difference between feed-forward, naive and fused, and its formula in plain Python, in float64."""
     x = torch.linspace(-8, 8, 400, dtype=torch.float64).view(50, 8)
     layers = [_filled(FeedForward(8, fused=fused)) for fused in (False, True)]
-    by_formula = layers[0].expand(x).apply_(lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    outputs = [(layer(x), layer.contract(by_formula)) for layer in layers]
-    return [max((ours - theirs).abs().max().item() for ours, theirs in outputs)]
+    hidden = layers[0].expand(x).apply_(lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return [max((layer(x) - layer.contract(hidden)).abs().max().item() for layer in layers)]
 
 
-def attention_error(lab: CheckContext) -> Sequence[Value]:
-    """The largest difference between attention, written out and fused, and its formula row by row, in float64."""
+def attention_error(context: CheckContext) -> Sequence[Value]:
+    """The largest difference between attention, naive and fused, and its formula row by row, in float64."""
     T, C, heads = 12, 32, 4
     D = C // heads
     layers = [_filled(MultiHeadAttention(C, heads, T, qkv_bias=True, fused=fused)) for fused in (False, True)]
     x = torch.randn(1, T, C, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     q, k, v = (part.view(T, heads, D).numpy() for part in layers[0].W_qkv(x)[0].split(C, dim=-1))
-    gathered = np.empty((T, heads, D))
+    outputs = np.empty((T, heads, D))
     for head in range(heads):
-        for t in range(T):  # a row of softmax(QKᵀ/√d + M): M is 0 up to t, and -∞ behind it, where nothing is left
-            raised = np.exp([q[t, head] @ k[s, head] / math.sqrt(D) for s in range(t + 1)])
-            gathered[t, head] = raised / raised.sum() @ v[: t + 1, head]
-    by_formula = layers[0].out_proj(torch.from_numpy(gathered).view(1, T, C))
-    return [max((layer(x) - by_formula).abs().max().item() for layer in layers)]
+        for t in range(T):  # a row of softmax(QKᵀ/√d + M): M is 0 up to t, and -∞ after it, where the weights are 0
+            exponentials = np.exp([q[t, head] @ k[s, head] / math.sqrt(D) for s in range(t + 1)])
+            outputs[t, head] = exponentials / exponentials.sum() @ v[: t + 1, head]
+    expected = layers[0].out_proj(torch.from_numpy(outputs).view(1, T, C))
+    return [max((layer(x) - expected).abs().max().item() for layer in layers)]
 
 
 def _filled(layer: Any) -> Any:
-    """The layer with random weights, always the same, in float64 and without gradients."""
+    """The layer with fixed random weights, in float64 and without gradients."""
     generator = torch.Generator().manual_seed(2)
     for weight in layer.double().requires_grad_(False).parameters():
         weight.normal_(0.0, 0.5, generator=generator)
@@ -196,8 +196,8 @@ def _filled(layer: Any) -> Any:
 
 
 @torch.inference_mode()
-def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
-    """The first standard deviation of attention's last matrices, and of feed-forward's, over all layers."""
+def residual_init(context: CheckContext, config: str) -> Sequence[Value]:
+    """The init std of the output matrices of attention, and of feed-forward, over all layers."""
     model = build_model(_model_config(config, (), vocabulary=256))
     model.initialize(torch.Generator().manual_seed(1))
     weights = dict(model.named_parameters())
@@ -208,66 +208,66 @@ def residual_init(lab: CheckContext, config: str) -> Sequence[Value]:
 
 
 @torch.inference_mode()
-def first_loss(lab: CheckContext, config: str, vocabulary: int) -> Sequence[Value]:
-    """The loss of a model that has learned nothing yet, on random tokens, in nats/token."""
+def first_loss(context: CheckContext, config: str, vocabulary: int) -> Sequence[Value]:
+    """The loss of an untrained model on random tokens, in nats/token."""
     model = build_model(_model_config(config, (), vocabulary)).eval()
     model.initialize(torch.Generator().manual_seed(1))
-    drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
-    return [model.loss(drawn[:, :-1], drawn[:, 1:]).item() / drawn[:, 1:].numel()]
+    batch = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
+    return [model.loss(batch[:, :-1], batch[:, 1:]).item() / batch[:, 1:].numel()]
 
 
-# Counting.
+# N-gram counts.
 
 
 def _counted(
-    lab: CheckContext, text: str, tokenizer: str, order: int, smoothing: Callable[[NGrams], Smoothing]
+    context: CheckContext, text: str, tokenizer: str, order: int, smoothing: Callable[[NGrams], Smoothing]
 ) -> dict[str, float]:
     """The mean loss of the validation split by n-grams of the orders up to `order`, in nats/token, by name."""
-    dataset = lab.dataset(text, tokenizer)
+    dataset = context.dataset(text, tokenizer)
     start, stop = dataset.split("val")  # the first token is context only, as for a model
     ngrams = NGrams(dataset.tokens, [dataset.split("train")], order, dataset.vocab_size)
     blocks = list(smoothing(ngrams).nats(dataset.tokens, start + 1, stop))
     return {name: sum(float(block[name].sum()) for block in blocks) / dataset.predicted("val") for name in blocks[0]}
 
 
-def kneser_ney(lab: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+def kneser_ney(context: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
     """The losses of n-grams with Kneser-Ney smoothing, orders 1 to `order`, in nats/token."""
-    return list(_counted(lab, text, tokenizer, order, KneserNey).values())
+    return list(_counted(context, text, tokenizer, order, KneserNey).values())
 
 
-def witten_bell(lab: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
+def witten_bell(context: CheckContext, text: str, tokenizer: str, order: int) -> Sequence[Value]:
     """The losses of n-grams with Witten-Bell smoothing, orders 1 to `order`, in nats/token."""
-    return list(_counted(lab, text, tokenizer, order, WittenBell).values())
+    return list(_counted(context, text, tokenizer, order, WittenBell).values())
 
 
-def add_one(lab: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
+def add_one(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]:
     """The loss of the add-one bigram, in nats/token."""
-    return list(_counted(lab, text, tokenizer, 2, AddOneBigram).values())
+    return list(_counted(context, text, tokenizer, 2, AddOneBigram).values())
 
 
-# Trainings, and weights from elsewhere.
+# Trainings, and imported weights.
 
 
-def best_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
+def best_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The validation loss of a run's published weights, in nats/token."""
-    return [finished_manifest(lab.trained(config, text)).metadata["best_val_loss"]]
+    return [finished_manifest(context.trained(config, text)).metadata["best_val_loss"]]
 
 
-def lowest_and_last_loss(lab: CheckContext, config: str, text: str) -> Sequence[Value]:
+def lowest_and_last_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The lowest validation loss of a training, and the one it ended with, in nats/token."""
-    losses = [line.val_loss for line in read_metrics(lab.trained(config, text)) if line.val_loss is not None]
+    losses = [line.val_loss for line in read_metrics(context.trained(config, text)) if line.val_loss is not None]
     return [min(losses), losses[-1]]
 
 
-def greedy(lab: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[Value]:
+def greedy(context: CheckContext, model: str, prompt: str, tokens: int) -> Sequence[Value]:
     """The text of the `tokens` most likely tokens after a prompt, by the run `model`."""
-    folder = lab.runs / model
+    folder = context.runs / model
     if not (folder / MODEL_FILE).is_file():
         raise MissingInput(f"{folder} is missing; `make demo` imports GPT-2's weights if they are available")
-    trained = load_run(folder, _CPU)
+    run = load_run(folder, _CPU)
     config = replace(resolve_config(load_params()).generate, temperature=0.0, max_new_tokens=tokens)
-    text = Request(trained.tokenizer, encode_prompt(trained.tokenizer, prompt), config)
-    return ["".join(piece for _, piece in stream_text(trained.model, [text], _CPU))]
+    request = Request(run.tokenizer, encode_prompt(run.tokenizer, prompt), config)
+    return ["".join(piece for _, piece in stream_text(run.model, [request], _CPU))]
 
 
 CHECKS: dict[str, Callable[..., Sequence[Value]]] = {

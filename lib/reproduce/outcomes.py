@@ -1,4 +1,4 @@
-"""What others published, next to what our own code comes to: rows measured, and a table of them."""
+"""Published numbers compared with our own measurements: the outcome of each row, and a table of them."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -9,12 +9,12 @@ from lib.reproduce.references import Reference, Value
 
 PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 
-_WIDEST = 44  # characters of a value; longer ones are cut
+_WIDEST = 47  # characters of a value: eight numbers of five; longer ones are cut
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row: `measured` is None, and `reason` says why, if nothing could be; `seconds` it took."""
+    """The outcome of a row, measured in `seconds`. If it was not measured, `measured` is None and `reason` says why."""
 
     reference: Reference
     measured: tuple[Value, ...] | None
@@ -23,7 +23,7 @@ class Outcome:
 
     @property
     def result(self) -> str:
-        """In a word."""
+        """PASS, FAIL or NOT_CHECKED."""
         if self.measured is None:
             return NOT_CHECKED
         return PASS if self.reference.agrees(self.measured) else FAIL
@@ -34,21 +34,21 @@ class Outcome:
         return row | {"measured": self.measured, "result": self.result, "reason": self.reason, "seconds": self.seconds}
 
 
-def measure_references(rows: Iterable[Reference], lab: CheckContext) -> Iterator[Outcome]:
-    """Measure row after row."""
+def measure_references(rows: Iterable[Reference], context: CheckContext) -> Iterator[Outcome]:
+    """Measure the rows one by one."""
     for row in rows:
-        began = time.monotonic()
+        start = time.monotonic()
         measured, reason = None, row.not_checked
         if row.check is not None:
             try:
-                measured = tuple(CHECKS[row.check](lab, **row.arguments))
+                measured = tuple(CHECKS[row.check](context, **row.arguments))
             except MissingInput as error:
                 reason = str(error)
-        yield Outcome(row, measured, reason, time.monotonic() - began)
+        yield Outcome(row, measured, reason, time.monotonic() - start)
 
 
 def outcome_table(outcomes: list[Outcome]) -> list[str]:
-    """What was measured, a line a row, and then what was not, with the reasons."""
+    """A table of the measured rows, then the rows that were not measured, with the reasons."""
     head = ("", "row", "expected", "measured", "tolerance", "source")
     cells = [
         (
@@ -65,15 +65,15 @@ def outcome_table(outcomes: list[Outcome]) -> list[str]:
     ]
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [head, *cells]]
-    left = [outcome for outcome in outcomes if outcome.measured is None]
-    width = max((len(outcome.reference.name) for outcome in left), default=0)
+    unmeasured = [outcome for outcome in outcomes if outcome.measured is None]
+    width = max((len(outcome.reference.name) for outcome in unmeasured), default=0)
     lines = lines if cells else []
-    lines += ["", "not checked:"] if left and cells else ["not checked:"] if left else []
-    return lines + [f"  {outcome.reference.name:<{width}}  {outcome.reason}" for outcome in left]
+    lines += ["", "not checked:"] if unmeasured and cells else ["not checked:"] if unmeasured else []
+    return lines + [f"  {outcome.reference.name:<{width}}  {outcome.reason}" for outcome in unmeasured]
 
 
 def format_value(values: tuple[Value, ...], row: Reference) -> str:
-    """Values with as many decimals as the published ones, cut where they are long."""
+    """Values with as many decimals as the published ones; long ones are cut."""
     if len(values) == 1 and isinstance(values[0], int):
         return f"{values[0]:,}"
     text = " ".join(_number(value, row.decimals) if isinstance(value, float) else str(value) for value in values).strip()

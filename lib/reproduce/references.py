@@ -1,4 +1,4 @@
-"""`references.yaml`: numbers of others, each a row that says what is measured, what should come out, and who published it."""
+"""`references.yaml`: published numbers, each a row with what is measured, the expected value, and its source."""
 
 import inspect
 from contextlib import suppress
@@ -11,7 +11,7 @@ from lib.errors import UsageError, nearest
 
 REFERENCES_FILE = Path(__file__).with_name("references.yaml")
 
-#: What measures a row, by name: called with a laboratory and the row's arguments.
+#: The checks by name: functions of a CheckContext and the row's arguments.
 Checks = Mapping[str, Callable[..., Any]]
 
 #: One number or text of what is expected or measured.
@@ -20,9 +20,9 @@ Value = int | float | str
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """One row: `expected`, each number up to `tolerance` off, by `check` with its arguments; or why it is `not_checked`.
+    """One row: `expected`, each number within `tolerance`, by `check` with its arguments; or why it is `not_checked`.
 
-    `decimals`: how many the published numbers have; what is measured is shown with as many.
+    `decimals`: those of the published numbers; measured numbers are printed with as many.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Reference:
 
     @classmethod
     def read(cls, name: str, row: Any, checks: Checks) -> Self:
-        """The row `name` of the file; UsageError if it is not right."""
+        """The row `name` of the file; UsageError if it is invalid."""
         where = f"{REFERENCES_FILE.name}: {name}"
         if not isinstance(row, dict):
             raise UsageError(f"{where} must be a row of keys and values, not {row!r}")
@@ -53,10 +53,10 @@ class Reference:
                 raise UsageError(f"{where}: {key} must be a number or a text, not {row[key]!r}")
         if "check" in row and row["check"] not in checks:
             raise UsageError(f"{where}: unknown check {row['check']!r}; {nearest(row['check'], checks)}")
-        written = row["expected"] if isinstance(row["expected"], list) else [row["expected"]]
-        if not all(isinstance(text, str) for text in written):
-            raise UsageError(f"{where}: expected must be a number, several, or a text, not {row['expected']!r}")
-        if not written:
+        expected = row["expected"] if isinstance(row["expected"], list) else [row["expected"]]
+        if not all(isinstance(text, str) for text in expected):
+            raise UsageError(f"{where}: expected must be a number, a list, or a text, not {row['expected']!r}")
+        if not expected:
             raise UsageError(f"{where}: expected is an empty list; give at least one number or text")
         tolerance = _value(row.get("tolerance", "0"))
         if isinstance(tolerance, str) or not 0 <= tolerance < float("inf"):
@@ -64,8 +64,8 @@ class Reference:
         return cls(
             name=name,
             measures=row["measures"],
-            expected=tuple(map(_value, written)),
-            decimals=max(_decimals(text) for text in written),
+            expected=tuple(map(_value, expected)),
+            decimals=max(_decimals(text) for text in expected),
             tolerance=tolerance,
             source=row["source"],
             check=row.get("check"),
@@ -76,7 +76,7 @@ class Reference:
         )
 
     def agrees(self, measured: tuple[Value, ...]) -> bool:
-        """Whether `measured` is what is expected: as many values, texts the same, numbers within the tolerance."""
+        """Whether `measured` is as expected: as many values, equal texts, numbers within the tolerance."""
         return len(measured) == len(self.expected) and all(map(self._near, self.expected, measured))
 
     def _near(self, expected: Value, measured: Value) -> bool:
@@ -85,23 +85,24 @@ class Reference:
         return abs(measured - expected) <= self.tolerance
 
 
-def _arguments(where: str, check: Callable[..., Any], given: Any) -> dict[str, Any]:
-    """The arguments of a check, each of the type it needs; UsageError if it takes another name, or needs one more."""
-    _, *takes = inspect.signature(check).parameters.values()  # the first is the laboratory
-    if not isinstance(given, dict):
-        raise UsageError(f"{where}: with must be a mapping of arguments, not {given!r}")
-    if unknown := sorted(given.keys() - {argument.name for argument in takes}):
-        raise UsageError(f"{where} takes no {unknown[0]}")
-    if missing := [argument.name for argument in takes if argument.default is argument.empty and argument.name not in given]:
-        raise UsageError(f"{where} wants {missing[0]}")
+def _arguments(where: str, check: Callable[..., Any], arguments: Any) -> dict[str, Any]:
+    """The arguments of a check, converted to its types; UsageError for an unknown, missing or wrong argument."""
+    _, *parameters = inspect.signature(check).parameters.values()  # the first is the CheckContext
+    if not isinstance(arguments, dict):
+        raise UsageError(f"{where}: with must be a mapping of arguments, not {arguments!r}")
+    if unknown := sorted(arguments.keys() - {parameter.name for parameter in parameters}):
+        raise UsageError(f"{where}: unknown argument {unknown[0]!r}")
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    if missing := [name for name in required if name not in arguments]:
+        raise UsageError(f"{where}: argument {missing[0]!r} is missing")
     values = {}
-    for argument in takes:
-        if argument.name in given:
-            kind = argument.annotation if argument.annotation in (int, str) else list
-            value = _value(str(given[argument.name])) if kind is int else given[argument.name]
+    for parameter in parameters:
+        if parameter.name in arguments:
+            kind = parameter.annotation if parameter.annotation in (int, str) else list
+            value = _value(str(arguments[parameter.name])) if kind is int else arguments[parameter.name]
             if not isinstance(value, kind):
-                raise UsageError(f"{where}: {argument.name}={value} is not {_NOUN[kind]}")
-            values[argument.name] = value
+                raise UsageError(f"{where}: {parameter.name}={value} is not {_NOUN[kind]}")
+            values[parameter.name] = value
     return values
 
 
@@ -121,7 +122,7 @@ def _decimals(text: str) -> int:
 
 
 def load_references(checks: Checks, path: Path | None = None) -> dict[str, Reference]:
-    """The rows of `path`, else of this package's `references.yaml`, by name; `checks` are all there are."""
+    """The rows of `path`, by default this package's `references.yaml`, by name; `checks` are the available checks."""
     path = path or REFERENCES_FILE
     try:
         rows = read_yaml(path.read_bytes().decode("utf-8"), str(path))
@@ -131,8 +132,8 @@ def load_references(checks: Checks, path: Path | None = None) -> dict[str, Refer
 
 
 def choose_references(known: dict[str, Reference], names: Iterable[str]) -> list[Reference]:
-    """Those called `names`, all if none is; UsageError if one is unknown."""
+    """The rows called `names`, all rows if there are no names; UsageError if one is unknown."""
     for name in names:
         if name not in known:
-            raise UsageError(f"there is no row {name!r}; {nearest(name, known)}")
+            raise UsageError(f"unknown row {name!r}; {nearest(name, known)}")
     return [known[name] for name in names] or list(known.values())

@@ -29,7 +29,7 @@ def torchrun(size: int, dataset: Path, folder: Path, *words: str) -> "subprocess
 
 
 def environments(size: int) -> list[dict[str, str]]:
-    """What torchrun would tell each of `size` processes."""
+    """The environment that torchrun sets for each of `size` processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -38,26 +38,15 @@ def environments(size: int) -> list[dict[str, str]]:
 
 
 def train_forked(size: int, dataset: Path, folder: Path, *words: str) -> list[tuple[int, str]]:
-    """Train with `size` processes without torchrun, which with each of them would load torch; their exit codes and stderr."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
+    """Train with `size` processes, forked so that none loads torch again; their exit codes and stderr."""
     command = ["train", str(dataset), "-o", str(folder), "--config", "debug", *STEPS, *words]
-    processes = [
-        forks.shared().start(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)
-    ]
+    processes = [forks.shared().start(command, env=env | {"OMP_NUM_THREADS": "1"}) for env in environments(size)]
     return [(process.wait(120), process.outputs()[1]) for process in processes]
 
 
 def workers(folder: Path) -> dict[int, int]:
     """Process ids of a training's workers by rank."""
-    found = {}
+    pids = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -67,8 +56,8 @@ def workers(folder: Path) -> dict[int, int]:
                 continue
             ranks = [variable[5:] for variable in variables if variable.startswith("RANK=")]
             if str(folder) in words and ranks:
-                found[int(ranks[0])] = int(entry.name)
-    return found
+                pids[int(ranks[0])] = int(entry.name)
+    return pids
 
 
 def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
@@ -78,74 +67,74 @@ def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers in /proc")
-def test_two_processes_one_killed_then_three_end_where_one_alone_does(small: Path, tmp_path: Path, stage: Stage) -> None:
-    stage("train", small / "dataset", "-o", tmp_path / "alone", "--config", "debug", *STEPS)
-    folder = tmp_path / "together"
+def test_two_processes_one_killed_then_three_give_the_result_of_one(small: Path, tmp_path: Path, stage: Stage) -> None:
+    stage("train", small / "dataset", "-o", tmp_path / "single", "--config", "debug", *STEPS)
+    folder = tmp_path / "distributed"
 
     two = torchrun(2, small / "dataset", folder)
     wait_for_state(two, folder)
     os.kill(workers(folder)[1], signal.SIGKILL)
-    said = two.communicate(timeout=120)[1]
+    stderr = two.communicate(timeout=120)[1]
     assert two.returncode != 0
-    assert "error: another process of this training has ended" in said
+    assert "error: another process of this training has ended" in stderr
     assert not (folder / MODEL_FILE).exists()
 
     three = train_forked(3, small / "dataset", folder)
     assert [code for code, _ in three] == [0, 0, 0], three
-    said = three[0][1]
-    assert [others for _, others in three[1:]] == ["", ""], "the leading process alone speaks"
-    assert said.count("resuming after step") == 1
-    assert "done by 2 processes, not by 3 processes" in said
+    stderr = three[0][1]
+    assert [others for _, others in three[1:]] == ["", ""], "only the main process prints messages"
+    assert stderr.count("resuming after step") == 1
+    assert "done by 2 processes, not by 3 processes" in stderr
 
-    alone, together = (load_tensors(each / MODEL_FILE) for each in (tmp_path / "alone", folder))
-    assert alone[0].keys() == together[0].keys()
-    assert alone[1].keys() == together[1].keys()
-    curves = [[line.train_loss or line.val_loss for line in read_metrics(each)] for each in (tmp_path / "alone", folder)]
+    single, distributed = (load_tensors(path / MODEL_FILE) for path in (tmp_path / "single", folder))
+    assert single[0].keys() == distributed[0].keys()
+    assert single[1].keys() == distributed[1].keys()
+    curves = [[line.train_loss or line.val_loss for line in read_metrics(path)] for path in (tmp_path / "single", folder)]
     assert curves[0][:40] == pytest.approx(curves[1][:40], rel=1e-3)
     assert curves[0][-1] == pytest.approx(curves[1][-1], rel=0.05)
     assert len(curves[0]) == len(curves[1]) == 76
     assert json.loads((folder / CHECKPOINT_FOLDER / STATE_FILE).read_text())["processes"] == 3
 
 
-def test_a_budget_of_time_stops_all_processes_with_a_saved_state(small: Path, tmp_path: Path) -> None:
+def test_a_time_limit_stops_all_processes_with_a_checkpoint(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["--set", "train.max_steps=100000", "--stop-after", "1s"]
-    (code, said), (other_code, other_said) = train_forked(2, small / "dataset", folder, *words)
-    assert (code, other_code) == (0, 0), said + other_said
-    assert said.count("the same command resumes") == 1
-    assert other_said == ""
+    (code, stderr), (other_code, other_stderr) = train_forked(2, small / "dataset", folder, *words)
+    assert (code, other_code) == (0, 0), stderr + other_stderr
+    assert stderr.count("the same command resumes") == 1
+    assert other_stderr == ""
     state = read_state(folder)
     assert state is not None
-    assert f"stopped after step {state.step};" in said
+    assert f"stopped after step {state.step};" in stderr
 
 
-LEAVING = """
+EXIT_SCRIPT = """
 import os, pathlib, torch
 from lib.device.distributed import init_distributed
-with init_distributed(torch.device("cpu")) as together:
+with init_distributed(torch.device("cpu")) as group:
     import torch._dynamo  # as an optimizer does in its first step
-    together.barrier()
-threads = [(each / "comm").read_text().strip() for each in pathlib.Path("/proc/self/task").iterdir()]
+    group.barrier()
+threads = [(path / "comm").read_text().strip() for path in pathlib.Path("/proc/self/task").iterdir()]
 assert not [name for name in threads if "gloo" in name], threads
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the threads in /proc")
-def test_no_thread_outlives_the_world() -> None:
-    """One that does asks for the interpreter when that is gone already, and the process aborts, once in some hundred times."""
-    command = [sys.executable, "-c", LEAVING]
+def test_no_thread_outlives_the_process_group() -> None:
+    """Such a thread may call the interpreter after its end and abort the process, once in some hundred times."""
+    command = [sys.executable, "-c", EXIT_SCRIPT]
     processes = [
         subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True)
         for environment in environments(2)
     ]
     for process in processes:
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
 
 
-def test_an_error_of_the_leading_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
+def test_an_error_of_the_main_process_ends_the_others_too(small: Path, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run").locked():
-        (code, said), (other_code, _) = train_forked(2, small / "dataset", tmp_path / "run")
+        (code, stderr), (other_code, _) = train_forked(2, small / "dataset", tmp_path / "run")
     assert code != 0
     assert other_code != 0
-    assert "is being trained by another `train`" in said
+    assert "is being trained by another `train`" in stderr

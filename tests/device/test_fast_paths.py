@@ -1,4 +1,4 @@
-"""The fast path of training: the same numbers as the path that explains it, whatever it is computed with."""
+"""The fast paths of training: the same numbers as the naive ones, in any precision."""
 
 import json
 import math
@@ -30,49 +30,51 @@ from lib.train.trainer import Trainer
 from tests.train.test_loop import CPU, config, outcome, train, trainer
 
 
-def explicit(small: Path, **changes: Any) -> Trainer:
-    made = config(max_steps=60, **changes)
-    shape = fit_vocabulary(made.model, Dataset(small / "dataset").tokens.load_tokenizer())
-    shape = type(shape)(**vars(shape) | {"attention_impl": "naive", "layer_impl": "naive"})
-    built = build_model(shape)
-    built.initialize(torch.Generator().manual_seed(1))
-    return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
+def naive_trainer(small: Path, **changes: Any) -> Trainer:
+    parameters = config(max_steps=60, **changes)
+    model_config = fit_vocabulary(parameters.model, Dataset(small / "dataset").tokens.load_tokenizer())
+    model_config = type(model_config)(**vars(model_config) | {"attention_impl": "naive", "layer_impl": "naive"})
+    model = build_model(model_config)
+    model.initialize(torch.Generator().manual_seed(1))
+    return Trainer(model, Dataset(small / "dataset"), parameters.train, CPU)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_fast_path_has_the_loss_curve_of_the_plain_one(small: Path, optimizer: str) -> None:
-    fast, plain = trainer(small, max_steps=60, optimizer=optimizer), explicit(small, optimizer=optimizer)
+def test_the_fast_path_has_the_loss_curve_of_the_naive_one(small: Path, optimizer: str) -> None:
+    fast, naive = trainer(small, max_steps=60, optimizer=optimizer), naive_trainer(small, optimizer=optimizer)
     assert fast.model.fused
-    assert not plain.model.fused
+    assert not naive.model.fused
     for _ in range(50):
-        one, other = fast.train_step(), plain.train_step()
-        assert one.train_loss == pytest.approx(other.train_loss, rel=2e-4), f"step {one.step}"
-        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2), f"step {one.step}"
-    assert fast.validate() == pytest.approx(plain.validate(), rel=2e-4)
+        step, naive_step = fast.train_step(), naive.train_step()
+        assert step.train_loss == pytest.approx(naive_step.train_loss, rel=2e-4), f"step {step.step}"
+        assert step.grad_norm == pytest.approx(naive_step.grad_norm, rel=1e-2), f"step {step.step}"
+    assert fast.validate() == pytest.approx(naive.validate(), rel=2e-4)
 
 
 @pytest.mark.parametrize("at_once", [1, 48 * 3, 1 << 26])
 @pytest.mark.parametrize("vocabulary", [1, 33, 48])
-def test_head_and_loss_in_one_are_head_and_loss(monkeypatch: pytest.MonkeyPatch, at_once: int, vocabulary: int) -> None:
+def test_linear_cross_entropy_is_the_head_and_the_naive_loss(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, vocabulary: int
+) -> None:
     monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
     draw = torch.Generator().manual_seed(vocabulary)
     x, weight = torch.randn(7, 5, generator=draw), 30 * torch.randn(vocabulary, 5, generator=draw)
     targets = torch.randint(vocabulary, (7,), generator=draw)
-    found, expected = [], []
-    for compute, into in (
-        (lambda a, w: linear_cross_entropy(a, w, targets), found),
+    results, expected = [], []
+    for compute, outputs in (
+        (lambda a, w: linear_cross_entropy(a, w, targets), results),
         (lambda a, w: naive_cross_entropy(a @ w.T, targets), expected),
     ):
         a, w = x.clone().requires_grad_(), weight.clone().requires_grad_()
         nats = compute(a, w)
-        into += [nats, *torch.autograd.grad(nats / 7, (a, w))]
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        outputs += [nats, *torch.autograd.grad(nats / 7, (a, w))]
+    for actual, reference in zip(results, expected, strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        assert linear_cross_entropy(x, weight, targets) == found[0]
+        assert linear_cross_entropy(x, weight, targets) == results[0]
 
 
-def test_head_and_loss_in_bfloat16_are_near_those_in_float32() -> None:
+def test_linear_cross_entropy_in_bfloat16_is_near_that_in_float32() -> None:
     draw = torch.Generator().manual_seed(1)
     x, weight = torch.randn(64, 32, generator=draw), torch.randn(50, 32, generator=draw) / 5
     targets = torch.randint(50, (64,), generator=draw)
@@ -91,7 +93,7 @@ def test_head_and_loss_in_bfloat16_are_near_those_in_float32() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 24), (24, 8)])
-def test_orthogonalising_by_the_small_square_is_the_iteration_itself(shape: tuple[int, int]) -> None:
+def test_newton_schulz_by_the_smaller_square_is_the_iteration_itself(shape: tuple[int, int]) -> None:
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     x = gradient / gradient.norm()
     for _ in range(5):
@@ -101,23 +103,23 @@ def test_orthogonalising_by_the_small_square_is_the_iteration_itself(shape: tupl
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
-def test_sixteen_bits_learn_what_thirty_two_learn(small: Path, kind: str) -> None:
-    exact, short = trainer(small, max_steps=60), trainer(small, max_steps=60, precision=kind)
+def test_sixteen_bits_have_the_loss_of_thirty_two(small: Path, kind: str) -> None:
+    float32, low = trainer(small, max_steps=60), trainer(small, max_steps=60, precision=kind)
     for _ in range(50):
-        one, other = exact.train_step(), short.train_step()
-    assert one.train_loss != other.train_loss
-    assert one.train_loss == pytest.approx(other.train_loss, rel=0.02)
-    assert {weight.dtype for weight in short.model.parameters()} == {torch.float32}
+        step, low_step = float32.train_step(), low.train_step()
+    assert step.train_loss != low_step.train_loss
+    assert step.train_loss == pytest.approx(low_step.train_loss, rel=0.02)
+    assert {weight.dtype for weight in low.model.parameters()} == {torch.float32}
 
 
-def test_a_loss_scale_that_is_too_high_is_halved_and_the_batch_done_again(small: Path) -> None:
-    made, same = (trainer(small, precision="float16") for _ in range(2))
-    made.loss_scale = LossScale(2.0**40)
-    one, other = made.train_step(), same.train_step()
-    assert made.loss_scale is not None
-    assert 2.0**10 < made.loss_scale.value < 2.0**40
-    assert one.train_loss == other.train_loss
-    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-2)
+def test_a_loss_scale_that_is_too_high_is_halved_and_the_batch_repeated(small: Path) -> None:
+    scaled, reference = (trainer(small, precision="float16") for _ in range(2))
+    scaled.loss_scale = LossScale(2.0**40)
+    step, reference_step = scaled.train_step(), reference.train_step()
+    assert scaled.loss_scale is not None
+    assert 2.0**10 < scaled.loss_scale.value < 2.0**40
+    assert step.train_loss == reference_step.train_loss
+    assert step.grad_norm == pytest.approx(reference_step.grad_norm, rel=1e-2)
 
 
 def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_falls_to_one_at_least() -> None:
@@ -126,7 +128,7 @@ def test_a_loss_scale_doubles_after_a_thousand_good_steps_and_falls_to_one_at_le
     assert LossScale(1.5).lower(7) == LossScale(1.0, since=7)
 
 
-def test_float16_goes_on_with_its_scale_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
+def test_float16_resumes_with_its_scale_to_the_same_bytes(small: Path, tmp_path: Path) -> None:
     chosen = config(precision="float16", max_steps=6, batch_size=2)
     train(tmp_path / "whole", small, chosen)
     train(tmp_path / "run", small, chosen, stop_after=3)
@@ -138,7 +140,7 @@ def test_float16_goes_on_with_its_scale_to_the_same_bytes(small: Path, tmp_path:
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
-def test_auto_takes_what_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_a_supported_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, mps = torch.device("cuda"), torch.device("mps")
     assert choose_precision("auto", CPU) == choose_precision("auto", mps) == torch.float32
     assert choose_precision("bfloat16", CPU) == torch.bfloat16
@@ -160,7 +162,7 @@ def test_a_compiled_model_has_the_same_losses(small: Path) -> None:
     assert fast.validate() == pytest.approx(plain.validate(), rel=1e-4)
 
 
-def test_without_a_compiler_the_training_goes_on_plain_and_says_so(
+def test_without_a_compiler_the_training_continues_with_a_notice(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(function: Any) -> Any:
@@ -180,51 +182,51 @@ def test_rows_of_a_batch_are_those_of_the_whole_batch(small: Path) -> None:
     data = Dataset(small / "dataset")
     whole = data.batch(1, 7, 10)
     for size in (1, 2, 3, 7):
-        shares = [ProcessGroup(rank, size).share(10) for rank in range(size)]
-        assert [row for share in shares for row in share] == list(range(10))
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-        for share in shares:
-            assert (data.batch(1, 7, 10, share) == whole[share.start : share.stop]).all()
+        parts = [ProcessGroup(rank, size).share(10) for rank in range(size)]
+        assert [row for part in parts for row in part] == list(range(10))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        for part in parts:
+            assert (data.batch(1, 7, 10, part) == whole[part.start : part.stop]).all()
 
 
 def test_more_processes_than_windows_are_refused(small: Path) -> None:
-    made = config()
+    parameters = config()
     with pytest.raises(
         UsageError, match=r"batch_size=4 cannot be shared by 5 processes with train.grad_accum_steps=1; 5 windows"
     ):
-        Trainer(trainer(small).model, Dataset(small / "dataset"), made.train, CPU, ProcessGroup(0, 5))
+        Trainer(trainer(small).model, Dataset(small / "dataset"), parameters.train, CPU, ProcessGroup(0, 5))
 
 
-def test_dropout_falls_alike_however_a_batch_is_cut(small: Path) -> None:
-    """A piece is the same whoever computes it: the processes' pieces, one after the other, are those of accumulation."""
+def test_dropout_does_not_depend_on_how_a_batch_is_split(small: Path) -> None:
+    """A micro-batch is the same in any process: those of the processes, in order, are those of accumulation."""
     losses = []
-    for world, pieces in ((ProcessGroup(0, 1), 4), (ProcessGroup(0, 2), 2), (ProcessGroup(1, 2), 2)):
-        made = config(grad_accum_steps=pieces)
-        built = trainer(small).model
-        for module in built.modules():
+    for group, pieces in ((ProcessGroup(0, 1), 4), (ProcessGroup(0, 2), 2), (ProcessGroup(1, 2), 2)):
+        parameters = config(grad_accum_steps=pieces)
+        model = trainer(small).model
+        for module in model.modules():
             if isinstance(module, Dropout):
                 module.rate = 0.3
-        each = Trainer(built, Dataset(small / "dataset"), made.train, CPU)
-        each.group, each._pieces = _Lonely(world.rank, world.size), 4
-        losses.append(each._loss_and_gradients())
+        process = Trainer(model, Dataset(small / "dataset"), parameters.train, CPU)
+        process.group, process._pieces = _WithoutPeers(group.rank, group.size), 4
+        losses.append(process._loss_and_gradients())
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-5)
 
 
-class _Lonely(ProcessGroup):
-    """One process among several, with nobody there to sum up with."""
+class _WithoutPeers(ProcessGroup):
+    """One process of several, without the others: sums are its own."""
 
     def total(self, number: float, device: torch.device) -> float:
         return number
 
 
-def test_timings_tell_the_share_of_the_ceiling(small: Path) -> None:
+def test_timings_have_the_mfu(small: Path) -> None:
     lines = [json.loads(line) for line in (small / "run" / TIMINGS_FILE).read_text().splitlines()]
     assert all(0 < line["mfu"] < 1 for line in lines)
     assert all(math.isfinite(line["memory"]) for line in lines)
 
 
-def test_operations_are_six_a_weight_and_twelve_a_width_and_token(small: Path) -> None:
-    built = trainer(small).model
-    products = sum(w.numel() for name, w in built.named_parameters() if w.dim() == 2 and "_emb" not in name)
-    assert count_operations(built) == 6 * products + 12 * 2 * 32 * 32
+def test_operations_are_six_per_weight_and_twelve_per_width_and_token(small: Path) -> None:
+    model = trainer(small).model
+    products = sum(w.numel() for name, w in model.named_parameters() if w.dim() == 2 and "_emb" not in name)
+    assert count_operations(model) == 6 * products + 12 * 2 * 32 * 32
     assert matmul_rate(CPU, (8, 64, 16), repeats=2) > 1e6

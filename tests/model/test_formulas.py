@@ -1,4 +1,4 @@
-"""The model against the formulas, against PyTorch's own, and against the published counts."""
+"""The model against the formulas, PyTorch's functions, and the published parameter counts."""
 
 import dataclasses
 import math
@@ -28,10 +28,10 @@ def config_of(name: str, **changes: Any) -> ModelConfig:
     return dataclasses.replace(config.model, **{"vocab_size": VOCABULARY[config.tokenize.tokenizer], **changes})
 
 
-def built(seed: int = 1, **changes: Any) -> LanguageModel:
-    made = build_model(config_of("debug", **changes))
-    made.initialize(torch.Generator().manual_seed(seed))
-    return made.eval()
+def small_model(seed: int = 1, **changes: Any) -> LanguageModel:
+    model = build_model(config_of("debug", **changes))
+    model.initialize(torch.Generator().manual_seed(seed))
+    return model.eval()
 
 
 def ids(rows: int = 2, length: int = 32) -> torch.Tensor:
@@ -50,25 +50,25 @@ def ids(rows: int = 2, length: int = 32) -> torch.Tensor:
         ("published_verdict", 162_419_712),
     ],
 )
-def test_parameters_are_as_many_as_params_yaml_says(name: str, parameters: int) -> None:
+def test_parameter_counts_are_those_of_params_yaml(name: str, parameters: int) -> None:
     assert count_parameters(build_model(config_of(name), "meta")) == parameters
 
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(("vocabulary", "width"), [(65, 128), (256, 32), (50_257, 384), (50_257, 768)])
-def test_the_first_loss_is_near_that_of_guessing(vocabulary: int, width: int, tied: bool) -> None:
-    made = build_model(config_of("debug", vocab_size=vocabulary, emb_dim=width, n_heads=4, tie_weights=tied))
-    made.initialize(torch.Generator().manual_seed(1))
-    drawn = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
+def test_the_initial_loss_is_near_that_of_a_uniform_guess(vocabulary: int, width: int, tied: bool) -> None:
+    model = build_model(config_of("debug", vocab_size=vocabulary, emb_dim=width, n_heads=4, tie_weights=tied))
+    model.initialize(torch.Generator().manual_seed(1))
+    ids = torch.randint(0, vocabulary, (8, 33), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        loss = F.cross_entropy(made.eval()(drawn[:, :-1]).flatten(0, 1), drawn[:, 1:].flatten()).item()
+        loss = F.cross_entropy(model.eval()(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).item()
     assert abs(loss - math.log(vocabulary)) < 0.1
 
 
 def test_initial_weights_follow_from_the_seed() -> None:
-    same, again, other = (dict(built(seed).named_parameters()) for seed in (1, 1, 2))
-    assert all(torch.equal(same[name], again[name]) for name in same)
-    assert not torch.equal(same["tok_emb.weight"], other["tok_emb.weight"])
+    first, second, other = (dict(small_model(seed).named_parameters()) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["tok_emb.weight"], other["tok_emb.weight"])
 
 
 def test_layer_norm_is_pytorchs() -> None:
@@ -88,52 +88,52 @@ def test_gelu_is_pytorchs_tanh_form() -> None:
     torch.testing.assert_close(gelu(x), F.gelu(x, approximate="tanh"), rtol=1e-5, atol=1e-6)
 
 
-def test_attention_by_hand_is_pytorchs() -> None:
+def test_naive_attention_is_pytorchs() -> None:
     q, k, v = torch.randn(3, 2, 4, 9, 8)
     future = torch.ones(9, 9, dtype=torch.bool).triu(1)
-    by_hand = attention_weights(q, k, future) @ v
-    torch.testing.assert_close(by_hand, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-5, atol=1e-5)
+    naive = attention_weights(q, k, future) @ v
+    torch.testing.assert_close(naive, F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=1e-5, atol=1e-5)
 
 
-def test_cross_entropy_by_hand_is_pytorchs_for_large_logits_too() -> None:
+def test_naive_cross_entropy_is_pytorchs_for_large_logits_too() -> None:
     logits, targets = torch.randn(12, 50) * 100, torch.randint(0, 50, (12,))
     torch.testing.assert_close(naive_cross_entropy(logits, targets), cross_entropy(logits, targets))
 
 
-def test_every_token_matters_for_the_last_prediction() -> None:
-    made = built()
-    last = made(ids(1))[0, -1]
+def test_the_last_prediction_depends_on_every_token() -> None:
+    model = small_model()
+    last = model(ids(1))[0, -1]
     for t in range(32):
         changed = ids(1).clone()
         changed[0, t] = (changed[0, t] + 1) % 256
-        assert not torch.equal(last, made(changed)[0, -1]), t
+        assert not torch.equal(last, model(changed)[0, -1]), t
 
 
 def test_the_next_tokens_logits_are_those_of_the_whole_forward_pass() -> None:
-    made = built()
-    torch.testing.assert_close(made.next_token_logits(ids()), made(ids())[:, -1], rtol=1e-5, atol=1e-5)
+    model = small_model()
+    torch.testing.assert_close(model.next_token_logits(ids()), model(ids())[:, -1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_tied_head_is_the_embedding() -> None:
-    made = built(tie_weights=True)
-    assert made.out_head.weight is made.tok_emb.weight
-    assert "out_head.weight" not in dict(made.named_parameters())
+    model = small_model(tie_weights=True)
+    assert model.out_head.weight is model.tok_emb.weight
+    assert "out_head.weight" not in dict(model.named_parameters())
 
 
 def test_dropout_acts_in_training_only() -> None:
-    made = built(drop_rate=0.5)
-    assert torch.equal(made(ids()), made(ids()))
-    made.train()
-    assert not torch.equal(made(ids()), made(ids()))
+    model = small_model(drop_rate=0.5)
+    assert torch.equal(model(ids()), model(ids()))
+    model.train()
+    assert not torch.equal(model(ids()), model(ids()))
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
     with pytest.raises(MakegptError, match="33 tokens are more than the model's context of 32"):
-        built()(ids(1, 33))
+        small_model()(ids(1, 33))
 
 
-def test_decay_acts_on_matrices_and_embeddings_only() -> None:
-    made = built(qkv_bias=True)
-    kept = {name for name, _ in made.named_parameters() if not made.uses_weight_decay(name)}
-    assert all(name.endswith((".bias", ".scale", ".shift")) for name in kept)
-    assert {"tok_emb.weight", "out_head.weight"} & kept == set()
+def test_weight_decay_applies_to_matrices_and_embeddings_only() -> None:
+    model = small_model(qkv_bias=True)
+    undecayed = {name for name, _ in model.named_parameters() if not model.uses_weight_decay(name)}
+    assert all(name.endswith((".bias", ".scale", ".shift")) for name in undecayed)
+    assert {"tok_emb.weight", "out_head.weight"} & undecayed == set()

@@ -1,4 +1,4 @@
-"""The climb from a bigram to a decoder: each rung alone, and each equal to the one it was made from."""
+"""The model ladder from a bigram to a decoder: each model alone, and each part equal to the one it extends."""
 
 import ast
 import math
@@ -23,13 +23,13 @@ from lib.model.simplified_attention import simplified_attention, softmax
 from tests.conftest import PROJECT
 from tests.model.test_formulas import config_of
 
-RUNGS = ["bigram", "single_head", "multi_head", "single_block", "decoder"]
+LADDER_MODELS = ["bigram", "single_head", "multi_head", "single_block", "decoder"]
 
 
-def drawn(name: str, seed: int = 1, **changes: object) -> LanguageModel:
-    made = build_model(config_of(name, **changes))
-    made.initialize(torch.Generator().manual_seed(seed))
-    return made.eval()
+def model_of(name: str, seed: int = 1, **changes: object) -> LanguageModel:
+    model = build_model(config_of(name, **changes))
+    model.initialize(torch.Generator().manual_seed(seed))
+    return model.eval()
 
 
 def ids(rows: int = 2, length: int = 8, seed: int = 3) -> torch.Tensor:
@@ -51,65 +51,65 @@ def numbers(*shape: int, seed: int = 2) -> torch.Tensor:
     ("name", "parameters"),
     [("bigram", 4_225), ("single_head", 22_656), ("multi_head", 26_816), ("single_block", 60_288), ("decoder", 618_752)],
 )
-def test_a_rung_has_as_many_parameters_as_its_parts_by_hand(name: str, parameters: int) -> None:
+def test_a_model_has_the_parameters_of_its_parts(name: str, parameters: int) -> None:
     assert count_parameters(build_model(config_of(name), "meta")) == parameters
 
 
-@pytest.mark.parametrize("name", RUNGS)
-def test_a_rung_starts_near_guessing_and_learns_a_batch_by_heart(name: str) -> None:
-    made = drawn(name).train()
-    seen = ids(2, 9)
-    optimizer = torch.optim.AdamW(made.parameters(), lr=0.3 if name == "bigram" else 0.01)
+@pytest.mark.parametrize("name", LADDER_MODELS)
+def test_a_model_starts_near_a_uniform_guess_and_overfits_one_batch(name: str) -> None:
+    model = model_of(name).train()
+    batch = ids(2, 9)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.3 if name == "bigram" else 0.01)
     losses = []
     for _ in range(60):
-        loss = cross_entropy(made(seen[:, :-1]).flatten(0, 1), seen[:, 1:].flatten()) / 16
+        loss = cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()) / 16
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert abs(losses[0] - math.log(65)) < 0.25
-    # a bigram cannot tell two followers of one character apart; one head must mix what it sees into one vote
+    # a bigram cannot distinguish two followers of one character; a single head averages all that it attends to
     assert losses[-1] < {"bigram": 1.0, "single_head": 0.3}.get(name, 0.1)
 
 
-@pytest.mark.parametrize("name", RUNGS)
-def test_no_rung_sees_the_future(name: str) -> None:
-    made = drawn(name)
-    before = made(ids(1))
+@pytest.mark.parametrize("name", LADDER_MODELS)
+def test_no_model_depends_on_future_tokens(name: str) -> None:
+    model = model_of(name)
+    before = model(ids(1))
     for t in range(8):
         changed = ids(1).clone()
         changed[0, t] = (changed[0, t] + 1) % 65
-        assert torch.equal(before[:, :t], made(changed)[:, :t])
-        assert not torch.equal(before[:, t], made(changed)[:, t])
+        assert torch.equal(before[:, :t], model(changed)[:, :t])
+        assert not torch.equal(before[:, t], model(changed)[:, t])
 
 
-@pytest.mark.parametrize("name", RUNGS)
-def test_the_past_matters_to_every_rung_but_the_bigram(name: str) -> None:
-    made = drawn(name)
+@pytest.mark.parametrize("name", LADDER_MODELS)
+def test_every_model_but_the_bigram_depends_on_earlier_tokens(name: str) -> None:
+    model = model_of(name)
     changed = ids(1).clone()
     changed[0, 0] = (changed[0, 0] + 1) % 65
-    assert torch.equal(made(ids(1))[:, -1], made(changed)[:, -1]) == (name == "bigram")
+    assert torch.equal(model(ids(1))[:, -1], model(changed)[:, -1]) == (name == "bigram")
 
 
-@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("name", LADDER_MODELS)
 @pytest.mark.parametrize("wrong", [65, 1000, -1])
 def test_ids_outside_the_vocabulary_are_refused_by_name(name: str, wrong: int) -> None:
-    strange = ids(1).clone()
-    strange[0, -1] = wrong  # the last, since a bigram looks up no other for the next token
-    for read in (drawn(name), drawn(name).next_token_logits):
+    unknown = ids(1).clone()
+    unknown[0, -1] = wrong  # the last, since a bigram uses no other
+    for predict in (model_of(name), model_of(name).next_token_logits):
         with pytest.raises(MakegptError, match=f"the id {wrong} is not in the model's vocabulary of 65 tokens, 0 to 64"):
-            read(strange)
+            predict(unknown)
 
 
-@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("name", LADDER_MODELS)
 def test_the_next_tokens_logits_are_the_last_row_of_all(name: str) -> None:
-    made = drawn(name)
-    torch.testing.assert_close(made.next_token_logits(ids()), made(ids())[:, -1], rtol=1e-5, atol=1e-5)
+    model = model_of(name)
+    torch.testing.assert_close(model.next_token_logits(ids()), model(ids())[:, -1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_bigrams_logits_are_the_rows_of_its_table() -> None:
-    made = drawn("bigram")
-    assert torch.equal(made(ids()), made.get_parameter("out_head.weight")[ids()])
+    model = model_of("bigram")
+    assert torch.equal(model(ids()), model.get_parameter("out_head.weight")[ids()])
 
 
 @pytest.mark.parametrize(
@@ -123,16 +123,16 @@ def test_a_bigrams_logits_are_the_rows_of_its_table() -> None:
         ("multi_head", {"tie_weights": True}),
     ],
 )
-def test_what_a_rung_has_not_is_refused(name: str, change: dict[str, object]) -> None:
+def test_an_option_that_a_model_does_not_support_is_refused(name: str, change: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=rf"model\.{next(iter(change))}=.* is not supported by model\.kind={name}"):
         config_of(name, **change)
 
 
-def test_every_kind_that_can_be_asked_for_can_be_built() -> None:
+def test_every_kind_of_the_config_can_be_built() -> None:
     assert list(MODELS) == list(UNSUPPORTED_OPTIONS)
 
 
-def test_each_file_of_the_climb_imports_only_from_those_before_it() -> None:
+def test_each_file_of_the_ladder_imports_only_from_earlier_ones() -> None:
     folder = PROJECT / "lib" / "model"
     assert {path.stem for path in folder.glob("*.py")} == {*LADDER, "__init__"}
     for number, name in enumerate(LADDER):
@@ -142,18 +142,18 @@ def test_each_file_of_the_climb_imports_only_from_those_before_it() -> None:
                 assert str(node.module).split(".")[2] in LADDER[:number], f"{name} imports {node.module}"
 
 
-def test_softmax_by_hand_is_pytorchs_for_large_scores_too() -> None:
+def test_naive_softmax_is_pytorchs_for_large_scores_too() -> None:
     scores = numbers(3, 7) * 300
     torch.testing.assert_close(softmax(scores), torch.softmax(scores, -1))
 
 
-def test_simplified_attention_mixes_rows_by_their_likeness() -> None:
+def test_simplified_attention_mixes_rows_by_similarity() -> None:
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     near, far = math.e / (math.e + 1), 1 / (math.e + 1)
     torch.testing.assert_close(simplified_attention(x), torch.tensor([[near, far], [far, near]]))
 
 
-def test_linear_layers_are_bare_parameters_the_other_way_up() -> None:
+def test_linear_layers_are_transposed_bare_parameters() -> None:
     bare, linear = BareSelfAttention(6, 4), SelfAttention(6, 4)
     fill(bare)
     with torch.no_grad():
@@ -164,11 +164,11 @@ def test_linear_layers_are_bare_parameters_the_other_way_up() -> None:
 
 
 def test_attention_without_a_mask_is_pytorchs() -> None:
-    made = SelfAttention(6, 4)
-    fill(made)
+    attention = SelfAttention(6, 4)
+    fill(attention)
     x = numbers(2, 5, 6)
-    theirs = F.scaled_dot_product_attention(made.W_query(x), made.W_key(x), made.W_value(x))
-    torch.testing.assert_close(made(x), theirs, rtol=1e-5, atol=1e-5)
+    theirs = F.scaled_dot_product_attention(attention.W_query(x), attention.W_key(x), attention.W_value(x))
+    torch.testing.assert_close(attention(x), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 9])
@@ -183,21 +183,21 @@ def test_rows_of_attention_weights_sum_to_one_and_hide_the_future(window: int | 
 
 
 def test_causal_attention_is_pytorchs() -> None:
-    made = CausalAttention(6, 4, 5)
-    fill(made)
+    attention = CausalAttention(6, 4, 5)
+    fill(attention)
     x = numbers(2, 5, 6)
-    theirs = F.scaled_dot_product_attention(made.W_query(x), made.W_key(x), made.W_value(x), is_causal=True)
-    torch.testing.assert_close(made(x), theirs, rtol=1e-5, atol=1e-5)
+    theirs = F.scaled_dot_product_attention(attention.W_query(x), attention.W_key(x), attention.W_value(x), is_causal=True)
+    torch.testing.assert_close(attention(x), theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_stands_on_the_weights_or_on_the_output() -> None:
+def test_dropout_is_on_the_weights_or_on_the_output() -> None:
     x = numbers(1, 5, 6)
     for place in ("weights", "output"):
-        made = CausalAttention(6, 4, 5, drop_rate=0.5, dropout_on=place)
-        fill(made)
-        dropped, whole = made(x)[0], made.eval()(x)[0]
-        # the first row sees itself only: dropped weights take all of it, dropped outputs single numbers
-        zeros = [int((row == 0).sum()) for row in torch.stack([made.train()(x)[0, 0] for _ in range(64)])]
+        attention = CausalAttention(6, 4, 5, drop_rate=0.5, dropout_on=place)
+        fill(attention)
+        dropped, whole = attention(x)[0], attention.eval()(x)[0]
+        # the first row attends to itself only: dropout on weights zeroes all of it, on outputs single numbers
+        zeros = [int((row == 0).sum()) for row in torch.stack([attention.train()(x)[0, 0] for _ in range(64)])]
         assert set(zeros) == {0, 4} if place == "weights" else len(set(zeros)) > 2
         assert dropped.shape == whole.shape
         assert (whole != 0).all()
@@ -206,38 +206,38 @@ def test_dropout_stands_on_the_weights_or_on_the_output() -> None:
 
 
 def test_the_mask_is_a_buffer_that_is_not_saved() -> None:
-    for made in (CausalAttention(6, 4, 5), MultiHeadAttention(6, 2, 5), drawn("decoder")):
-        assert any(name.endswith("mask") for name, _ in made.named_buffers())
-        assert not any("mask" in name for name in made.state_dict())
+    for module in (CausalAttention(6, 4, 5), MultiHeadAttention(6, 2, 5), model_of("decoder")):
+        assert any(name.endswith("mask") for name, _ in module.named_buffers())
+        assert not any("mask" in name for name in module.state_dict())
     assert CausalAttention(6, 4, 5).to("meta").mask.is_meta
 
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_heads_side_by_side_are_the_one_product_with_copied_weights(fused: bool, bias: bool) -> None:
-    apart = Heads(12, 3, 7, 4, qkv_bias=bias)
-    fill(apart)
-    together = MultiHeadAttention(12, 4, 7, qkv_bias=bias, fused=fused)
+def test_separate_heads_equal_one_product_with_the_same_weights(fused: bool, bias: bool) -> None:
+    separate = Heads(12, 3, 7, 4, qkv_bias=bias)
+    fill(separate)
+    multi_head = MultiHeadAttention(12, 4, 7, qkv_bias=bias, fused=fused)
     with torch.no_grad():
-        parts = [getattr(head, name) for name in ("W_query", "W_key", "W_value") for head in apart.heads]
-        together.W_qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+        parts = [getattr(head, name) for name in ("W_query", "W_key", "W_value") for head in separate.heads]
+        multi_head.W_qkv.weight.copy_(torch.cat([part.weight for part in parts]))
         if bias:
-            assert together.W_qkv.bias is not None
-            together.W_qkv.bias.copy_(torch.cat([part.bias for part in parts]))
-        together.out_proj.weight.copy_(torch.eye(12))
+            assert multi_head.W_qkv.bias is not None
+            multi_head.W_qkv.bias.copy_(torch.cat([part.bias for part in parts]))
+        multi_head.out_proj.weight.copy_(torch.eye(12))
     x = numbers(2, 7, 12)
-    torch.testing.assert_close(together(x), apart(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(multi_head(x), separate(x), rtol=1e-5, atol=1e-5)
 
 
-def test_heads_are_cut_by_view_and_transpose_not_by_view_alone() -> None:
+def test_heads_are_split_by_view_and_transpose_not_by_view_alone() -> None:
     x = torch.arange(2 * 64 * 10).view(2, 64, 10)
-    cut = x.view(2, 64, 5, 2).transpose(1, 2)
-    assert cut.shape == x.view(2, 5, 64, 2).shape
-    assert not torch.equal(cut, x.view(2, 5, 64, 2))
-    assert cut[0, 3, 7].tolist() == x[0, 7, 6:8].tolist()
+    heads = x.view(2, 64, 5, 2).transpose(1, 2)
+    assert heads.shape == x.view(2, 5, 64, 2).shape
+    assert not torch.equal(heads, x.view(2, 5, 64, 2))
+    assert heads[0, 3, 7].tolist() == x[0, 7, 6:8].tolist()
 
 
-def test_dropout_by_hand_is_pytorchs() -> None:
+def test_naive_dropout_is_pytorchs() -> None:
     x = numbers(40, 50)
     results = []
     for drop in (lambda: dropout(x, 0.3), lambda: F.dropout(x, 0.3)):
@@ -249,7 +249,7 @@ def test_dropout_by_hand_is_pytorchs() -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(401, 1003), (3,)])
-def test_dropout_by_the_bit_drops_as_many_and_keeps_the_mean(rate: float, shape: tuple[int, ...]) -> None:
+def test_dropout_16bit_drops_as_many_and_keeps_the_mean(rate: float, shape: tuple[int, ...]) -> None:
     torch.manual_seed(3)
     x = torch.ones(shape)
     dropped = dropout_16bit(x, rate)
@@ -257,13 +257,13 @@ def test_dropout_by_the_bit_drops_as_many_and_keeps_the_mean(rate: float, shape:
     assert values == pytest.approx([0.0, 1 / (1 - rate)][-len(values) :], rel=1e-4) or values == [0.0]
     if x.numel() > 100:
         assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.005)
-        # neighbors fall on their own, those of one draw too
-        for apart in (1, 2, 4):
-            pairs = (dropped[:, apart:] == 0) & (dropped[:, :-apart] == 0)
+        # neighbors are dropped independently, also those of one draw
+        for distance in (1, 2, 4):
+            pairs = (dropped[:, distance:] == 0) & (dropped[:, :-distance] == 0)
             assert pairs.float().mean().item() == pytest.approx(rate**2, abs=0.005)
 
 
-def test_dropout_has_one_gradient_in_both_forms() -> None:
+def test_dropout_has_the_same_gradient_naive_and_fused() -> None:
     for fused in (False, True):
         x = torch.ones(1000, requires_grad=True)
         y = Dropout(0.3, fused=fused).train()(x)
@@ -287,8 +287,8 @@ def test_shortcuts_keep_the_gradient_of_the_first_layer() -> None:
 @pytest.mark.parametrize(
     ("name", "layers", "heads"), [("bigram", 0, 0), ("single_head", 1, 1), ("multi_head", 1, 4), ("decoder", 3, 4)]
 )
-def test_attention_maps_are_those_of_every_head_and_sum_to_one(name: str, layers: int, heads: int) -> None:
-    maps = attention_maps(drawn(name), ids(1))
+def test_attention_maps_have_every_head_and_sum_to_one(name: str, layers: int, heads: int) -> None:
+    maps = attention_maps(model_of(name), ids(1))
     assert [layer.shape for layer in maps] == [(heads, 8, 8)] * layers
     for layer in maps:
         torch.testing.assert_close(layer.sum(-1), torch.ones(heads, 8))

@@ -1,4 +1,4 @@
-"""What came after GPT-2, as options of the same GPT: each against its formula, its twin and its limit."""
+"""The options beyond GPT-2: each against its formula, its fused equivalent and its limiting case."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from lib.model.loss import cross_entropy
 from lib.model.norm import rms_norm
 from lib.model.positions import Rotary, Sinusoidal
 from lib.model.registry import count_parameters
-from tests.model.test_formulas import built, config_of, ids
+from tests.model.test_formulas import config_of, ids, small_model
 from tests.model.test_ladder import fill, numbers
 
 OPTIONS: list[dict[str, Any]] = [
@@ -40,35 +40,35 @@ OPTIONS: list[dict[str, Any]] = [
 NAMES = [" ".join(f"{key}={value}" for key, value in option.items()) or "plain" for option in OPTIONS]
 
 
-def made(option: dict[str, Any], form: str = "fused") -> LanguageModel:
-    return built(n_heads=4, attention_impl=form, layer_impl=form, **option)
+def with_option(option: dict[str, Any], impl: str = "fused") -> LanguageModel:
+    return small_model(n_heads=4, attention_impl=impl, layer_impl=impl, **option)
 
 
 @pytest.mark.parametrize("length", [32, 9])
 @pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
-def test_the_fused_forms_equal_the_explicit_ones(option: dict[str, Any], length: int) -> None:
+def test_fused_equals_naive(option: dict[str, Any], length: int) -> None:
     results = []
-    for form in ("naive", "fused"):
-        one = made(option, form)
-        seen = ids(2, length + 1)
-        logits = one(seen[:, :-1])
-        (cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()) / (2 * length)).backward()  # type: ignore[no-untyped-call]
-        results.append((logits.detach(), {name: weight.grad for name, weight in one.named_parameters()}))
+    for impl in ("naive", "fused"):
+        model = with_option(option, impl)
+        batch = ids(2, length + 1)
+        logits = model(batch[:, :-1])
+        (cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()) / (2 * length)).backward()  # type: ignore[no-untyped-call]
+        results.append((logits.detach(), {name: weight.grad for name, weight in model.named_parameters()}))
     (logits, gradients), (fused_logits, fused_gradients) = results
     torch.testing.assert_close(logits, fused_logits, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, fused_gradients[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("form", ["naive", "fused"])
+@pytest.mark.parametrize("impl", ["naive", "fused"])
 @pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
-def test_no_position_sees_a_later_one(option: dict[str, Any], form: str) -> None:
-    one = made(option, form)
-    before = one(ids(1))
+def test_no_position_depends_on_a_later_one(option: dict[str, Any], impl: str) -> None:
+    model = with_option(option, impl)
+    before = model(ids(1))
     for t in (1, 15, 31):
         changed = ids(1).clone()
         changed[0, t] = (changed[0, t] + 1) % 256
-        after = one(changed)
+        after = model(changed)
         assert torch.equal(before[:, :t], after[:, :t])
         assert not torch.equal(before[:, t], after[:, t])
 
@@ -85,7 +85,7 @@ def test_silu_is_pytorchs() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_swiglu_has_nearly_the_parameters_of_the_gelu_one() -> None:
+def test_swiglu_has_nearly_as_many_parameters_as_gelu() -> None:
     for width in (128, 384, 768):
         ratio = count_parameters(SwiGLU(width)) / count_parameters(FeedForward(width))
         assert 0.98 < ratio < 1.02
@@ -98,46 +98,46 @@ def test_sinusoidal_positions_are_the_papers() -> None:
         torch.testing.assert_close(table[t, 2 * i : 2 * i + 2], torch.stack([angle.sin(), angle.cos()]))
 
 
-def test_sinusoidal_positions_hold_no_parameters_and_place_the_token() -> None:
-    one = made({"positions": "sinusoidal"})
-    assert "pos_emb.weight" not in dict(one.named_parameters())
+def test_sinusoidal_positions_have_no_parameters_and_depend_on_the_position() -> None:
+    model = with_option({"positions": "sinusoidal"})
+    assert "pos_emb.weight" not in dict(model.named_parameters())
     same = torch.full((1, 4), 7)
-    assert not torch.allclose(one(same)[0, 0], one(same)[0, 3])
+    assert not torch.allclose(model(same)[0, 0], model(same)[0, 3])
 
 
 def test_rotary_scores_depend_on_the_offset_only() -> None:
     rotary = Rotary(64, 8)
     q, k = numbers(8), numbers(8, seed=9)
-    turned_q, turned_k = (rotary(vector.expand(1, 1, 64, 8))[0, 0] for vector in (q, k))
-    scores = turned_q @ turned_k.T  # every position with every other
+    rotated_q, rotated_k = (rotary(vector.expand(1, 1, 64, 8))[0, 0] for vector in (q, k))
+    scores = rotated_q @ rotated_k.T  # every position with every other
     for offset in (0, 1, 5, 40):
-        along = scores.diagonal(-offset)
-        torch.testing.assert_close(along, along[:1].expand_as(along), rtol=1e-4, atol=1e-4)
+        diagonal = scores.diagonal(-offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(scores[5, 0], scores[6, 0], atol=1e-3)
 
 
-def test_rotary_keeps_lengths_and_leaves_position_0_alone() -> None:
+def test_rotary_keeps_lengths_and_does_not_change_position_0() -> None:
     x = numbers(2, 3, 16, 8)
-    turned = Rotary(16, 8)(x)
-    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
-    torch.testing.assert_close(turned[:, :, 0], x[:, :, 0])
+    rotated = Rotary(16, 8)(x)
+    torch.testing.assert_close(rotated.norm(dim=-1), x.norm(dim=-1))
+    torch.testing.assert_close(rotated[:, :, 0], x[:, :, 0])
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_as_many_groups_as_heads_is_multi_head_attention(fused: bool) -> None:
-    apart, grouped = Heads(12, 3, 9, 4), MultiHeadAttention(12, 4, 9, n_kv_heads=4, fused=fused)
-    fill(apart)
+def test_one_group_per_head_is_multi_head_attention(fused: bool) -> None:
+    separate, grouped = Heads(12, 3, 9, 4), MultiHeadAttention(12, 4, 9, n_kv_heads=4, fused=fused)
+    fill(separate)
     with torch.no_grad():
-        parts = [getattr(head, name).weight for name in ("W_query", "W_key", "W_value") for head in apart.heads]
+        parts = [getattr(head, name).weight for name in ("W_query", "W_key", "W_value") for head in separate.heads]
         grouped.W_qkv.weight.copy_(torch.cat(parts))
         grouped.out_proj.weight.copy_(torch.eye(12))
     x = numbers(2, 9, 12)
-    torch.testing.assert_close(grouped(x), apart(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grouped(x), separate(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_group_is_its_keys_and_values_copied_to_each_of_its_heads(groups: int, fused: bool) -> None:
+def test_a_group_equals_heads_with_copies_of_its_keys_and_values(groups: int, fused: bool) -> None:
     grouped, plain = MultiHeadAttention(12, 4, 9, n_kv_heads=groups, fused=fused), MultiHeadAttention(12, 4, 9)
     fill(grouped)
     with torch.no_grad():
@@ -149,19 +149,19 @@ def test_a_group_is_its_keys_and_values_copied_to_each_of_its_heads(groups: int,
     torch.testing.assert_close(grouped(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["naive", "fused"])
+@pytest.mark.parametrize("impl", ["naive", "fused"])
 @pytest.mark.parametrize("window", [32, 100])
-def test_a_window_as_long_as_the_context_is_full_attention(window: int, form: str) -> None:
-    torch.testing.assert_close(made({"window": window}, form)(ids()), made({}, form)(ids()), rtol=1e-5, atol=1e-5)
+def test_a_window_as_long_as_the_context_is_full_attention(window: int, impl: str) -> None:
+    torch.testing.assert_close(with_option({"window": window}, impl)(ids()), with_option({}, impl)(ids()), rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_outside_of_every_layers_window_does_not_matter() -> None:
-    one = made({"window": 4, "n_layers": 2})  # two layers look back 2 · (4 - 1) tokens
-    last = one(ids(1))[0, -1]
+def test_tokens_outside_of_every_layers_window_have_no_effect() -> None:
+    model = with_option({"window": 4, "n_layers": 2})  # two layers look back 2 · (4 - 1) tokens
+    last = model(ids(1))[0, -1]
     for back, matters in [(7, False), (6, True), (0, True)]:
         changed = ids(1).clone()
         changed[0, 31 - back] = (changed[0, 31 - back] + 1) % 256
-        assert torch.equal(last, one(changed)[0, -1]) != matters
+        assert torch.equal(last, model(changed)[0, -1]) != matters
 
 
 def test_query_key_norm_keeps_scores_within_the_root_of_the_head_size() -> None:
@@ -174,7 +174,7 @@ def test_query_key_norm_keeps_scores_within_the_root_of_the_head_size() -> None:
     assert scores.abs().max() <= 8**0.5 + 1e-4
 
 
-def test_gpt_modern_uses_the_good_ones_together() -> None:
+def test_gpt_modern_uses_the_modern_options_together() -> None:
     config = config_of("gpt_modern")
     chosen = (config.positions, config.norm, config.feed_forward, config.qk_norm)
     assert chosen == ("rotary", "rms", "swiglu", True)
@@ -183,14 +183,14 @@ def test_gpt_modern_uses_the_good_ones_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"n_heads": 4, "n_kv_heads": 3}, "model.n_heads=4 must be divisible by model.n_kv_heads=3; use 1 or 2 or 4"),
         ({"n_heads": 32, "positions": "rotary"}, "divided by model.n_heads=32 is 1"),
         ({"emb_dim": 33, "n_heads": 3, "positions": "sinusoidal"}, "needs an even model.emb_dim, not 33"),
     ],
 )
-def test_impossible_options_are_refused(change: dict[str, Any], said: str) -> None:
+def test_impossible_options_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         config_of("debug", **change)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

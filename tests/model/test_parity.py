@@ -1,4 +1,4 @@
-"""The whole model and its optimizer against those that others wrote."""
+"""The whole model and its optimizer against other implementations."""
 
 import copy
 
@@ -14,7 +14,7 @@ from tests.model.test_formulas import config_of
 V, T, C, H, LAYERS = 211, 32, 48, 4, 3
 
 
-def test_adamw_by_hand_is_pytorchs() -> None:
+def test_naive_adamw_is_pytorchs() -> None:
     settings = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1}
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(7, 5, generator=generator)
@@ -24,58 +24,58 @@ def test_adamw_by_hand_is_pytorchs() -> None:
     for step in range(1, 30):
         gradient = torch.randn(7, 5, generator=generator) * 10.0 ** (step % 5 - 2)
         theirs.grad = gradient.clone()
-        optimizer.param_groups[0]["lr"] = rate = 0.01 * step
+        optimizer.param_groups[0]["lr"] = lr = 0.01 * step
         optimizer.step()
-        weight, mean, square = naive_adamw(weight, gradient, mean, square, step, lr=rate, **settings)
+        weight, mean, square = naive_adamw(weight, gradient, mean, square, step, lr=lr, **settings)
         torch.testing.assert_close(weight, theirs.data, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
-def test_orthogonalising_makes_the_singular_values_nearly_one_and_keeps_their_directions(shape: tuple[int, int]) -> None:
-    # in float64: of a small singular value float32 knows few digits, and other ones on another processor
+def test_newton_schulz_makes_the_singular_values_nearly_one_and_keeps_their_directions(shape: tuple[int, int]) -> None:
+    # in float64: float32 has few digits of a small singular value, and they differ between processors
     gradient = torch.randn(*shape, generator=torch.Generator().manual_seed(1)).double()
     u, _, v = torch.linalg.svd(gradient, full_matrices=False)
-    made = newton_schulz(gradient)
-    values = torch.linalg.svdvals(made)
+    orthogonal = newton_schulz(gradient)
+    values = torch.linalg.svdvals(orthogonal)
     assert values.min() > 0.6
     assert values.max() < 1.3
     # in the basis of the singular vectors it is diagonal
-    torch.testing.assert_close(u.T @ made @ v.T, torch.diag(torch.diag(u.T @ made @ v.T)), atol=1e-9, rtol=0)
+    torch.testing.assert_close(u.T @ orthogonal @ v.T, torch.diag(torch.diag(u.T @ orthogonal @ v.T)), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12)])
-def test_muon_is_pytorchs_but_for_its_bfloat16(shape: tuple[int, int]) -> None:
+def test_muon_is_pytorchs_except_for_its_bfloat16(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(*shape, generator=generator)
     ours, theirs = torch.nn.Parameter(weight.clone()), torch.nn.Parameter(weight.clone())
-    mine = Muon([{"params": [ours], "lr": 0.02, "weight_decay": 0.1}])
-    their = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+    our_muon = Muon([{"params": [ours], "lr": 0.02, "weight_decay": 0.1}])
+    their_muon = torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
     for _ in range(10):
         gradient = torch.randn(*shape, generator=generator)
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
-        mine.step()
-        their.step()
-    moved, wanted = (ours - weight).flatten(), (theirs - weight).flatten()
-    assert torch.cosine_similarity(moved, wanted, dim=0) > 0.999
-    assert abs(moved.norm() / wanted.norm() - 1) < 0.02
+        our_muon.step()
+        their_muon.step()
+    update, expected = (ours - weight).flatten(), (theirs - weight).flatten()
+    assert torch.cosine_similarity(update, expected, dim=0) > 0.999
+    assert abs(update.norm() / expected.norm() - 1) < 0.02
 
 
 @pytest.fixture(scope="module")
 def theirs() -> torch.nn.Module:
-    """GPT-2 as `transformers` has it, on random weights, dropout off."""
+    """GPT-2 of `transformers` with random weights, without dropout."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: make setup EXTRAS=dev,parity")
     config = transformers.GPT2Config(
         vocab_size=V, n_positions=T, n_embd=C, n_layer=LAYERS, n_head=H, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
     )
     torch.manual_seed(1)
-    made = transformers.GPT2LMHeadModel(config)
+    model = transformers.GPT2LMHeadModel(config)
     with torch.no_grad():
-        for weight in made.parameters():
-            weight.normal_(0, 0.2)  # far from its start, biases and norms too
-    return made  # type: ignore[no-any-return]
+        for weight in model.parameters():
+            weight.normal_(0, 0.2)  # far from the initial weights, also biases and norms
+    return model  # type: ignore[no-any-return]
 
 
-#: Our names -> theirs, in a block; theirs keep a matrix as (in, out), ours as (out, in).
+#: Our names -> theirs, in a block; their matrices are (in, out), ours (out, in).
 BLOCK = {
     "norm1.scale": "ln_1.weight",
     "norm1.shift": "ln_1.bias",
@@ -102,8 +102,8 @@ def as_ours(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.T if "blocks" in name and tensor.dim() == 2 else tensor
 
 
-@pytest.mark.parametrize("form", ["naive", "fused"])
-def test_gpt_is_gpt_2_as_transformers_has_it(theirs: torch.nn.Module, form: str) -> None:
+@pytest.mark.parametrize("impl", ["naive", "fused"])
+def test_gpt_is_the_gpt_2_of_transformers(theirs: torch.nn.Module, impl: str) -> None:
     config = config_of(
         "gpt2_small",
         vocab_size=V,
@@ -111,8 +111,8 @@ def test_gpt_is_gpt_2_as_transformers_has_it(theirs: torch.nn.Module, form: str)
         emb_dim=C,
         n_heads=H,
         n_layers=LAYERS,
-        attention_impl=form,
-        layer_impl=form,
+        attention_impl=impl,
+        layer_impl=impl,
     )
     ours = build_model(config)
     their_weights = dict(theirs.named_parameters())
@@ -123,8 +123,8 @@ def test_gpt_is_gpt_2_as_transformers_has_it(theirs: torch.nn.Module, form: str)
             weight.copy_(as_ours(name, their_weights[NAMES[name]]))
     ids = torch.randint(0, V, (3, T), generator=torch.Generator().manual_seed(2))
 
-    their = copy.deepcopy(theirs)
-    output = their(ids, labels=ids)
+    their_model = copy.deepcopy(theirs)
+    output = their_model(ids, labels=ids)
     output.loss.backward()
     logits = ours(ids)
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) / (3 * (T - 1))
@@ -132,7 +132,7 @@ def test_gpt_is_gpt_2_as_transformers_has_it(theirs: torch.nn.Module, form: str)
 
     torch.testing.assert_close(logits, output.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(loss, output.loss, rtol=1e-5, atol=1e-5)
-    their_gradients = {name: weight.grad for name, weight in their.named_parameters()}
+    their_gradients = {name: weight.grad for name, weight in their_model.named_parameters()}
     for name, weight in ours.named_parameters():
         torch.testing.assert_close(
             weight.grad, as_ours(name, their_gradients[NAMES[name]]), rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"

@@ -1,4 +1,4 @@
-"""The Makefile from the outside: what runs, what does not, and why. Each test works in a project folder of its own."""
+"""The Makefile from the outside: what runs, what does not, and why. Each test works in its own project folder."""
 
 import hashlib
 import os
@@ -130,43 +130,43 @@ def test_touching_the_text_runs_nothing(built: Path) -> None:
 )
 def test_a_parameter_runs_the_stages_that_read_it_and_those_after(built: Path, change: str, stages: list[str]) -> None:
     assert make_all(built, "-n", change=f"{SMALL} {change}") == stages
-    told = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} {change}").stdout
-    assert (change.split("=")[0] in told) == bool(stages)
+    output = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} {change}").stdout
+    assert (change.split("=")[0] in output) == bool(stages)
     assert make_all(built) == [], "asking must not change anything"
 
 
-def test_parameters_that_come_back_are_made_again(built: Path) -> None:
+def test_parameters_changed_back_run_the_stages_again(built: Path) -> None:
     stages = ["generate", "evaluate", "plot"]  # an evaluation looks into samples for what was copied
     assert make_all(built, change=f"{SMALL} generate.seed=7") == stages
     assert make_all(built, change=f"{SMALL} generate.seed=7") == []
     assert make_all(built) == stages
 
 
-def test_a_sample_that_was_deleted_is_made_again_alone(built: Path) -> None:
+def test_a_deleted_sample_is_the_only_thing_generated_again(built: Path) -> None:
     sample = (built / RUN / "sample.txt").read_text()
     (built / RUN / "sample.txt").unlink()
     assert make_all(built) == ["generate"]
     assert (built / RUN / "sample.txt").read_text() == sample
 
 
-def test_the_figure_stands_once_more_under_the_name_of_its_config(built: Path) -> None:
+def test_the_figure_is_copied_under_the_name_of_its_config(built: Path) -> None:
     figure = built / "artifacts" / "plots" / "DEBUG-play.png"
     assert figure.read_bytes() == (built / RUN / "loss.png").read_bytes()
     figure.unlink()
-    told = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
-    assert "plot           runs: artifacts/plots/DEBUG-play.png is not" in told
+    output = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
+    assert "plot           runs: artifacts/plots/DEBUG-play.png is not" in output
     assert make_all(built) == [], "it is copied, not drawn again"
     assert figure.is_file()
     assert make(built, "all", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout == "make: Nothing to be done for 'all'.\n"
 
 
-def test_the_name_of_a_figure_tells_a_dataset_that_is_not_the_usual_one() -> None:
+def test_the_name_of_a_figure_includes_a_dataset_that_is_not_the_default() -> None:
     figures = [build_pipeline("gpt_balanced", dataset, "", "").figure for dataset in ("hamlet", "moby_dick")]
     assert figures == [FIGURES / "GPT_BALANCED.png", FIGURES / "GPT_BALANCED-moby_dick.png"]
     assert f"DATASET := {USUAL_DATASET}\n" in (PROJECT / "Makefile").read_text()
 
 
-def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: Path) -> None:
+def test_the_comparison_draws_finished_runs_and_reports_missing_ones(built: Path) -> None:
     nothing = make(built, "comparison", TEXT="play.txt", code=2)
     assert "artifacts/runs/gpt_real-play is missing; make all CONFIG=gpt_real TEXT='play.txt' trains it" in nothing.stderr
     assert "none of these runs is finished" in nothing.stderr
@@ -176,13 +176,13 @@ def test_the_comparison_draws_what_is_finished_and_says_what_is_missing(built: P
     assert (built / "artifacts" / "plots" / "COMPARISON.png").is_file()
 
 
-def test_the_comparison_advises_to_train_with_what_it_was_asked_for(built: Path) -> None:
-    told = make(built, "comparison", DATASET="the_verdict", SET="train.seed=2 train.max_steps=9", code=2).stderr
-    assert "gpt_real DATASET='the_verdict' SET='train.seed=2 train.max_steps=9' trains it" in told
+def test_the_comparison_suggests_the_training_with_its_own_variables(built: Path) -> None:
+    output = make(built, "comparison", DATASET="the_verdict", SET="train.seed=2 train.max_steps=9", code=2).stderr
+    assert "gpt_real DATASET='the_verdict' SET='train.seed=2 train.max_steps=9' trains it" in output
     assert "make all CONFIG=gpt_real trains it" in make(built, "comparison", code=2).stderr
 
 
-def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
+def test_a_report_is_written_only_on_request_and_once(built: Path) -> None:
     words: dict[str, str] = {"CONFIG": "debug", "TEXT": "play.txt", "SET": SMALL}
     assert make(built, "-n", "report", **words).stdout.startswith(f".venv/bin/report {RUN} -o {RUN}/report.html\n")
     make(built, "report", **words)
@@ -194,15 +194,15 @@ def test_a_report_is_made_when_asked_for_and_only_once(built: Path) -> None:
         (built / RUN / "report.html").unlink()
 
 
-def test_a_run_of_another_text_is_never_replaced_unasked(built: Path) -> None:
+def test_a_run_of_another_text_is_never_replaced(built: Path) -> None:
     everything = {
         path: path.read_bytes() for path in (built / "artifacts").rglob("*") if path.name != "hashes.json" and path.is_file()
     }
     (built / "play.txt").write_text(TEXT + "more", encoding="utf-8")
     try:
         for goal in ("all", "build-dataset", "why"):
-            told = make(built, goal, CONFIG="debug", TEXT="play.txt", SET=SMALL, code=2)
-            line = (told.stdout if goal == "why" else told.stderr).splitlines()[0]
+            result = make(built, goal, CONFIG="debug", TEXT="play.txt", SET=SMALL, code=2)
+            line = (result.stdout if goal == "why" else result.stderr).splitlines()[0]
             assert f"{RUN} holds a run of another text" in line
             assert "move it away or remove it, or give the text another name" in line
         assert {path: path.read_bytes() for path in everything} == everything
@@ -210,7 +210,7 @@ def test_a_run_of_another_text_is_never_replaced_unasked(built: Path) -> None:
         (built / "play.txt").write_text(TEXT, encoding="utf-8")
 
 
-def test_tokens_that_were_deleted_do_not_train_again(built: Path) -> None:
+def test_deleted_tokens_do_not_repeat_the_training(built: Path) -> None:
     before = (built / RUN / "model.safetensors").read_bytes()
     shutil.rmtree(built / "artifacts" / "tokens")
     done = make(built, "all", CONFIG="debug", TEXT="play.txt", SET=SMALL)
@@ -262,7 +262,7 @@ DEBUG = ["--config", "debug", *(word for parameter in SMALL.split() for word in 
         ("plot", ["plot", "loss", RUN, "-o", f"{RUN}/loss.png", "--width", "5"], "loss.png has changed since make made it"),
     ],
 )  # fmt: skip
-def test_what_was_made_again_by_hand_is_noticed(
+def test_an_artifact_that_was_rebuilt_by_hand_is_noticed(
     project_copy: Path, here: Here, stage: str, words: list[str], says: str
 ) -> None:
     (project_copy / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
@@ -274,13 +274,13 @@ def test_what_was_made_again_by_hand_is_noticed(
 def test_make_runs_what_it_says_after_a_stage_was_run_by_hand(project_copy: Path, here: Here) -> None:
     assert make_all(project_copy) == [], "a project that was copied is as it was"
     here("train", WINDOWS, "-o", RUN, *DEBUG, "--set", "train.max_steps=3")
-    told = make(project_copy, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
-    assert "train          runs: train.max_steps was 3, is 8" in told
+    output = make(project_copy, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
+    assert "train          runs: train.max_steps was 3, is 8" in output
     assert make_all(project_copy, "-n") == AFTER["train"]
 
 
 def damages(folder: Path) -> dict[str, tuple[str, Callable[[], object]]]:
-    """Ways in which an artifact comes to be another than make left it: the first stage that is to mend it, and how."""
+    """Ways in which an artifact comes to be another than make left it: the first stage that has to repair it, and how."""
     run, weights = folder / RUN, (folder / RUN / "model.safetensors").read_bytes()
     shard = folder / TOKENS / "shard-00000.npy"
     other = weights[:-4] + bytes(4)
@@ -316,7 +316,7 @@ def damages(folder: Path) -> dict[str, tuple[str, Callable[[], object]]]:
     }
 
 
-def test_an_artifact_that_is_not_the_one_make_left_is_noticed_whatever_its_age(project_copy: Path) -> None:
+def test_an_artifact_that_make_did_not_write_is_noticed_whatever_its_age(project_copy: Path) -> None:
     kept = {path: path.read_bytes() for path in project_copy.joinpath("artifacts").rglob("*") if path.is_file()}
     assert reasons() == {}
     for name, (stage, damage) in damages(project_copy).items():
@@ -338,7 +338,7 @@ def test_weights_that_were_replaced_are_published_again_without_training(project
     assert "metrics.jsonl is damaged" in here("train", WINDOWS, "-o", RUN, *DEBUG, code=1).err
 
 
-def test_train_never_replaces_a_training_on_another_text_unasked(project_copy: Path, here: Here) -> None:
+def test_train_never_replaces_a_training_on_another_text(project_copy: Path, here: Here) -> None:
     (project_copy / "other.txt").write_text(TEXT[::-1], encoding="utf-8")
     here("tokenize", "other.txt", "-o", "tokens", *DEBUG)
     here("build-dataset", "tokens", "-o", "windows", *DEBUG)
@@ -354,14 +354,14 @@ def test_train_never_replaces_a_training_on_another_text_unasked(project_copy: P
     here("train", WINDOWS, "-o", RUN, *DEBUG, "--resume", "never", "--stop-after", "0s")
 
 
-def test_why_tells_of_each_stage(built: Path) -> None:
+def test_why_reports_each_stage(built: Path) -> None:
     lines = make(built, "why", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} train.seed=5").stdout.splitlines()
     assert lines[0] == "tokenize       is up to date"
     assert lines[2] == "train          runs: train.seed was 1, is 5"
     assert lines[3] == "evaluate       runs: train runs before it"
 
 
-def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(built: Path, tmp_path: Path, stage: Stage) -> None:
+def test_an_interrupted_training_resumes_to_the_same_bytes(built: Path, tmp_path: Path, stage: Stage) -> None:
     folder = project(tmp_path / "project", forked=False)
     change = "train.max_steps=120 train.eval_interval=60 train.checkpoint_interval=10"
     words = ["make", "train", "CONFIG=debug", "TEXT=play.txt", f"SET={change}"]
@@ -482,42 +482,42 @@ def test_a_wrong_variable_is_one_line(tmp_path: Path, variables: dict[str, str],
 
 
 def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
-    told = make(project(tmp_path / "project")).stdout
+    output = make(project(tmp_path / "project")).stdout
     for word in ("make all CONFIG=gpt_balanced", "test", "why", "clean", "gpt_real", "decoder", "moby_dick"):
-        assert word in told
+        assert word in output
 
 
-def test_the_ladder_climbs_rung_by_rung_to_one_table(tmp_path: Path) -> None:
+def test_the_ladder_trains_model_by_model_and_prints_one_table(tmp_path: Path) -> None:
     folder = project(tmp_path / "project")
-    rungs = {
+    variables = {
         "LADDER": "bigram single_head",
         "TEXT": "play.txt",
         "SET": "train.max_steps=4 generate.max_new_tokens=5 evaluate.passages=1",
     }
-    done = make(folder, "ladder", **rungs)
+    done = make(folder, "ladder", **variables)
     assert done.stderr.index("bigram:") < done.stderr.index("single_head:")
     head, *lines = done.stdout.splitlines()
     assert head.startswith("val split")
     names = [re.split(r"  +", line)[0] for line in lines[: lines.index("")]]
     assert set(names) == {
         "bigram-play", "single_head-play", "uniform", "gzip", "xz", "add-one bigram (counts)",
-        *(f"{name} (counts)" for name in ("unigram", "bigram", "trigram", "4-gram", "5-gram")),
+        *(f"{name} (counts)" for name in ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")),
     }  # fmt: skip
     for name in ("bigram-play", "single_head-play"):
         assert (folder / "artifacts" / "runs" / name / "sample.txt").is_file()
-    again = make(folder, "ladder", **rungs)
+    again = make(folder, "ladder", **variables)
     assert again.stdout == done.stdout, "nothing is trained again"
     assert "validation loss" not in again.stderr
 
 
-def test_the_ladder_stands_on_tiny_shakespeare_unless_told_otherwise(built: Path) -> None:
+def test_the_ladder_uses_tiny_shakespeare_by_default(built: Path) -> None:
     for words, dataset in [([], "tiny_shakespeare"), (["DATASET=hamlet"], "hamlet")]:
-        told = make(built, "-n", "ladder", *words).stdout
-        for rung in ("bigram", "single_head", "multi_head", "single_block", "decoder"):
-            assert f"artifacts/runs/{rung}-{dataset}" in told
+        output = make(built, "-n", "ladder", *words).stdout
+        for model in ("bigram", "single_head", "multi_head", "single_block", "decoder"):
+            assert f"artifacts/runs/{model}-{dataset}" in output
 
 
-def test_the_demo_takes_the_run_at_hand_where_gpt2_cannot_be_had(built: Path) -> None:
+def test_the_demo_falls_back_to_the_own_run_if_gpt2_is_not_available(built: Path) -> None:
     done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL, https_proxy="http://127.0.0.1:9")
     assert "GPT-2's weights cannot be had here" in done.stderr
     assert done.stdout.startswith("token")

@@ -1,4 +1,4 @@
-"""What stands behind `make`: names, variables, and what is said where one of them, or a file, is not right."""
+"""The variables of make: names, values, and the errors for wrong ones and for unreadable files."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ def refused(folder: Path, *words: str, **variables: str) -> str:
 # ── names ──
 
 
-def test_two_paths_never_come_to_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_paths_never_get_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     taken = load_inputs(load_params(PROJECT / "params.yaml"))
     paths = [
@@ -61,7 +61,7 @@ def test_a_plain_name_is_kept_and_one_file_has_one_name(tmp_path: Path, monkeypa
     assert text_name("a/my.txt") == text_name(str(tmp_path / "a" / "my.txt"))
 
 
-def test_a_config_and_a_text_never_come_to_the_name_of_two_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_pairs_of_config_and_text_never_get_the_same_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     names = ["a", "a-b", "A", "a_b"]
@@ -102,12 +102,12 @@ def test_a_variable_that_make_does_not_know_is_refused_with_the_nearest(folder: 
     assert "; one of the environment stands before make: " in line
 
 
-def test_variables_that_other_programs_read_may_stand_on_the_command_line(folder: Path) -> None:
+def test_variables_of_other_programs_are_accepted_on_the_command_line(folder: Path) -> None:
     done = make(folder, "-n", "test", "OMP_NUM_THREADS=1", "https_proxy=x", "PYTEST_ADDOPTS=-x", "LC_ALL=C", "SHELL=/bin/sh")
     assert "pytest" in done.stdout
 
 
-def test_every_variable_of_ours_is_among_those_make_knows() -> None:
+def test_every_documented_variable_is_known_to_make() -> None:
     text = (PROJECT / "Makefile").read_text(encoding="utf-8")
     known = re.search(r"^KNOWN := ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     assert known
@@ -123,11 +123,11 @@ def test_every_variable_of_ours_is_among_those_make_knows() -> None:
     }
     assert used - assigned - {"MAKE", "MAKECMDGOALS"} <= names
     optional = set(re.findall(r"^([A-Z_0-9]+) *\?=", text, re.MULTILINE))
-    told = set(re.findall(r"\b([A-Z_]{3,})=", "\n".join(line for line in text.splitlines() if line.startswith("##"))))
-    assert optional | told <= names
+    documented = set(re.findall(r"\b([A-Z_]{3,})=", "\n".join(line for line in text.splitlines() if line.startswith("##"))))
+    assert optional | documented <= names
 
 
-def test_what_the_environment_holds_never_chooses_a_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_never_choose_a_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENT, "DATASET", "moby_dick")
     monkeypatch.setitem(ENVIRONMENT, "TEXT", "play.txt")
     done = make(folder, "-n", "all", CONFIG="debug")
@@ -140,12 +140,12 @@ def test_what_the_environment_holds_never_chooses_a_training(folder: Path, monke
 
 
 @pytest.mark.parametrize("variable", ["TEXT=a$b.txt", "TEXT=$.txt", "SET=train.seed=$1", "CONFIG=a$$$b"])
-def test_a_dollar_that_make_would_swallow_is_told(folder: Path, variable: str) -> None:
+def test_a_single_dollar_sign_is_reported(folder: Path, variable: str) -> None:
     (folder / "a.txt").write_text(TEXT, encoding="utf-8")
     assert "write $$ for $" in refused(folder, "all", variable)
 
 
-def test_a_dollar_that_is_written_twice_is_one(folder: Path) -> None:
+def test_a_doubled_dollar_sign_is_one(folder: Path) -> None:
     (folder / "a$b.txt").write_text(TEXT, encoding="utf-8")
     done = make(folder, "-n", "train", "CONFIG=debug", "TEXT=a$$b.txt")
     assert "-- 'a$b.txt'" in done.stdout
@@ -154,7 +154,7 @@ def test_a_dollar_that_is_written_twice_is_one(folder: Path) -> None:
 # ── troubles while make reads the Makefile ──
 
 
-def test_a_text_that_cannot_be_read_is_one_true_line(folder: Path) -> None:
+def test_an_unreadable_text_is_one_line_with_the_reason(folder: Path) -> None:
     (folder / "dir.txt").mkdir()
     os.symlink("loop.txt", folder / "loop.txt")
     for name, says in {
@@ -172,7 +172,7 @@ def test_a_text_that_cannot_be_read_is_one_true_line(folder: Path) -> None:
         assert "Python 3.11" not in done.stderr
 
 
-def test_a_long_name_of_a_text_is_cut(folder: Path) -> None:
+def test_a_long_name_of_a_text_is_shortened(folder: Path) -> None:
     name = "n" * 240 + ".txt"
     (folder / name).write_text(TEXT, encoding="utf-8")
     done = make(folder, "-n", "train", CONFIG="debug", TEXT=name)
@@ -187,7 +187,7 @@ def test_a_long_name_of_a_text_is_cut(folder: Path) -> None:
         ("lib", "the plan gave no answer; `.venv/bin/python -m lib.pipeline.plan configs` may show why"),
     ],
 )
-def test_a_damaged_project_is_one_true_line(tmp_path: Path, damage: str, says: str) -> None:
+def test_a_damaged_project_is_one_line_with_the_reason(tmp_path: Path, damage: str, says: str) -> None:
     folder = project(tmp_path / "project")
     if damage == "lib":
         (folder / "lib").unlink()
@@ -200,7 +200,7 @@ def test_a_damaged_project_is_one_true_line(tmp_path: Path, damage: str, says: s
     assert "Python 3.11" not in line
 
 
-def test_a_disk_that_is_full_does_not_keep_make_from_planning(folder: Path) -> None:
+def test_make_plans_on_a_full_disk(folder: Path) -> None:
     """A limit on a file's size stands for the disk's end: nothing that make reads needs to be written."""
     words = "ulimit -f 0; exec make -n train CONFIG=debug TEXT=play.txt"
     done = subprocess.run(["bash", "-c", words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
@@ -230,7 +230,7 @@ def test_a_python_that_cannot_be_used_is_named_before_anything_is_installed(
 
 
 @pytest.mark.parametrize("script", [None, "exit 137"])
-def test_an_environment_whose_python_does_not_run_is_told_as_that(tmp_path: Path, script: str | None) -> None:
+def test_an_environment_with_a_broken_python_is_reported_as_such(tmp_path: Path, script: str | None) -> None:
     folder = project(tmp_path / "project")
     (folder / ".venv" / "bin" / "python").unlink()
     if script:
@@ -242,7 +242,7 @@ def test_an_environment_whose_python_does_not_run_is_told_as_that(tmp_path: Path
     assert "3.11" not in line
 
 
-def test_what_make_asks_of_a_python_can_be_read_by_an_old_one() -> None:
+def test_the_version_check_of_make_runs_on_an_old_python() -> None:
     (question,) = re.findall(r"^TOO_OLD = .*? -c '(.*?)'", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     ast.parse(question, feature_version=(3, 7))
     for version, answer in {(2, 7): "2.7", (3, 9): "3.9", (3, 11): "", (3, 13): ""}.items():

@@ -38,7 +38,7 @@ def evaluated(small: Path, tmp_path_factory: pytest.TempPathFactory, stage: Stag
 def test_compare_puts_runs_and_each_baseline_once_the_best_first(evaluated: Path, stage: Stage) -> None:
     rows = [json.loads(line) for line in stage("compare", evaluated / "one", evaluated / "two", "--json").stdout.splitlines()]
     names = [row["name"] for row in rows]
-    counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram"]
+    counted = ["unigram", "bigram", "add-one bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram"]
     assert sorted(names) == sorted(["one", "two", "uniform", "gzip", "xz", *(f"{name} (counts)" for name in counted)])
     losses = [row["loss"] for row in rows]
     assert losses == sorted(losses)

@@ -1,4 +1,4 @@
-"""What others published: each row that can be measured in seconds comes out, and a wrong one is found out."""
+"""The published numbers: each row that takes seconds passes, and a wrong value or formula fails."""
 
 import json
 import math
@@ -21,42 +21,42 @@ from lib.reproduce.references import Reference, Value, load_references
 from tests.conftest import PROJECT, TEXT, Here
 
 ROWS = load_references(CHECKS)
-OF_RUNS = ("best_loss", "lowest_and_last_loss", "greedy")
-QUICK = [row for row in ROWS.values() if row.check and row.check not in OF_RUNS]
-OF_TOKENS = ("ids", "end_of_text", "tokens_of_parts", "tokens", "first_window")
+RUN_CHECKS = ("best_loss", "lowest_and_last_loss", "greedy")
+QUICK = [row for row in ROWS.values() if row.check and row.check not in RUN_CHECKS]
+TOKEN_CHECKS = ("ids", "end_of_text", "tokens_of_parts", "tokens", "first_window")
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> CheckContext:
-    return CheckContext(tmp_path_factory.mktemp("laboratory"))
+def context(tmp_path_factory: pytest.TempPathFactory) -> CheckContext:
+    return CheckContext(tmp_path_factory.mktemp("scratch"))
 
 
-def outcome(row: Reference, lab: CheckContext) -> Outcome:
-    return next(measure_references([row], lab))
+def outcome(row: Reference, context: CheckContext) -> Outcome:
+    return next(measure_references([row], context))
 
 
-def wrong(value: Value, tolerance: float, way: int) -> Value:
+def wrong(value: Value, tolerance: float, sign: int) -> Value:
     """Another value, just beyond the tolerance."""
-    return f"{value}x" if isinstance(value, str) else value + way * (1.01 * tolerance or 1)
+    return f"{value}x" if isinstance(value, str) else value + sign * (1.01 * tolerance or 1)
 
 
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.name)
-def test_what_others_published_comes_out_and_nothing_else(
-    row: Reference, lab: CheckContext, fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+def test_a_published_value_passes_and_any_other_fails(
+    row: Reference, context: CheckContext, fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if row.check in OF_TOKENS or row.arguments.get("tokenizer") == "gpt2":
+    if row.check in TOKEN_CHECKS or row.arguments.get("tokenizer") == "gpt2":
         fetched("gpt2")
     if row.check not in ("ids", "end_of_text") and "text" in row.arguments:
         fetched(row.arguments["text"])
     monkeypatch.chdir(PROJECT)
-    found = outcome(row, lab)
-    assert found.result == PASS, found.measured
-    assert found.measured is not None
-    for place, value in enumerate(found.measured):
-        for way in (-1, 1):
-            other = (*found.measured[:place], wrong(value, row.tolerance, way), *found.measured[place + 1 :])
-            assert replace(found, reference=replace(row, expected=other)).result == FAIL
-    assert replace(found, measured=found.measured[:-1]).result == FAIL
+    result = outcome(row, context)
+    assert result.result == PASS, result.measured
+    assert result.measured is not None
+    for index, value in enumerate(result.measured):
+        for sign in (-1, 1):
+            other = (*result.measured[:index], wrong(value, row.tolerance, sign), *result.measured[index + 1 :])
+            assert replace(result, reference=replace(row, expected=other)).result == FAIL
+    assert replace(result, measured=result.measured[:-1]).result == FAIL
 
 
 def broken_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def broken_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MultiHeadAttention, "_mask", lambda self, q, k: torch.zeros_like(self.mask))
 
 
-def broken_first_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_init(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GPT, "init_std", lambda self, name, weight: 0.02)
 
 
@@ -81,23 +81,23 @@ def broken_head(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "breaks"),
+    ("name", "break_formula"),
     [
         ("gelu", broken_gelu),
         ("attention", broken_attention),
         ("attention", broken_mask),
-        ("residual-init", broken_first_weights),
+        ("residual-init", broken_init),
         ("first-loss-65", broken_head),
     ],
 )
-def test_a_formula_that_is_not_the_published_one_is_found_out(
-    name: str, breaks: Callable[[pytest.MonkeyPatch], None], lab: CheckContext, monkeypatch: pytest.MonkeyPatch
+def test_a_formula_that_is_not_the_published_one_fails(
+    name: str, break_formula: Callable[[pytest.MonkeyPatch], None], context: CheckContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaks(monkeypatch)
-    assert outcome(ROWS[name], lab).result == FAIL
+    break_formula(monkeypatch)
+    assert outcome(ROWS[name], context).result == FAIL
 
 
-def test_a_number_that_is_none_agrees_with_nothing() -> None:
+def test_nan_agrees_with_nothing() -> None:
     assert not ROWS["gelu"].agrees((math.nan,))
 
 
@@ -106,7 +106,7 @@ def test_a_number_that_is_none_agrees_with_nothing() -> None:
 
 @pytest.fixture
 def trained(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckContext:
-    """A laboratory with the small run, and a params.yaml that has its config by the name of `tiny`."""
+    """A CheckContext with the small run, and a params.yaml with its config as `tiny`."""
     config = "  tiny:\n    extends: debug\n    train:\n      max_steps: 12\n      eval_interval: 4\n      batch_size: 4\n"
     config += "    build-dataset:\n      val_fraction: 0.2\n"
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8").replace("configs:\n", f"configs:\n{config}", 1)
@@ -135,23 +135,23 @@ def test_a_trainings_losses_are_those_of_its_metrics(trained: CheckContext, smal
 
 
 @pytest.mark.parametrize(
-    ("config", "says"), [("debug", "with other parameters"), ("decoder", "is missing; train it with `make")]
+    ("config", "message"), [("debug", "with other parameters"), ("decoder", "is missing; train it with `make")]
 )
-def test_a_run_that_is_missing_or_another_is_not_measured(config: str, says: str, trained: CheckContext) -> None:
-    found = outcome(row("best_loss", (1.0,), config=config, text="play"), trained)
-    assert found.result == NOT_CHECKED
-    assert says in str(found.reason)
+def test_a_missing_run_or_one_with_other_parameters_is_not_measured(config: str, message: str, trained: CheckContext) -> None:
+    result = outcome(row("best_loss", (1.0,), config=config, text="play"), trained)
+    assert result.result == NOT_CHECKED
+    assert message in str(result.reason)
 
 
 def test_a_run_of_another_text_is_not_measured(trained: CheckContext, tmp_path: Path) -> None:
     (tmp_path / "data" / "play.txt").write_text(TEXT + "Exeunt.", encoding="utf-8")
-    found = outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained)
-    assert (found.result, "(another dataset)" in str(found.reason)) == (NOT_CHECKED, True)
+    result = outcome(row("best_loss", (1.0,), config="tiny", text="play"), trained)
+    assert (result.result, "(another dataset)" in str(result.reason)) == (NOT_CHECKED, True)
 
 
 def test_a_greedy_text_is_that_of_generate(trained: CheckContext, here: Here) -> None:
-    told = here("generate", trained.runs / "tiny-play", "to be", "--temperature", 0, "--max-new-tokens", 9).out
-    greedy = row("greedy", (told.removesuffix("\n"),), model="tiny-play", prompt="to be", tokens=9)
+    text = here("generate", trained.runs / "tiny-play", "to be", "--temperature", 0, "--max-new-tokens", 9).out
+    greedy = row("greedy", (text.removesuffix("\n"),), model="tiny-play", prompt="to be", tokens=9)
     assert outcome(greedy, trained).result == PASS
     assert outcome(replace(greedy, expected=("or not",)), trained).result == FAIL
     assert outcome(replace(greedy, arguments=greedy.arguments | {"model": "none"}), trained).result == NOT_CHECKED
@@ -170,9 +170,9 @@ def test_reproduce_shows_a_table_and_what_was_not_checked(here: Here) -> None:
 
 
 def test_reproduce_gives_json_with_every_digit(here: Here) -> None:
-    found = [json.loads(line) for line in here("reproduce", "residual-init", "char-recipe-large", "--json").out.splitlines()]
-    first, second = found
-    assert first["measures"].startswith("first standard deviation")
+    lines = here("reproduce", "residual-init", "char-recipe-large", "--json").out.splitlines()
+    first, second = map(json.loads, lines)
+    assert first["measures"].startswith("init std")
     assert first["measured"] == pytest.approx(first["expected"], abs=first["tolerance"])
     assert first["measured"] != first["expected"]
     assert (first["result"], first["reason"]) == ("pass", None)
@@ -185,15 +185,15 @@ wrong: {measures: a, expected: 124439809, source: s, check: parameters, with: {c
 """
 
 
-def test_reproduce_fails_where_a_row_does_not_come_out(here: Here, tmp_path: Path) -> None:
+def test_reproduce_fails_if_a_row_fails(here: Here, tmp_path: Path) -> None:
     (tmp_path / "rows.yaml").write_text(WRONG)
-    told = here("reproduce", "--references", tmp_path / "rows.yaml", code=1)
-    assert [line.split()[:2] for line in told.out.splitlines()[1:]] == [["pass", "right"], ["FAIL", "wrong"]]
-    assert told.err == "reproduce: error: 1 of 2 checks failed: wrong\n"
+    result = here("reproduce", "--references", tmp_path / "rows.yaml", code=1)
+    assert [line.split()[:2] for line in result.out.splitlines()[1:]] == [["pass", "right"], ["FAIL", "wrong"]]
+    assert result.err == "reproduce: error: 1 of 2 checks failed: wrong\n"
 
 
 @pytest.mark.parametrize(
-    ("written", "says"),
+    ("row", "message"),
     [
         ("{measures: a, source: s, check: gelu_error}", "expected is missing"),
         ("{measures: a, expected: 1, source: s}", "give either check or not_checked"),
@@ -202,8 +202,8 @@ def test_reproduce_fails_where_a_row_does_not_come_out(here: Here, tmp_path: Pat
         ("{measures: a, expected: 1, source: s, check: gelu_error, tolerence: 1}", "did you mean 'tolerance'"),
         ("{measures: a, expected: 1, source: s, check: gelu_error, tolerance: nan}", "tolerance=nan must be 0 or more"),
         ("{measures: a, expected: 1, source: s, check: gelu_error, tolerance: -1}", "must be 0 or more"),
-        ("{measures: a, expected: 1, source: s, check: gelu_error, with: {x: 1}}", "gelu_error takes no x"),
-        ("{measures: a, expected: 1, source: s, check: best_loss, with: {text: x}}", "best_loss wants config"),
+        ("{measures: a, expected: 1, source: s, check: gelu_error, with: {x: 1}}", "gelu_error: unknown argument 'x'"),
+        ("{measures: a, expected: 1, source: s, check: best_loss, with: {text: x}}", "best_loss: argument 'config' is missing"),
         ("{measures: a, expected: 1, source: s, check: words, with: {text: [x]}}", "text=['x'] is not a text"),
         ("{measures: a, expected: 1, source: s, check: first_loss, with: {config: c, vocabulary: v}}", "is not a whole number"),
         ("{measures: a, expected: {x: 1}, source: s, check: gelu_error}", "expected must be a number"),
@@ -211,31 +211,31 @@ def test_reproduce_fails_where_a_row_does_not_come_out(here: Here, tmp_path: Pat
         ("text", "must be a row"),
     ],
 )
-def test_a_row_that_is_not_right_is_refused(written: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.yaml").write_text(f"name: {written}\n")
-    with pytest.raises(UsageError, match=f"name.*{re.escape(says)}"):
+def test_an_invalid_row_is_refused(row: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.yaml").write_text(f"name: {row}\n")
+    with pytest.raises(UsageError, match=f"name.*{re.escape(message)}"):
         load_references(CHECKS, tmp_path / "rows.yaml")
 
 
-def test_a_text_that_is_not_there_is_told(lab: CheckContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_text_is_reported(context: CheckContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "lib.data.downloads.params_candidates", lambda name: [Path(name)] * 2
     )  # the project's own data/ may have it
-    found = outcome(ROWS["verdict-words"], CheckContext(tmp_path))
-    assert found.reason == "data/the_verdict.txt is missing; get it with `fetch the_verdict`"
+    result = outcome(ROWS["verdict-words"], CheckContext(tmp_path))
+    assert result.reason == "data/the_verdict.txt is missing; get it with `fetch the_verdict`"
 
 
-# Where the rows stand.
+# The documentation of the rows.
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS.values() if row.check], ids=lambda row: row.name)
-def test_every_source_of_a_row_stands_in_the_bibliography(row: Reference) -> None:
-    listed = (PROJECT / "docs" / "bibliography.md").read_text(encoding="utf-8")
+def test_every_source_of_a_row_is_in_the_bibliography(row: Reference) -> None:
+    bibliography = (PROJECT / "docs" / "bibliography.md").read_text(encoding="utf-8")
     cited = re.match(r"([A-Z]\w+)(?: et al\.| and [A-Z]\w+)? \((\d{4})\)", row.source)
     assert cited is not None
-    assert re.search(rf"^- {cited[1]}.*\b{cited[2]}\b", listed, re.MULTILINE)
+    assert re.search(rf"^- {cited[1]}.*\b{cited[2]}\b", bibliography, re.MULTILINE)
 
 
 def test_the_page_shows_every_row() -> None:
@@ -243,8 +243,8 @@ def test_the_page_shows_every_row() -> None:
     (table,) = re.findall(r"## Measured\n\n```\n(.*?)```", page, re.DOTALL)
     measured, not_checked = table.split("\nnot checked:\n")
     _, *lines = measured.splitlines()
-    found = [line.split()[1] for line in lines if line] + [line.split()[0] for line in not_checked.splitlines()]
-    assert sorted(found) == sorted(ROWS)
+    names = [line.split()[1] for line in lines if line] + [line.split()[0] for line in not_checked.splitlines()]
+    assert sorted(names) == sorted(ROWS)
     for line in filter(None, lines):
         row = ROWS[line.split()[1]]
         assert line.startswith(f"{PASS}  {row.name}")
@@ -254,4 +254,3 @@ def test_the_page_shows_every_row() -> None:
 
 def test_every_check_is_used() -> None:
     assert {row.check for row in ROWS.values()} - {None} == set(CHECKS)
-    assert CHECKS is CHECKS

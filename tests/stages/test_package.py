@@ -70,7 +70,9 @@ def test_the_list_of_stages_is_that_of_the_files_and_of_the_entry_points() -> No
 
 
 @pytest.mark.parametrize("place", ["checkout", "wheel"])
-def test_a_folder_of_the_same_names_does_no_harm(place: str, other_program: Path, installed: Path, tmp_path: Path) -> None:
+def test_packages_with_the_same_names_are_not_imported(
+    place: str, other_program: Path, installed: Path, tmp_path: Path
+) -> None:
     ours = PROJECT if place == "checkout" else installed
     path = f"{other_program}{os.pathsep}{ours}"
     done = python("-m", "makegpt", "tokenize", "--ids", "--tokenizer", "bytes", cwd=tmp_path, path=path, input="Hi")
@@ -80,14 +82,14 @@ def test_a_folder_of_the_same_names_does_no_harm(place: str, other_program: Path
     assert (done.stdout[:20], done.stderr) == ("Usage: build-dataset", "")
 
 
-def test_a_module_of_the_checkout_is_run_whatever_pythonpath_holds(other_program: Path) -> None:
+def test_a_module_of_the_checkout_is_run_with_any_pythonpath(other_program: Path) -> None:
     done = python("-m", "stages.tokenize", "--ids", "--tokenizer", "bytes", path=str(other_program), input="Hi")
     assert (done.stdout, done.stderr) == ("72 105\n", "")
 
 
 @pytest.mark.parametrize("module", ["makegpt", "stages"])
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
-def test_makegpt_lists_the_stages_with_a_line_each(module: str, words: list[str]) -> None:
+def test_makegpt_lists_the_stages_with_one_line_each(module: str, words: list[str]) -> None:
     done = python("-m", module, *words)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout[done.stdout.index("Stages:") :].splitlines()[1:]
@@ -109,7 +111,7 @@ def test_a_closed_pipe_ends_the_list_quietly(module: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_stage_of_makegpt_is_the_stage_under_its_whole_name() -> None:
+def test_a_stage_of_makegpt_reports_its_full_name() -> None:
     done = python("-m", "makegpt", "tokenize", "--ids", "--tokenizer", "bytes", input="Hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, "72 105\n", "")
     assert python("-m", "makegpt", "build-dataset", "--help").stdout.startswith("Usage: makegpt build-dataset [OPTIONS] TOKENS")

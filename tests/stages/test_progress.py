@@ -61,15 +61,13 @@ def test_a_terminal_without_unicode_gets_an_ascii_bar(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
-def test_without_a_terminal_that_obeys_escapes_there_are_only_lines(
-    quiet: bool, term: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_without_escape_sequences_gets_only_lines(quiet: bool, term: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     stream = io.TextIOWrapper if term == "xterm" else Terminal
     assert shown(monkeypatch, stream, quiet=quiet) == ("" if quiet else "half\n")
 
 
-def test_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_printed_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LINE_INTERVAL", 0)
     lines = shown(monkeypatch, io.TextIOWrapper).splitlines()
     assert [line.split(" | ")[0] for line in lines] == [
@@ -84,5 +82,5 @@ def test_quiet_shows_nothing_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (36_061, "10:01:01")]
 )
-def test_durations_read_as_clocks(seconds: float, text: str) -> None:
+def test_durations_are_formatted_as_clock_times(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

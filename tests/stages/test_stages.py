@@ -62,7 +62,7 @@ def test_ids_and_back_are_exact_for_any_text(kind: str, fetched: object, tmp_pat
     assert done.stderr == b""
 
 
-def test_each_file_is_a_line_of_ids_and_an_empty_one_an_empty_line(tmp_path: Path, stage: Stage) -> None:
+def test_each_file_gives_one_line_of_ids_and_an_empty_file_an_empty_line(tmp_path: Path, stage: Stage) -> None:
     for name, text in {"a": "hi\nyou\n", "b": "", "c": "é"}.items():
         (tmp_path / name).write_text(text)
     done = stage("tokenize", "--ids", "--tokenizer", "bytes", tmp_path / "a", tmp_path / "b", tmp_path / "c")
@@ -164,11 +164,11 @@ def test_the_plan_is_json_and_trains_nothing(small: Path, stage: Stage, tmp_path
 
 
 def test_inspect_walks_back_to_the_text(small: Path, stage: Stage) -> None:
-    told = json.loads(stage("inspect", small / "run", "--json").stdout)
-    (dataset,) = told["from"]
+    lineage = json.loads(stage("inspect", small / "run", "--json").stdout)
+    (dataset,) = lineage["from"]
     (tokens,) = dataset["from"]
     (text,) = tokens["from"]
-    assert (told["is"], dataset["is"], tokens["is"], text["is"]) == ("run", "dataset", "tokens", "text")
+    assert (lineage["is"], dataset["is"], tokens["is"], text["is"]) == ("run", "dataset", "tokens", "text")
     assert text["path"] == str(small / "play.txt")
     assert text["bytes"] == len(TEXT.encode())
     assert "every file is as it was written" in stage("inspect", small / "run", "--verify").stderr
@@ -197,7 +197,7 @@ def test_a_closed_stream_is_an_empty_one(command: str, small: Path) -> None:
 
 
 @pytest.mark.parametrize("temperature", ["1e-300", "1e-45", "1e6"])
-def test_no_temperature_breaks_the_arithmetic(small: Path, stage: Stage, temperature: str) -> None:
+def test_any_temperature_gives_finite_probabilities(small: Path, stage: Stage, temperature: str) -> None:
     assert stage("generate", small / "run", "To", "--temperature", temperature, "--max-new-tokens", 3).stdout
 
 
@@ -244,7 +244,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         ("train DATASET -o OUT --config debug --set model.emb_dim=33", 2, "must be divisible by model.n_heads=2; use 32 or 34"),
         ("train DATASET -o OUT --config debug --max-steps many", 2, "train.max_steps=many must be an integer"),
         ("train DATASET -o OUT --config debug --set model.context_length=64", 2, "has windows of 32"),
-        ("train DATASET -o OUT --config debug --device cuda", 2, "--device cuda is not available here; there is cpu"),
+        ("train DATASET -o OUT --config debug --device cuda", 2, "--device cuda is not available here; use cpu"),
         ("train TOKENS -o OUT --config debug", 1, "holds tokens, not a dataset"),
         ("train DATASET -o HOME --config debug", 2, "is not empty and not made by this program"),
         ("train DATASET --config debug", 2, "give -o RUN"),

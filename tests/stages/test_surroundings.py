@@ -1,4 +1,4 @@
-"""What a command stands on besides its inputs: terminals, encodings, homes, caches, and what the system says no to."""
+"""The environment of a command: terminals, encodings, home folders, caches, and errors of the system."""
 
 import io
 import logging
@@ -23,7 +23,7 @@ from stages.shared.streams import replace_unencodable_characters, silence_other_
 from tests.conftest import FEW, PROJECT, TINY, Here, Stage
 
 
-def test_a_run_in_a_folder_whose_name_is_no_unicode_works_in_every_stage(small: Path, tmp_path: Path, here: Here) -> None:
+def test_a_run_folder_with_a_name_that_is_not_unicode_works_in_every_stage(small: Path, tmp_path: Path, here: Here) -> None:
     folder = tmp_path / os.fsdecode(b"run\xff")
     here("train", small / "dataset", "-o", folder, "--config", "debug", *TINY, "--stop-after", "0")
     here("train", small / "dataset", "-o", folder, "--config", "debug", *TINY)
@@ -39,7 +39,7 @@ def test_a_run_in_a_folder_whose_name_is_no_unicode_works_in_every_stage(small: 
 
 
 @pytest.mark.parametrize("read", [load_tensors, open_shard])
-def test_what_the_system_refuses_is_not_called_damage(read: Any, tmp_path: Path) -> None:
+def test_an_error_of_the_system_is_not_reported_as_damage(read: Any, tmp_path: Path) -> None:
     path = tmp_path / "file.npy"
     path.symlink_to("/proc/version")  # it can be read, and not mapped
     if read is open_shard:
@@ -52,14 +52,14 @@ def test_what_the_system_refuses_is_not_called_damage(read: Any, tmp_path: Path)
     assert str(path) in str(refused.value)
 
 
-def test_bytes_that_are_no_safetensors_are_still_called_damage(tmp_path: Path) -> None:
+def test_bytes_that_are_not_safetensors_are_reported_as_damage(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 100)
     with pytest.raises(MakegptError, match="is damaged: it cannot be read as safetensors"):
         load_tensors(tmp_path / "file")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_a_file_that_may_not_be_read_is_told_as_that(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_reported_as_such(tmp_path: Path) -> None:
     save_file({}, tmp_path / "m.safetensors")
     (tmp_path / "m.safetensors").chmod(0)
     child = os.fork()
@@ -98,7 +98,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(load_kernel() is None, reason="there is no C++ compiler")
-def test_without_a_home_the_kernel_is_compiled_all_the_same(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_compiled_without_a_home_folder(forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
     no_home(monkeypatch)
     assert load_kernel() is not None
     assert why_no_kernel() is None
@@ -112,7 +112,7 @@ def test_without_a_home_the_kernel_is_compiled_all_the_same(forgotten: None, mon
         ("'", "is not a valid command"),
     ],
 )
-def test_why_there_is_no_kernel_is_said(
+def test_the_reason_for_a_missing_kernel_is_reported(
     compiler: str, says: str, forgotten: None, small: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
@@ -126,14 +126,14 @@ def test_why_there_is_no_kernel_is_said(
     assert says in here("evaluate", small / "run", "--weights", "bfloat16", "-o", tmp_path / "evaluation.json").err
 
 
-def test_a_kernel_that_is_switched_off_is_not_complained_about(
+def test_a_kernel_that_is_switched_off_gives_no_message(
     forgotten: None, small: Path, here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAKEGPT_KERNEL", "off")
     assert not here("generate", small / "run", "To", "--max-new-tokens", 1).err
 
 
-def test_no_place_for_temporary_files_is_not_called_a_missing_compiler(
+def test_a_missing_temporary_folder_is_not_reported_as_a_missing_compiler(
     forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(**_: Any) -> Any:
@@ -144,7 +144,7 @@ def test_no_place_for_temporary_files_is_not_called_a_missing_compiler(
     assert "No usable temporary directory" in str(why_no_kernel())
 
 
-def test_a_figure_without_a_home_says_nothing(tmp_path: Path, command: Stage) -> None:
+def test_a_figure_without_a_home_folder_prints_nothing(tmp_path: Path, command: Stage) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "OMP_NUM_THREADS": "1"}
     words = ["schedule", "--config", "debug", "-o", tmp_path / "x.png", "--width", 1.5, "--height", 1]
     assert command("plot", *words, env=env).stderr == ""
@@ -171,7 +171,7 @@ def test_warnings_and_log_lines_of_other_packages_never_reach_stderr(capsys: pyt
 @pytest.mark.parametrize(
     ("width", "height", "dpi"), [(1, 1, 10), (1.5, 1.5, 100), (100, 100, 1000), (100, 1, 1000), (1, 100, 10)]
 )
-def test_every_size_that_the_help_gives_is_drawn_or_refused_in_a_line(
+def test_every_size_of_the_help_is_drawn_or_refused_in_one_line(
     kind: str, width: float, height: float, dpi: int, tmp_path: Path, here: Here
 ) -> None:
     if kind != "model" and (width, dpi) != (1, 10) and (height, dpi) != (100, 1000):
@@ -179,20 +179,20 @@ def test_every_size_that_the_help_gives_is_drawn_or_refused_in_a_line(
     words = ["plot", kind, "--config", "debug", "-o", tmp_path / "x.png", "--width", width, "--height", height, "--dpi", dpi]
     small, large = (dpi == 10 and kind == "model"), max(width, height) * dpi > 1 << 16
     try:
-        told = here(*words)
+        result = here(*words)
     except AssertionError:
-        told = here(*words, code=2)
+        result = here(*words, code=2)
         assert small or large
-        assert ("is too large" if large else "is too small for its letters") in told.err
-    assert "bug in makegpt" not in told.err
-    assert len(told.err.splitlines()) <= 1
+        assert ("is too large" if large else "is too small for its letters") in result.err
+    assert "bug in makegpt" not in result.err
+    assert len(result.err.splitlines()) <= 1
 
 
 # Terminals and encodings.
 
 
 @pytest.mark.parametrize(("term", "obeys"), [("xterm", True), ("dumb", False), ("", False), (None, False), ("unknown", False)])
-def test_a_terminal_that_cannot_write_over_a_line_is_as_no_terminal(
+def test_a_terminal_that_cannot_overwrite_a_line_is_not_used_as_one(
     term: str | None, obeys: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERM", raising=False)
@@ -223,7 +223,7 @@ def test_every_help_can_be_shown_in_any_encoding(name: str, monkeypatch: pytest.
     assert shown[0] == shown[1] == shown[2]
 
 
-def test_what_a_terminal_cannot_show_is_an_escape_and_a_pipe_gets_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unencodable_characters_are_escaped_on_a_terminal_and_utf_8_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.TextIOWrapper):
         def isatty(self) -> bool:
             return True

@@ -123,7 +123,7 @@ def test_any_text_gives_tiktokens_own_ids(gpt2: Tokenizer, theirs: tiktoken.Enco
 @pytest.mark.parametrize("kind", ["gpt2", "bytes", "char"])
 @few
 @given(text=st.one_of(any_text, tricky))
-def test_a_lossless_tokenizer_gives_the_text_back_and_tells_its_bytes(gpt2: Tokenizer, kind: str, text: str) -> None:
+def test_a_lossless_tokenizer_gives_the_text_back_and_reports_its_bytes(gpt2: Tokenizer, kind: str, text: str) -> None:
     tokenizer = tokenizer_of(kind, text, gpt2)
     ids = tokenizer.encode(text)
     assert tokenizer.lossless
@@ -144,7 +144,7 @@ def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, 
 @pytest.mark.parametrize("kind", ["char", "word"])
 @few
 @given(both=cut_texts())
-def test_pieces_of_a_text_teach_the_vocabulary_of_the_whole(kind: str, both: tuple[str, list[str]]) -> None:
+def test_a_text_in_pieces_gives_the_vocabulary_of_the_whole(kind: str, both: tuple[str, list[str]]) -> None:
     text, pieces = both
     assert (
         make_tokenizer(kind, [["\n", *pieces]], Path()).identity() == make_tokenizer(kind, [["\n" + text]], Path()).identity()
@@ -174,7 +174,7 @@ def test_ids_that_end_inside_a_character_give_its_bytes(gpt2: Tokenizer) -> None
         assert "\ufffd" in tokenizer.decode(ids[:-1])
 
 
-def test_a_special_token_stands_for_no_bytes(gpt2: Tokenizer) -> None:
+def test_a_special_token_has_no_bytes(gpt2: Tokenizer) -> None:
     lengths = gpt2.byte_lengths()
     assert lengths.shape == (50257,)
     assert lengths[50256] == 0
@@ -229,7 +229,7 @@ def test_an_unknown_word_becomes_unk_and_marks_lose_the_space_before_them() -> N
     assert tokenizer.decode(tokenizer.encode("I like tea, you")) == "I like tea, you"
 
 
-def test_the_words_at_the_border_of_two_documents_are_words_of_their_own(tmp_path: Path) -> None:
+def test_the_words_at_the_border_of_two_documents_are_separate_words(tmp_path: Path) -> None:
     for name, text in {"one.txt": "alpha omega", "two.txt": "beta gamma"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     documents = [open_document(tmp_path / name) for name in ("one.txt", "two.txt")]

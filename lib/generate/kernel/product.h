@@ -16,8 +16,8 @@ struct Matrix {  // y = x Wᵀ·scale + bias, W (N, K), scale and bias (N,) or n
     long format, N, K;
 };
 
-// Do `work(0)` to `work(count - 1)`, by all threads where that many multiplications are worth it. (Not by OpenMP's `if`: GNU's
-// dismisses the threads at each region without them, and makes new ones for the next.)
+// Do `work(0)` to `work(count - 1)`, by all threads if there are enough multiplications. (Not by OpenMP's `if`: GNU's ends
+// the threads at each region without them, and starts new ones for the next.)
 template <class Work>
 void shared_out(const long count, const long multiplications, const Work& work) {
     if (multiplications < 550'000) {
@@ -28,8 +28,8 @@ void shared_out(const long count, const long multiplications, const Work& work) 
     for (long i = 0; i < count; i++) work(i);
 }
 
-// Rows of x, (M, K), times rows of W, (N, K). X are float for float32 and bfloat16 weights; with int8 they are whole numbers of
-// 16 bits, each row with a scale of its own, and what is summed up side by side is exact.
+// Rows of x, (M, K), times rows of W, (N, K). X are float for float32 and bfloat16 weights; with int8 they are 16-bit
+// integers, each row with its own scale, and their sums are exact.
 template <class X, class Weight, class Sum, int STEP>
 struct Product {
     const X* x;
@@ -40,14 +40,14 @@ struct Product {
 
     const Weight* weights(const long n) const { return static_cast<const Weight*>(w.weight) + n * w.K; }
 
-    // XS rows of x with WS rows of W: XS·WS sums side by side, as many as there are registers for.
+    // XS rows of x with WS rows of W: XS·WS sums at once, as many as there are registers for.
     template <int XS, int WS>
     void tile(const long m, const long n) const {
         Sum sums[WS][XS] = {};
         long k = 0;
         for (; k + STEP <= w.K; k += STEP)
             tile_step<XS, WS>(sums, x + m * w.K + k, w.K, weights(n) + k, w.K);
-        if (k < w.K) {  // what is left, filled up with zeros
+        if (k < w.K) {  // the rest, padded with zeros
             X xs[XS][STEP] = {};
             Weight ws[WS][STEP] = {};
             for (int i = 0; i < XS; i++) memcpy(xs[i], x + (m + i) * w.K + k, (w.K - k) * sizeof(X));
@@ -68,13 +68,13 @@ struct Product {
         decltype(load(xs)) values[XS];
         for (int i = 0; i < XS; i++) values[i] = load(xs + i * x_row);
         for (int j = 0; j < WS; j++) {
-            if (WS > 1) __builtin_prefetch(ws + (j + WS) * w_row);  // the next stripe, which lies behind this one
+            if (WS > 1) __builtin_prefetch(ws + (j + WS) * w_row);  // the next stripe, which follows this one
             const auto weight = load(ws + j * w_row);
             for (int i = 0; i < XS; i++) sums[j][i] = add_product(sums[j][i], weight, values[i]);
         }
     }
 
-    // All rows of x with WS rows of W, which stay in the nearest cache meanwhile.
+    // All rows of x with WS rows of W, which stay in the L1 cache meanwhile.
     template <int WS>
     void stripe(const long n) const {
         long m = 0;
@@ -84,7 +84,7 @@ struct Product {
         if (M - m == 1) tile<1, WS>(m, n);
     }
 
-    // A row alone reads W as it lies, row after row, at the memory's speed; more rows use what they have read several times.
+    // A single row reads W row after row, at the speed of memory; several rows use what they have read several times.
     void all() const {
         if (M == 1)
             in_stripes<1>();
@@ -100,14 +100,14 @@ struct Product {
     }
 };
 
-// x (M, K) as whole numbers of 16 bits with a scale for each row, small enough that a sum of K/L products fits into 32 bits.
+// x (M, K) as 16-bit integers with a scale for each row, small enough that a sum of K/L products fits into 32 bits.
 inline void multiply_whole(const float* x, const Matrix& w, float* y, const long M) {
     const float most = std::min<float>(32767, float(L) / w.K * (INT32_MAX / 128));
     std::vector<int16_t> whole(M * w.K);
     std::vector<float> scales(M);
     for (long m = 0; m < M; m++) {
         const float* row = x + m * w.K;
-        float largest = 0, odd = 0;  // odd: nan where a number is not finite, and so is the row's result
+        float largest = 0, odd = 0;  // odd: nan if a number is not finite; the row's result is nan too
 #pragma omp simd reduction(max : largest) reduction(+ : odd)
         for (long k = 0; k < w.K; k++) {
             largest = std::max(largest, std::abs(row[k]));

@@ -1,8 +1,8 @@
 // One step of a decoder: a new token for each of B texts, from its id to the logits of the next one.
 //
-// The fast twin of `GPT` and of `Linear` (lib/model/), for a CPU; tests hold both to the same numbers. All is float32
-// but the weights of the matrices, which may be bfloat16 or int8. What comes out for a row depends on that row alone, to the
-// last bit: not on the other rows, nor on the number of threads.
+// The fast equivalent of `GPT` and of `Linear` (lib/model/) on a CPU; tests compare their numbers. All is float32 except
+// the weights of the matrices, which may be bfloat16 or int8. The result of a row depends on that row only, to the last
+// bit: not on the other rows, nor on the number of threads.
 
 #include "product.h"
 
@@ -20,7 +20,7 @@ struct Block {
 
 struct Decoder {
     const float *tok_emb, *pos_emb;  // (V, C), and (context, C) or null: they are added
-    float tok_scale;                 // times this much of the first
+    float tok_scale;                 // factor of tok_emb
     const float *cos, *sin;          // of rotary positions, (context, D/2), or null
     const Block* blocks;
     Norm final_norm;
@@ -30,7 +30,7 @@ struct Decoder {
 
 namespace {
 
-// eˣ within 2 units of the last place: 2ⁿ times a polynomial on ±ln 2/2. Without a branch, so that it is done L at once.
+// eˣ within 2 units of the last place: 2ⁿ times a polynomial on ±ln 2/2. Without a branch, so that L of them are computed at once.
 inline float exponential(float x) {
     x = std::min(std::max(x, -87.0f), 88.0f);  // in this order nan stays nan
     const float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // the nearest whole number
@@ -80,7 +80,7 @@ void rotate(const Decoder& model, float* head, const long position) {
     }
 }
 
-// What one head gathers: softmax(qKᵀ/√D)V over the rows from `first` to `last` of keys and values.
+// The output of one head: softmax(qKᵀ/√D)V over the rows from `first` to `last` of keys and values.
 void gather(const float* q, const float* keys, const float* values, const long first, const long last, const long D, float* y) {
     std::vector<float> weights(last - first);
     const float scale = 1 / std::sqrt(float(D));
@@ -129,7 +129,7 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
 // x (M, K) -> y (M, N).
 extern "C" void product(const Matrix* w, const float* x, float* y, const long M) { multiply(x, *w, y, M); }
 
-// For each of B texts: a new token, its position, the text's cache, and for how many tokens that has room -> logits (B, V).
+// For each of B texts: a new token, its position, the text's cache and its capacity -> logits (B, V).
 extern "C" void step(const Decoder* model, const long B, const long* ids, const long* positions, float* const* kept,
                      const long* capacities, float* logits) {
     const long C = model->C, H = model->H, G = model->G, D = model->D;

@@ -1,7 +1,7 @@
-// Vectors of L float32 numbers or L sums of whole numbers, by the instructions the processor has.
+// Vectors of L float32 numbers or L sums of integers, with the instructions of the processor.
 //
-// `load` widens weights on their way in: bfloat16, whose bits are the upper half of a float32's, to Floats; int8 to the 2·L
-// numbers of 16 bits that one `add_product` multiplies, and adds by twos to L sums of 32 bits.
+// `load` widens weights: bfloat16, whose bits are the upper half of a float32's, to Floats; int8 to the 2·L 16-bit integers
+// that one `add_product` multiplies and adds in pairs to L sums of 32 bits.
 
 #pragma once
 
@@ -104,7 +104,7 @@ inline float total(const Floats& vector) {
     for (const float number : vector.at) sum += number;
     return sum;
 }
-inline float total(const Ints& vector) {  // each of the L fits into 32 bits, all together may not
+inline float total(const Ints& vector) {  // each of the L fits into 32 bits, their total may not
     float sum = 0;
     for (const int32_t number : vector.at) sum += number;
     return sum;
