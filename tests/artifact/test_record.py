@@ -22,7 +22,7 @@ POINTS = [Point(1, None), Point(2, 0.5, (2.0, 7), ((0, 1.5), (1, 1.0)))]
 
 
 def test_null_is_written_unless_it_is_the_default() -> None:
-    assert to_json(POINTS[0]) == {"step": 1, "loss": None, "curve": []}
+    assert to_json(POINTS[0]) == {"step": 1, "loss": None}
     assert to_json(POINTS[1]) == {"step": 2, "loss": 0.5, "scale": [2.0, 7], "curve": [[0, 1.5], [1, 1.0]]}
 
 
