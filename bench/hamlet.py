@@ -32,7 +32,7 @@ def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]])
         "made": manifest["ended"],
         "versions": manifest["versions"],
         "parameters": manifest["metadata"]["parameters"],
-        "best_step": manifest["metadata"]["best_step"],
+        "published_step": manifest["metadata"]["published_step"],
         "tokens": evaluation["tokens"],
         "text_sha256": evaluation["text_sha256"],
         "loss": evaluation["loss"],

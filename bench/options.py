@@ -36,5 +36,5 @@ for name, changes in OPTIONS.items():
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         metadata = finished_manifest(folder).metadata
         seconds = training_seconds(folder) or 0
-    told = {"option": name, "parameters": metadata["parameters"], "val_loss": metadata["best_val_loss"]}
+    told = {"option": name, "parameters": metadata["parameters"], "val_loss": metadata["published_val_loss"]}
     print(json.dumps(told | {"seconds_a_step": round(seconds / int(steps), 4)}), flush=True)

@@ -50,13 +50,15 @@ class Model:
         self._starts_with_endoftext = starts_with_endoftext
 
     @classmethod
-    def from_run(cls, path: str | Path, *, weights: str = "float32", checkpoint: str = "best", device: str = "auto") -> "Model":
+    def from_run(
+        cls, path: str | Path, *, weights: str = "float32", checkpoint: str = "published", device: str = "auto"
+    ) -> "Model":
         """Load the run folder `path`, its files verified.
 
-        `weights`: float32, or smaller: bfloat16 or int8. `checkpoint`: "best", the published weights of a finished run, or
+        `weights`: float32, or smaller: bfloat16 or int8. `checkpoint`: "published", the published weights of a finished run, or
         "last", those of the last saved state. `device`: cpu, cuda, mps, or auto.
         """
-        for name, value, known in (("weights", weights, WEIGHT_FORMATS), ("checkpoint", checkpoint, ("best", "last"))):
+        for name, value, known in (("weights", weights, WEIGHT_FORMATS), ("checkpoint", checkpoint, ("published", "last"))):
             if value not in known:
                 raise UsageError(f"{name}={value!r} is unknown; {nearest(value, known)}")
         folder, torch_device = Path(path), choose_device(device)

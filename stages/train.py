@@ -61,9 +61,9 @@ def main(
 ) -> None:
     """Train a model on the dataset folder DATASET, into the run folder RUN.
 
-    The weights with the lowest validation loss become RUN/model.safetensors. An interrupted training saves a checkpoint;
-    the same command resumes it and ends with the same bytes. `torchrun --nproc-per-node N -m stages.train …` trains with N
-    processes, which divide every batch.
+    The weights of the last step become RUN/model.safetensors (train.publish=best: those with the lowest validation
+    loss). An interrupted training saves a checkpoint; the same command resumes it and ends with the same bytes.
+    `torchrun --nproc-per-node N -m stages.train …` trains with N processes, which divide every batch.
     """
     started, began = timestamp(), time.monotonic()
     if output is None and not plan:

@@ -19,7 +19,7 @@ from lib.errors import MakegptError, UsageError
 MANIFEST = "manifest.json"
 
 #: The format of manifests and of the files they list; it changes when older artifacts can no longer be read.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)

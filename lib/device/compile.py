@@ -29,7 +29,8 @@ class CompiledTrainStep:
 
     def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
         """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed over all positions."""
-        return self.model.head_loss(self._features(ids), targets, soft)
+        features = self._features(ids.contiguous())  # other strides would be compiled again
+        return self.model.head_loss(features, targets, soft)
 
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""

@@ -15,7 +15,7 @@ from lib.run.folder import EVALUATION_FILE, MODEL_FILE, finished_manifest
 class EvaluatedWeights:
     """Which saved weights of a run were evaluated, and in which number format; by default those it has published."""
 
-    saved: str = "best"
+    saved: str = "published"
     format: str = "float32"
 
 

@@ -29,7 +29,7 @@ class RunView:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The `metadata` of its manifest: parameters, tokenizer, dataset, best_step, best_val_loss."""
+        """The `metadata` of its manifest: parameters, tokenizer, dataset, published_step, published_val_loss."""
         metadata: dict[str, Any] = self.manifest.metadata
         return metadata
 

@@ -17,7 +17,7 @@ from lib.pipeline.steps import Pipeline, Sha256, Step
 STAMPS = Path("artifacts/stamps")
 
 _MODEL = "model.safetensors"
-_PUBLISHED = {"saved": "best", "format": "float32"}
+_PUBLISHED = {"saved": "published", "format": "float32"}
 
 
 class _Stale(Exception):

@@ -41,7 +41,7 @@ def summary(run: RunData) -> Section:
             for (name, key, form), error in zip(_SCORES, errors, strict=True)
         ]
     elif not run.imported:
-        scores = [("nats/token, in training", f"{metadata['best_val_loss']:.3f}", None)]
+        scores = [("nats/token, in training", f"{metadata['published_val_loss']:.3f}", None)]
     entries = [
         ("Model", f"{model.kind}: {model.n_layers} layers, {model.n_heads} heads, embedding dimension {model.emb_dim}"),
         ("Context", f"{model.context_length:,} tokens, from a vocabulary of {model.vocab_size:,}"),
@@ -51,7 +51,7 @@ def summary(run: RunData) -> Section:
     else:
         entries += [
             ("Trained on", ", ".join(Path(name).name for name in run.manifest.inputs)),
-            ("Best step", f"{metadata['best_step']:,} of {run.max_steps:,}"),
+            ("Published weights, step", f"{metadata['published_step']:,} of {run.max_steps:,}"),
             ("Time", f"{format_number(run.seconds, ',.0f')} s"),
             ("Seed", "–" if run.manifest.seed is None else str(run.manifest.seed)),
         ]

@@ -16,7 +16,7 @@ def run_summary(folder: Path, figure: Path) -> str:
     """
     run = RunView(folder)
     steps = run.manifest.parameters.get("train", {}).get("max_steps")
-    origin = "imported" if run.imported else f"{steps} steps, best at step {run.metadata['best_step']}"
+    origin = "imported" if run.imported else f"{steps} steps, weights of step {run.metadata['published_step']}"
     rows = compare_views([run])
     lines = [
         f"{run.name}: {run.metadata['parameters']:,} parameters, {origin}",

@@ -250,7 +250,7 @@ def add_one(context: CheckContext, text: str, tokenizer: str) -> Sequence[Value]
 
 def best_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:
     """The validation loss of a run's published weights, in nats/token."""
-    return [finished_manifest(context.trained(config, text)).metadata["best_val_loss"]]
+    return [finished_manifest(context.trained(config, text)).metadata["published_val_loss"]]
 
 
 def lowest_and_last_loss(context: CheckContext, config: str, text: str) -> Sequence[Value]:

@@ -55,8 +55,8 @@ class TrainedMetadata:
     """What the manifest of a finished training must tell of its result."""
 
     parameters: Count
-    best_step: Count
-    best_val_loss: float
+    published_step: Count
+    published_val_loss: float
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class TrainedModel:
     sha256: str
 
 
-def load_run(folder: Path, device: torch.device, weights: str = "best") -> TrainedModel:
+def load_run(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
     """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
 
-    `weights`: "best", those a finished run has published, or "last", those of the last saved state, of an unfinished run too.
+    `weights`: "published", those of a finished run, or "last", those of the last saved state, of an unfinished run too.
     """
-    if weights == "best":
+    if weights == "published":
         path = folder / MODEL_FILE
         outputs = finished_manifest(folder).outputs
         verify_files(folder, outputs)

@@ -14,11 +14,11 @@ STATE_FILE = "state.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """checkpoint/state.json: which files are the state after `step`, and which hold the best weights so far."""
+    """checkpoint/state.json: which files are the state after `step`, and which hold the weights to be published."""
 
     step: Count
-    best_step: Count | None  # None before the first validation
-    best_val_loss: float | None
+    published_step: Count | None  # None before the first validation
+    published_val_loss: float | None
     threads: Positive
     device: str
     processes: Positive = 1
@@ -33,8 +33,8 @@ class SavedState:
         return weights_name(self.step)
 
     @property
-    def best_weights(self) -> str | None:
-        return None if self.best_step is None else weights_name(self.best_step)
+    def published_weights(self) -> str | None:
+        return None if self.published_step is None else weights_name(self.published_step)
 
     @property
     def optimizer(self) -> str:
@@ -48,7 +48,7 @@ def read_state(folder: Path) -> SavedState | None:
         return None
     try:
         state = from_json(SavedState, read_json(last / STATE_FILE))
-        for name in (state.weights, state.optimizer, state.best_weights or state.weights):
+        for name in (state.weights, state.optimizer, state.published_weights or state.weights):
             if name not in state.files:
                 raise RecordError(f"files.{name}", "is missing")
     except RecordError as error:

@@ -231,7 +231,7 @@ def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device:
         steps=train.max_steps,
         tokens=train.max_steps * step,
         operations=count_operations(shape) * train.max_steps * step,
-        best_step=metadata["best_step"],
+        best_step=metadata["published_step"],
         curve=tuple((line.step, line.val_loss) for line in read_metrics(folder) if line.val_loss is not None),
         loss=evaluation.loss,
         bits_per_byte=evaluation.bits_per_byte,

@@ -11,7 +11,7 @@ from lib.train.writer import RunWriter
 
 
 def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], bool]) -> Iterator[Event]:
-    """Train from the trainer's state to the last step, then publish the best weights; or stop when asked to.
+    """Train from the trainer's state to the last step, then publish its weights; or stop when asked to.
 
     Every process of a group runs this loop; only the main one has a writer that writes.
     """
@@ -30,7 +30,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
         validated = is_last or _is_due(state.step, config.eval_interval)
         if validated:
             metrics = replace(metrics, val_loss=trainer.validate())
-            state.keep_best(metrics)
+            state.keep(metrics, config.publish)
 
         logged = validated or _is_due(state.step, config.log_interval)
         if logged:

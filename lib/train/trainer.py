@@ -32,16 +32,18 @@ from lib.train.teacher import Teacher
 
 @dataclass
 class TrainState:
-    """How far a training is: finished steps, and the step with the lowest validation loss (nats/token) so far."""
+    """How far a training is: finished steps, and the step whose weights would be published, with its loss (nats/token)."""
 
     step: int = 0
-    best_step: int | None = None
-    best_val_loss: float | None = None
+    published_step: int | None = None
+    published_val_loss: float | None = None
 
-    def keep_best(self, metrics: StepMetrics) -> None:
-        """Note the validation loss of a step, if it is the lowest so far."""
-        if metrics.val_loss is not None and (self.best_val_loss is None or metrics.val_loss < self.best_val_loss):
-            self.best_step, self.best_val_loss = metrics.step, metrics.val_loss
+    def keep(self, metrics: StepMetrics, publish: str) -> None:
+        """Note a validated step, if `publish` is "last", or "best" and its validation loss the lowest so far."""
+        if metrics.val_loss is None:
+            return
+        if publish == "last" or self.published_val_loss is None or metrics.val_loss < self.published_val_loss:
+            self.published_step, self.published_val_loss = metrics.step, metrics.val_loss
 
 
 class Diverged(MakegptError):
@@ -236,8 +238,8 @@ class Trainer:
         """What a checkpoint says of this step, its files not yet listed."""
         return SavedState(
             step=self.state.step,
-            best_step=self.state.best_step,
-            best_val_loss=self.state.best_val_loss,
+            published_step=self.state.published_step,
+            published_val_loss=self.state.published_val_loss,
             threads=thread_count(),
             device=self.device.type,
             processes=self.group.size,
@@ -256,7 +258,7 @@ class Trainer:
 
     def restore(self, saved: SavedState, optimizer_state: dict[str, Tensor]) -> None:
         """Continue after the checkpoint `saved`; the model's weights are the caller's to fill."""
-        self.state = TrainState(saved.step, saved.best_step, saved.best_val_loss)
+        self.state = TrainState(saved.step, saved.published_step, saved.published_val_loss)
         if self.loss_scale and saved.loss_scale:
             self.loss_scale = LossScale(*saved.loss_scale)
         weights = dict(self.trained.named_parameters())

@@ -62,7 +62,7 @@ class RunWriter:
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
         saved = replace(
             saved,
-            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.best_weights or saved.weights})),
+            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.published_weights or saved.weights})),
             metrics_bytes=flushed_size(self._folder / METRICS_FILE),
             samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
         )
@@ -81,27 +81,28 @@ class RunWriter:
         write_json(self._folder / DIVERGED_FILE, details)
 
     def publish(self) -> None:
-        """Finish the run: the manifest with all outputs, then, last of all, the best weights as model.safetensors."""
+        """Finish the run: the manifest with all outputs, then, last of all, the weights as model.safetensors."""
         saved = self._saved
         assert saved is not None, "the last step is always validated and saved"
-        assert saved.best_weights is not None
-        best = self._folder / CHECKPOINT_FOLDER / saved.best_weights
+        assert saved.published_weights is not None
+        weights = self._folder / CHECKPOINT_FOLDER / saved.published_weights
         samples = [SAMPLES_FILE] if (self._folder / SAMPLES_FILE).is_file() else []
         outputs = describe_files(self._folder, [CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, *samples])
-        outputs[MODEL_FILE] = describe_files(best.parent, [best.name])[best.name]
+        outputs[MODEL_FILE] = describe_files(weights.parent, [weights.name])[weights.name]
         ended = timestamp()
         self._record(
             outputs=outputs,
             ended=ended,
             sessions=end_session(self._manifest.sessions, saved.step, ended),
-            metadata=self._manifest.metadata | {"best_step": saved.best_step, "best_val_loss": saved.best_val_loss},
+            metadata=self._manifest.metadata
+            | {"published_step": saved.published_step, "published_val_loss": saved.published_val_loss},
         )
         with atomic_write(self._folder / MODEL_FILE) as temporary:
             temporary.unlink()
             with ignore_unsupported():
-                os.link(best, temporary)  # the same bytes, stored once
+                os.link(weights, temporary)  # the same bytes, stored once
             if not temporary.exists():  # a file system without links
-                shutil.copyfile(best, temporary)
+                shutil.copyfile(weights, temporary)
 
     def _record(self, **changes: Any) -> None:
         write_manifest(self._folder, replace(self._manifest, **changes))

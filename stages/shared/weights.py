@@ -8,11 +8,11 @@ import click
 class Weights(NamedTuple):
     """Which weights of a run to load, and in which format."""
 
-    saved: str = "best"
+    saved: str = "published"
     format: str = "float32"
 
 
-_CHOICES = {"saved": ("best", "last"), "format": ("float32", "bfloat16", "int8")}
+_CHOICES = {"saved": ("published", "last"), "format": ("float32", "bfloat16", "int8")}
 
 
 def _parse_weights(_: click.Context, __: click.Parameter, value: str) -> Weights:
@@ -30,8 +30,8 @@ def _parse_weights(_: click.Context, __: click.Parameter, value: str) -> Weights
 weights_option = click.option(
     "--weights",
     callback=_parse_weights,
-    default="best,float32",
+    default="published,float32",
     show_default=True,
     metavar="WHICH,FORMAT",
-    help="best (finished runs) or last (latest checkpoint); float32, bfloat16 or int8.",
+    help="published (finished runs) or last (latest checkpoint); float32, bfloat16 or int8.",
 )

@@ -153,8 +153,13 @@ def test_auto_chooses_a_supported_precision(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_a_compiled_model_has_the_same_losses(small: Path) -> None:
-    plain, fast = trainer(small), trainer(small, compile="on")
+def test_a_compiled_model_has_the_same_losses(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config as inductor
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    monkeypatch.setattr(inductor, "compile_threads", 1)  # more are processes that load torch first
+    plain, fast = (trainer(small, n_layers=1, compile=choice) for choice in ("off", "on"))
     assert fast.compile() is None
     assert plain.compile() is None
     for _ in range(3):

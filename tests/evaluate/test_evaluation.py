@@ -370,7 +370,7 @@ def test_a_better_run_is_called_better(small: Path, here: Here, tmp_path: Path) 
 
 def test_an_evaluation_of_other_weights_is_not_taken_for_the_runs(copied: Path, here: Here) -> None:
     folder = copied / "run"
-    for words, code in (("int8", 1), ("bfloat16", 1), ("last", 0), ("best", 0)):
+    for words, code in (("int8", 1), ("bfloat16", 1), ("last", 0), ("published", 0)):
         here("evaluate", folder, "--weights", words, "--passages", 0, "--overlap", 0, "-o", folder / EVALUATION_FILE)
         found = read_json(folder / EVALUATION_FILE)
         assert words in found["weights"].values()

@@ -113,7 +113,9 @@ def _files() -> list[Case]:
         "plot schedule": (("plot", "schedule", *SMALL_FIGURE), "out/schedule.svg"),
         "plot tokens": (("plot", "tokens", RUN, "--prompt", "To be"), "out/tokens.html"),
         "report": (("report", RUN), "out/report.html"),
+        "report without figures": (("report", "../base/imported"), "out/report.html"),  # 7 ms instead of 0.8 s
     }
+    short = ("evaluate", "generate", "plot schedule", "report without figures")
     found = []
     for name, (words, path) in made.items():
 
@@ -122,7 +124,7 @@ def _files() -> list[Case]:
 
         found.append(Case(name, (*words, "-o", path), (path,), "files", long_only=True))
         over = Case(f"{name} over an older file", (*words, "-o", path), (path,), "files", prepare=older)
-        found.append(replace(over, long_only=name not in ("evaluate", "generate", "plot schedule", "report")))
+        found.append(replace(over, long_only=name not in short))
     return found
 
 

@@ -23,7 +23,7 @@ _VALUES: list[Any] = [
     "\u202egpj.exe", "../../etc/passwd", "/etc/passwd", "/dev/zero", ".", "..", "x" * 5000, "{name:>999999999}", "%s%n",
     "1e999999999", "\udfff",
     [], {}, [[]], [None], [{}], {"": None}, {"a": {"b": []}}, ["a"] * 300, list(range(300)), {str(n): n for n in range(300)},
-    "train", "run", "gpt2", "best", "I64", "BF16", "F8_E4M3", [2**62, 4], [0, -1], [1 << 40, 1 << 40],
+    "train", "run", "gpt2", "published", "I64", "BF16", "F8_E4M3", [2**62, 4], [0, -1], [1 << 40, 1 << 40],
 ]  # fmt: skip
 
 

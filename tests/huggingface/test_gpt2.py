@@ -384,7 +384,7 @@ def write_run(folder: Path, tokenizer: Tokenizer, **changes: Any) -> ModelConfig
     tokenizer.save(folder / "tokenizer.json")
     save_tensors(folder / MODEL_FILE, dict(model.named_parameters()), metadata)
     names = [CONFIG_FILE, "tokenizer.json", MODEL_FILE]
-    results = {"parameters": 1, "best_step": 7, "best_val_loss": 1.0}
+    results = {"parameters": 1, "published_step": 7, "published_val_loss": 1.0}
     manifest = new_manifest(
         "run", "trained", parameters={}, inputs={}, outputs=describe_files(folder, names), metadata=results, started="now"
     )

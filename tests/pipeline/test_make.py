@@ -39,10 +39,10 @@ def make_all(folder: Path, *words: str, change: str = SMALL, code: int = 0) -> l
     return [stage for stage in stages if stage != "python"]  # make -n shows the notes that the plan writes, too
 
 
-def project(folder: Path, forked: bool = True) -> Path:
+def project(folder: Path) -> Path:
     """A project folder with the committed files, an environment that is set up, and a text.
 
-    `forked`: its stages are forked from a process that has loaded torch; a signal to make does not reach them.
+    Its stages are forked from a process that has loaded torch; a signal to make does not reach them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("Makefile", "params.yaml", "pyproject.toml", "constraints.txt"):
@@ -53,18 +53,15 @@ def project(folder: Path, forked: bool = True) -> Path:
     (folder / ".venv").mkdir()
     for name in ("lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(BIN.parent / name)
-    if not forked:
-        (folder / ".venv" / "bin").symlink_to(BIN)
-    else:
-        (folder / ".venv" / "bin").mkdir()
-        for entry in BIN.iterdir():
-            (folder / ".venv" / "bin" / entry.name).symlink_to(entry)
-        for stage in STAGES:
-            script = folder / ".venv" / "bin" / stage.replace("_", "-")
-            script.unlink()
-            script.write_text(forks.CLIENT.format(python=sys.executable, project=str(PROJECT)))
-            script.chmod(0o755)
-        ENVIRONMENT["MAKEGPT_FORKS"] = forks.shared().address
+    (folder / ".venv" / "bin").mkdir()
+    for entry in BIN.iterdir():
+        (folder / ".venv" / "bin" / entry.name).symlink_to(entry)
+    for stage in STAGES:
+        script = folder / ".venv" / "bin" / stage.replace("_", "-")
+        script.unlink()
+        script.write_text(forks.CLIENT.format(python=sys.executable, project=str(PROJECT)))
+        script.chmod(0o755)
+    ENVIRONMENT["MAKEGPT_FORKS"] = forks.shared().address
     (folder / ".venv" / "ready").touch()
     return folder
 
@@ -362,7 +359,11 @@ def test_why_reports_each_stage(built: Path) -> None:
 
 
 def test_an_interrupted_training_resumes_to_the_same_bytes(built: Path, tmp_path: Path, stage: Stage) -> None:
-    folder = project(tmp_path / "project", forked=False)
+    folder = project(tmp_path / "project")
+    make(folder, "build-dataset", CONFIG="debug", TEXT="play.txt")
+    train = folder / ".venv" / "bin" / "train"
+    train.rename(train.with_name("forked"))
+    train.symlink_to(BIN / "train")  # in make's process group
     change = "train.max_steps=120 train.eval_interval=60 train.checkpoint_interval=10"
     words = ["make", "train", "CONFIG=debug", "TEXT=play.txt", f"SET={change}"]
     running = subprocess.Popen(
@@ -373,6 +374,7 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(built: Path, tmp_path
     os.killpg(running.pid, 9)
     running.wait()
     assert not (folder / RUN / "model.safetensors").exists()
+    train.with_name("forked").replace(train)
     done = make(folder, "train", CONFIG="debug", TEXT="play.txt", SET=change)
     assert done.stdout.startswith(".venv/bin/train "), "what was made before it is kept"
     assert "resuming after step" in done.stderr
@@ -383,7 +385,7 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(built: Path, tmp_path
 
 
 def test_make_j_works(tmp_path: Path) -> None:
-    folder = project(tmp_path / "project", forked=False)
+    folder = project(tmp_path / "project")
     assert sorted(make_all(folder, "-j", "4")) == sorted(["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"])
     assert make_all(folder) == []
 

@@ -278,7 +278,7 @@ def test_a_run_named_by_a_dot_is_summed_up_by_its_name_and_a_figure_in_it_is_tol
     shutil.copytree(evaluated / "one", tmp_path / "one")
     monkeypatch.chdir(tmp_path / "one")
     told = here("plot", "loss", ".", "--summary", "-o", "loss.png").err
-    assert told.startswith("one: 42,688 parameters, 12 steps, best at step ")
+    assert told.startswith("one: 42,688 parameters, 12 steps, weights of step ")
     assert "evaluation.json, loss.png, metrics.jsonl)" in told
 
 

@@ -48,7 +48,7 @@ def evaluation(folder: Path, loss: float = 3.0) -> dict[str, Any]:
         "split": "val", "tokens": 5360, "bytes": 17471, "text_sha256": "0" * 64, "blocks": 41, **scores(loss),
         "top_1": 0.213, "top_5": 0.405,
         "standard_error": errors,
-        "model_sha256": sha256_of(folder / MODEL_FILE), "weights": {"saved": "best", "format": "float32"},
+        "model_sha256": sha256_of(folder / MODEL_FILE), "weights": {"saved": "published", "format": "float32"},
         "loss_by_position": [
             {"from": 1, "to": 1, "loss": 6.1}, {"from": 2, "to": 2, "loss": 5.0},
             {"from": 3, "to": 4, "loss": 4.0}, {"from": 5, "to": 8, "loss": 3.2},

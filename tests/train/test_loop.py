@@ -56,9 +56,9 @@ def train(folder: Path, small: Path, made: Config, *, resume: bool = True, stop_
     return list(train_run(folder, data, made.model, made.train, CPU, resume=resume, started="now", stop_asked=asked))
 
 
-def trainer(small: Path, **changes: Any) -> Trainer:
+def trainer(small: Path, n_layers: int = 2, **changes: Any) -> Trainer:
     made = config(**changes)
-    built = build_model(dataclasses.replace(made.model, vocab_size=256))
+    built = build_model(dataclasses.replace(made.model, vocab_size=256, n_layers=n_layers))
     built.initialize(torch.Generator().manual_seed(1))
     return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
 
@@ -155,8 +155,11 @@ def test_how_often_the_state_is_saved_changes_nothing(small: Path, tmp_path: Pat
     assert outcome(tmp_path / "run") == outcome(small / "run")
 
 
-def test_the_published_weights_are_the_best_by_validation(small: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", small, config(learning_rate=0.3, eval_interval=2, warmup_steps=0, min_lr_ratio=1.0))
+def test_the_published_weights_are_the_last_or_the_best_by_validation(small: Path, tmp_path: Path) -> None:
+    worsening = {"learning_rate": 0.3, "eval_interval": 2, "warmup_steps": 0, "min_lr_ratio": 1.0}
+    train(tmp_path / "last", small, config(**worsening))
+    assert load_tensors(tmp_path / "last" / MODEL_FILE)[1]["step"] == 12
+    train(tmp_path / "run", small, config(**worsening, publish="best"))
     lines = read_metrics(tmp_path / "run")[1:]
     losses = {line.step: line.val_loss for line in lines if line.val_loss is not None}
     best = min(losses, key=lambda step: losses[step])
@@ -405,7 +408,7 @@ def test_an_artifact_of_another_version_is_refused_with_what_to_do(copied: Path,
         manifest["facts"] = manifest.pop("metadata")  # as the first format had it
         del manifest["format"]
         (copied / name / "manifest.json").write_text(json.dumps(manifest))
-    says = "of format 1, which this version does not read (it writes 2); remove the folder and make it again"
+    says = "of format 1, which this version does not read (it writes 3); remove the folder and make it again"
     assert f"holds a run {says}" in here("generate", copied / "run", "To be", code=1).err
     assert f"holds a dataset {says}" in here("train", copied / "dataset", "-o", copied / "new", "--config", "debug", code=1).err
     here("tokenize", copied / "play.txt", "-o", copied / "tokens", "--config", "debug")
