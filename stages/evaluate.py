@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
-@click.argument("dataset", type=click.Path(path_type=Path), required=False, metavar="[DATASET|-]")
+@click.argument("others", type=click.Path(path_type=Path), nargs=-1, metavar="[RUN...] [DATASET|-]")
 @click.option("--text", "text_file", type=text_path, metavar="FILE|-", help="Evaluate on this text instead of a dataset.")
 @click.option(
     "--against", type=click.Path(path_type=Path), metavar="RUN", help="Paired comparison with this run on the same tokens."
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="One line of JSON per token: logprob (nats), rank, the most likely tokens; on a terminal a table.",
 )
+@click.option("--ensemble", is_flag=True, help="Also score the mean of the probabilities of all RUNs.")
+@click.option("--with-counts", is_flag=True, help="Also score half the model, half the highest order of the n-gram counts.")
+@click.option(
+    "--dynamic", is_flag=True, help="Also score the model while it keeps learning from the text (dynamic evaluation)."
+)
 @weights_option
 @output_file_option
 @device_option
@@ -44,13 +49,17 @@ if TYPE_CHECKING:
 @parameter("evaluate.ngram_order")
 @parameter("evaluate.overlap")
 @parameter("evaluate.passages")
+@parameter("evaluate.dynamic_lr")
 @config_options()
 def main(
     folder: Path,
-    dataset: Path | None,
+    others: tuple[Path, ...],
     text_file: str | None,
     against: Path | None,
     per_token: bool,
+    ensemble: bool,
+    with_counts: bool,
+    dynamic: bool,
     weights: Weights,
     output: Path | None,
     device_name: str,
@@ -60,11 +69,20 @@ def main(
 
     Losses are in nats/token. The baselines are uniform guessing, n-grams counted on the training split, and compressors;
     a table of them goes to stderr. DATASET - reads a text from stdin.
+
+    --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
+    of the (first) RUN alone.
     """
+    members, dataset = _split_arguments(folder, others, ensemble)
     if dataset is not None and text_file is not None:
         raise UsageError("give DATASET or --text, not both")
-    if against is not None and per_token:
-        raise UsageError("give --against or --per-token, not both")
+    modes = {"--against": against is not None, "--per-token": per_token}
+    modes |= {"--ensemble": ensemble, "--with-counts": with_counts, "--dynamic": dynamic}
+    first, second = ([name for name, given in modes.items() if given] + ["", ""])[:2]
+    if second and first in ("--against", "--per-token"):
+        raise UsageError(f"give {first} or {second}, not both")
+    if dynamic and weights.format != "float32":
+        raise UsageError(f"--dynamic trains the model, which needs float32 weights; leave out --weights {weights.format}")
     if str(dataset) == "-":
         dataset, text_file = None, "-"
 
@@ -72,18 +90,27 @@ def main(
     from lib.data.dataset import Dataset
     from lib.device.hardware import choose_device, keep_freed_memory
     from lib.evaluate.baselines import default_baselines
-    from lib.evaluate.comparison import comparison_legend, comparison_table, evaluation_rows
+    from lib.evaluate.comparison import (
+        comparison_legend,
+        comparison_table,
+        evaluation_extra_rows,
+        evaluation_rows,
+        extras_table,
+    )
     from lib.evaluate.evaluation import compare_models, evaluate, evaluation_parameters, score_tokens
+    from lib.evaluate.extras import LoadedRun, default_extras
     from lib.evaluate.probes import default_probes
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import dataset_span, why_no_dataset
     from lib.generate.quantize import InferenceModel
     from lib.run.folder import dataset_folder, load_run
+    from lib.run.metrics import training_seconds
     from stages.shared.reading import read_text_span
 
     keep_freed_memory()
     device = choose_device(device_name)
-    models = [load_run(run, device, weights.saved) for run in (folder, against) if run is not None]
+    folders = [run for run in (folder, *members, against) if run is not None]
+    models = [load_run(run, device, weights.saved) for run in folders]
     trained = models[0]
     if weights.format != "float32":
         inference = [InferenceModel(run.model, weights.format) for run in models]
@@ -110,16 +137,40 @@ def main(
     else:
         baselines = default_baselines(span, trained.tokenizer, config.evaluate.ngram_order)
         probes = default_probes(folder, span, config)
-        with progress((1 + sum(probe.passes for probe in probes)) * span.predicted, "tokens") as bar:
-            result = evaluate(trained, span, device, baselines=baselines, probes=probes, on_tokens=bar.advance)
+        runs = [LoadedRun(run.resolve().name, model, training_seconds(run)) for run, model in zip(folders, models, strict=True)]
+        extras = default_extras(
+            runs, span.training, config.evaluate, ensemble=ensemble, with_counts=with_counts, dynamic=dynamic
+        )
+        passes = 1 + sum(probe.passes for probe in probes) + sum(extra.passes for extra in extras)
+        with progress(passes * span.predicted, "tokens") as bar:
+            result = evaluate(trained, span, device, baselines=baselines, probes=probes, extras=extras, on_tokens=bar.advance)
             result = replace(result, weights=used, parameters=evaluation_parameters(config.evaluate, config.generate))
-            rows = evaluation_rows(folder.resolve().name, result)
-            for line in (*comparison_table(rows), *comparison_legend(rows), *result.notes()):
+            name = runs[0].name
+            rows, extra_rows = evaluation_rows(name, result), evaluation_extra_rows(name, result)
+            for line in (*comparison_table(rows), *comparison_legend(rows), *result.notes(), *extras_table(extra_rows)):
                 bar.note(line)
     if file is None:
         click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
     else:
         write_json(file, to_json(result))
+
+
+def _split_arguments(folder: Path, others: tuple[Path, ...], ensemble: bool) -> tuple[list[Path], Path | None]:
+    """The RUNs after the first, `folder`, and the DATASET; without `ensemble` there is no second RUN."""
+    from lib.artifact.manifest import is_artifact
+
+    if not ensemble:
+        if len(others) > 1:
+            raise UsageError("evaluate takes one RUN and one DATASET; for several runs use --ensemble, or --against RUN")
+        return [], next(iter(others), None)
+    has_dataset = bool(others) and (str(others[-1]) == "-" or is_artifact(others[-1], "dataset"))
+    members, dataset = (list(others[:-1]), others[-1]) if has_dataset else (list(others), None)
+    if not members:
+        raise UsageError(f"--ensemble needs two runs or more: evaluate {folder} RUN --ensemble")
+    paths = [run.resolve() for run in (folder, *members)]
+    if len(set(paths)) < len(paths):
+        raise UsageError("--ensemble needs different runs; one of them is given twice")
+    return members, dataset
 
 
 def _write_tokens(scores: Iterator[dict[str, Any]], file: Path | None) -> None:

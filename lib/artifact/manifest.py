@@ -211,6 +211,14 @@ def read_manifest(folder: Path, kind: str | None) -> Manifest:
     return manifest
 
 
+def is_artifact(folder: Path, kind: str) -> bool:
+    """Whether `folder` holds an artifact of `kind`."""
+    try:
+        return read_manifest(folder, None).artifact == kind
+    except MakegptError:
+        return False
+
+
 def _check_format(folder: Path, saved: Any) -> None:
     """OtherFormat if what was `saved` as a manifest is of another version's format."""
     if not isinstance(saved, dict):

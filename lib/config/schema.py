@@ -161,6 +161,7 @@ class EvaluateConfig:
     passages: int = parameter(
         "number of texts of each kind to search for copied training text (0: none)", at_least=0, at_most=1000
     )
+    dynamic_lr: float = parameter("learning rate of dynamic evaluation (SGD)", at_least=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ class ComparisonRow:
     seconds: float | None = None
     tokenizer: str | None = None  # the hash of its vocabulary
     vs_model: Lead | None = None
+    extra: str | None = None  # the label of an extra, of which `vs_model` is relative to the plain model of its run
 
     @property
     def scored_on(self) -> tuple[str, int, str, str | None]:
@@ -97,6 +98,29 @@ def evaluation_rows(name: str, evaluation: Evaluation, parameters: int | None = 
     return sorted(rows, key=lambda row: row.loss)
 
 
+def extra_rows(views: Iterable[RunView]) -> list[ComparisonRow]:
+    """The extras of the evaluated runs (`lib.evaluate.extras`), which `compare_views` leaves out; a run's in their order."""
+    rows = [
+        row
+        for view in views
+        for row in evaluation_extra_rows(view.name, view.required_evaluation(), view.metadata.get("tokenizer"))
+    ]
+    texts = list(dict.fromkeys(row.scored_on for row in rows))
+    return sorted(rows, key=lambda row: texts.index(row.scored_on))
+
+
+def evaluation_extra_rows(name: str, evaluation: Evaluation, tokenizer: str | None = None) -> list[ComparisonRow]:
+    """The extras of a single evaluation as rows, in their order."""
+    return [
+        replace(
+            _row(f"{name}: {extra.label}", evaluation, extra, tokenizer, extra.parameters, extra.seconds),
+            vs_model=-extra.lead,
+            extra=extra.label,
+        )
+        for extra in evaluation.extras
+    ]
+
+
 def _row(
     name: str,
     evaluation: Evaluation,
@@ -108,6 +132,9 @@ def _row(
     text = (evaluation.split or "", evaluation.tokens, evaluation.bytes, evaluation.text_sha256)
     return ComparisonRow(name, *text, score.loss, score.perplexity, score.bits_per_byte, parameters, seconds, tokenizer)
 
+
+#: What a table of extras says about them.
+EXTRAS_LEGEND = "extras use more than one model's weights; vs model: relative to the plain model of the same run"
 
 #: The columns of a table, and the text of a row in each.
 _COLUMNS: tuple[tuple[str, Callable[[ComparisonRow], str | None]], ...] = (
@@ -159,9 +186,17 @@ def comparison_legend(rows: Sequence[ComparisonRow]) -> list[str]:
     return lines
 
 
+def extras_table(rows: list[ComparisonRow]) -> list[str]:
+    """The rows of extras as lines of text below the other rows, with a line that explains them; nothing for no rows."""
+    return ["", *comparison_table(rows), EXTRAS_LEGEND] if rows else []
+
+
 def comparison_headings(rows: Sequence[ComparisonRow]) -> list[str]:
     """What the texts are called that `rows` are about, one row a text; with hashes if two would be called the same."""
-    names = [f"{f'{row.split} split' if row.split else 'text'}, {row.tokens:,} tokens" for row in rows]
+    names = [
+        f"{f'{row.split} split' if row.split else 'text'}, {row.tokens:,} tokens{', extras' if row.extra else ''}"
+        for row in rows
+    ]
     for suffixes in (
         [f" of text {row.text_sha256[:8]}" for row in rows],
         [f", vocabulary {row.tokenizer or '-':.8}" for row in rows],

@@ -10,6 +10,7 @@ import torch
 from lib.config.schema import EvaluateConfig, GenerateConfig
 from lib.errors import MakegptError
 from lib.evaluate.baselines import Baseline, end_of_training
+from lib.evaluate.extras import Extra, ExtraSums
 from lib.evaluate.metrics import (
     MIN_BLOCK,
     MIN_BLOCKS,
@@ -29,6 +30,7 @@ from lib.evaluate.results import (
     EvaluatedWeights,
     Evaluation,
     EvaluationErrors,
+    ExtraScore,
     PositionBand,
 )
 from lib.evaluate.span import TokenSpan, decoded_pieces
@@ -46,9 +48,10 @@ def evaluate(
     *,
     baselines: Sequence[Baseline] = (),
     probes: Sequence[Probe] = (),
+    extras: Sequence[Extra] = (),
     on_tokens: OnTokens = lambda _: None,
 ) -> Evaluation:
-    """The scores of the model on a span, those of `baselines` on the same tokens, and what `probes` measure.
+    """The scores of the model on a span, those of `baselines` and `extras` on the same tokens, and what `probes` measure.
 
     `on_tokens` is called with the number of tokens after each batch. See docs/evaluation.md for what each number is.
     """
@@ -82,7 +85,8 @@ def evaluate(
     )
     for probe in probes:
         evaluation = replace(evaluation, **probe.measure(trained, span, n_bytes, device, on_tokens))
-    return evaluation
+    measured = (sums for extra in extras for sums in extra.measure(span, device, on_tokens))
+    return replace(evaluation, extras=tuple(_extra_score(sums, predictions.nats, n_bytes) for sums in measured))
 
 
 def evaluation_parameters(config: EvaluateConfig, generate: GenerateConfig) -> dict[str, Any]:
@@ -143,6 +147,18 @@ def _baseline_score(nats: BlockSums | float, model: BlockSums, n_bytes: BlockSum
     if isinstance(nats, BlockSums):
         return BaselineScore(**vars(scores_with_errors(nats, n_bytes)), lead=paired_lead(model, nats))
     return BaselineScore(**vars(loss_scores(nats, model.count, round(n_bytes.total) if n_bytes else 0)))
+
+
+def _extra_score(extra: ExtraSums, model: BlockSums, n_bytes: BlockSums | None) -> ExtraScore:
+    return ExtraScore(
+        **vars(scores_with_errors(extra.nats, n_bytes)),
+        name=extra.name,
+        label=extra.label,
+        lead=paired_lead(model, extra.nats),
+        parameters=extra.parameters,
+        seconds=extra.seconds,
+        members=extra.members,
+    )
 
 
 def _counted_tokens(span: TokenSpan) -> CountedTokens | None:

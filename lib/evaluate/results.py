@@ -37,6 +37,30 @@ class SlidingScore(Score):
 
 
 @dataclass(frozen=True)
+class EnsembleMember:
+    """A model of an ensemble, and its own loss on the same tokens."""
+
+    run: str
+    model_sha256: str
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraScore(Score):
+    """A predictor that uses more than the model's weights (`lib.evaluate.extras`). `lead`: paired with the plain model.
+
+    `parameters` and `seconds` of training are those of all its models; None for counts, or if the seconds are not known.
+    """
+
+    name: str
+    label: str
+    lead: Lead
+    parameters: Count | None = None
+    seconds: float | None = None
+    members: tuple[EnsembleMember, ...] = ()
+
+
+@dataclass(frozen=True)
 class PositionBand:
     """The mean loss in nats/token at the positions `first` to `last` of a window, from 1 on."""
 
@@ -101,6 +125,7 @@ class Evaluation(Score):
     baselines: dict[str, BaselineScore]
     ngram_training_tokens: CountedTokens | None = None
     memorization: Memorization | None = None
+    extras: tuple[ExtraScore, ...] = ()
     model_sha256: str
     weights: EvaluatedWeights
     dataset: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from lib.config.schema import PlotConfig
-from lib.evaluate.comparison import compare_views, comparison_headings
+from lib.evaluate.comparison import compare_views, comparison_headings, extra_rows
 from lib.plot.loss_curves import Curve, loss_figure
 from lib.report.html import render_template
 from lib.report.run_data import RunData, draw_chart, format_number, read_run_data, table
@@ -41,11 +41,12 @@ def _comparison(runs: list[RunData]) -> dict[str, Any]:
     """All runs in tables, one for each text they were scored on, and in one figure."""
     head = ("", "parameters", "nats/token", "perplexity", "bits/byte", "seconds")
     forms = (("parameters", ","), ("loss", ".3f"), ("perplexity", ",.1f"), ("bits_per_byte", ".3f"), ("seconds", ",.0f"))
-    rows = compare_views(run for run in runs if run.evaluation)
-    texts = [list(rows) for _, rows in groupby(rows, key=lambda row: row.scored_on)]
+    evaluated = [run for run in runs if run.evaluation]
+    rows = [*compare_views(evaluated), *extra_rows(evaluated)]
+    texts = [list(rows) for _, rows in groupby(rows, key=lambda row: (row.scored_on, bool(row.extra)))]
     tables = [
         table(
-            f"{heading}; the best first",
+            f"{heading}; {'not ranked' if rows[0].extra else 'the best first'}",
             head,
             [(row.name, *(format_number(getattr(row, name), form) for name, form in forms)) for row in rows],
             marked=[run.name for run in runs],

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 from lib.config.schema import PlotConfig
+from lib.evaluate.comparison import EXTRAS_LEGEND
 from lib.evaluate.metrics import Score, StandardErrors
-from lib.evaluate.results import Copying
+from lib.evaluate.results import Copying, Evaluation
 from lib.ngrams.counts import ngram_label
 from lib.plot.loss_curves import Curve, loss_figure, position_figure
 from lib.report.provenance import provenance
@@ -143,7 +144,22 @@ def baselines(run: RunData) -> Section:
     return {
         "verdict": " ".join([accuracy, *notes]),
         "numbers": table(caption, head, [cells for _, cells in rows], marked=[run.name]),
+        "extras": _extras(evaluation, head),
     }
+
+
+def _extras(evaluation: Evaluation, head: tuple[str, ...]) -> dict[str, Any] | None:
+    """The predictors that use more than the model's weights, in a separate table; None if there are none."""
+    rows = [
+        (
+            *_row(extra.label, extra, extra.standard_error, str(-extra.lead).replace("-", "−")),
+            format_number(extra.parameters, ","),
+            format_number(extra.seconds, ",.0f"),
+        )
+        for extra in evaluation.extras
+    ]
+    caption = f"{EXTRAS_LEGEND[0].upper()}{EXTRAS_LEGEND[1:]}"
+    return table(caption, (*head, "parameters", "seconds"), rows) if rows else None
 
 
 def _row(name: str, score: Score, errors: StandardErrors | None, remark: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from lib.evaluate.comparison import compare_views, comparison_legend, comparison_table
+from lib.evaluate.comparison import compare_views, comparison_legend, comparison_table, extra_rows, extras_table
 from lib.evaluate.run_view import RunView
 from lib.run.folder import EVALUATION_FILE, LOSS_FIGURE_FILE, MODEL_FILE, SAMPLE_FILE
 from lib.run.metrics import METRICS_FILE
@@ -24,6 +24,7 @@ def run_summary(folder: Path, figure: Path) -> str:
         *comparison_table(rows),
         "",
         *comparison_legend(rows),
+        *extras_table(extra_rows([run])),
         *run.required_evaluation().notes(),
     ]
     if run.sample is not None:
