@@ -15,7 +15,7 @@ from lib.ngrams.counts import NGRAM_NAMES
 from lib.ngrams.kneser_ney import KneserNey
 
 #: λ. docs/ensembles.md says what it was chosen on.
-CACHE_WEIGHT = 0.1
+CACHE_WEIGHT = 0.05
 
 
 class UnigramCache:
