@@ -76,7 +76,7 @@ def main(
     from lib.evaluate.evaluation import compare_models, evaluate, evaluation_parameters, score_tokens
     from lib.evaluate.probes import default_probes
     from lib.evaluate.results import EvaluatedWeights
-    from lib.evaluate.span import dataset_span, why_no_dataset
+    from lib.evaluate.span import dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
     from lib.run.folder import dataset_folder, load_run
     from stages.shared.reading import read_text_span
@@ -97,6 +97,8 @@ def main(
             say(f"no n-gram baselines: {reason}")
     else:
         span = dataset_span(folder, trained, Dataset(dataset or dataset_folder(folder)), config.evaluate.split)
+        if notice := seen_in_training(folder, span):
+            say(notice)
     file = None if output == STDOUT else output
     if per_token:
         _write_tokens(score_tokens(trained, span, device), file)
