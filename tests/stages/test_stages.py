@@ -243,7 +243,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         (
             "build-dataset TOKENS -o OUT --test-fraction 1e-9 --set build-dataset.val_fraction=1e-9",
             1,
-            "1 for validation and 1 f",
+            "0 for validation and 1 f",
         ),
         ("train DATASET -o OUT", 2, "Missing option '--config'"),
         ("train DATASET -o OUT --config debgu", 2, "did you mean 'debug'"),
