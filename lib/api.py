@@ -164,6 +164,7 @@ def _dataset_folder(source: Path, out: Path, config: Config, started: str) -> Pa
         context_length=config.model.context_length,
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
+        test_fraction=config.build_dataset.test_fraction,
         started=started,
     )
     return dataset

@@ -19,9 +19,13 @@ from stages.shared.streams import say
 @parameter("model.context_length")
 @parameter("build-dataset.stride")
 @parameter("build-dataset.val_fraction")
+@parameter("build-dataset.test_fraction")
 @config_options()
 def main(tokens: Path, output: Path, config: Config) -> None:
-    """Split the tokens folder TOKENS into training and validation tokens, and cut the training tokens into windows."""
+    """Split the tokens folder TOKENS into training, validation and test tokens, in this order.
+
+    The training tokens are cut into windows. Without --test-fraction there is no test split.
+    """
     from lib.data.dataset import build_dataset
 
     manifest = build_dataset(
@@ -30,12 +34,14 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         context_length=config.model.context_length,
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
+        test_fraction=config.build_dataset.test_fraction,
         started=timestamp(),
     )
     metadata = manifest.metadata
     say(
         f"{output}: {metadata['train_tokens']:,} training tokens in {metadata['windows']:,} windows of "
         f"{config.model.context_length} + 1, {metadata['val_tokens']:,} validation tokens"
+        + (f", {metadata['test_tokens']:,} test tokens" if metadata["test_tokens"] else "")
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib import Model
+from lib.data.dataset import Dataset
 from lib.errors import UsageError
 from tests.conftest import PROJECT, TEXT, Here
 
@@ -59,6 +60,13 @@ def test_training_from_a_text_equals_the_commands(small: Path, tmp_path: Path) -
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (small / "run" / "model.safetensors").read_bytes()
     assert trained.generate("To be", max_new_tokens=5) == Model.from_run(small / "run").generate("To be", max_new_tokens=5)
     assert len(steps) > 13
+
+
+def test_training_from_a_text_holds_out_a_test_split_that_is_asked_for(small: Path, tmp_path: Path) -> None:
+    changes = ["train.max_steps=1", "train.batch_size=1", "train.sample_interval=0", "build-dataset.test_fraction=0.1"]
+    Model.train(small / "play.txt", tmp_path / "run", changes=changes, device="cpu")
+    dataset = Dataset(tmp_path / "run-dataset")
+    assert (dataset.val_tokens, dataset.test_tokens) == (399, 399)
 
 
 def test_the_code_of_the_page_runs(

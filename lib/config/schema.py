@@ -5,6 +5,7 @@ Model parameters have the names of the textbook (Raschka, Build a Large Language
 """
 
 from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 from typing import Any
 
 from lib.config.parameter import coerce, parameter
@@ -21,7 +22,20 @@ class TokenizeConfig:
 @dataclass(frozen=True, kw_only=True)
 class BuildDatasetConfig:
     stride: int | None = parameter("tokens between the starts of two windows (null: the context length)", at_least=1)
-    val_fraction: float = parameter("fraction of the tokens, at the end, held out for validation", at_least=1e-9, at_most=0.999)
+    val_fraction: float = parameter(
+        "fraction of the tokens, after the training split, held out for validation", at_least=1e-9, at_most=0.999
+    )
+    test_fraction: float = parameter(
+        "fraction of the tokens, at the end, held out for test (0: no test split)", at_least=0.0, at_most=0.999
+    )
+
+    def __post_init__(self) -> None:
+        held_out = Decimal(str(self.val_fraction)) + Decimal(str(self.test_fraction))
+        if held_out >= 1:
+            raise UsageError(
+                f"build-dataset.val_fraction={self.val_fraction} and build-dataset.test_fraction={self.test_fraction} "
+                f"add up to {held_out}, which leaves nothing for training; their sum must be less than 1"
+            )
 
 
 #: The options of kind gpt, as GPT-2 has them.
@@ -151,7 +165,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    split: str = parameter("split of the dataset to evaluate on", one_of=("val", "train"))
+    split: str = parameter("split of the dataset to evaluate on", one_of=("val", "train", "test"))
     ngram_order: int = parameter("highest order of the n-gram baselines (Kneser-Ney counts)", at_least=1, at_most=8)
     overlap: float = parameter(
         "window overlap of the sliding-window evaluation, as a fraction (0: no such evaluation)",

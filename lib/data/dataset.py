@@ -1,13 +1,14 @@
-"""A dataset: tokens split for training and validation, and the windows that batches are made of.
+"""A dataset: tokens split for training, validation and test, and the windows that batches are made of.
 
-The first floor(n·(1-F)) tokens are for training, the rest for validation. A training window starts every `stride` tokens and
-holds T + 1 ids: T inputs and, shifted by one, T targets. Nothing is copied: a dataset folder says which tokens, which split
-and which windows.
+With fractions V for validation and U for test, training ends at floor(n·(1-V-U)), validation at floor(n·(1-U)); the rest is
+for test, which is missing if U is 0. A training window starts every `stride` tokens and holds T + 1 ids: T inputs and, shifted
+by one, T targets. Nothing is copied: a dataset folder says which tokens, which splits and which windows.
 
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
 """
 
+import math
 import shlex
 from dataclasses import dataclass
 from decimal import Decimal
@@ -49,6 +50,7 @@ class DatasetDescription:
     stride: Positive
     train_tokens: Positive
     val_tokens: Positive
+    test_tokens: Positive | None = None  # None: no test split
 
     @property
     def windows(self) -> int:
@@ -65,20 +67,30 @@ class DatasetDescription:
 
 
 def build_dataset(
-    tokens_folder: Path, target: Path, *, context_length: int, stride: int | None, val_fraction: float, started: str
+    tokens_folder: Path,
+    target: Path,
+    *,
+    context_length: int,
+    stride: int | None,
+    val_fraction: float,
+    test_fraction: float = 0.0,
+    started: str,
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    Raises MakegptError if the text is shorter than one window, or has ids that its tokenizer lacks.
+    Raises MakegptError if a split of the text is too short, or the text has ids that its tokenizer lacks.
     """
     tokens = Tokens(tokens_folder)
     tokenizer = tokens.load_tokenizer()
-    train = int(len(tokens) * (1 - Decimal(str(val_fraction))))
-    val = len(tokens) - train
-    if train < context_length + 1 or val < 2:
+    train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
+    if train < context_length + 1 or val < 2 or (test_fraction and test < 2):
+        if test_fraction:
+            sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
+        else:
+            sizes, least = f"{train} for training and {val} for validation", "validation 2"
         raise MakegptError(
-            f"{tokens_folder} holds {len(tokens)} tokens, {train} for training and {val} for validation; one training "
-            f"window takes {context_length + 1} and validation 2: use a longer text or a shorter context length"
+            f"{tokens_folder} holds {len(tokens)} tokens, {sizes}; one training window takes {context_length + 1} and {least}: "
+            "use a longer text, a shorter context length or other fractions"
         )
     description = DatasetDescription(
         tokens=identity_of(tokens.manifest),
@@ -88,20 +100,33 @@ def build_dataset(
         stride=stride or context_length,
         train_tokens=train,
         val_tokens=val,
+        test_tokens=test or None,
     )
     with replacing_folder(target, "dataset") as folder:
         write_json(folder / DATASET_FILE, to_json(description))
         manifest = new_manifest(
             "dataset",
             "build-dataset",
-            parameters={"context_length": context_length, "stride": stride, "val_fraction": val_fraction},
+            parameters={
+                "context_length": context_length,
+                "stride": stride,
+                "val_fraction": val_fraction,
+                "test_fraction": test_fraction,
+            },
             inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, [DATASET_FILE]),
-            metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val},
+            metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test},
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
+
+
+def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
+    """How many of a text's tokens are for training, validation and test, in this order; exact in decimals."""
+    val, test = Decimal(str(val_fraction)), Decimal(str(test_fraction))
+    val_start, test_start = math.floor(tokens * (1 - val - test)), math.floor(tokens * (1 - test))
+    return val_start, test_start - val_start, tokens - test_start
 
 
 def count_windows(train_tokens: int, context_length: int, stride: int) -> int:
@@ -121,20 +146,22 @@ class Dataset:
         self.stride = description.stride
         self.train_tokens = description.train_tokens
         self.val_tokens = description.val_tokens
+        self.test_tokens = description.test_tokens or 0
         self.vocab_size = description.vocab_size
         self.tokenizer_identity = description.tokenizer
         self.windows = description.windows
-        self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._rebuild()}`"))
-        if self.train_tokens + self.val_tokens != len(self.tokens) or self.windows < 1:
+        self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._command(self.folder)}`"))
+        if self.train_tokens + self.val_tokens + self.test_tokens != len(self.tokens) or self.windows < 1:
             raise MakegptError(
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
 
-    def _rebuild(self) -> str:
-        """The command that builds the same dataset again, wherever its tokens are."""
-        options = (f"--{name.replace('_', '-')} {value}" for name, value in self.manifest.parameters.items() if value)
-        return " ".join(["build-dataset TOKENS -o", shlex.quote(str(self.folder)), *options])
+    def _command(self, target: Path, **changes: float) -> str:
+        """The command that builds this dataset in `target`, wherever its tokens are; `changes`: its new parameters."""
+        parameters = self.manifest.parameters | changes
+        options = (f"--{name.replace('_', '-')} {value}" for name, value in parameters.items() if value)
+        return " ".join(["build-dataset TOKENS -o", shlex.quote(str(target)), *options])
 
     def identity(self) -> str:
         """A hash of the split, the windows and the tokens themselves."""
@@ -166,8 +193,19 @@ class Dataset:
         return np.flatnonzero(counts)
 
     def split(self, name: str) -> tuple[int, int]:
-        """The range of a split's ids, (start, stop). The first of them is context only and not predicted."""
-        return {"train": (0, self.train_tokens), "val": (self.train_tokens, len(self.tokens))}[name]
+        """The range of a split's ids, (start, stop). The first of them is context only and not predicted.
+
+        `name`: train, val or test. MakegptError if the dataset has no test split.
+        """
+        if name == "test" and not self.test_tokens:
+            raise MakegptError(
+                f"{self.folder} has no test split; build a dataset that has one, "
+                f"`{self._command(Path('DATASET'), test_fraction=0.1)}`, and train on it"
+            )
+        val_stop = self.train_tokens + self.val_tokens
+        return {"train": (0, self.train_tokens), "val": (self.train_tokens, val_stop), "test": (val_stop, len(self.tokens))}[
+            name
+        ]
 
     def predicted(self, name: str) -> int:
         """How many tokens of a split are predicted."""

@@ -116,18 +116,21 @@ def measure_recall(
     trained: TrainedModel,
     tokens: TokenSource,
     train: tuple[int, int],
-    val: tuple[int, int],
+    held_out: tuple[int, int],
     config: EvaluateConfig,
     settings: GenerateConfig,
     device: torch.device,
+    *,
+    reference: str = "validation",
 ) -> Memorization:
     """What a model copies from the `train` span of `tokens`, in `config.passages` texts of each of three kinds.
 
     `samples` as `generate` makes them, with its seed and those after it; greedy `continuations` of passages of the training
-    text; and, for comparison, passages of the `validation` split, as long as the samples.
+    text; and, for comparison, passages of the `held_out` span, as long as the samples. `reference`: which split that is, under
+    the name of its field, `validation` or `test`.
     """
     tokenizer, count = trained.tokenizer, config.passages
-    long = min(settings.max_new_tokens, train[1] - train[0], val[1] - val[0])
+    long = min(settings.max_new_tokens, train[1] - train[0], held_out[1] - held_out[0])
     prompt_length = max(1, min(_PROMPT, trained.config.context_length // 2, long // 2))
     greedy = replace(settings, temperature=0.0, repetition_penalty=1.0)
     whole = min(prompt_length + settings.max_new_tokens, train[1] - train[0])  # what may be recalled is in the split too
@@ -140,7 +143,7 @@ def measure_recall(
     kinds = {
         "samples": generated([encode_prompt(tokenizer, settings.prompt)], settings, count),
         "continuations": generated([Prompt("", ids, {}) for ids in passages], greedy, 1),
-        "validation": [tokens.read(at, at + long) for at in _evenly(val, long, count)],
+        reference: [tokens.read(at, at + long) for at in _evenly(held_out, long, count)],
     }
     return Memorization(**measure_copying(CopyIndex(tokens, *train), tokenizer, kinds))
 

@@ -50,7 +50,7 @@ class SlidingWindows:
 
 @dataclass(frozen=True)
 class CopiedText:
-    """What the model copies from its training text, in samples and greedy continuations."""
+    """What the model copies from its training text, in samples and greedy continuations, compared with text held out."""
 
     training: Dataset
     config: EvaluateConfig
@@ -60,8 +60,12 @@ class CopiedText:
     def measure(
         self, trained: TrainedModel, span: TokenSpan, n_bytes: BlockSums | None, device: torch.device, on_tokens: OnTokens
     ) -> Mapping[str, Any]:
-        splits = (self.training.split("train"), self.training.split("val"))
-        return {"memorization": measure_recall(trained, self.training.tokens, *splits, self.config, self.generate, device)}
+        held_out, reference = ("test", "test") if span.split == "test" else ("val", "validation")
+        splits = (self.training.split("train"), self.training.split(held_out))
+        measured = measure_recall(
+            trained, self.training.tokens, *splits, self.config, self.generate, device, reference=reference
+        )
+        return {"memorization": measured}
 
 
 def default_probes(folder: Path, span: TokenSpan, config: Config) -> list[Probe]:

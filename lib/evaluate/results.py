@@ -84,11 +84,15 @@ class Copying:
 
 @dataclass(frozen=True)
 class Memorization:
-    """Copying in samples, in greedy continuations of training passages, and, for comparison, in the validation split."""
+    """Copying in samples, in greedy continuations of training passages, and, for comparison, in a split held out.
+
+    That is the test split in an evaluation of the test split, else the validation split.
+    """
 
     samples: Copying | None = None
     continuations: Copying | None = None
     validation: Copying | None = None
+    test: Copying | None = None
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,15 @@ class RunView:
         evaluation = self.evaluation
         return evaluation if evaluation and evaluation.is_of_validation(self.metadata) else None
 
+    @property
+    def other_split(self) -> str | None:
+        """What its evaluation is about, in words, if that is not the text of its validation losses; else None."""
+        evaluation = self.evaluation
+        if evaluation is None or evaluation.is_of_validation(self.metadata):
+            return None
+        own = evaluation.dataset == self.metadata.get("dataset")
+        return f"its {evaluation.split} split" if own else f"the {evaluation.split} split of another dataset"
+
     def required_evaluation(self) -> Evaluation:
         """Its evaluation; MakegptError says how to make it."""
         return self.evaluation or read_evaluation(self.folder)

@@ -82,6 +82,20 @@ def is_training_dataset(folder: Path, dataset: Dataset) -> bool:
     return bool(read_manifest(folder, "run").metadata.get("dataset") == dataset.identity())
 
 
+def seen_in_training(folder: Path, span: TokenSpan) -> str | None:
+    """A notice if `span` is held out in its own dataset, but the run in `folder` was trained on tokens of it; else None."""
+    if span.training is None or span.split == "train" or is_training_dataset(folder, span.training):
+        return None
+    own = own_dataset(folder)
+    if own and own.manifest.sources == span.training.manifest.sources:
+        seen = min(span.stop, own.train_tokens) - span.start
+        return f"{folder} was trained on {seen:,} of the {span.stop - span.start:,} tokens of this split" if seen > 0 else None
+    texts = read_manifest(folder, "run").metadata.get("texts") or []
+    if not set(texts).isdisjoint(span.training.texts()):
+        return f"{folder} was trained on another dataset of the same text, which may hold tokens of this split"
+    return None
+
+
 def decoded_pieces(tokens: TokenSource, start: int, stop: int, tokenizer: Tokenizer) -> Iterator[bytes]:
     """The bytes that the ids `start` to `stop` add to the text before them, in pieces."""
     special = list(tokenizer.special_ids())

@@ -66,10 +66,13 @@ class Pipeline:
 def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha256: Sha256 = sha256_of) -> Pipeline:
     """The pipeline of a config over the input `dataset`, or over the file `text` where one is named; `changes` as in SET.
 
-    `sha256` gives the hash of a file. Raises UsageError for an unknown name, MakegptError for a text that cannot be read.
+    `sha256` gives the hash of a file. Raises UsageError for an unknown name or a test split that `changes` do not ask for,
+    MakegptError for a text that cannot be read.
     """
     tree = load_params()
     config = resolve_config(tree, config_name, changes.split())
+    if config.evaluate.split == "test" and not config.build_dataset.test_fraction:
+        raise UsageError("evaluate.split=test needs a test split; add build-dataset.test_fraction=0.1 to SET")
     pinned = load_inputs(tree)
     if text:
         dataset, texts = text_name(text, pinned), []

@@ -31,7 +31,8 @@ class Curve:
     """What a figure shows of one run: its name, its metrics and, if it was evaluated, its baselines (name -> loss).
 
     Losses in nats/token can be compared only if `tokenizer`, the hash of a vocabulary, and the text are the same.
-    `text`: the hash of the scored text, if the run was evaluated; `dataset`: that of its dataset.
+    `text`: the hash of the scored text, if the run was evaluated on its validation split; `dataset`: that of its dataset.
+    `note`: why there are no baselines, if it was evaluated on another split.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Curve:
     tokenizer: str | None = None
     text: str | None = None
     dataset: str | None = None
+    note: str | None = None
 
     def points(self, loss: str, by: str) -> list[tuple[float, float]]:
         """(steps or tokens, loss) of the lines that have one; `loss`: "train_loss" or "val_loss", `by`: "step" or "tokens"."""
@@ -66,8 +68,16 @@ def read_curves(folders: Iterable[Path]) -> list[Curve]:
         losses = {name: score.loss for name, score in evaluation.baselines.items()} if evaluation else {}
         text = evaluation.text_sha256 if evaluation else None
         identity = (run.metadata.get("tokenizer"), text, run.metadata.get("dataset"))
-        curves.append(Curve(run.name, read_metrics(run.folder), losses, *identity))
+        curves.append(Curve(run.name, read_metrics(run.folder), losses, *identity, note=missing_baselines(run)))
     return curves
+
+
+def missing_baselines(run: RunView) -> str | None:
+    """Why the baselines of an evaluated run are not drawn next to its validation losses, with its loss; else None."""
+    if run.other_split is None:
+        return None
+    loss = run.required_evaluation().loss
+    return f"Baselines are left out: the run was evaluated on {run.other_split}, where its loss is {loss:.3f} nats/token."
 
 
 def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
@@ -97,6 +107,8 @@ def loss_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
     elif different:
         names = ", ".join(different)
         _note(figure, f"Not the same for all of these runs, so not drawn: {names}; with --panels each run has its own.")
+    elif note := _missing_notes(curves):
+        _note(figure, note)
     _labels(panels[-1], shared, curves)
     return figure
 
@@ -118,7 +130,7 @@ def panels_figure(curves: Sequence[Curve], config: PlotConfig) -> Figure:
         axes.set_ylabel("loss (nats/token)")
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    if remark := _remark(curves):
+    if remark := _remark(curves) or _missing_notes(curves):
         _note(figure, remark)
     for axes, curve in zip(panels, curves, strict=False):  # last, when the layout and the common limits are known
         _labels(axes, curve.baselines, curves)
@@ -204,8 +216,17 @@ def _remark(curves: Sequence[Curve]) -> str | None:
     if len({curve.tokenizer for curve in curves}) > 1 or len(texts - {None}) > 1:
         return "These runs have different texts or different tokens: compare the shapes of the curves, not their heights."
     if None in texts and len({curve.dataset for curve in curves}) > 1:
-        return "These runs have different datasets; evaluate them before you compare the heights of their curves."
+        return "These runs have different datasets; evaluate them on their validation splits before you compare heights."
     return None
+
+
+def _missing_notes(curves: Sequence[Curve]) -> str | None:
+    """Why baselines are missing; None if none are."""
+    notes = [curve.note for curve in curves if curve.note]
+    if len(curves) == 1 or not notes:
+        return notes[0] if notes else None
+    names = ", ".join(curve.name for curve in curves if curve.note)
+    return f"Without baselines, since not evaluated on their validation splits: {names}."
 
 
 def _note(figure: Figure, text: str) -> None:

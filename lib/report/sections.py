@@ -12,7 +12,7 @@ from lib.evaluate.comparison import EXTRAS_LEGEND
 from lib.evaluate.metrics import Score, StandardErrors
 from lib.evaluate.results import Copying, Evaluation
 from lib.ngrams.counts import ngram_label
-from lib.plot.loss_curves import Curve, loss_figure, position_figure
+from lib.plot.loss_curves import Curve, loss_figure, missing_baselines, position_figure
 from lib.report.provenance import provenance
 from lib.report.run_data import Missing, RunData, draw_chart, format_number, table, thin_lines
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE
@@ -73,6 +73,8 @@ def curves(run: RunData) -> Section:
         f"Validation loss by step: {first_loss:.3f} nats/token at step {first.step}, "
         f"{lowest:.3f} at its best, step {best.step}, {last_loss:.3f} at the end."
     )
+    if note := missing_baselines(run):
+        caption += f" {note}"
     rows = [
         (f"{line.step:,}", format_number(line.train_loss, ".3f"), format_number(val_loss, ".3f"))
         for val_loss, line in thin_lines(validations)
@@ -183,6 +185,7 @@ _TEXTS = {
     "samples": "samples",
     "continuations": "greedy continuations of training passages",
     "validation": "validation text, for comparison",
+    "test": "test text, for comparison",
 }
 
 

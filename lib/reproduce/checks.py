@@ -78,6 +78,7 @@ class CheckContext:
             context_length=context_length,
             stride=stride,
             val_fraction=config.build_dataset.val_fraction,
+            test_fraction=config.build_dataset.test_fraction,
             started="",
         )
         return Dataset(folder / "dataset")

@@ -137,9 +137,12 @@ STUDY_FIGURES: dict[str, tuple[Callable[[Sequence[StudyRow], PlotConfig], Figure
 
 
 def write_study_figures(path: Path, folder: Path, config: PlotConfig) -> None:
-    """All figures of the results in the file `path` as PNG and SVG in `folder`; its hash and origin are in their metadata."""
+    """All figures of the results in the file `path` as PNG and SVG in `folder`; its hash and origin are in their metadata.
+
+    They show validation losses: what was evaluated on another split has none.
+    """
     results, digest = read_results(path), results_digest(path)
-    experiments_done = {row.experiment for row in results.runs}
+    experiments_done = {row.experiment for row in results.runs} - {row.experiment for row in results.runs if row.split != "val"}
     for name, (draw, experiments) in STUDY_FIGURES.items():
         provenance = {"kind": name, "results": digest, **to_json(results.about)}
         for kind in FIGURE_FORMATS if experiments <= experiments_done else ():

@@ -263,8 +263,10 @@ def result_lines(results: StudyResults) -> list[str]:
     commits = ", ".join(commit[:7] + commit[40:] for commit in about.commits)
     processors = " or ".join(about.processors)
     dates = " to ".join(dict.fromkeys(about.dates[:1] + about.dates[-1:]))
+    splits = dict.fromkeys(f"{row.experiment} on {row.split}" for row in rows if row.split != "val")
     return [
         f"The trainings are of {dates}, on {processors}, {threads} each, {versions}, by commit {commits}.",
+        *([f"Not evaluated on the validation split: {', '.join(splits)}."] if splits else []),
         "",
         *depth_lines(rows),
         "",

@@ -32,7 +32,7 @@ class PairedDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRow:
-    """What came of one training of a study. The scores are those of the best weights on the validation split."""
+    """What came of one training of a study. The scores are those of the published weights on `split`."""
 
     experiment: str
     config: str  # its name in params.yaml
@@ -63,6 +63,7 @@ class StudyRow:
     date: str
     model_sha256: str
     behind_best: PairedDifference | None = None  # of a paired experiment, but for its best run
+    split: str = "val"  # not written by older versions
 
 
 @dataclass(frozen=True)

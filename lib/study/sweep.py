@@ -197,7 +197,9 @@ def dataset_of(trial: Planned, config: Config, artifacts: Path) -> Dataset:
         raise MakegptError(
             f"{folder} is missing; `make build-dataset CONFIG={trial.config_name} DATASET={trial.dataset}` makes it"
         )
-    return Dataset(folder)
+    dataset = Dataset(folder)
+    dataset.split(config.evaluate.split)  # refused now, not after the training
+    return dataset
 
 
 def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device: torch.device) -> StudyRow:
@@ -219,6 +221,7 @@ def _result(trial: Planned, folder: Path, data: Dataset, config: Config, device:
         experiment=trial.experiment,
         config=trial.config_name,
         dataset=trial.dataset,
+        split=config.evaluate.split,
         layers=config.model.n_layers,
         width=config.model.emb_dim,
         learning_rate=train.learning_rate,
@@ -270,7 +273,7 @@ def with_paired_differences(
         best = min(places, key=lambda place: rows[place].loss)
         best_folder = planned[best].folder(artifacts)
         best_run = load_run(best_folder, device)
-        span = dataset_span(best_folder, best_run, Dataset(dataset_folder(best_folder)), "val")
+        span = dataset_span(best_folder, best_run, Dataset(dataset_folder(best_folder)), planned[best].config().evaluate.split)
         for place in places:
             if place != best:
                 run = load_run(planned[place].folder(artifacts), device)

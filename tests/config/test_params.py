@@ -171,6 +171,7 @@ def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> N
         ("model.n_layers=-1", "between 1 and 4096"),
         ("train.batch_size=-1", "at least 1"),
         ("build-dataset.val_fraction=1.0", "between 1e-09 and 0.999"),
+        ("build-dataset.test_fraction=1.0", "between 0 and 0.999"),
         ("build-dataset.stride=0", "at least 1"),
         ("train.seed=9223372036854775808", "between 0 and 9223372036854775807"),
         ("evaluate.ngram_order=9", "between 1 and 8"),
@@ -181,6 +182,13 @@ def test_a_wrong_type_is_refused_with_the_right_one(change: str, says: str) -> N
 def test_a_value_out_of_range_is_refused_with_the_range(change: str, span: str) -> None:
     message = refused(change)
     assert f"{change} must be {span}" in message
+
+
+def test_splits_that_leave_nothing_for_training_are_refused() -> None:
+    assert (
+        "build-dataset.val_fraction=0.1 and build-dataset.test_fraction=0.9 add up to 1.0, which leaves nothing for training; "
+        "their sum must be less than 1"
+    ) in refused("build-dataset.test_fraction=0.9")
 
 
 @pytest.mark.parametrize("change", ["train.max_steps=1e5000", "generate.top_k=1e30000", "train.learning_rate=1e5000"])

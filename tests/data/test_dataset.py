@@ -1,4 +1,4 @@
-"""The split, the windows, and batches that follow from (seed, t) alone.
+"""The windows, and batches that follow from (seed, t) alone.
 
 Most texts here are distinct characters in code-point order, so that with characters as tokens an id is its own place.
 """
@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +38,23 @@ def places(count: int) -> str:
     return "".join(chr(0x4E00 + n) for n in range(count))
 
 
-def build(tokens: Path, target: Path, context: int = 4, stride: int | None = None, val_fraction: float = 0.1) -> Dataset:
-    build_dataset(tokens, target, context_length=context, stride=stride, val_fraction=val_fraction, started="")
+def build(
+    tokens: Path,
+    target: Path,
+    context: int = 4,
+    stride: int | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+) -> Dataset:
+    build_dataset(
+        tokens,
+        target,
+        context_length=context,
+        stride=stride,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        started="",
+    )
     return Dataset(target)
 
 
@@ -50,55 +64,13 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tokens_of(tmp_path_factory.mktemp("hundred"), places(100))
 
 
-# The split.
-
-
-def traps() -> list[tuple[int, float]]:
-    """Lengths and fractions where n·(1 - F) in floating point falls on the wrong side of a whole number; some where not."""
-    pairs = [(n, f) for f in (0.1, 0.3, 0.7, 0.9) for n in range(30, 200) if int(n * (1 - f)) != train_tokens(n, f)]
-    assert len(pairs) >= 4
-    return [*pairs[::16], (30, 0.9), (30, 0.1), (30, 0.3), (31, 0.1), (37, 0.3), (41, 0.9)]
-
-
-def train_tokens(n: int, f: float) -> int:
-    return math.floor(n * (1 - Fraction(str(f))))
-
-
-@pytest.mark.parametrize(("n", "f"), traps())
-def test_the_first_floor_of_n_less_its_fraction_is_for_training(tmp_path: Path, n: int, f: float) -> None:
-    dataset = build(tokens_of(tmp_path, places(n)), tmp_path / "dataset", context=1, val_fraction=f)
-    train = train_tokens(n, f)
-    assert (dataset.train_tokens, dataset.val_tokens) == (train, n - train)
-    assert dataset.split("train") == (0, train)
-    assert dataset.split("val") == (train, n)
-
-
-@pytest.mark.parametrize(
-    ("count", "context", "val_fraction", "says"),
-    [
-        (20, 18, 0.1, "20 tokens, 18 for training and 2 for validation; one training window takes 19"),
-        (10, 4, 0.1, "10 tokens, 9 for training and 1 for validation"),
-        (2, 1, 0.1, "2 tokens, 1 for training"),
-        (1, 1, 0.1, "1 tokens, 0 for training"),
-        (20, 4, 0.0, "0 for validation"),
-    ],
-)
-def test_a_text_too_short_is_refused_with_what_it_holds_and_what_it_takes(
-    tmp_path: Path, count: int, context: int, val_fraction: float, says: str
-) -> None:
-    tokens = tokens_of(tmp_path, places(count))
-    with pytest.raises(MakegptError, match=says):
-        build(tokens, tmp_path / "dataset", context, val_fraction=val_fraction)
-    assert not (tmp_path / "dataset").exists()
+# The windows.
 
 
 def test_the_shortest_text_that_will_do_gives_one_window(tmp_path: Path) -> None:
     dataset = build(tokens_of(tmp_path, places(21)), tmp_path / "dataset", context=17)
     assert (dataset.train_tokens, dataset.windows) == (18, 1)
     assert dataset.batch(seed=1, step=7, size=2).tolist() == [list(range(18))] * 2
-
-
-# The windows.
 
 
 def test_a_window_and_its_targets_are_one_apart(hundred: Path, tmp_path: Path) -> None:
@@ -195,7 +167,7 @@ def test_the_order_of_an_epoch_of_one_seed_is_not_that_of_another_seeds() -> Non
 def test_a_dataset_says_what_it_holds(hundred: Path, tmp_path: Path) -> None:
     dataset = build(hundred, tmp_path / "dataset", context=4, stride=2)
     metadata = read_json(tmp_path / "dataset" / "manifest.json")["metadata"]
-    assert (metadata["windows"], metadata["train_tokens"], metadata["val_tokens"]) == (dataset.windows, 90, 10)
+    assert metadata == {"windows": dataset.windows, "train_tokens": 90, "val_tokens": 10, "test_tokens": 0}
     assert dataset.vocab_size == 100
     assert dataset.tokenizer_identity == dataset.tokens.load_tokenizer().identity()
 

@@ -117,6 +117,8 @@ def test_touching_the_text_runs_nothing(built: Path) -> None:
         ("train.learning_rate=1e-4", ["train", "generate", "evaluate", "plot"]),
         ("model.n_heads=4", ["train", "generate", "evaluate", "plot"]),
         ("build-dataset.val_fraction=0.2", ["build-dataset", "train", "generate", "evaluate", "plot"]),
+        ("build-dataset.test_fraction=0.2", ["build-dataset", "train", "generate", "evaluate", "plot"]),
+        ("evaluate.split=train", ["evaluate", "plot"]),
         ("tokenize.errors=replace", ["tokenize", "build-dataset", "train", "generate", "evaluate", "plot"]),
         ("generate.temperature=0", ["generate", "evaluate", "plot"]),
         ("evaluate.ngram_order=1", ["evaluate", "plot"]),
@@ -137,6 +139,17 @@ def test_parameters_changed_back_run_the_stages_again(built: Path) -> None:
     assert make_all(built, change=f"{SMALL} generate.seed=7") == stages
     assert make_all(built, change=f"{SMALL} generate.seed=7") == []
     assert make_all(built) == stages
+
+
+def test_the_test_split_is_evaluated_if_there_is_one(built: Path) -> None:
+    done = make(built, "all", CONFIG="debug", TEXT="play.txt", SET=f"{SMALL} evaluate.split=test", code=2)
+    assert "evaluate.split=test needs a test split; add build-dataset.test_fraction=0.1 to SET" in done.stderr
+    change = f"{SMALL} build-dataset.test_fraction=0.1 evaluate.split=test"
+    done = make(built, "all", CONFIG="debug", TEXT="play.txt", SET=change)
+    assert "test split, 398 tokens" in done.stderr
+    assert make_all(built, change=change) == []
+    assert make_all(built, change=f"{SMALL} build-dataset.test_fraction=0.1") == ["evaluate", "plot"]
+    assert make_all(built) == ["build-dataset", "train", "generate", "evaluate", "plot"]
 
 
 def test_a_deleted_sample_is_the_only_thing_generated_again(built: Path) -> None:

@@ -265,6 +265,22 @@ def test_a_study_trains_evaluates_and_tells_and_a_second_time_does_nothing(tiny_
     assert (tiny_study / "out" / "results.json").read_bytes() == results
 
 
+def test_a_study_on_the_test_split_says_so_and_has_a_table_without_figures(tiny_study: Path, here: Here) -> None:
+    plan = tiny_study / "study.yaml"
+    plan.write_text(STUDY.replace("train.max_steps: 4", "train.max_steps: 4, evaluate.split: test"))
+    assert "play.bytes.32 has no test split" in here("study", "--study", plan, "-o", "out", code=1).err
+    assert not (tiny_study / "artifacts" / "study").exists(), "refused before anything is trained"
+    datasets = tiny_study / "artifacts" / "datasets"
+    here("build-dataset", datasets / "tokens", "-o", datasets / "play.bytes.32", "--config", "debug", "--test-fraction", 0.1)
+    output = here("study", "--study", plan, "-o", "out").out
+    assert "Not evaluated on the validation split: the_four on test." in output
+    rows = json.loads((tiny_study / "out" / "results.json").read_bytes())["runs"]
+    assert [row["split"] for row in rows] == ["test", "test"]
+    (paired,) = [row["behind_best"]["loss"] for row in rows if "behind_best" in row]
+    assert paired == pytest.approx(abs(rows[0]["loss"] - rows[1]["loss"]), rel=1e-4)
+    assert {path.name for path in (tiny_study / "out").iterdir()} == {"results.json"}
+
+
 def test_a_study_takes_no_evaluation_of_another_text(copied: Path, here: Here) -> None:
     few = ["evaluate.passages=0", "evaluate.overlap=0"]
     config, data, path = (
