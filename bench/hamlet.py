@@ -14,13 +14,14 @@ WEIGHTS = ("float32", "bfloat16", "int8")
 
 
 def evaluate(run: Path, weights: str) -> dict[str, Any]:
-    """The evaluation of the run with its weights in this format."""
-    command = [sys.executable, "-m", "stages.evaluate", str(run), "--weights", weights]
+    """The evaluation of the run with its weights in this format; of the whole weights with the extras."""
+    extras = ["--with-counts", "--dynamic"] if weights == "float32" else []
+    command = [sys.executable, "-m", "stages.evaluate", str(run), "--weights", f"published,{weights}", *extras]
     evaluation: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return evaluation
 
 
-def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]], timings: list[str]) -> dict[str, Any]:
     """What the README and docs/commands.md quote of a run, and where it comes from."""
     evaluation = evaluations["float32"]
     baselines = {
@@ -39,13 +40,16 @@ def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]])
         "standard_error": evaluation["standard_error"]["loss"],
         "bits_per_byte": evaluation["bits_per_byte"],
         "baselines": baselines,
+        "extras": {extra["label"]: {key: extra[key] for key in ("loss", "lead")} for extra in evaluation["extras"]},
+        "seconds": round(sum(json.loads(line)["seconds"] for line in timings), 1),
         "weights": {name: {key: scores[key] for key in ("loss", "bits_per_byte")} for name, scores in evaluations.items()},
     }
 
 
 def main(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    results = results_of(manifest, {weights: evaluate(run, weights) for weights in WEIGHTS})
+    timings = (run / "timings.jsonl").read_text(encoding="utf-8").splitlines()
+    results = results_of(manifest, {weights: evaluate(run, weights) for weights in WEIGHTS}, timings)
     target = Path(__file__).parent / "results" / "hamlet.json"
     target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
