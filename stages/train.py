@@ -82,7 +82,9 @@ def main(
     chosen = choose_device(device_name)
     if plan:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
-        click.echo(json.dumps(estimate_training(model_config, config.train, chosen, data.val_tokens), indent=2))
+        click.echo(
+            json.dumps(estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids())), indent=2)
+        )
         return
     assert output is not None
     stop = StopSignal()

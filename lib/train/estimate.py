@@ -1,5 +1,6 @@
 """What a training would cost, estimated without doing any of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,16 +29,22 @@ _KEPT = 30  # rows of C numbers kept a token and block for the backward pass, th
 _BASE = 300 << 20  # bytes: Python and PyTorch themselves
 
 
-def estimate_training(model_config: ModelConfig, config: TrainConfig, device: torch.device, val_tokens: int) -> dict[str, Any]:
+def estimate_training(
+    model_config: ModelConfig, config: TrainConfig, device: torch.device, val_tokens: int, seen_tokens: int | None = None
+) -> dict[str, Any]:
     """Parameters, tokens, tokens a parameter, steps, seconds and bytes of memory of a training by one process.
 
     Seconds: the products' arithmetic at the rate of such products, measured here and now, and the rest by how many numbers it
     passes over, at a rate measured likewise; a third of it for each token of a validation. Memory: weights, gradients
-    and the optimizer's moments, and the activations of one micro-batch with its logits.
+    and the optimizer's moments, and the activations of one micro-batch with its logits. `seen_tokens`: how many tokens of the
+    vocabulary the training text has, if the others share a row.
     """
     model = build_model(model_config, "meta")
-    parameters = count_parameters(model)
-    T, C, V = model_config.context_length, model_config.emb_dim, model.vocab_size
+    trained = model
+    if seen_tokens and seen_tokens < model.vocab_size and config.unseen_rows == "shared" and config.head_init != "random":
+        trained = build_model(replace(model_config, vocab_size=seen_tokens + 1), "meta")
+    parameters, moved = count_parameters(model), count_parameters(trained)
+    T, C, V = model_config.context_length, model_config.emb_dim, trained.vocab_size
     layers = len(attentions(model))
     tokens = config.max_steps * config.batch_size * T
     rows = config.batch_size // config.grad_accum_steps * T
@@ -45,11 +52,14 @@ def estimate_training(model_config: ModelConfig, config: TrainConfig, device: to
 
     rate = matmul_rate(device, (min(rows, 2048), C, 4 * C), choose_precision(config.precision, device))
     passes = pass_rate(device)
-    products = matmul_parameters(model)
-    a_token = products / rate + (count_operations(model) - products) / (rate * _ATTENTION)
-    a_token += (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * V) / passes
+
+    def token_seconds(model: LanguageModel) -> float:
+        products = matmul_parameters(model)
+        seconds = products / rate + (count_operations(model) - products) / (rate * _ATTENTION)
+        return seconds + (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * model.vocab_size) / passes
+
     a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
-    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * parameters / passes + _orthogonalising(model, config) / rate
+    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * moved / passes + _orthogonalising(model, config) / rate
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
     if materializes_weights(model_config.attention_impl == "fused", model_config.drop_rate, device):
@@ -59,8 +69,10 @@ def estimate_training(model_config: ModelConfig, config: TrainConfig, device: to
         "tokens": tokens,
         "tokens_per_parameter": tokens / parameters,
         "steps": config.max_steps,
-        "seconds": a_token * (tokens + val_tokens * validations / 3) + a_step * config.max_steps,
-        "memory_bytes": _BASE + _FLOAT * (4 * parameters + kept),
+        "seconds": token_seconds(trained) * tokens
+        + token_seconds(model) * val_tokens * validations / 3
+        + a_step * config.max_steps,
+        "memory_bytes": _BASE + _FLOAT * (4 * moved + (parameters if trained is not model else 0) + kept),
     }
 
 

@@ -288,7 +288,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         ("explain atention", 2, "did you mean 'attention'"),
         ("reproduce parameters-smal", 2, "did you mean 'parameters-small'"),
         ("inspect PLAY", 1, "is not an artifact"),
-        ("import-weights nowhere -o OUT", 1, "nowhere does not exist; it must be a folder with config.json and model.safetensors"),
+        ("import-weights nowhere -o OUT", 1, "nowhere does not exist; it must be a folder with config.json and"),
         ("import-weights RUN", 2, "Missing option '-o'"),
         ("export-weights DATASET -o OUT", 1, "holds a dataset, not a run"),
         ("fetch hamlett", 2, "did you mean 'hamlet'"),

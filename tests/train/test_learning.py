@@ -19,6 +19,7 @@ from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE
 from lib.run.metrics import METRICS_FILE
+from lib.train.estimate import estimate_training
 from lib.train.initial_weights import initial_model
 from lib.train.schedule import learning_rate
 from lib.train.session import train_run
@@ -219,3 +220,14 @@ def test_the_learning_rate_falls_along_a_line() -> None:
     ).train
     rates = [learning_rate(step, train_config) for step in range(12)]
     assert rates == pytest.approx([0.5, 1.0, *(1 - step / 10 for step in range(10))])
+
+
+def test_the_plan_of_a_training_with_a_shared_row_is_that_of_the_smaller_model() -> None:
+    chosen = resolve_config(load_params(PROJECT / "params.yaml"), "gpt_balanced")
+    model = dataclasses.replace(chosen.model, vocab_size=50257)
+    whole, shared = (estimate_training(model, chosen.train, CPU, 5000, seen) for seen in (None, 5500))
+    assert shared["parameters"] == whole["parameters"]
+    assert shared["memory_bytes"] < 0.7 * whole["memory_bytes"]
+    assert shared["seconds"] < 0.9 * whole["seconds"]
+    separate = dataclasses.replace(chosen.train, unseen_rows="separate")
+    assert estimate_training(model, separate, CPU, 5000, 5500)["memory_bytes"] == whole["memory_bytes"]
