@@ -226,12 +226,21 @@ def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
     results = read_results("hamlet")
     name, best = min(results["baselines"].items(), key=lambda item: item[1]["loss"])
     assert not results["versions"]["dirty"]
-    assert f"trains a GPT of {results['parameters']:,} parameters" in flat(README)
+    assert f"trains a GPT of {results['parameters']:,} parameters: {results['seconds']:.0f} s of training" in flat(README)
     assert (
         f"reaches {results['loss']:.3f} nats/token and {name} counts with Kneser-Ney smoothing {best['loss']:.3f}: "
         f"the model is behind by {-best['behind']:.3f}." in flat(README)
     )
     assert best["loss"] == pytest.approx(results["loss"] + best["behind"])
+
+
+def test_the_extras_of_their_page_are_those_of_the_results() -> None:
+    results, page = read_results("hamlet"), (PROJECT / "docs" / "ensembles.md").read_text(encoding="utf-8")
+    assert f"| the model | | {results['loss']:.3f} | |" in page
+    assert results["extras"]
+    for label, extra in results["extras"].items():
+        lead = extra["lead"]
+        assert f"| {label} | {extra['loss']:.3f} | −{lead['loss']:.3f} ± {lead['standard_error']:.3f} |" in page
 
 
 def test_the_cost_of_smaller_weights_is_that_of_the_results() -> None:
