@@ -46,7 +46,7 @@ def read(path: Path) -> Any:
 
 
 def summarize(row: str, runs: list[Path]) -> dict[str, Any]:
-    """Means over the runs of a row, and the lead over the best counts: what they lose more than the model, nats/token."""
+    """Means over the runs of a row, and the lead over the best counts, nats/token."""
     evaluations, manifests = ([read(run / name) for run in runs] for name in ("evaluation.json", "manifest.json"))
     timings = [[json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()] for run in runs]
     counts = {name: score for name, score in evaluations[0]["baselines"].items() if name.endswith(("gram",))}
@@ -63,7 +63,7 @@ def summarize(row: str, runs: list[Path]) -> dict[str, Any]:
         "loss": statistics.mean(evaluation["loss"] for evaluation in evaluations),
         "sliding": statistics.mean(evaluation["sliding"]["loss"] for evaluation in evaluations),
         "counts": {"name": best, "loss": counts[best]["loss"]},
-        "lead": statistics.mean(lead["loss"] for lead in leads),
+        "lead": -statistics.mean(lead["loss"] for lead in leads),
         "standard_error": math.hypot(*errors),
         "seconds": [round(sum(line["seconds"] for line in lines), 1) for lines in timings],
         "versions": manifests[0]["versions"],
