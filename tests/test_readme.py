@@ -227,6 +227,19 @@ def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
     assert best["loss"] == pytest.approx(results["loss"] + best["behind"])
 
 
+def test_the_claim_about_characters_is_that_of_the_results() -> None:
+    best = read_results("learning")["characters"]
+    experiments = (PROJECT / "EXPERIMENTS.md").read_text(encoding="utf-8")
+    assert not best["versions"]["dirty"]
+    lead = f"{best['lead']:.3f} ± {best['standard_error']:.3f}"
+    assert (
+        f"`{best['config']}` reaches {best['loss']:.3f} and {best['counts']['name']} counts {best['counts']['loss']:.3f}: "
+        f"the model is ahead by {lead}." in flat(README)
+    )
+    assert f"with windows that overlap by half {best['sliding']:.3f}" in flat(experiments)
+    assert f"It took {best['seconds'][0]:,.0f} s" in flat(experiments)
+
+
 def test_the_extras_of_their_page_are_those_of_the_results() -> None:
     results, page = read_results("hamlet"), (PROJECT / "docs" / "ensembles.md").read_text(encoding="utf-8")
     assert f"| the model | | {results['loss']:.3f} | |" in page
