@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.run.metrics import training_seconds
+
 RUN = Path("artifacts/runs/gpt_balanced-hamlet")
 WEIGHTS = ("float32", "bfloat16", "int8")
 
@@ -21,7 +23,7 @@ def evaluate(run: Path, weights: str) -> dict[str, Any]:
     return evaluation
 
 
-def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]], timings: list[str]) -> dict[str, Any]:
+def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What the README and docs/commands.md quote of a run, and where it comes from."""
     evaluation = evaluations["float32"]
     baselines = {
@@ -41,15 +43,16 @@ def results_of(manifest: dict[str, Any], evaluations: dict[str, dict[str, Any]],
         "bits_per_byte": evaluation["bits_per_byte"],
         "baselines": baselines,
         "extras": {extra["label"]: {key: extra[key] for key in ("loss", "lead")} for extra in evaluation["extras"]},
-        "seconds": round(sum(json.loads(line)["seconds"] for line in timings), 1),
+        "seconds": round(seconds, 1),
         "weights": {name: {key: scores[key] for key in ("loss", "bits_per_byte")} for name, scores in evaluations.items()},
     }
 
 
 def main(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
-    timings = (run / "timings.jsonl").read_text(encoding="utf-8").splitlines()
-    results = results_of(manifest, {weights: evaluate(run, weights) for weights in WEIGHTS}, timings)
+    seconds = training_seconds(run)
+    assert seconds is not None
+    results = results_of(manifest, {weights: evaluate(run, weights) for weights in WEIGHTS}, seconds)
     target = Path(__file__).parent / "results" / "hamlet.json"
     target.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

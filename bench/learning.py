@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.ngrams.counts import NGRAM_NAMES
+from lib.run.metrics import training_seconds
+
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
 #: By the name of the row: the config and the dataset.
@@ -48,9 +51,8 @@ def read(path: Path) -> Any:
 def summarize(row: str, runs: list[Path]) -> dict[str, Any]:
     """Means over the runs of a row, and the lead over the best counts, nats/token."""
     evaluations, manifests = ([read(run / name) for run in runs] for name in ("evaluation.json", "manifest.json"))
-    timings = [[json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()] for run in runs]
-    counts = {name: score for name, score in evaluations[0]["baselines"].items() if name.endswith(("gram",))}
-    best = min((name for name in counts if name != "add-one bigram"), key=lambda name: counts[name]["loss"])
+    counts = {name: score for name, score in evaluations[0]["baselines"].items() if name in NGRAM_NAMES.values()}
+    best = min(counts, key=lambda name: counts[name]["loss"])
     leads = [evaluation["baselines"][best]["lead"] for evaluation in evaluations]
     spread = statistics.stdev([evaluation["loss"] for evaluation in evaluations]) if len(runs) > 1 else None
     errors = [max(lead["standard_error"] for lead in leads), (spread or 0.0) / math.sqrt(len(runs))]
@@ -65,7 +67,7 @@ def summarize(row: str, runs: list[Path]) -> dict[str, Any]:
         "counts": {"name": best, "loss": counts[best]["loss"]},
         "lead": -statistics.mean(lead["loss"] for lead in leads),
         "standard_error": math.hypot(*errors),
-        "seconds": [round(sum(line["seconds"] for line in lines), 1) for lines in timings],
+        "seconds": [round(training_seconds(run) or math.nan, 1) for run in runs],
         "versions": manifests[0]["versions"],
         "made": manifests[-1]["ended"],
     }

@@ -182,7 +182,10 @@ class Dataset:
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
-        starts = self.window_starts(seed, step, size, rows)
+        return self.read_windows(self.window_starts(seed, step, size, rows))
+
+    def read_windows(self, starts: np.ndarray) -> np.ndarray:
+        """The windows that start at `starts`, (B,): ids, (B, T + 1)."""
         return np.stack([self.tokens.read(start, start + self.context_length + 1) for start in starts])
 
     def train_ids(self) -> np.ndarray:

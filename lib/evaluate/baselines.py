@@ -48,8 +48,7 @@ class NGramCounts:
         self.training, self.order, self.vocab_size = training, order, vocab_size
 
     def nats(self, span: TokenSpan) -> Mapping[str, BlockSums]:
-        counted = [end_of_training(self.training, MAX_COUNTED_TOKENS)]
-        ngrams = NGrams(self.training.tokens, counted, self.order, self.vocab_size)
+        ngrams = count_training(self.training, self.order, self.vocab_size)
         smoothed: list[Smoothing] = [KneserNey(ngrams), *([AddOneBigram(ngrams)] if self.order > 1 else [])]
         sums: dict[str, BlockSums] = {}
         for smoothing in smoothed:
@@ -78,6 +77,11 @@ def default_baselines(span: TokenSpan, tokenizer: Tokenizer, ngram_order: int) -
     """All baselines; n-grams only if there is a training text to count."""
     counts = [NGramCounts(span.training, ngram_order, tokenizer.vocab_size)] if span.training else []
     return [Uniform(tokenizer.vocab_size), *counts, *(Compressor(name, span.training, tokenizer) for name in COMPRESSORS)]
+
+
+def count_training(training: Dataset, order: int, vocab_size: int) -> NGrams:
+    """The n-grams of the end of the training split."""
+    return NGrams(training.tokens, [end_of_training(training, MAX_COUNTED_TOKENS)], order, vocab_size)
 
 
 def end_of_training(training: Dataset, tokens: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import torch
 from lib.config.schema import EvaluateConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError
-from lib.evaluate.baselines import end_of_training
+from lib.evaluate.baselines import count_training
 from lib.evaluate.dynamic import dynamic_nats
 from lib.evaluate.metrics import BlockSums, loss_scores
 from lib.evaluate.results import EnsembleMember
@@ -22,7 +22,7 @@ from lib.evaluate.span import TokenSpan
 from lib.evaluate.windows import OnTokens, predict_batches
 from lib.model.registry import build_model, count_parameters
 from lib.ngrams.cache import UnigramCache
-from lib.ngrams.counts import MAX_COUNTED_TOKENS, NGRAM_NAMES, NGrams
+from lib.ngrams.counts import NGRAM_NAMES
 from lib.ngrams.kneser_ney import KneserNey
 from lib.ngrams.smoothing import Smoothing
 from lib.run.folder import TrainedModel
@@ -152,7 +152,9 @@ def default_extras(
                 f"{other.name} has another tokenizer than {run.name}; the models of an ensemble must share a vocabulary"
             )
     counts = (
-        count_training(training, config.ngram_order, tokenizer.vocab_size) if training and (with_counts or dynamic) else None
+        KneserNey(count_training(training, config.ngram_order, tokenizer.vocab_size))
+        if training and (with_counts or dynamic)
+        else None
     )
     extras: list[Extra] = [Ensemble(runs)] if ensemble else []
     if with_counts:
@@ -162,11 +164,6 @@ def default_extras(
     if dynamic:
         extras.append(ReadsOn(run, counts, config.dynamic_lr))
     return extras
-
-
-def count_training(training: Dataset, order: int, vocab_size: int) -> KneserNey:
-    """The Kneser-Ney counts of the end of the training split, as the baselines have them."""
-    return KneserNey(NGrams(training.tokens, [end_of_training(training, MAX_COUNTED_TOKENS)], order, vocab_size))
 
 
 def mixed_nats(nats: np.ndarray) -> np.ndarray:

@@ -186,11 +186,10 @@ class Trainer:
     def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None]:
         """The ids of these windows of this step's batch, (b, T + 1), and what their targets are mixed with."""
         config, dataset = self.config, self.dataset
-        batch = dataset.batch(config.seed, self.state.step, config.batch_size, rows)
-        ids = torch.from_numpy(batch.astype("int64")).to(self.device)
+        starts = dataset.window_starts(config.seed, self.state.step, config.batch_size, rows)
+        ids = torch.from_numpy(dataset.read_windows(starts).astype("int64")).to(self.device)
         soft = None
         if self._teacher:
-            starts = dataset.window_starts(config.seed, self.state.step, config.batch_size, rows)
             positions = starts[:, None] + np.arange(1, dataset.context_length + 1)
             soft = SoftTargets(self._teacher.rows(positions.flatten()).to(self.device), config.counts_share)
         return (self._vocabulary.columns[ids] if self._vocabulary else ids), soft
