@@ -4,6 +4,7 @@ One frozen dataclass per section, named after the stage. Code receives its secti
 Model parameters have the names of the textbook (Raschka, Build a Large Language Model, 2024).
 """
 
+import math
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -136,6 +137,11 @@ class TrainConfig:
         at_most=1.0,
     )
     counts_order: int = parameter("order of the n-grams in the targets", at_least=1, at_most=8)
+    invented_share: float = parameter(
+        "fraction of a batch's windows that are invented: the training text read with jumps, its targets mixed with counts",
+        at_least=0.0,
+        at_most=1.0,
+    )
     grad_clip: float = parameter("maximum gradient norm (0: no clipping)", at_least=0.0)
     publish: str = parameter(
         "weights that become the run's: of the last step, or those with the lowest validation loss", one_of=("last", "best")
@@ -161,6 +167,18 @@ class TrainConfig:
             raise UsageError(
                 f"train.batch_size={self.batch_size} must be divisible by train.grad_accum_steps={self.grad_accum_steps}"
             )
+        if self.invented_share and not self.counts_share:
+            raise UsageError("train.invented_share needs counts that teach it; set train.counts_share, 0.9 for example")
+        if self.invented_share and not self.invented_windows:
+            raise UsageError(
+                f"train.invented_share={self.invented_share} of train.batch_size={self.batch_size} windows is none; "
+                f"use {0.5 / self.batch_size:.3g} or more"
+            )
+
+    @property
+    def invented_windows(self) -> int:
+        """How many windows of a batch are invented."""
+        return math.floor(self.batch_size * self.invented_share + 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)

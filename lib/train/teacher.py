@@ -10,13 +10,15 @@ Frydenlund et al. 2021, arXiv:2110.06961.)
 N positions, V vocabulary
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.data.dataset import Dataset
-from lib.errors import UsageError
-from lib.ngrams.counts import MAX_COUNTED_TOKENS, NGrams
+from lib.data.shards import InMemoryTokens
+from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 
 PARTS = 8
@@ -28,11 +30,7 @@ class Teacher:
     def __init__(self, dataset: Dataset, order: int, columns: np.ndarray | None = None) -> None:
         """`columns`: (V,) in which column of the rows each token is; those in one column are summed."""
         start, stop = dataset.split("train")
-        if stop - start > MAX_COUNTED_TOKENS:
-            raise UsageError(
-                f"train.counts_share counts all {stop - start:,} training tokens; at most {MAX_COUNTED_TOKENS:,}: set it to 0"
-            )
-        self.dataset, self.columns = dataset, columns
+        self.dataset, self.order, self.columns = dataset, order, columns
         self._bounds = np.linspace(start, stop, min(PARTS, stop - start) + 1).astype(int)
         self._counts = [
             KneserNey(NGrams(dataset.tokens, [(start, begin), (end, stop)], order, dataset.vocab_size))
@@ -52,3 +50,16 @@ class Teacher:
         for group, block in blocks:
             rows[group] = block
         return torch.from_numpy(rows)
+
+    def rows_of(self, windows: np.ndarray, start: int) -> Tensor:
+        """The distributions of the ids of `windows` (B, L) from column `start` on: (B · (L - start), V).
+
+        The windows are no part of the training text, so all of it is counted. `start` is at least `order` - 1.
+        """
+        positions = np.arange(windows.size).reshape(windows.shape)[:, start:]
+        return torch.from_numpy(self._whole.rows(InMemoryTokens(windows.flatten()), positions.flatten(), self.columns))
+
+    @cached_property
+    def _whole(self) -> KneserNey:
+        """The counts of the whole training text."""
+        return KneserNey(NGrams(self.dataset.tokens, [self.dataset.split("train")], self.order, self.dataset.vocab_size))

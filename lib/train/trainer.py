@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +24,9 @@ from lib.model.loss import SoftTargets
 from lib.model.seen_vocabulary import SeenVocabulary, share_unseen_rows
 from lib.run.metrics import StepMetrics
 from lib.run.state import SavedState
+from lib.train.batches import Batches
 from lib.train.optimizer import build_optimizers, set_lr
 from lib.train.schedule import learning_rate
-from lib.train.teacher import Teacher
 
 
 @dataclass
@@ -73,7 +72,7 @@ class Trainer:
         self._vocabulary = self._share_rows()
         self._written_back = 0
         self.trained = self._vocabulary.trained.train() if self._vocabulary else model
-        self._teacher = self._make_teacher()
+        self._batches = Batches(dataset, config, self._vocabulary.columns.cpu().numpy() if self._vocabulary else None)
         self.precision = choose_precision(config.precision, device)
         self.loss_scale = LossScale() if self.precision == torch.float16 else None
         self.optimizers = build_optimizers(self.trained, config)
@@ -92,13 +91,6 @@ class Trainer:
         if self.config.unseen_rows == "separate":
             return None
         return share_unseen_rows(self._model, torch.from_numpy(self.dataset.train_ids()).to(self.device))
-
-    def _make_teacher(self) -> Teacher | None:
-        """What softens the targets, if the config asks for it."""
-        if not self.config.counts_share:
-            return None
-        columns = self._vocabulary.columns.cpu().numpy() if self._vocabulary else None
-        return Teacher(self.dataset, self.config.counts_order, columns)
 
     @property
     def model(self) -> LanguageModel:
@@ -184,14 +176,11 @@ class Trainer:
         return self.group.total(loss, self.device)
 
     def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None]:
-        """The ids of these windows of this step's batch, (b, T + 1), and what their targets are mixed with."""
-        config, dataset = self.config, self.dataset
-        starts = dataset.window_starts(config.seed, self.state.step, config.batch_size, rows)
-        ids = torch.from_numpy(dataset.read_windows(starts).astype("int64")).to(self.device)
-        soft = None
-        if self._teacher:
-            positions = starts[:, None] + np.arange(1, dataset.context_length + 1)
-            soft = SoftTargets(self._teacher.rows(positions.flatten()).to(self.device), config.counts_share)
+        """These windows of this step's batch on the device, as rows of the trained model's tables: (b, T + 1)."""
+        ids, soft = self._batches.batch(self.state.step, rows)
+        ids = ids.to(self.device)
+        if soft:
+            soft = SoftTargets(soft.rows.to(self.device), soft.share)
         return (self._vocabulary.columns[ids] if self._vocabulary else ids), soft
 
     def _forget_gradients(self) -> None:
@@ -218,7 +207,7 @@ class Trainer:
         """The error about a loss or gradient that is not finite."""
         wrong = [name for name, w in self.trained.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
-        batch = self.dataset.batch(self.config.seed, self.state.step, self.config.batch_size)
+        batch, _ = self._batches.batch(self.state.step)
         return Diverged(
             f"step {self.state.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {lr:.3g}) "

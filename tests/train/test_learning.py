@@ -132,7 +132,10 @@ def test_the_whole_model_has_the_weights_of_its_step_whenever_it_is_asked_for(sm
         assert torch.equal(running.model.out_head.weight[seen], head.weight[:-1])
 
 
-@pytest.mark.parametrize("changes", [[], ["train.counts_share=0.5", "train.head_init=unigram"]])
+@pytest.mark.parametrize(
+    "changes",
+    [[], ["train.counts_share=0.5", "train.head_init=unigram"], ["train.counts_share=0.9", "train.invented_share=0.5"]],
+)
 def test_a_stopped_training_with_a_shared_row_ends_with_the_same_bytes(small: Path, tmp_path: Path, changes: list[str]) -> None:
     chosen = config(*changes)
     train(tmp_path / "one", small, chosen)
