@@ -144,17 +144,18 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "precision", "compile"),
+    ("recipe", "precision", "compile", "batch_size"),
     [
-        ("adamw", "float32", "off"),
-        ("gpt_balanced", "float32", "off"),
-        ("muon", "bfloat16", "off"),
-        ("gpt_balanced", "float16", "off"),
-        ("adamw", "float32", "on"),
-        ("gpt_balanced", "bfloat16", "on"),
+        ("adamw", "float32", "off", 8),  # 512 tokens; from 3,073 on PyTorch adds up an embedding's gradient in another way
+        ("adamw", "float32", "off", 64),
+        ("muon", "bfloat16", "off", 8),
+        ("muon", "bfloat16", "off", 64),
+        ("gpt_balanced", "float32", "off", 64),
+        ("gpt_balanced", "float16", "off", 64),
+        ("adamw", "float32", "on", 64),
+        ("gpt_balanced", "bfloat16", "on", 64),
     ],
 )
-@pytest.mark.parametrize("batch_size", [8, 64])  # 512 tokens and 4,096: PyTorch sums an embedding's gradient in two ways
 def test_a_stopped_training_resumes_to_the_bytes_of_one_left_alone(
     dataset: Dataset, tmp_path: Path, recipe: str, precision: str, compile: str, batch_size: int
 ) -> None:
