@@ -161,10 +161,10 @@ def test_a_stopped_training_resumes_to_the_bytes_of_one_left_alone(
 ) -> None:
     changes = RECIPES["adamw"] | RECIPES[recipe] | {"precision": precision, "compile": compile, "batch_size": batch_size}
     whole = train(tmp_path / "whole", dataset, CUDA, **changes)
-    assert not [event for event in whole if isinstance(event, Notice)], "compilation must not fail"
+    assert not [event for event in whole if isinstance(event, Notice)], "without a notice that compilation failed"
     assert train(tmp_path / "run", dataset, CUDA, stop_after=3, **changes)[-1] == Stopped(3)
     resumed = train(tmp_path / "run", dataset, CUDA, **changes)
-    assert [event.text for event in resumed if isinstance(event, Notice)] == ["resuming after step 3 of 10"]
+    assert Notice("resuming after step 3 of 10") in resumed
     tensors = [load_tensors(tmp_path / name / MODEL_FILE)[0] for name in ("run", "whole")]
     differing = [name for name in tensors[1] if not torch.equal(tensors[0][name], tensors[1][name])]
     assert not differing
