@@ -218,7 +218,7 @@ test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py
 
 test-gpu: | $(READY)
-	$(BIN)/python -m pytest -rs tests/gpu
+	$(BIN)/python -m pytest -rs -W default tests/gpu
 
 lint: | $(READY)
 	$(BIN)/ruff format --check .
