@@ -23,7 +23,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines \
-        test-faults test-fuzz test-browser lint format check wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -79,10 +79,12 @@ help:
 ## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
 ## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
+## test-gpu       what CUDA changes: losses, gradients, precisions, torch.compile, resuming; skipped if there is no CUDA device
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
+## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
@@ -215,6 +217,9 @@ test-fuzz: | $(READY)
 test-browser: | $(READY)
 	$(BIN)/python -m pytest -rs tests/browser.py
 
+test-gpu: | $(READY)
+	$(BIN)/python -m pytest -rs -W default tests/gpu
+
 lint: | $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -253,6 +258,9 @@ bench:
 	PYTHONPATH=. $(BIN)/python bench/generation.py
 	@$(MAKE) --no-print-directory evaluate CONFIG=gpt_balanced DATASET=hamlet TEXT= SET=
 	PYTHONPATH=. $(BIN)/python bench/hamlet.py
+
+bench-gpu: | $(READY)
+	PYTHONPATH=. $(BIN)/python bench/gpu.py
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

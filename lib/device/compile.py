@@ -1,5 +1,7 @@
 """torch.compile for the part of a training step that runs inside the model."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -35,10 +37,12 @@ class CompiledTrainStep:
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""
         try:
-            for shape in shapes:
-                x = self._features(torch.zeros(shape, dtype=torch.long, device=device))
-                if x.requires_grad:
-                    x.sum().backward()  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "TensorFloat32")  # advice to round float32, which nobody asked for
+                for shape in shapes:
+                    x = self._features(torch.zeros(shape, dtype=torch.long, device=device))
+                    if x.requires_grad:
+                        x.sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever it is, training continues without compilation
             lines = str(error).strip().splitlines()
             return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

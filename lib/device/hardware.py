@@ -2,12 +2,15 @@
 
 import ctypes
 import hashlib
+import os
 import resource
 import sys
 import time
-from typing import Callable
+from contextlib import contextmanager
+from typing import Callable, Iterator
 
 import torch
+import torch.utils.deterministic as determinism
 
 from lib.errors import UsageError
 
@@ -50,6 +53,27 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def deterministic_kernels(device: torch.device) -> Iterator[None]:
+    """Within the block, CUDA adds numbers in a fixed order, so that the same inputs give the same bytes; a CPU always does.
+
+    Otherwise the backward passes of fused attention and of a compiled embedding add up in whatever order their threads end.
+    An operation without a deterministic kernel raises RuntimeError.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a workspace of fixed size
+    before = torch.are_deterministic_algorithms_enabled(), determinism.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    determinism.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over memory that is written anyway
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        determinism.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
 
 
 def derive_seed(*parts: int) -> int:

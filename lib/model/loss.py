@@ -29,7 +29,7 @@ def naive_cross_entropy(logits: Tensor, targets: Tensor, soft: SoftTargets | Non
     """
     largest = logits.max(dim=-1, keepdim=True).values
     log_sum = (logits - largest).exp().sum(dim=-1).log() + largest[:, 0]
-    nats = log_sum - logits[torch.arange(len(targets)), targets]
+    nats = log_sum - logits[torch.arange(len(targets), device=logits.device), targets]
     if soft:
         nats = (1 - soft.share) * nats + soft.share * (soft.rows * (log_sum[:, None] - logits)).sum(dim=-1)
     return nats.sum()

@@ -12,7 +12,7 @@ from lib.artifact.tensors import load_tensors
 from lib.config.schema import ModelConfig, TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
-from lib.device.hardware import set_thread_count
+from lib.device.hardware import deterministic_kernels, set_thread_count
 from lib.errors import UsageError
 from lib.model.registry import count_parameters
 from lib.run.folder import DIVERGED_FILE
@@ -85,6 +85,7 @@ def train_run(
         saved, manifest = there.state, there.manifest
         if saved and saved.processes == group.size:
             set_thread_count(saved.threads)  # the last bits of sums depend on it
+        stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
         trainer = Trainer(model, dataset, train_config, device, group)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lib.artifact.tensors import load_tensors
 from lib.data.dataset import Dataset
 from lib.device.compile import should_compile
 from lib.device.distributed import ProcessGroup
-from lib.device.hardware import matmul_rate
+from lib.device.hardware import deterministic_kernels, matmul_rate
 from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import UsageError
 from lib.model import loss
@@ -149,6 +150,20 @@ def test_auto_chooses_a_supported_precision(monkeypatch: pytest.MonkeyPatch) -> 
         assert choose_precision("auto", cuda) == expected
     assert [should_compile(choice, CPU) for choice in ("auto", "on", "off")] == [False, True, False]
     assert [should_compile(choice, cuda) for choice in ("auto", "on", "off")] == [True, True, False]
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda", True)])
+def test_deterministic_kernels_are_asked_for_on_cuda_alone_and_not_afterwards(
+    monkeypatch: pytest.MonkeyPatch, device: str, expected: bool
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that what the block sets is undone
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    with deterministic_kernels(torch.device(device)):
+        assert torch.are_deterministic_algorithms_enabled() == expected
+        assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if expected else None)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory == fill
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own
