@@ -122,7 +122,7 @@ def measure_training(row: Training, peaks: dict[str, float]) -> Row:
         f"train.batch_size={row.batch_size}", f"train.optimizer={row.optimizer}", f"train.precision={row.precision}",
         f"train.compile={row.compile}",
     ]  # fmt: skip
-    changes += ["train.unseen_rows=separate", "train.counts_share=0"] if row.random_ids else []
+    changes += ["train.unseen_rows=separate", "train.counts_share=0", "train.invented_share=0"] if row.random_ids else []
     config = resolve_config(load_params(), row.config, changes)
     with tempfile.TemporaryDirectory() as folder:
         dataset: Any = RandomWindows(config.model.context_length) if row.random_ids else words_dataset(Path(folder), config)

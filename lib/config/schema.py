@@ -168,7 +168,10 @@ class TrainConfig:
                 f"train.batch_size={self.batch_size} must be divisible by train.grad_accum_steps={self.grad_accum_steps}"
             )
         if self.invented_share and not self.counts_share:
-            raise UsageError("train.invented_share needs counts that teach it; set train.counts_share, 0.9 for example")
+            raise UsageError(
+                f"train.invented_share={self.invented_share} needs counts that teach it; "
+                "set train.counts_share, 0.9 for example, or train.invented_share=0"
+            )
         if self.invented_share and not self.invented_windows:
             raise UsageError(
                 f"train.invented_share={self.invented_share} of train.batch_size={self.batch_size} windows is none; "

@@ -132,10 +132,13 @@ def small_trainer(dataset: Dataset, device: torch.device, design: str = "gpt_bal
 RECIPES: dict[str, dict[str, Any]] = {
     "adamw": {
         "optimizer": "adamw", "learning_rate": 3e-3, "embedding_lr_mult": 1, "head_init": "random", "counts_share": 0,
+        "invented_share": 0,
     },
     "muon": {"optimizer": "muon", "learning_rate": 1e-2},
     "accumulated": {"batch_size": 6, "grad_accum_steps": 3},
     "shared rows": {"head_init": "zero", "unseen_rows": "shared"},
-    "counts": {"head_init": "zero", "unseen_rows": "separate", "counts_share": 0.9},
-    "gpt_balanced": {"optimizer": "muon", "head_init": "unigram", "unseen_rows": "shared", "counts_share": 0.9},
+    "counts": {"head_init": "zero", "unseen_rows": "separate", "counts_share": 0.9, "invented_share": 0.5},
+    "gpt_balanced": {
+        "optimizer": "muon", "head_init": "unigram", "unseen_rows": "shared", "counts_share": 0.9, "invented_share": 0.5,
+    },
 }  # fmt: skip
