@@ -127,6 +127,7 @@ class TrainConfig:
         "initial output head: random, zero (a uniform guess), or the training text's unigram counts",
         one_of=("random", "zero", "unigram"),
     )
+    position_init: str = parameter("initial position embeddings: random, or sine waves", one_of=("random", "sinusoidal"))
     unseen_rows: str = parameter(
         "rows of tokens that the training text lacks: shared by all of them if they begin equal (faster), or separate",
         one_of=("shared", "separate"),

@@ -16,10 +16,16 @@ from torch import Tensor, nn
 ROTARY_BASE = 10_000.0
 
 
-def angles(length: int, size: int) -> Tensor:
-    """The angle t · BASE^(-2i/size), in radians, of wave i at position t, short waves first: (length, size/2)."""
-    frequencies = ROTARY_BASE ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
+def angles(length: int, size: int, base: float = ROTARY_BASE) -> Tensor:
+    """The angle t · base^(-2i/size), in radians, of wave i at position t, short waves first: (length, size/2)."""
+    frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
     return torch.arange(length, dtype=torch.float32)[:, None] * frequencies
+
+
+def wave_table(length: int, size: int, base: float = ROTARY_BASE) -> Tensor:
+    """The sine and the cosine of each of `angles`: (length, size), sin, cos, sin, cos, …"""
+    waves = angles(length, size, base)
+    return torch.stack([waves.sin(), waves.cos()], dim=-1).flatten(1)
 
 
 class Sinusoidal(nn.Module):
@@ -29,9 +35,7 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, context_length: int, emb_dim: int) -> None:
         super().__init__()
-        waves = angles(context_length, emb_dim)
-        table = torch.stack([waves.sin(), waves.cos()], dim=-1).flatten(1)  # (T, C): sin, cos, sin, cos, …
-        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("table", wave_table(context_length, emb_dim), persistent=False)
         self.scale = math.sqrt(emb_dim)
 
     def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:

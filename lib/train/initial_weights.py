@@ -14,6 +14,7 @@ from lib.errors import MakegptError, UsageError
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
+from lib.model.positions import wave_table
 from lib.model.registry import build_model
 from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
@@ -84,7 +85,7 @@ def initial_model(
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
     Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken. UsageError if the design cannot have the `train.head_init` that is asked for.
+    rows are taken. UsageError if the design cannot have the `train.head_init` or `train.position_init` that is asked for.
     """
     model = build_model(config)
     if state:
@@ -100,6 +101,7 @@ def initial_model(
     else:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
+        init_positions(model, train_config.position_init)
     return model
 
 
@@ -123,3 +125,26 @@ def init_head(model: LanguageModel, kind: str, dataset: Dataset) -> None:
         p = torch.from_numpy(unigram.rows(dataset.tokens, np.array([dataset.split("train")[0]]))[0])  # (V,)
         head.weight.copy_((p.log() / head.weight.shape[1])[:, None].expand_as(head.weight))
         final_norm.shift.fill_(1.0)
+
+
+@torch.no_grad()
+def init_positions(model: LanguageModel, kind: str) -> None:
+    """Have the position embeddings of `model` begin as they are drawn (`random`), or as waves (`sinusoidal`).
+
+    Rows of random numbers say nothing of what is near. In waves every row is its neighbor, turned: attention that looks one
+    position back is then one matrix, the same for all positions (Vaswani et al. 2017, 3.5), and training goes on from there.
+    """
+    if kind == "random":
+        return
+    table = dict(model.named_parameters()).get("pos_emb.weight")
+    if table is None:
+        raise UsageError(
+            f"train.position_init={kind} needs a model with learned position embeddings; use model.kind=gpt and "
+            "model.positions=learned, or train.position_init=random"
+        )
+    length, size = table.shape
+    table.copy_(_AMPLITUDE * wave_table(length, size, _LONGEST)[:, :size])
+
+
+_AMPLITUDE = 0.05  # of the waves; a token's embedding is drawn with a std of 0.02
+_LONGEST = 100.0  # the longest wave has nearly 2π times that many positions

@@ -178,6 +178,33 @@ def test_a_design_that_cannot_begin_with_the_unigram_is_refused(small: Path, cha
         trainer(small, change, "train.head_init=unigram")
 
 
+# Positions that begin as waves.
+
+
+def test_positions_can_begin_as_waves(small: Path) -> None:
+    drawn, waves = (trainer(small, f"train.position_init={kind}").model for kind in ("random", "sinusoidal"))
+    table: Any = waves.pos_emb.weight  # type: ignore[union-attr]
+    T, C = table.shape
+    for t, wave in ((1, 0), (7, 3), (T - 1, C // 2 - 1)):
+        angle = t * 100.0 ** (-2 * wave / C)
+        expected = pytest.approx([0.05 * math.sin(angle), 0.05 * math.cos(angle)], abs=1e-6)
+        assert table[t, 2 * wave : 2 * wave + 2].tolist() == expected
+    same = [name for name, weight in drawn.named_parameters() if torch.equal(weight, waves.get_parameter(name))]
+    assert len(same) == len(list(drawn.parameters())) - 1
+
+
+def test_one_matrix_looks_back_from_every_position_of_waves(small: Path) -> None:
+    table: Any = trainer(small, "train.position_init=sinusoidal").model.pos_emb.weight  # type: ignore[union-attr]
+    turned = torch.linalg.lstsq(table[:-1].double(), table[1:].double()).solution
+    assert torch.allclose(table[:-1].double() @ turned, table[1:].double(), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["model.positions=rotary", "model.positions=sinusoidal"])
+def test_a_design_without_learned_positions_is_refused(small: Path, change: str) -> None:
+    with pytest.raises(UsageError, match=r"use model\.kind=gpt and model\.positions=learned"):
+        trainer(small, change, "train.position_init=sinusoidal")
+
+
 # Targets softened by counts.
 
 
