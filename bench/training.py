@@ -57,7 +57,8 @@ class Shape:
 
 
 #: The recipe of all is AdamW without dropout, but where the name says otherwise.
-ADAMW = ("train.optimizer=adamw", "model.drop_rate=0")
+PLAIN = ("train.counts_share=0", "train.invented_share=0", "train.unseen_rows=separate")  # the work that the others do
+ADAMW = ("train.optimizer=adamw", "model.drop_rate=0", *PLAIN)
 MUON = ("train.optimizer=muon",)
 OURS: dict[str, tuple[str, ...]] = {
     "ours": (),

@@ -146,5 +146,5 @@ def init_positions(model: LanguageModel, kind: str) -> None:
     table.copy_(_AMPLITUDE * wave_table(length, size, _LONGEST)[:, :size])
 
 
-_AMPLITUDE = 0.05  # of the waves; a token's embedding is drawn with a std of 0.02
+_AMPLITUDE = 0.15  # of the waves; a token's embedding is drawn with a std of 0.02
 _LONGEST = 100.0  # the longest wave has nearly 2π times that many positions

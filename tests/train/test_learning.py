@@ -187,7 +187,7 @@ def test_positions_can_begin_as_waves(small: Path) -> None:
     T, C = table.shape
     for t, wave in ((1, 0), (7, 3), (T - 1, C // 2 - 1)):
         angle = t * 100.0 ** (-2 * wave / C)
-        expected = pytest.approx([0.05 * math.sin(angle), 0.05 * math.cos(angle)], abs=1e-6)
+        expected = pytest.approx([0.15 * math.sin(angle), 0.15 * math.cos(angle)], abs=1e-6)
         assert table[t, 2 * wave : 2 * wave + 2].tolist() == expected
     same = [name for name, weight in drawn.named_parameters() if torch.equal(weight, waves.get_parameter(name))]
     assert len(same) == len(list(drawn.parameters())) - 1
