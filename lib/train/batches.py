@@ -43,7 +43,7 @@ class Batches:
         rows = range(self.config.batch_size) if rows is None else rows
         read = range(rows.start, min(rows.stop, self._from_dataset))
         invented = range(max(rows.start, self._from_dataset), rows.stop)
-        parts = [windows(step, part) for windows, part in ((self._read, read), (self._invent, invented)) if part]
+        parts = [make(step, part) for make, part in ((self._read, read), (self._invent, invented)) if part]
         ids = torch.from_numpy(np.concatenate([ids for ids, _ in parts]).astype(np.int64))
         distributions = [distribution for _, distribution in parts if distribution is not None]
         return ids, SoftTargets(torch.cat(distributions), self.config.counts_share) if distributions else None

@@ -24,8 +24,8 @@ class InventedText:
     def __init__(self, ids: np.ndarray) -> None:
         self.ids = ids
         self._places = np.argsort(ids, kind="stable")  # those of a token lie side by side
-        _, self._kind, counts = np.unique(ids, return_inverse=True, return_counts=True)  # of each place, the token's rank
-        self._first, self._count = np.cumsum(counts) - counts, counts
+        _, self._ranks, self._counts = np.unique(ids, return_inverse=True, return_counts=True)  # ranks: of each place's token
+        self._firsts = np.cumsum(self._counts) - self._counts
 
     def read(self, length: int, seeds: Sequence[tuple[int, ...]]) -> np.ndarray:
         """A window of `length` ids for each of the `seeds`: (B, L)."""
@@ -33,11 +33,11 @@ class InventedText:
         draws = np.stack([np.random.default_rng(seed).random((length, 3)) for seed in seeds])  # (B, L, 3)
         jumps, anywhere = draws[..., 0] < JUMP, draws[..., 1] < ANYWHERE
         jumps[:, 0] = anywhere[:, 0] = True  # a window begins at any place
-        place, window = np.zeros(len(seeds), np.int64), np.empty((len(seeds), length), self.ids.dtype)
+        places, windows = np.zeros(len(seeds), np.int64), np.empty((len(seeds), length), self.ids.dtype)
         for t in range(length):
-            kind, draw = self._kind[place], draws[:, t, 2]
-            same = self._places[self._first[kind] + (draw * self._count[kind]).astype(np.int64)]
-            place = np.where(jumps[:, t], np.where(anywhere[:, t], (draw * N).astype(np.int64), same), place)
-            place = (place + 1) % N
-            window[:, t] = self.ids[place]
-        return window
+            rank, draw = self._ranks[places], draws[:, t, 2]
+            same = self._places[self._firsts[rank] + (draw * self._counts[rank]).astype(np.int64)]
+            places = np.where(jumps[:, t], np.where(anywhere[:, t], (draw * N).astype(np.int64), same), places)
+            places = (places + 1) % N
+            windows[:, t] = self.ids[places]
+        return windows
