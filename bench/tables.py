@@ -26,7 +26,7 @@ NAMES = {
 
 
 def read_results(name: str) -> dict[str, Any]:
-    """The results of one benchmark: training, generation or quality."""
+    """The results of one benchmark: training, generation, quality or gpu."""
     results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return results
 
@@ -99,6 +99,40 @@ def generation_table(part: dict[str, Any]) -> str:
     return _table(("", "tokens/s", "ratio of medians", "median of ratios", "bandwidth", "MB", "same tokens"), rows)
 
 
+def gpu_training_table(results: dict[str, Any]) -> str:
+    """A row per training on the card that was measured: speed, MFU against bfloat16 products, and peak memory."""
+    rows = []
+    for row in results["training"]:
+        if "error" in row:
+            continue
+        marks = ["compiled"] * (row["compile"] == "on") + ["counts"] * (not row["random_ids"])
+        name = ", ".join([f"{row['config']} × {row['batch_size']}", row["precision"], row["optimizer"], *marks])
+        exact = "yes" if row["deterministic"] else "no"
+        numbers = [
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['milliseconds']:.0f}",
+            f"{row['mfu']:.1%}",
+            f"{row['memory'] / 1e9:.1f}",
+        ]
+        rows.append([name, exact, *numbers])
+    return _table(("", "deterministic", "tokens/s", "ms/step", "MFU", "GB"), rows)
+
+
+def gpu_decoding_table(results: dict[str, Any]) -> str:
+    """A row per format of the weights and batch size: speed, and the fraction of the memory bandwidth."""
+    rows = [
+        [
+            f"{row['weights']} × {row['batch_size']}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['milliseconds']:.1f}",
+            f"{row['bandwidth']:.1%}",
+        ]
+        for row in results["decoding"]
+        if "error" not in row
+    ]
+    return _table(("", "tokens/s", "ms/step", "bandwidth"), rows)
+
+
 def origin(part: dict[str, Any]) -> str:
     """When and from which commit a part was measured."""
     versions = part["versions"]
@@ -115,6 +149,8 @@ def main() -> None:
     for benchmark, table in (("training", training_table), ("generation", generation_table)):
         for name, part in read_results(benchmark).items():
             print(f"### `{name}`\n\n{table(part)}\n\n{origin(part)}\n")
+    results = read_results("gpu")
+    print(f"{gpu_training_table(results)}\n\n{gpu_decoding_table(results)}\n\n{origin(results)}\n")
 
 
 if __name__ == "__main__":

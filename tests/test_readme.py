@@ -17,6 +17,8 @@ import yaml
 import lib
 from bench.tables import (
     generation_table,
+    gpu_decoding_table,
+    gpu_training_table,
     median_of_ratios,
     origin,
     ratio_of_medians,
@@ -191,6 +193,19 @@ def test_the_tables_of_performance_are_those_of_the_results(name: str, table: Ca
         assert "torch 2.13.0" in PERFORMANCE
 
 
+def test_the_tables_of_the_gpu_are_those_of_the_results() -> None:
+    results = read_results("gpu")
+    for table in (gpu_training_table, gpu_decoding_table):
+        assert table(results) in PERFORMANCE
+    machine, rates = results["machine"], results["matmul_flops"]
+    assert (
+        f"One {machine['card']} with torch {machine['torch']}, whose products of 8,192² matrices in bfloat16 do "
+        f"{rates['bfloat16'] / 1e12:.0f} TFLOP/s and in float32 {rates['float32'] / 1e12:.0f}, "
+        f"and whose memory copies {results['copy_bandwidth'] / 1e12:.2f} TB/s" in flat(PERFORMANCE)
+    )
+    assert f"Measured on {origin(results)}." in flat(PERFORMANCE)
+
+
 def test_the_loss_against_time_is_that_of_the_results() -> None:
     quality = read_results("quality")
     plain, fast = quality["curves"]["plain"], quality["curves"]["decoder_fast"]
@@ -232,8 +247,8 @@ def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
     assert (
         f"On *Hamlet*, `{row['config']}` reaches {row['loss']:.3f} nats/token, the mean of {len(row['seeds'])} seeds, "
         f"and {row['counts']['name']} counts with Kneser-Ney smoothing {row['counts']['loss']:.3f}: "
-        f"the model is {'ahead' if row['lead'] > 0 else 'behind'} by {abs(row['lead']):.3f} ± {row['standard_error']:.3f}."
-        in flat(README)
+        f"the model is {'ahead' if row['lead'] > 0 else 'behind'} by {abs(row['lead']):.3f} ± {row['standard_error']:.3f}"
+        f"{', which is level' if abs(row['lead']) < 2 * row['standard_error'] else ''}." in flat(README)
     )
 
 
