@@ -46,13 +46,7 @@ def ours(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Step:
     """The trainer that the stage has, on random words."""
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
-        text, tokens, folder = (Path(scratch) / part for part in ("text.txt", "tokens", "dataset"))
-        text.write_text(words(config))
-        write_corpus(
-            tokens, [open_document(text)], config.tokenize.tokenizer, config.tokenize, started="", on_bytes=lambda _: None
-        )
-        build_dataset(tokens, folder, context_length=config.model.context_length, stride=None, val_fraction=0.1, started="")
-        data = Dataset(folder)
+        data = dataset_of(words(config), Path(scratch), config, config.tokenize.tokenizer)
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         data.batch(config.train.seed, 0, config.train.batch_size)  # opens the shards, which stay open when their folder is gone
     built = build_model(model_config)
@@ -61,6 +55,15 @@ def ours(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Step:
     if failure := trainer.compile():
         raise RuntimeError(failure)
     return trainer.train_step
+
+
+def dataset_of(text: str, folder: Path, config: Config, tokenizer: str) -> Dataset:
+    """The dataset of `text`, made in `folder`."""
+    source, tokens, dataset = (folder / part for part in ("text.txt", "tokens", "dataset"))
+    source.write_text(text)
+    write_corpus(tokens, [open_document(source)], tokenizer, config.tokenize, started="", on_bytes=lambda _: None)
+    build_dataset(tokens, dataset, context_length=config.model.context_length, stride=None, val_fraction=0.1, started="")
+    return Dataset(dataset)
 
 
 def words(config: Config) -> str:

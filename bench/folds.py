@@ -7,23 +7,17 @@ last and after its own beginning; the old end and the old beginning meet, one fa
 the leads of the ten tenths vary with nine degrees of freedom.
 """
 
-import json
 import math
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.learning import RESULTS, read
+from bench.learning import read, save, stage
 from lib.ngrams.counts import NGRAM_NAMES
 from lib.run.metrics import training_seconds
 
 FOLDS = 10
-
-
-def stage(name: str, *words: str) -> None:
-    subprocess.run([sys.executable, "-m", f"stages.{name}", *words, "--quiet"], check=True)
 
 
 def turned(text: str, fold: int) -> str:
@@ -42,11 +36,11 @@ def evaluate_fold(text: str, fold: int, config: str, changes: list[str]) -> dict
     rotated = turned(text, fold)
     if not source.is_file() or source.read_text(encoding="utf-8") != rotated:
         source.write_text(rotated, encoding="utf-8")
-        stage("tokenize", str(source), "-o", str(tokens), "--config", config)
-        stage("build_dataset", str(tokens), "-o", str(dataset), "--config", config)
+        stage("tokenize", str(source), "-o", str(tokens), "--config", config, "--quiet")
+        stage("build_dataset", str(tokens), "-o", str(dataset), "--config", config, "--quiet")
     sets = [word for change in changes for word in ("--set", change)]
-    stage("train", str(dataset), "-o", str(run), "--config", config, *sets)
-    stage("evaluate", str(run), "-o", str(evaluation))
+    stage("train", str(dataset), "-o", str(run), "--config", config, *sets, "--quiet")
+    stage("evaluate", str(run), "-o", str(evaluation), "--quiet")
     scores: dict[str, Any] = read(evaluation)
     return scores | {"seconds": training_seconds(run), "manifest": read(run / "manifest.json")}
 
@@ -80,10 +74,7 @@ def summarize(config: str, folds: list[dict[str, Any]]) -> dict[str, Any]:
 def main(name: str, config: str, changes: list[str]) -> None:
     text = Path(f"data/{name}.txt").read_text(encoding="utf-8")
     row = summarize(config, [evaluate_fold(text, fold, config, changes) for fold in range(FOLDS)])
-    results = read(RESULTS) if RESULTS.is_file() else {}
-    results[name] = row | {"changes": changes}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results[name]))
+    save(name, row | {"changes": changes})
 
 
 if __name__ == "__main__":

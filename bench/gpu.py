@@ -21,13 +21,14 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from bench.contender import dataset_of
+from bench.training import PLAIN
 from lib.artifact.provenance import software_versions, timestamp
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import Config
-from lib.data.corpus import write_corpus
-from lib.data.dataset import Dataset, build_dataset
-from lib.data.text import open_document
+from lib.data.dataset import Dataset
 from lib.device.hardware import deterministic_kernels, matmul_rate, peak_memory
+from lib.device.precision import choose_precision
 from lib.generate.engine import TokenSequence, generate_tokens
 from lib.generate.quantize import InferenceModel, QuantizedLinear
 from lib.model.language_model import LanguageModel
@@ -38,7 +39,7 @@ from lib.train.trainer import Trainer
 
 TARGET = Path(__file__).parent / "results" / "gpu.json"
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = ("float32", "bfloat16", "float16")
 WARMUP_STEPS, STEPS, MAX_STEP_SECONDS = 3, 12, 8.0
 PROMPT_TOKENS, NEW_TOKENS = 32, 224
 
@@ -108,12 +109,7 @@ def words_dataset(folder: Path, config: Config) -> Dataset:
     """120,000 words, drawn from 8,000 by Zipf's law, as a dataset of `folder`."""
     p = 1 / np.arange(1, 8001)
     words = np.random.default_rng(1).choice(8000, 120_000, p=p / p.sum())
-    (folder / "words.txt").write_text(" ".join(f"w{word}" for word in words))
-    documents = [open_document(folder / "words.txt")]
-    write_corpus(folder / "tokens", documents, "word", config.tokenize, started="", on_bytes=lambda _: None)
-    windows: Any = {"context_length": config.model.context_length, "stride": None, "val_fraction": 0.1}
-    build_dataset(folder / "tokens", folder / "dataset", **windows, started="")
-    return Dataset(folder / "dataset")
+    return dataset_of(" ".join(f"w{word}" for word in words), folder, config, tokenizer="word")
 
 
 def measure_training(row: Training, peaks: dict[str, float]) -> Row:
@@ -122,7 +118,7 @@ def measure_training(row: Training, peaks: dict[str, float]) -> Row:
         f"train.batch_size={row.batch_size}", f"train.optimizer={row.optimizer}", f"train.precision={row.precision}",
         f"train.compile={row.compile}",
     ]  # fmt: skip
-    changes += ["train.unseen_rows=separate", "train.counts_share=0", "train.invented_share=0"] if row.random_ids else []
+    changes += PLAIN if row.random_ids else ()
     config = resolve_config(load_params(), row.config, changes)
     with tempfile.TemporaryDirectory() as folder:
         dataset: Any = RandomWindows(config.model.context_length) if row.random_ids else words_dataset(Path(folder), config)
@@ -258,7 +254,7 @@ def main(seconds: float) -> None:
         print("no CUDA device: nothing to measure")
         return
     began, machine = time.perf_counter(), card()
-    peaks = {name: matmul_rate(CUDA, dtype=dtype, repeats=20) for name, dtype in PRECISIONS.items()}
+    peaks = {name: matmul_rate(CUDA, dtype=choose_precision(name, CUDA), repeats=20) for name in PRECISIONS}
     bandwidth = copy_bandwidth()
     results: dict[str, Any] = {"made": timestamp(), "versions": software_versions(), "machine": machine}
     results |= {"matmul_flops": peaks, "copy_bandwidth": bandwidth, "training": [], "decoding": []}

@@ -73,12 +73,15 @@ def summarize(row: str, runs: list[Path]) -> dict[str, Any]:
     }
 
 
+def save(row: str, results: dict[str, Any]) -> None:
+    """Write one row's results to the JSON, and print them; the other rows stay."""
+    rows = read(RESULTS) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps(rows | {row: results}, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results))
+
+
 def main(row: str, seeds: int) -> None:
-    runs = [trained(row, seed) for seed in range(1, seeds + 1)]
-    results = read(RESULTS) if RESULTS.is_file() else {}
-    results[row] = summarize(row, runs)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results[row]))
+    save(row, summarize(row, [trained(row, seed) for seed in range(1, seeds + 1)]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Its `train.py` runs unchanged, with the command of its README but for the number
 touching windows of its context length as ours are. The result is added to the row.
 """
 
-import json
 import pickle
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.learning import RESULTS, read
+from bench.learning import RESULTS, read, save
 
 TEXT = Path("data/tiny_shakespeare.txt")
 RECIPE = {
@@ -77,8 +76,8 @@ def score(folder: Path, out: Path, ids: np.ndarray) -> dict[str, Any]:
 
 
 def main(folder: Path, row: str) -> None:
-    results = read(RESULTS)
-    seconds = statistics.mean(results[row]["seconds"])
+    results = read(RESULTS)[row]
+    seconds = statistics.mean(results["seconds"])
     commit = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
     ids = prepare(folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,13 +86,12 @@ def main(folder: Path, row: str) -> None:
         began = time.perf_counter()
         spent = train(folder, out, steps)
         print(f"{steps} steps in {spent:.0f} s, with start and validation {time.perf_counter() - began:.0f} s")
-        results[row]["nanogpt"] = score(folder, out, ids) | {
+        results["nanogpt"] = score(folder, out, ids) | {
             "steps": steps,
             "seconds": round(spent, 1),
             "commit": commit.strip(),
         }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results[row]["nanogpt"]))
+    save(row, results)
 
 
 if __name__ == "__main__":

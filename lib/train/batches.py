@@ -12,9 +12,7 @@ from torch import Tensor
 
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
-from lib.errors import UsageError
 from lib.model.loss import SoftTargets
-from lib.ngrams.counts import MAX_COUNTED_TOKENS
 from lib.train.invented_text import InventedText
 from lib.train.teacher import Teacher
 
@@ -29,14 +27,9 @@ class Batches:
         self._from_dataset = config.batch_size - config.invented_windows
         if not config.counts_share:
             return
-        start, stop = dataset.split("train")
-        if stop - start > MAX_COUNTED_TOKENS:
-            raise UsageError(
-                f"train.counts_share counts all {stop - start:,} training tokens; at most {MAX_COUNTED_TOKENS:,}: set it to 0"
-            )
         self._teacher = Teacher(dataset, config.counts_order, columns)
         if config.invented_windows:
-            self._invented = InventedText(dataset.tokens.read(start, stop))
+            self._invented = InventedText(dataset.tokens.read(*dataset.split("train")))
 
     def batch(self, step: int, rows: range | None = None) -> tuple[Tensor, SoftTargets | None]:
         """Batch `step` (from 0), or only these `rows` of it: ids, (B, T + 1), and what the B · T targets are mixed with."""

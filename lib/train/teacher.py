@@ -18,7 +18,8 @@ from torch import Tensor
 
 from lib.data.dataset import Dataset
 from lib.data.shards import InMemoryTokens
-from lib.ngrams.counts import NGrams
+from lib.errors import UsageError
+from lib.ngrams.counts import MAX_COUNTED_TOKENS, NGrams
 from lib.ngrams.kneser_ney import KneserNey
 
 PARTS = 8
@@ -30,6 +31,10 @@ class Teacher:
     def __init__(self, dataset: Dataset, order: int, columns: np.ndarray | None = None) -> None:
         """`columns`: (V,) in which column of the rows each token is; those in one column are summed."""
         start, stop = dataset.split("train")
+        if stop - start > MAX_COUNTED_TOKENS:
+            raise UsageError(
+                f"train.counts_share counts all {stop - start:,} training tokens; at most {MAX_COUNTED_TOKENS:,}: set it to 0"
+            )
         self.dataset, self.order, self.columns = dataset, order, columns
         self._bounds = np.linspace(start, stop, min(PARTS, stop - start) + 1).astype(int)
         self._counts = [

@@ -11,7 +11,7 @@ import torch
 from lib.artifact.tensors import load_tensors
 from lib.data.dataset import Dataset
 from lib.device.hardware import deterministic_kernels
-from lib.device.precision import LossScale, autocast
+from lib.device.precision import autocast
 from lib.run.folder import MODEL_FILE, load_run
 from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, read_metrics
 from lib.run.samples import SAMPLES_FILE
@@ -19,6 +19,7 @@ from lib.run.state import CHECKPOINT_FOLDER, read_state
 from lib.train.events import Notice, Stopped
 from lib.train.session import train_run
 from tests.gpu.material import CPU, CUDA, RECIPES, needs_cuda, small_config, small_dataset, small_trainer
+from tests.loss_scale import assert_too_large_a_scale_falls
 
 pytestmark = needs_cuda
 
@@ -67,14 +68,8 @@ def test_a_training_in_16_bits_learns_as_in_float32(dataset: Dataset, precision:
 
 
 def test_a_loss_scale_that_is_too_large_falls_and_the_step_is_done_again(dataset: Dataset) -> None:
-    reference = small_trainer(dataset, CUDA, precision="float16")
-    trainer = small_trainer(dataset, CUDA, precision="float16")
-    trainer.loss_scale = LossScale(2.0**40)
-    expected, actual = reference.train_step(), trainer.train_step()
-    assert trainer.loss_scale is not None
-    assert 2.0**5 < trainer.loss_scale.value < 2.0**40
-    assert actual.train_loss == expected.train_loss
-    assert actual.grad_norm == pytest.approx(expected.grad_norm, rel=1e-2)
+    scaled, reference = (small_trainer(dataset, CUDA, precision="float16") for _ in range(2))
+    assert_too_large_a_scale_falls(scaled, reference, lowest=2.0**5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

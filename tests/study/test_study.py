@@ -43,7 +43,7 @@ def test_every_training_of_the_study_has_a_valid_config_and_a_name_of_its_own_un
     for one in planned:
         config = one.config()
         assert by_name.setdefault((one.dataset, one.name), (config.model, config.train)) == (config.model, config.train)
-        assert len(one.name) < 220  # of 255; temporary names next to a run are longer
+        assert len(one.name) < 200  # of 255; temporary names next to a run are longer
     assert len(by_name) == 4 + 1 + 20 + 10 + 9 + 9 + 24
 
 

@@ -13,7 +13,7 @@ from lib.data.shards import InMemoryTokens
 from lib.errors import UsageError
 from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
-from lib.train import batches, invented_text
+from lib.train import invented_text, teacher
 from lib.train.batches import Batches
 from lib.train.invented_text import InventedText
 from tests.conftest import PROJECT
@@ -123,6 +123,6 @@ def test_a_share_that_is_no_window_is_refused() -> None:
 
 
 def test_a_text_that_is_too_long_to_be_counted_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_COUNTED_TOKENS", 100)
+    monkeypatch.setattr(teacher, "MAX_COUNTED_TOKENS", 100)
     with pytest.raises(UsageError, match="at most 100: set it to 0"):
         Batches(Dataset(small / "dataset"), config("train.counts_share=0.5"))
