@@ -33,7 +33,7 @@ from lib.train.trainer import Trainer
 CPU = torch.device("cpu")
 GOAL = 1.88
 EVERY = 50  # steps between validations
-RECIPE = ["model.n_layers=4", "train.batch_size=12", "train.learning_rate=1e-3", "train.max_steps=2000", "train.beta2=0.95"]
+RECIPE = ["model.tie_weights=false", "train.beta2=0.95"]
 
 Curve = list[tuple[int, float, float]]  # step, seconds, validation loss
 
@@ -59,7 +59,7 @@ def built(config: Config, data: Dataset) -> LanguageModel:
 
 def plain(data: Dataset) -> Curve:
     """`train_naive` around the same model: fused attention, all logits, AdamW as it comes."""
-    config = resolve_config(load_params(), "decoder", RECIPE)
+    config = resolve_config(load_params(), "published_char", RECIPE)
     model = built(config, data)
     steps = train_naive(model, data, config.train)
     return watched(lambda: next(steps), model, data, config.train.max_steps)

@@ -259,6 +259,24 @@ def test_the_learning_rate_falls_along_a_line() -> None:
     assert rates == pytest.approx([0.5, 1.0, *(1 - step / 10 for step in range(10))])
 
 
+@pytest.mark.parametrize(("units", "least", "most"), [(4.0, 1.2, 4.0), (1.0, 1.0, 1.0), (0.25, 0.25, 0.8)])
+def test_the_plan_says_what_bfloat16_would_bring(
+    monkeypatch: pytest.MonkeyPatch, units: float, least: float, most: float
+) -> None:
+    """The products alone become faster or slower, as much as such products were measured to be."""
+
+    def rate(device: torch.device, shape: Any, dtype: torch.dtype) -> float:
+        return 1e11 * (units if dtype == torch.bfloat16 else 1.0)
+
+    monkeypatch.setattr("lib.train.estimate.matmul_rate", rate)
+    monkeypatch.setattr("lib.train.estimate.pass_rate", lambda device: 1e9)
+    chosen = resolve_config(load_params(PROJECT / "params.yaml"), "gpt_balanced")
+    model = dataclasses.replace(chosen.model, vocab_size=50257)
+    assert least <= estimate_training(model, chosen.train, CPU, 0)["bfloat16_speedup"] <= most
+    in_bfloat16 = dataclasses.replace(chosen.train, precision="bfloat16")
+    assert estimate_training(model, in_bfloat16, CPU, 0)["bfloat16_speedup"] == 1.0
+
+
 def test_the_plan_of_a_training_with_a_shared_row_is_that_of_the_smaller_model() -> None:
     chosen = resolve_config(load_params(PROJECT / "params.yaml"), "gpt_balanced")
     model = dataclasses.replace(chosen.model, vocab_size=50257)
