@@ -12,12 +12,35 @@ from typing import Any
 from lib.config.parameter import coerce, parameter
 from lib.errors import UsageError, nearest
 
+TOKENIZER_KINDS = ("gpt2", "bpe", "char", "bytes", "word")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
-    tokenizer: str = parameter("type of tokenizer", one_of=("gpt2", "char", "bytes", "word"))
+    tokenizer: str = parameter("type of tokenizer", one_of=TOKENIZER_KINDS)
+    vocab_size: int | None = parameter(
+        "vocabulary size of tokenizer bpe, with its 256 bytes and <|endoftext|> (null: for other tokenizers)",
+        at_least=257,
+        at_most=2**20,
+    )
     errors: str = parameter("how to handle invalid UTF-8", one_of=("strict", "replace"))
     shard_tokens: int = parameter("maximum number of tokens per shard file", at_least=1, at_most=2**31)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer == "bpe" and self.vocab_size is None:
+            raise UsageError(
+                "tokenize.tokenizer=bpe needs tokenize.vocab_size, for example 1024; --tokenizer DIR takes a saved vocabulary"
+            )
+        if self.tokenizer != "bpe" and self.vocab_size is not None:
+            raise UsageError(
+                f"tokenize.vocab_size={self.vocab_size} is not supported by tokenize.tokenizer={self.tokenizer}, "
+                "where it must be null; use tokenize.tokenizer=bpe"
+            )
+
+    @property
+    def label(self) -> str:
+        """The name of the tokenizer in the names of artifacts: bpe1024 for a vocabulary of 1024."""
+        return self.tokenizer if self.vocab_size is None else f"{self.tokenizer}{self.vocab_size}"
 
 
 @dataclass(frozen=True, kw_only=True)

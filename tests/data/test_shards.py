@@ -23,7 +23,7 @@ def written(folder: Path, text: str = TEXT, kind: str = "bytes", shard_tokens: i
     """A tokens folder of `text`."""
     folder.mkdir(exist_ok=True)
     (folder / "text.txt").write_bytes(text.encode("utf-8"))
-    settings = TokenizeConfig(tokenizer=kind, errors="strict", shard_tokens=shard_tokens)
+    settings = TokenizeConfig(tokenizer=kind, vocab_size=None, errors="strict", shard_tokens=shard_tokens)
     documents = [open_document(folder / "text.txt")]
     write_corpus(folder / "tokens", documents, kind, settings, started="", on_bytes=lambda _: None)
     return folder / "tokens"

@@ -26,9 +26,10 @@ from lib.model.registry import build_model
 from lib.run.folder import CONFIG_FILE, MODEL_FILE, TrainedModel, load_run
 from lib.run.weights import fill_weights
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.byte_alphabet import BYTE_OF
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer
+from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
 from tests.conftest import FEW, PROJECT, Here
 from tests.model.test_formulas import config_of

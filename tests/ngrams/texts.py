@@ -16,7 +16,7 @@ ROSE = "a rose is a rose is a rose, and is as is a nose; so is x"
 def letters(folder: Path, text: str) -> Tokens:
     """The tokens of `text`, a character each, in shards of seven."""
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    settings = TokenizeConfig(tokenizer="char", errors="strict", shard_tokens=7)
+    settings = TokenizeConfig(tokenizer="char", vocab_size=None, errors="strict", shard_tokens=7)
     write_corpus(folder / "tokens", [open_document(folder / "text.txt")], "char", settings, started="", on_bytes=lambda _: None)
     return Tokens(folder / "tokens")
 

@@ -233,7 +233,7 @@ def test_the_words_at_the_border_of_two_documents_are_separate_words(tmp_path: P
     for name, text in {"one.txt": "alpha omega", "two.txt": "beta gamma"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     documents = [open_document(tmp_path / name) for name in ("one.txt", "two.txt")]
-    settings = TokenizeConfig(tokenizer="word", errors="strict", shard_tokens=100)
+    settings = TokenizeConfig(tokenizer="word", vocab_size=None, errors="strict", shard_tokens=100)
     write_corpus(tmp_path / "tokens", documents, "word", settings, started="", on_bytes=lambda _: None)
     tokens = Tokens(tmp_path / "tokens")
     ids = tokens.read(0, len(tokens)).tolist()
