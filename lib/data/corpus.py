@@ -8,7 +8,7 @@ import numpy as np
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
-from lib.config.schema import BuildDatasetConfig, TokenizeConfig
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.data.documents import display_name, document_inputs, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shards import dtype_for, open_shard, write_shards

@@ -5,7 +5,7 @@ from typing import Any, Iterator, Sequence
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
-from lib.config.schema import BuildDatasetConfig, TokenizeConfig
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.data.dataset import split_sizes
 from lib.data.documents import document_inputs, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder

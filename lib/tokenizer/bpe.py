@@ -61,7 +61,7 @@ class BPETokenizer(ByteLevelBPE):
             tokens.append(tokens[ord(pair[0])] + tokens[ord(pair[1])])
         if len(tokens) + 1 < vocab_size:
             raise MakegptError(
-                f"the text is too short for a vocabulary of {vocab_size}: after {len(tokens) - BYTES} merges each of its words "
-                f"is one token; use a vocabulary of at most {len(tokens) + 1}, or a longer text"
+                f"the text is too short for a vocabulary of {vocab_size}: with {len(tokens) + 1} tokens each of its words is "
+                f"one; use {len(tokens) + 1} or fewer, or a longer text"
             )
         return cls(tokens, pattern)

@@ -9,7 +9,8 @@ import click
 
 from lib.artifact.files import check_writable
 from lib.config.params import choose_params, load_params, resolve_config
-from lib.config.schema import SECTIONS, TOKENIZER_KINDS, Config
+from lib.config.schema import SECTIONS, Config
+from lib.config.text import TOKENIZER_KINDS
 from lib.data.text import check_word
 from lib.errors import MakegptError, UsageError
 

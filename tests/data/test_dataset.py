@@ -14,7 +14,7 @@ import pytest
 
 from lib.artifact.io import read_json, write_json
 from lib.artifact.manifest import Input, describe_files, identity_of, read_manifest, write_manifest
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.shuffle import naive_permutation, permute

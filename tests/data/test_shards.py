@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.shards import Tokens, dtype_for, open_shard, write_shards
 from lib.data.text import open_document

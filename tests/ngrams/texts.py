@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.shards import InMemoryTokens, Tokens, TokenSource
 from lib.data.text import open_document
