@@ -56,10 +56,10 @@ def learn_merges_naively(words: Mapping[str, int], size: int) -> list[str]:
 
 
 def learn_merges(words: Mapping[str, int], size: int) -> list[str]:
-    """What `learn_merges_naively` learns. A merge changes only the words that have its pair, and only these are counted again.
+    """What `learn_merges_naively` learns, with counts that follow each merge.
 
-    `heap` gives the most frequent pair. A merge can only lower the counts of the pairs in it, and such an entry is corrected
-    when it comes to the top. The pairs of the new symbol are added.
+    `places` finds the words that a merge changes. In them, only the pairs at the borders of the new symbol change. `heap` gives
+    the most frequent pair: a merge can only lower the counts in it, and such an entry is corrected when it comes to the top.
     """
     symbols, times = list(words), list(words.values())
     counts: defaultdict[str, int] = defaultdict(int)
@@ -77,24 +77,29 @@ def learn_merges(words: Mapping[str, int], size: int) -> list[str]:
             if counts[best]:
                 heappush(heap, (-counts[best], best))
             continue
+        first, second = best[0], best[1]
         new = chr(BYTES + len(merges))
         merges.append(best)
-        fresh: set[str] = set()
+        fresh: defaultdict[str, int] = defaultdict(int)  # the pairs of the new symbol
         for number in places.pop(best):
-            word, occurrences = symbols[number], times[number]
-            merged = word.replace(best, new)
-            if merged == word:
-                continue
-            for pair in _pairs(word):
-                counts[pair] -= occurrences
-            for pair in _pairs(merged):
-                counts[pair] += occurrences
-                if new in pair:
+            parts, occurrences = symbols[number].split(best), times[number]
+            symbols[number] = new.join(parts)
+            for at in range(1, len(parts)):  # around each new symbol; two of them are next to each other if a part is empty
+                left, right = parts[at - 1], parts[at]
+                if left or at > 1:
+                    counts[(left[-1:] or second) + first] -= occurrences
+                    pair = (left[-1:] or new) + new
+                    fresh[pair] += occurrences
                     places[pair].append(number)
-                    fresh.add(pair)
-            symbols[number] = merged
-        for pair in fresh:
-            heappush(heap, (-counts[pair], pair))
+                if right:
+                    counts[second + right[0]] -= occurrences
+                    pair = new + right[0]
+                    fresh[pair] += occurrences
+                    places[pair].append(number)
+        counts[best] = 0
+        counts.update(fresh)
+        for pair, count in fresh.items():
+            heappush(heap, (-count, pair))
     return merges
 
 
