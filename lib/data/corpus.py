@@ -4,12 +4,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator
 
-import numpy as np
-
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
-from lib.data.documents import display_name, document_inputs, total_bytes
+from lib.data.documents import display_name, document_inputs, encode_documents, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shards import dtype_for, open_shard, write_shards
 from lib.data.text import (
@@ -45,11 +43,11 @@ def write_corpus(
     """
     with replacing_folder(target, "tokens") as folder:
         if kind in TOKENIZERS:
-            tokenizer = train_tokenizer(documents, kind, config, split)
+            tokenizer, learned = train_tokenizer(documents, kind, config, split)
         else:
-            tokenizer = saved_tokenizer(kind, "-o")
+            tokenizer, learned = saved_tokenizer(kind, "-o"), None
         counter = ReadCounter(on_bytes)
-        ids = _encode_documents(documents, tokenizer, config.errors, counter)
+        ids = encode_documents(documents, tokenizer, config.errors, counter)
         names = write_shards(folder, ids, dtype_for(tokenizer.vocab_size), config.shard_tokens)
         tokenizer.save(folder / TOKENIZER_FILE)
         count = sum(len(open_shard(folder / name)) for name in names)
@@ -72,7 +70,8 @@ def write_corpus(
                 "replaced_bytes": counter.replaced,
                 "vocab_size": tokenizer.vocab_size,
                 "dtype": dtype_for(tokenizer.vocab_size).name,
-            },
+            }
+            | ({} if learned is None else {"learned_bytes": learned}),
             started=started,
         )
         write_manifest(folder, manifest)
@@ -104,16 +103,6 @@ def replacement_notice(count: int) -> str:
         if count
         else ""
     )
-
-
-def _encode_documents(
-    documents: list[Document], tokenizer: Tokenizer, errors: str, counter: ReadCounter
-) -> Iterator[np.ndarray]:
-    """The ids of all documents, `<|endoftext|>` between two of them if the tokenizer has it."""
-    for number, document in enumerate(documents):
-        if number and tokenizer.endoftext is not None:
-            yield np.array([tokenizer.endoftext], dtype=np.uint32)
-        yield from tokenizer.encode_stream(document.pieces(errors, counter))
 
 
 def saved_tokenizer(kind: str, option: str) -> Tokenizer:

@@ -4,11 +4,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Iterable, Iterator, Sequence
 
+import numpy as np
+
 from lib.artifact.folders import scratch_folder
 from lib.artifact.io import sha256_of
 from lib.artifact.manifest import Input
-from lib.data.text import Document, is_regular_text, open_document, read_pieces
+from lib.data.text import Document, ReadCounter, is_regular_text, open_document, read_pieces
 from lib.errors import MakegptError, UsageError
+from lib.tokenizer.base import Tokenizer
 
 
 @contextmanager
@@ -77,3 +80,13 @@ def _input(document: Document, numbers: list[int]) -> Input:
     read = [list(span) for span in document.spans]
     several = numbers if len(numbers) > 1 else None
     return Input(bytes=document.size, sha256=sha256_of(document.source), read=read, documents=several)
+
+
+def encode_documents(
+    documents: Sequence[Document], tokenizer: Tokenizer, errors: str, counter: ReadCounter | None = None
+) -> Iterator[np.ndarray]:
+    """The ids of all documents, `<|endoftext|>` between two of them if the tokenizer has it."""
+    for number, document in enumerate(documents):
+        if number and tokenizer.endoftext is not None:
+            yield np.array([tokenizer.endoftext], dtype=np.uint32)
+        yield from tokenizer.encode_stream(document.pieces(errors, counter))

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
+import numpy as np
+
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.data.dataset import split_sizes
-from lib.data.documents import document_inputs, total_bytes
+from lib.data.documents import document_inputs, encode_documents, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.text import Document
 from lib.errors import UsageError, nearest
@@ -44,26 +46,55 @@ def train_tokenizer(
     split: BuildDatasetConfig | None,
     pattern: str = "gpt2",
     ties: str = "bytes",
-) -> Tokenizer:
-    """A tokenizer of `kind`, trained on the documents if it needs a vocabulary.
+) -> tuple[Tokenizer, int | None]:
+    """A tokenizer of `kind`, trained on the documents if it needs a vocabulary; how many of their bytes it learned from.
 
-    `bpe` learns from the first bytes of the text alone, as many as `split` leaves for training; `pattern` and `ties` are its
-    own. `char` and `word` need every character or word that they will meet, and learn from all of the text.
+    `bpe` learns from the text that `split` leaves for training; `pattern` and `ties` are its own. `char` and `word` need every
+    character or word that they will meet, and learn from all of the text: None.
     """
     if kind == BPETokenizer.kind:
         assert split is not None
-        texts = _first_bytes(documents, config.errors, learned_bytes(documents, split))
-        return BPETokenizer.train(texts, data_folder(), config.vocab_size, pattern=pattern, ties=ties)
+        return _train_bpe(documents, config, split, pattern, ties)
     texts = (document.pieces(config.errors) for document in documents)
-    return make_tokenizer(kind, texts, data_folder(VOCABULARY))
+    return make_tokenizer(kind, texts, data_folder(VOCABULARY)), None
 
 
-def learned_bytes(documents: Sequence[Document], split: BuildDatasetConfig) -> int:
-    """How many bytes of text `bpe` learns from: those before the fractions that `split` holds out."""
-    return split_sizes(total_bytes(documents), split.val_fraction, split.test_fraction)[0]
+def _train_bpe(
+    documents: Sequence[Document], config: TokenizeConfig, split: BuildDatasetConfig, pattern: str, ties: str
+) -> tuple[BPETokenizer, int]:
+    """As `train_tokenizer`, for `bpe`.
+
+    The split is by tokens, which depend on the vocabulary. So a fraction of the bytes is tried, and a smaller one if some of
+    them turn out to be held out.
+    """
+
+    def for_training(size: int) -> int:
+        return split_sizes(size, split.val_fraction, split.test_fraction)[0]
+
+    learned = for_training(total_bytes(documents))
+    while True:
+        texts = first_bytes(documents, config.errors, learned)
+        tokenizer = BPETokenizer.train(texts, data_folder(), config.vocab_size, pattern=pattern, ties=ties)
+        tokens, needed = _count_tokens(documents, config.errors, tokenizer, learned)
+        if needed <= for_training(tokens):
+            return tokenizer, learned
+        learned = learned * for_training(tokens) // needed
 
 
-def _first_bytes(documents: Sequence[Document], errors: str, size: int) -> Iterator[Iterator[str]]:
+def _count_tokens(documents: Sequence[Document], errors: str, tokenizer: Tokenizer, learned: int) -> tuple[int, int]:
+    """How many tokens the documents have, and how many of them it takes to cover the first `learned` bytes."""
+    lengths = tokenizer.byte_lengths()
+    tokens = covered = needed = 0
+    for ids in encode_documents(documents, tokenizer, errors):
+        ends = covered + np.cumsum(lengths[ids])
+        if covered < learned and len(ids):
+            needed = tokens + min(int(np.searchsorted(ends, learned)) + 1, len(ids))
+        tokens += len(ids)
+        covered = int(ends[-1]) if len(ids) else covered
+    return tokens, needed
+
+
+def first_bytes(documents: Sequence[Document], errors: str, size: int) -> Iterator[Iterator[str]]:
     """The first `size` bytes of the documents, less a character that would be cut: each a text in pieces."""
     for document in documents:
         yield _cut(document.pieces(errors), size)
@@ -102,7 +133,7 @@ def write_tokenizer(
     `pattern` and `ties`: of `bpe`.
     """
     with replacing_folder(target, "tokenizer") as folder:
-        tokenizer = train_tokenizer(documents, config.tokenizer, config, split, pattern, ties)
+        tokenizer, learned = train_tokenizer(documents, config.tokenizer, config, split, pattern, ties)
         tokenizer.save(folder / TOKENIZER_FILE)
         is_bpe = config.tokenizer == BPETokenizer.kind
         size = total_bytes(documents)
@@ -116,7 +147,7 @@ def write_tokenizer(
             metadata={
                 "vocab_size": tokenizer.vocab_size,
                 "bytes": size,
-                "learned_bytes": learned_bytes(documents, split) if is_bpe else size,
+                "learned_bytes": size if learned is None else learned,
             },
             started=started,
         )

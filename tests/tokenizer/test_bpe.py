@@ -14,8 +14,10 @@ from lib.artifact.io import read_json
 from lib.artifact.manifest import read_manifest
 from lib.config.params import load_params, resolve_config
 from lib.data.corpus import write_corpus
+from lib.data.dataset import split_sizes
 from lib.data.shards import Tokens
 from lib.data.text import open_document
+from lib.data.vocabulary import first_bytes
 from lib.errors import MakegptError, UsageError
 from lib.huggingface.tokenizer import from_hf_tokenizer, to_hf_tokenizer
 from lib.tokenizer.bpe import TIES, BPETokenizer
@@ -228,19 +230,36 @@ def test_a_vocabulary_is_learned_before_what_is_held_out(text: str, tmp_path: Pa
     assert (recorded["vocab_size"], recorded["val_fraction"], recorded["test_fraction"]) == (400, 0.15, 0.1)
 
 
-def test_the_learned_part_ends_before_a_character_that_would_be_cut(tmp_path: Path, here: Here) -> None:
-    (tmp_path / "my.txt").write_text("漢字" * 10, encoding="utf-8")  # 60 bytes: half of them are 10 characters, 29 bytes are 9
-    for fraction, learned in (("0.5", "漢字" * 5), ("0.51", "漢字" * 4 + "漢")):
-        options = ["--train", "bpe", "--vocab-size", "260", "--val-fraction", fraction, "-o", tmp_path / "tokenizer"]
-        here("tokenize", tmp_path / "my.txt", *options)
-        assert load_tokenizer(tmp_path / "tokenizer").identity() == trained(learned, 260).identity()
+@pytest.mark.parametrize("tail", ["the king the king ", "QZ7 "])
+def test_no_byte_that_was_learned_from_is_held_out(text: str, tail: str, tmp_path: Path) -> None:
+    (tmp_path / "my.txt").write_text(text[:20_000] + tail * (8_000 // len(tail)), encoding="utf-8")
+    config = resolve_config(load_params(), None, ["tokenize.tokenizer=bpe", "tokenize.vocab_size=400"])
+    documents = [open_document(tmp_path / "my.txt")]
+    manifest = write_corpus(
+        tmp_path / "tokens", documents, "bpe", config.tokenize, config.build_dataset, started="", on_bytes=lambda _: None
+    )
+    tokens = Tokens(tmp_path / "tokens")
+    train, _, _ = split_sizes(len(tokens), 0.1, 0.0)
+    learned = manifest.metadata["learned_bytes"]
+    assert len(tokens.load_tokenizer().decode_bytes(tokens.read(0, train).tolist())) >= learned > 20_000
+
+
+def test_the_learned_part_ends_before_a_character_that_would_be_cut(tmp_path: Path) -> None:
+    (tmp_path / "my.txt").write_text("漢字" * 2, encoding="utf-8")  # 3 bytes each
+    documents = [open_document(tmp_path / "my.txt")] * 2
+    for size, texts in ((6, ["漢字"]), (8, ["漢字"]), (9, ["漢字漢"]), (12, ["漢字漢字"]), (16, ["漢字漢字", "漢"])):
+        assert ["".join(pieces) for pieces in first_bytes(documents, "strict", size)] == texts
+
+
+def learned_bytes(folder: Path) -> int:
+    return int(read_manifest(folder, "tokenizer").metadata["learned_bytes"])
 
 
 def test_a_trained_vocabulary_is_an_artifact_that_tokenize_takes(text: str, tmp_path: Path, here: Here) -> None:
     (tmp_path / "my.txt").write_text(text[:50_000], encoding="utf-8")
     folder = tmp_path / "tokenizer"
     err = here("tokenize", tmp_path / "my.txt", "--train", "bpe", "--vocab-size", "500", "-o", folder).err
-    assert "500 tokens (bpe), learned from the first 45,000 of 50,000 bytes" in err
+    assert "500 tokens (bpe), learned from the first 44,945 of 50,000 bytes" in err, "those of the first 90% of tokens"
     assert "is: tokenizer" in here("inspect", folder, "--verify").out
     assert read_json(folder / "tokenizer.json")["kind"] == "bpe"
     here("tokenize", tmp_path / "my.txt", "--tokenizer", folder, "-o", tmp_path / "one")
@@ -249,4 +268,6 @@ def test_a_trained_vocabulary_is_an_artifact_that_tokenize_takes(text: str, tmp_
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     options = ["--pattern", "digits", "--ties", "hf"]
     here("tokenize", tmp_path / "my.txt", "--train", "bpe", "--vocab-size", "500", *options, "-o", folder)
-    assert load_tokenizer(folder).identity() == trained(text[:45_000], 500, pattern="digits", ties="hf").identity()
+    assert (
+        load_tokenizer(folder).identity() == trained(text[: learned_bytes(folder)], 500, pattern="digits", ties="hf").identity()
+    )
