@@ -165,7 +165,7 @@ def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
     special = {token["content"] for token in added if token.get("special")}
     if ordinary := sorted(ids.keys() - own.keys() - special):
         raise ValueError(f"it has {len(ordinary)} added tokens that are not special, such as {ordinary[0]!r}")
-    by_value = own["\u0100"] == 0  # the character for byte 0, which in GPT-2's order comes after the printable ones
+    by_value = own.get("\u0100") == 0  # the character for byte 0, which in GPT-2's order comes after the printable ones
     try:
         if by_value or pattern != GPT2Tokenizer.pattern:
             return BPETokenizer(apply_merges(merges, own, TIES["bytes" if by_value else "hf"]), pattern)
