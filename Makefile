@@ -252,6 +252,7 @@ figures:
 bench:
 	@$(MAKE) --no-print-directory setup EXTRAS=dev,parity
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt llms-from-scratch
+	@$(MAKE) --no-print-directory build-dataset CONFIG=published_char DATASET=tiny_shakespeare TEXT= SET=
 	@$(MAKE) --no-print-directory build-dataset CONFIG=decoder_fast DATASET=tiny_shakespeare TEXT= SET=
 	PYTHONPATH=. $(BIN)/python bench/quality.py
 	PYTHONPATH=. $(BIN)/python bench/training.py

@@ -24,7 +24,7 @@ ROWS = {
     "hamlet": ("gpt_balanced", "hamlet.gpt2.256"),
     "moby_dick": ("gpt_balanced", "moby_dick.gpt2.256"),
     "characters": ("decoder_best", "tiny_shakespeare.char.256"),
-    "characters_fast": ("decoder_fast", "tiny_shakespeare.char.64"),
+    "characters_fast": ("decoder_fast", "tiny_shakespeare.char.128"),
     "characters_ladder": ("decoder", "tiny_shakespeare.char.64"),
 }
 

@@ -1,6 +1,6 @@
 """Learning for the time: `decoder_fast` beside a plain loop of the published small recipe, on Tiny Shakespeare's characters.
 
-python bench/quality.py      after: make build-dataset CONFIG=decoder_fast DATASET=tiny_shakespeare
+python bench/quality.py      after: make build-dataset DATASET=tiny_shakespeare CONFIG=published_char, and CONFIG=decoder_fast
 
 The recipe: 4 layers, 4 heads, 128 wide, context 64, batches of 12, 2,000 steps of AdamW, rate 1e-3 with warm-up and cosine
 (nanoGPT's for a CPU, which reports a validation loss of 1.88). Both count the seconds of their training steps; validations, on
@@ -33,7 +33,7 @@ from lib.train.trainer import Trainer
 CPU = torch.device("cpu")
 GOAL = 1.88
 EVERY = 50  # steps between validations
-RECIPE = ["model.n_layers=4", "train.batch_size=12", "train.learning_rate=1e-3", "train.max_steps=2000", "train.beta2=0.95"]
+RECIPE = ["model.tie_weights=false", "train.beta2=0.95"]
 
 Curve = list[tuple[int, float, float]]  # step, seconds, validation loss
 
@@ -57,17 +57,23 @@ def built(config: Config, data: Dataset) -> LanguageModel:
     return net
 
 
-def plain(data: Dataset) -> Curve:
+def dataset(config: Config) -> Dataset:
+    return Dataset(Path(f"artifacts/datasets/tiny_shakespeare.char.{config.model.context_length}"))
+
+
+def plain() -> Curve:
     """`train_naive` around the same model: fused attention, all logits, AdamW as it comes."""
-    config = resolve_config(load_params(), "decoder", RECIPE)
+    config = resolve_config(load_params(), "published_char", RECIPE)
+    data = dataset(config)
     model = built(config, data)
     steps = train_naive(model, data, config.train)
     return watched(lambda: next(steps), model, data, config.train.max_steps)
 
 
-def fast(data: Dataset) -> Curve:
+def fast() -> Curve:
     keep_freed_memory()
     config = resolve_config(load_params(), "decoder_fast")
+    data = dataset(config)
     trainer = Trainer(built(config, data), data, config.train, CPU)
     return watched(trainer.train_step, trainer.model, data, config.train.max_steps)
 
@@ -77,8 +83,7 @@ def reached(curve: Curve) -> float:
 
 
 def main() -> None:
-    data = Dataset(Path("artifacts/datasets/tiny_shakespeare.char.64"))
-    curves = {"plain": plain(data), "decoder_fast": fast(data)}
+    curves = {"plain": plain(), "decoder_fast": fast()}
     for name, curve in curves.items():
         step, seconds, loss = curve[-1]
         print(f"{name:14}{step:6} steps in {seconds:5.0f} s: {loss:.4f}; {GOAL} reached after {reached(curve):.0f} s")

@@ -16,7 +16,7 @@ from stages.shared.command import Stage
 from stages.shared.options import config_options, device_option, parameter
 from stages.shared.progress import format_duration, progress
 from stages.shared.stopping import StopSignal, parse_duration
-from stages.shared.streams import set_quiet
+from stages.shared.streams import say, set_quiet
 
 if TYPE_CHECKING:
     from lib.run.metrics import StepMetrics, Timing
@@ -73,7 +73,7 @@ def main(
     from lib.device.distributed import init_distributed
     from lib.device.hardware import choose_device, keep_freed_memory
     from lib.run.metrics import StepMetrics
-    from lib.train.estimate import estimate_training
+    from lib.train.estimate import WORTHWHILE_SPEEDUP, estimate_training
     from lib.train.events import Logged, Notice, Stopped
     from lib.train.session import fit_vocabulary, train_run
 
@@ -82,9 +82,10 @@ def main(
     chosen = choose_device(device_name)
     if plan:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
-        click.echo(
-            json.dumps(estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids())), indent=2)
-        )
+        estimate = estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids()))
+        click.echo(json.dumps(estimate, indent=2))
+        if (speedup := estimate["bfloat16_speedup"]) >= WORTHWHILE_SPEEDUP:
+            say(f"with --set train.precision=bfloat16 this processor would be {speedup:.1f} times as fast")
         return
     assert output is not None
     stop = StopSignal()

@@ -21,6 +21,8 @@ GPT_2: dict[str, Any] = {
     "n_kv_heads": None,
     "qk_norm": False,
     "window": None,
+    "ngram_order": 1,
+    "ngram_rows": None,
 }
 
 #: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
@@ -50,6 +52,10 @@ class ModelConfig:
     n_kv_heads: int | None = parameter("key-value heads, each shared by several query heads (null: n_heads)", at_least=1)
     qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
     window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
+    ngram_order: int = parameter(
+        "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
+    )
+    ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
     attention_impl: str = parameter(
         "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
     )
@@ -69,6 +75,12 @@ class ModelConfig:
             )
         if self.positions == "sinusoidal" and self.emb_dim % 2:
             raise UsageError(f"model.positions=sinusoidal needs an even model.emb_dim, not {self.emb_dim}")
+        if (self.ngram_order > 1) != (self.ngram_rows is not None):
+            raise UsageError(
+                f"model.ngram_order={self.ngram_order} does not go with model.ngram_rows="
+                f"{'null' if self.ngram_rows is None else self.ngram_rows}; use an order of 2 or more and a number of rows, "
+                "3 and 16384 for example, or 1 and null for no n-grams"
+            )
         if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
             divisors = " or ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
             raise UsageError(

@@ -171,7 +171,7 @@ class _Step:
         elif model.positions == "sinusoidal":
             pos_emb = model.waves.table
         rotate = attention.rotate
-        self._kernel = kernel
+        self._kernel, self._model = kernel, model
         self._vocab_size = model.vocab_size
         self._decoder = Decoder(
             tok_emb=_address(model.tok_emb.weight),
@@ -194,17 +194,21 @@ class _Step:
         """The new token of each text -> logits (B, V); its keys and values are added to the text's cache."""
         B = len(caches)
         logits = torch.empty(B, self._vocab_size)
+        ngrams: Tensor | None = None
+        if self._model.ngram_emb is not None:
+            ngrams = self._model.embed_ngrams(torch.tensor(ids)[:, None], caches).contiguous()
         self._kernel.step(
             ctypes.byref(self._decoder),
             B,
             (Long * B)(*ids),
+            _address(ngrams),
             (Long * B)(*[cache.length for cache in caches]),
             (Pointer * B)(*[cache.address for cache in caches]),
             (Long * B)(*[cache.capacity for cache in caches]),
             logits.data_ptr(),
         )
-        for cache in caches:
-            cache.length += 1
+        for cache, id in zip(caches, ids, strict=True):
+            cache.ids.append(id)
         return logits
 
 

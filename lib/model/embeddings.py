@@ -1,15 +1,18 @@
-"""Token and position embeddings, added (Bengio et al. 2003; Vaswani et al. 2017, 3.4).
+"""Token and position embeddings, added (Bengio et al. 2003; Vaswani et al. 2017, 3.4), and those of n-grams if asked for.
 
 B batch, T time, C embedding
 """
+
+from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from lib.config.schema import ModelConfig
-from lib.model.kv_cache import BatchKVCache
+from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Embedding
+from lib.model.ngram_embeddings import NGramEmbeddings
 from lib.model.positions import Sinusoidal
 
 
@@ -24,10 +27,25 @@ class EmbeddingModel(LanguageModel):
             self.pos_emb = Embedding(config.context_length, config.emb_dim)
         elif config.positions == "sinusoidal":
             self.waves = Sinusoidal(config.context_length, config.emb_dim)
+        self.ngram_emb = NGramEmbeddings(config.ngram_order, config.ngram_rows, config.emb_dim) if config.ngram_rows else None
+        self.ids_of_rows: Tensor | None = None
 
     def embed(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), continuing the KV cache. Rotary positions are applied in attention instead."""
         x = self.tok_emb(ids)
         if self.positions == "learned":
-            return x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if kv_cache is None else kv_cache.positions)
-        return self.waves(x, kv_cache and kv_cache.positions) if self.positions == "sinusoidal" else x
+            x = x + self.pos_emb(torch.arange(ids.shape[1], device=ids.device) if kv_cache is None else kv_cache.positions)
+        elif self.positions == "sinusoidal":
+            x = self.waves(x, kv_cache and kv_cache.positions)
+        return x if self.ngram_emb is None else x + self.embed_ngrams(ids, None if kv_cache is None else kv_cache.caches)
+
+    def embed_ngrams(self, ids: Tensor, caches: Sequence[KVCache] | None = None) -> Tensor:
+        """ids: (B, T) -> the rows of their n-grams, (B, T, C), which begin in what the caches hold."""
+        assert self.ngram_emb is not None
+        if self.ids_of_rows is not None:
+            ids = self.ids_of_rows[ids]
+        earlier = None
+        if caches is not None:
+            n = self.ngram_emb.order - 1
+            earlier = torch.tensor([([-1] * n + cache.ids)[-n:] for cache in caches], device=ids.device)
+        return self.ngram_emb(ids, earlier)

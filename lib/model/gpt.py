@@ -36,11 +36,13 @@ class GPT(EmbeddingModel):
         return self.final_norm(x)
 
     def init_std(self, name: str, weight: Tensor) -> float:
-        """GPT-2's 0.02 for all but the head, tied or not, which uses that of `LanguageModel`.
+        """GPT-2's 0.02 for all but the head, tied or not, which uses that of `LanguageModel`, and n-grams, which begin at 0.
 
         The matrices before a residual addition are smaller by √(2·layers), since 2·layers of them are added up
         (Radford et al. 2019, section 2.3).
         """
         if weight is self.out_head.weight:
             return super().init_std(name, weight)
+        if name.startswith("ngram_emb."):
+            return 0.0
         return 0.02 * (2 * len(self.blocks)) ** -0.5 if name.endswith(("out_proj.weight", "contract.weight")) else 0.02

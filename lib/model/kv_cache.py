@@ -18,13 +18,21 @@ from lib.errors import MakegptError
 
 
 class KVCache:
-    """The keys and values of one text's tokens in each attention of a model, with room for `capacity` of them."""
+    """The keys and values of one text's tokens in each attention of a model, with room for `capacity` of them.
+
+    `ids`: the tokens themselves, which are added last, when all attentions have their keys and values.
+    """
 
     def __init__(self, layers: int, n_kv_heads: int, capacity: int, head_size: int, device: torch.device) -> None:
         self.kv = torch.empty(layers, 2, n_kv_heads, capacity, head_size, device=device)
         self.address = self.kv.data_ptr()
         self.capacity = capacity
-        self.length = 0
+        self.ids: list[int] = []
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return len(self.ids)
 
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
@@ -42,7 +50,7 @@ class KVCache:
     def copy_from(self, other: "KVCache", length: int) -> None:
         """Copy the first `length` tokens of `other`, to continue them differently."""
         self.kv[..., :length, :] = other.kv[..., :length, :]
-        self.length = length
+        self.ids = other.ids[:length]
 
 
 class BatchKVCache:

@@ -102,8 +102,8 @@ class LanguageModel(nn.Module):
         kv_cache = BatchKVCache(caches, ids.shape[1], ids.device) if caches else None
         with self._explain_unknown_ids(ids):
             logits = self.out_head(self.features(ids, kv_cache)[:, -1])
-        for cache in caches:
-            cache.length += ids.shape[1]
+        for cache, new in zip(caches, ids.tolist() if caches else (), strict=True):
+            cache.ids += new
         return logits
 
     def _check_length(self, length: int) -> None:
@@ -128,7 +128,8 @@ class LanguageModel(nn.Module):
         """Draw the initial weights from normal distributions. Biases stay 0, norms the identity."""
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
-                weight.normal_(0.0, self.init_std(name, weight), generator=generator)
+                std = self.init_std(name, weight)
+                weight.normal_(0.0, std, generator=generator) if std else weight.zero_()
 
     def init_std(self, name: str, weight: Tensor) -> float:
         """The standard deviation that the matrix `name` is drawn with; here it keeps the scale of a product's input.
@@ -141,8 +142,8 @@ class LanguageModel(nn.Module):
         return 1.0 if self.is_embedding(name) else float(weight.shape[1] ** -0.5)
 
     def is_embedding(self, name: str) -> bool:
-        """Whether the parameter `name` has a row for each token or position: the embeddings and the head."""
-        return name.startswith(("tok_emb.", "pos_emb.", "out_head."))
+        """Whether the parameter `name` has a row for each token, position or n-gram: the embeddings and the head."""
+        return name.startswith(("tok_emb.", "pos_emb.", "ngram_emb.", "out_head."))
 
     def uses_weight_decay(self, name: str) -> bool:
         """Whether weight decay applies to the parameter `name`: on matrices and embeddings, not on biases and norms."""

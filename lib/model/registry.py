@@ -25,6 +25,7 @@ LADDER = (
     "language_model",
     "bigram",
     "positions",
+    "ngram_embeddings",
     "embeddings",
     "simplified_attention",
     "self_attention",

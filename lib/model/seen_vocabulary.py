@@ -40,6 +40,8 @@ class SeenVocabulary:
         trained = build_model(replace(model.config, vocab_size=len(rows)), "meta")
         for name, child in model.named_children():
             setattr(trained, name, child)
+        assert isinstance(trained, EmbeddingModel)
+        trained.ids_of_rows = rows
         head = SharedRowHead(model.config.emb_dim, len(rows), copies=len(self.unseen))
         table = Embedding(len(rows), model.config.emb_dim)
         head.weight = nn.Parameter(self._head.weight.detach()[rows])

@@ -24,6 +24,9 @@ _WEIGHT_PASSES = 4  # gradient, its norm, AdamW, for each weight
 _BLOCK_SECONDS = 0.007  # what a block's operations take however few numbers they have, forward and backward, on a CPU
 _ATTENTION = 0.5  # attention's share of the rate of plain products
 
+#: From which speedup on bfloat16 is worth its less exact numbers.
+WORTHWHILE_SPEEDUP = 1.2
+
 _FLOAT = 4  # bytes of a float32
 _KEPT = 30  # rows of C numbers kept a token and block for the backward pass, the 4C-wide ones counted as four
 _BASE = 300 << 20  # bytes: Python and PyTorch themselves
@@ -32,7 +35,8 @@ _BASE = 300 << 20  # bytes: Python and PyTorch themselves
 def estimate_training(
     model_config: ModelConfig, config: TrainConfig, device: torch.device, val_tokens: int, seen_tokens: int | None = None
 ) -> dict[str, Any]:
-    """Parameters, tokens, tokens a parameter, steps, seconds and bytes of memory of a training by one process.
+    """Parameters, tokens, tokens a parameter, steps, seconds and bytes of memory of a training by one process, and
+    `bfloat16_speedup`: how much faster it would be with bfloat16 products, if they are float32 now; below 1, it is slower.
 
     Seconds: the products' arithmetic at the rate of such products, measured here and now, and the rest by how many numbers it
     passes over, at a rate measured likewise; a third of it for each token of a validation. Memory: weights, gradients
@@ -50,16 +54,24 @@ def estimate_training(
     rows = config.batch_size // config.grad_accum_steps * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
 
-    rate = matmul_rate(device, (min(rows, 2048), C, 4 * C), choose_precision(config.precision, device))
+    precision = choose_precision(config.precision, device)
+    rates = {
+        dtype: matmul_rate(device, (min(rows, 2048), C, 4 * C), dtype) for dtype in {precision, torch.float32, torch.bfloat16}
+    }
     passes = pass_rate(device)
 
-    def token_seconds(model: LanguageModel) -> float:
+    def token_seconds(model: LanguageModel, rate: float) -> float:
         products = matmul_parameters(model)
         seconds = products / rate + (count_operations(model) - products) / (rate * _ATTENTION)
         return seconds + (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * model.vocab_size) / passes
 
     a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
-    a_step = a_piece * config.grad_accum_steps + _WEIGHT_PASSES * moved / passes + _orthogonalising(model, config) / rate
+    update = _WEIGHT_PASSES * moved / passes + _orthogonalising(model, config) / rates[torch.float32]
+    a_step = a_piece * config.grad_accum_steps + update
+    validating = token_seconds(model, rates[precision]) * val_tokens * validations / 3
+
+    def seconds(dtype: torch.dtype) -> float:
+        return token_seconds(trained, rates[dtype]) * tokens + validating + a_step * config.max_steps
 
     kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
     if materializes_weights(model_config.attention_impl == "fused", model_config.drop_rate, device):
@@ -69,9 +81,8 @@ def estimate_training(
         "tokens": tokens,
         "tokens_per_parameter": tokens / parameters,
         "steps": config.max_steps,
-        "seconds": token_seconds(trained) * tokens
-        + token_seconds(model) * val_tokens * validations / 3
-        + a_step * config.max_steps,
+        "seconds": seconds(precision),
+        "bfloat16_speedup": seconds(precision) / seconds(torch.bfloat16),
         "memory_bytes": _BASE + _FLOAT * (4 * moved + (parameters if trained is not model else 0) + kept),
     }
 

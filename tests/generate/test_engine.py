@@ -42,6 +42,8 @@ DESIGNS = {
     "rms, swiglu": ["model.norm=rms", "model.feed_forward=swiglu"],
     "grouped, normed": ["model.n_heads=4", "model.n_kv_heads=2", "model.qk_norm=true", "model.positions=rotary"],
     "window": ["model.window=5"],
+    "n-grams": ["model.ngram_order=4", "model.ngram_rows=100"],
+    "n-grams, rotary": ["model.ngram_order=3", "model.ngram_rows=1000", "model.positions=rotary", "model.norm=rms"],
     "odd": ["model.emb_dim=42", "model.n_heads=3"],  # no multiple of a processor's vector length
     "single_block": ["model.kind=single_block", "model.n_layers=1"],
     "multi_head": ["model.kind=multi_head", "model.n_layers=1"],

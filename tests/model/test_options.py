@@ -12,6 +12,7 @@ from lib.model.feed_forward import FeedForward, SwiGLU, silu
 from lib.model.heads import Heads
 from lib.model.language_model import LanguageModel
 from lib.model.loss import cross_entropy
+from lib.model.ngram_embeddings import FACTOR, PRIME, NGramEmbeddings, ngram_hashes
 from lib.model.norm import rms_norm
 from lib.model.positions import Rotary, Sinusoidal
 from lib.model.registry import count_parameters
@@ -31,6 +32,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"window": 5},
     {"window": 32},
     {"window": 100},
+    {"ngram_order": 2, "ngram_rows": 50},
+    {"ngram_order": 4, "ngram_rows": 1000, "positions": "rotary"},
     {"tie_weights": True},
     {"qkv_bias": True},
     {"qkv_bias": True, "n_kv_heads": 2, "window": 7},
@@ -103,6 +106,42 @@ def test_sinusoidal_positions_have_no_parameters_and_depend_on_the_position() ->
     assert "pos_emb.weight" not in dict(model.named_parameters())
     same = torch.full((1, 4), 7)
     assert not torch.allclose(model(same)[0, 0], model(same)[0, 3])
+
+
+def test_the_hash_of_an_n_gram_is_that_of_a_plain_loop() -> None:
+    tokens = torch.randint(0, 50_257, (2, 12), generator=torch.Generator().manual_seed(1))
+    for order in (2, 3, 8):
+        for row, hashes in zip(tokens.tolist(), ngram_hashes(tokens, order).tolist(), strict=True):
+            for end, value in enumerate(hashes, start=order):
+                expected = 0
+                for id in row[end - order : end]:
+                    expected = (expected * FACTOR + id + 2) % PRIME
+                assert value == expected
+
+
+def test_n_gram_embeddings_begin_as_without_them_and_are_the_rows_of_each_order() -> None:
+    option = {"ngram_order": 3, "ngram_rows": 1000}
+    without, model = small_model(), small_model(**option)
+    for each in (without, model):
+        each.initialize(torch.Generator().manual_seed(1))
+    names = dict(without.named_parameters())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, names[name]) if name in names else not weight.any()
+    assert torch.equal(without(ids(2)), model(ids(2)))
+    table: Any = NGramEmbeddings(3, 1000, 4)
+    fill(table)
+    batch = ids(1, 5)
+    padded = torch.cat([torch.full((1, 2), -1), batch], dim=1)
+    bigrams, trigrams = ngram_hashes(padded[:, 1:], 2) % 1000, ngram_hashes(padded, 3) % 1000
+    expected = table.tables[0].weight[bigrams] + table.tables[1].weight[trigrams]
+    torch.testing.assert_close(table(batch), expected)
+    torch.testing.assert_close(table(batch[:, 2:], batch[:, :2]), expected[:, 2:])
+
+
+@pytest.mark.parametrize(("order", "rows"), [(1, 5), (3, None)])
+def test_an_order_of_n_grams_and_their_rows_go_together(order: int, rows: int | None) -> None:
+    with pytest.raises(UsageError, match="1 and null for no n-grams"):
+        small_model(ngram_order=order, ngram_rows=rows)
 
 
 def test_rotary_scores_depend_on_the_offset_only() -> None:

@@ -158,7 +158,15 @@ def test_plot_draws_the_same_bytes_each_time(
 
 def test_the_plan_is_json_and_trains_nothing(small: Path, stage: Stage, tmp_path: Path) -> None:
     plan = json.loads(stage("train", small / "dataset", "--config", "debug", "--plan", "-o", tmp_path / "run").stdout)
-    assert list(plan) == ["parameters", "tokens", "tokens_per_parameter", "steps", "seconds", "memory_bytes"]
+    assert list(plan) == [
+        "parameters",
+        "tokens",
+        "tokens_per_parameter",
+        "steps",
+        "seconds",
+        "bfloat16_speedup",
+        "memory_bytes",
+    ]
     assert (plan["parameters"], plan["steps"], plan["tokens"]) == (42_688, 60, 60 * 8 * 32)
     assert not (tmp_path / "run").exists()
 

@@ -100,9 +100,12 @@ def test_the_gradients_of_the_fused_loss_are_those_of_autograd(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("share", ["0", "0.5"])
-@pytest.mark.parametrize("layer_impl", ["fused", "naive"])
-def test_sharing_the_row_of_unseen_tokens_trains_the_same_model(small: Path, share: str, layer_impl: str) -> None:
-    changes = [f"train.counts_share={share}", f"model.layer_impl={layer_impl}", "train.optimizer=adamw"]
+@pytest.mark.parametrize(
+    "design",
+    [["model.layer_impl=fused"], ["model.layer_impl=naive"], ["model.ngram_order=3", "model.ngram_rows=500"]],
+)
+def test_sharing_the_row_of_unseen_tokens_trains_the_same_model(small: Path, share: str, design: list[str]) -> None:
+    changes = [f"train.counts_share={share}", "train.optimizer=adamw", *design]
     shared, separate = (trainer(small, *changes, f"train.unseen_rows={rows}") for rows in ("shared", "separate"))
     unseen = set(range(256)) - set(shared.dataset.train_ids().tolist())
     assert shared.trained.out_head.weight.shape[0] == 256 - len(unseen) + 1
@@ -134,7 +137,11 @@ def test_the_whole_model_has_the_weights_of_its_step_whenever_it_is_asked_for(sm
 
 @pytest.mark.parametrize(
     "changes",
-    [[], ["train.counts_share=0.5", "train.head_init=unigram"], ["train.counts_share=0.9", "train.invented_share=0.5"]],
+    [
+        [],
+        ["train.counts_share=0.5", "train.head_init=unigram", "model.ngram_order=2", "model.ngram_rows=300"],
+        ["train.counts_share=0.9", "train.invented_share=0.5"],
+    ],
 )
 def test_a_stopped_training_with_a_shared_row_ends_with_the_same_bytes(small: Path, tmp_path: Path, changes: list[str]) -> None:
     chosen = config(*changes)
@@ -250,6 +257,24 @@ def test_the_learning_rate_falls_along_a_line() -> None:
     ).train
     rates = [learning_rate(step, train_config) for step in range(12)]
     assert rates == pytest.approx([0.5, 1.0, *(1 - step / 10 for step in range(10))])
+
+
+@pytest.mark.parametrize(("units", "least", "most"), [(4.0, 1.2, 4.0), (1.0, 1.0, 1.0), (0.25, 0.25, 0.8)])
+def test_the_plan_says_what_bfloat16_would_bring(
+    monkeypatch: pytest.MonkeyPatch, units: float, least: float, most: float
+) -> None:
+    """The products alone become faster or slower, as much as such products were measured to be."""
+
+    def rate(device: torch.device, shape: Any, dtype: torch.dtype) -> float:
+        return 1e11 * (units if dtype == torch.bfloat16 else 1.0)
+
+    monkeypatch.setattr("lib.train.estimate.matmul_rate", rate)
+    monkeypatch.setattr("lib.train.estimate.pass_rate", lambda device: 1e9)
+    chosen = resolve_config(load_params(PROJECT / "params.yaml"), "gpt_balanced")
+    model = dataclasses.replace(chosen.model, vocab_size=50257)
+    assert least <= estimate_training(model, chosen.train, CPU, 0)["bfloat16_speedup"] <= most
+    in_bfloat16 = dataclasses.replace(chosen.train, precision="bfloat16")
+    assert estimate_training(model, in_bfloat16, CPU, 0)["bfloat16_speedup"] == 1.0
 
 
 def test_the_plan_of_a_training_with_a_shared_row_is_that_of_the_smaller_model() -> None:

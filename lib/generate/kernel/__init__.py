@@ -128,7 +128,7 @@ def _declare(path: Path) -> ctypes.CDLL:
     """The library at `path` with its two functions declared; AttributeError if it lacks one."""
     library = ctypes.CDLL(str(path))
     library.product.argtypes = [Pointer, Pointer, Pointer, Long]
-    library.step.argtypes = [Pointer, Long, Pointer, Pointer, Pointer, Pointer, Pointer]
+    library.step.argtypes = [Pointer, Long, *[Pointer] * 6]
     library.product.restype = library.step.restype = None
     return library
 

@@ -129,8 +129,9 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
 // x (M, K) -> y (M, N).
 extern "C" void product(const Matrix* w, const float* x, float* y, const long M) { multiply(x, *w, y, M); }
 
-// For each of B texts: a new token, its position, the text's cache and its capacity -> logits (B, V).
-extern "C" void step(const Decoder* model, const long B, const long* ids, const long* positions, float* const* kept,
+// For each of B texts: a new token, the sum of its n-grams' rows (B, C) or null, its position, the text's cache and its
+// capacity -> logits (B, V).
+extern "C" void step(const Decoder* model, const long B, const long* ids, const float* ngrams, const long* positions, float* const* kept,
                      const long* capacities, float* logits) {
     const long C = model->C, H = model->H, G = model->G, D = model->D;
     std::vector<float> x(B * C), normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
@@ -143,7 +144,7 @@ extern "C" void step(const Decoder* model, const long B, const long* ids, const 
     for (long b = 0; b < B; b++)
         for (long i = 0; i < C; i++)
             x[b * C + i] = model->tok_scale * model->tok_emb[ids[b] * C + i] +
-                           (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0);
+                           (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0) + (ngrams ? ngrams[b * C + i] : 0);
     for (long layer = 0; layer < model->layers; layer++) {
         const Block& block = model->blocks[layer];
         norm(block.norm1);
