@@ -6,38 +6,11 @@ Model parameters have the names of the textbook (Raschka, Build a Large Language
 
 import math
 from dataclasses import asdict, dataclass, fields
-from decimal import Decimal
 from typing import Any
 
 from lib.config.parameter import coerce, parameter
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.errors import UsageError, nearest
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    tokenizer: str = parameter("type of tokenizer", one_of=("gpt2", "char", "bytes", "word"))
-    errors: str = parameter("how to handle invalid UTF-8", one_of=("strict", "replace"))
-    shard_tokens: int = parameter("maximum number of tokens per shard file", at_least=1, at_most=2**31)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildDatasetConfig:
-    stride: int | None = parameter("tokens between the starts of two windows (null: the context length)", at_least=1)
-    val_fraction: float = parameter(
-        "fraction of the tokens, after the training split, held out for validation", at_least=1e-9, at_most=0.999
-    )
-    test_fraction: float = parameter(
-        "fraction of the tokens, at the end, held out for test (0: no test split)", at_least=0.0, at_most=0.999
-    )
-
-    def __post_init__(self) -> None:
-        held_out = Decimal(str(self.val_fraction)) + Decimal(str(self.test_fraction))
-        if held_out >= 1:
-            raise UsageError(
-                f"build-dataset.val_fraction={self.val_fraction} and build-dataset.test_fraction={self.test_fraction} "
-                f"add up to {held_out}, which leaves nothing for training; their sum must be less than 1"
-            )
-
 
 #: The options of kind gpt, as GPT-2 has them.
 GPT_2: dict[str, Any] = {

@@ -42,6 +42,8 @@ def described_model(config: Config) -> ModelConfig:
     if config.model.vocab_size is not None:
         return config.model
     kind = config.tokenize.tokenizer
+    if config.tokenize.vocab_size is not None:
+        return replace(config.model, vocab_size=config.tokenize.vocab_size)
     if kind not in _VOCAB_SIZES:
         raise UsageError(
             f"the vocabulary of tokenizer {kind} comes from a text; give its size with --set model.vocab_size=65, or name a run"

@@ -26,9 +26,11 @@ from lib.model.registry import build_model
 from lib.run.folder import CONFIG_FILE, MODEL_FILE, TrainedModel, load_run
 from lib.run.weights import fill_weights
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.bpe import BPETokenizer
+from lib.tokenizer.byte_alphabet import BYTE_OF
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer
+from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
 from tests.conftest import FEW, PROJECT, Here
 from tests.model.test_formulas import config_of
@@ -394,6 +396,8 @@ def write_run(folder: Path, tokenizer: Tokenizer, **changes: Any) -> ModelConfig
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": lambda: GPT2Tokenizer([bytes(BYTE_OF[character] for character in token) for token in list(VOCAB)[:-1]]),
+    "bpe": lambda: BPETokenizer.train([["hello the other hello", ODD]], vocab_size=270),
+    "bpe-digits": lambda: BPETokenizer.train([["hello 12 12", ODD]], vocab_size=265, pattern="digits", ties="hf"),
     "bytes": BytesTokenizer,
     "char": lambda: CharTokenizer("".join(sorted(set(ODD)))),
 }

@@ -12,6 +12,7 @@ from typing import Callable
 
 import pytest
 
+from lib.artifact.manifest import read_manifest
 from lib.pipeline.freshness import STAMPS, Freshness
 from lib.pipeline.hashes import Hashes
 from lib.pipeline.steps import FIGURES, USUAL_DATASET, build_pipeline
@@ -287,6 +288,23 @@ def test_make_runs_what_it_says_after_a_stage_was_run_by_hand(project_copy: Path
     output = make(project_copy, "why", CONFIG="debug", TEXT="play.txt", SET=SMALL).stdout
     assert "train          runs: train.max_steps was 3, is 8" in output
     assert make_all(project_copy, "-n") == AFTER["train"]
+
+
+def test_a_byte_pair_vocabulary_has_its_own_tokens_and_is_learned_again_if_the_split_changes(project_copy: Path) -> None:
+    bpe = f"{SMALL} tokenize.tokenizer=bpe tokenize.vocab_size=300"
+
+    def stages(change: str) -> list[str]:
+        lines = make(project_copy, "build-dataset", CONFIG="debug", TEXT="play.txt", SET=change).stdout.splitlines()
+        return [line.split()[0].removeprefix(".venv/bin/") for line in lines if line.startswith(".venv/bin/")]
+
+    assert stages(bpe) == ["tokenize", "build-dataset"]
+    manifest = read_manifest(project_copy / "artifacts/tokens/play.bpe300", "tokens")
+    assert manifest.metadata["vocab_size"] == 300
+    assert (project_copy / "artifacts/datasets/play.bpe300.32/manifest.json").is_file()
+    assert stages(bpe) == []
+    assert stages(SMALL) == [], "the tokens of another tokenizer stay"
+    assert "build-dataset.val_fraction was 0.1, is 0.2" in reasons(f"{bpe} build-dataset.val_fraction=0.2")["tokenize"]
+    assert "tokenize" not in reasons(f"{SMALL} build-dataset.val_fraction=0.2"), "no other tokenizer depends on the split"
 
 
 def damages(folder: Path) -> dict[str, tuple[str, Callable[[], object]]]:
