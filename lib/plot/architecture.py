@@ -230,7 +230,7 @@ def _legend(config: ModelConfig, parts: list[Part]) -> str:
         "C": f"C {config.emb_dim:,} wide",
         "H": f"H {config.n_heads} heads",
         "G": f"G {config.n_kv_heads} key-value heads",
-        "D": f"D {config.emb_dim // config.n_heads} a head",
+        "D": f"D {config.head_size} a head",
         "V": f"V {config.vocab_size:,} tokens",
     }
     words = [word for letter, word in meanings.items() if f" {letter}," in used or f" {letter})" in used]

@@ -62,7 +62,7 @@ class ByteLevelBPE(Tokenizer):
         # `\s+(?!\S)` matches a run of blanks up to the last one before a word. It backtracks to find that one, and tiktoken's
         # regex engine fails on a run of a million; so a long run is matched here and only merged by tiktoken, for which it has
         # no public call.
-        for run in _LONG_BLANKS.finditer(text):
+        for run in LONG_BLANKS.finditer(text):
             end = run.end() if run.end() == len(text) else run.end() - 1
             ids += self._encoding.encode_ordinary(text[start : run.start()])
             ids += self._encoding._encode_single_piece(text[run.start() : end])
@@ -71,7 +71,7 @@ class ByteLevelBPE(Tokenizer):
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         for texts in _groups(cut_into_words(pieces), _PIECES_AT_ONCE):
-            if any(map(_LONG_BLANKS.search, texts)):
+            if any(map(LONG_BLANKS.search, texts)):
                 encoded = list(map(self.encode, texts))
             else:
                 encoded = self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS)
@@ -115,7 +115,7 @@ _LETTERS, _MARKS = "A-Za-zА-яぁ-ゖァ-ヺ一-龥가-힣", r"!-/:-@\[-`{-~、
 _BORDER = re.compile(f"[{_LETTERS}](?=[0-9{_MARKS}])|[0-9](?=[{_LETTERS}{_MARKS}])")
 
 _BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space, the pattern's \s
-_LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
+LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

@@ -10,12 +10,13 @@ from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
+from lib.tokenizer.pretrained import PretrainedTokenizer
 from lib.tokenizer.word import WordTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {
-    cls.kind: cls for cls in (GPT2Tokenizer, BPETokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)
+    cls.kind: cls for cls in (GPT2Tokenizer, BPETokenizer, CharTokenizer, BytesTokenizer, WordTokenizer, PretrainedTokenizer)
 }
 
 

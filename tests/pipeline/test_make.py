@@ -550,8 +550,13 @@ def test_the_ladder_uses_tiny_shakespeare_by_default(built: Path) -> None:
             assert f"artifacts/runs/{model}-{dataset}" in output
 
 
-def test_the_demo_falls_back_to_the_own_run_if_gpt2_is_not_available(built: Path) -> None:
-    done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL, https_proxy="http://127.0.0.1:9")
-    assert "GPT-2's weights cannot be had here" in done.stderr
+def test_the_demo_falls_back_to_the_own_run_if_smollm2_is_not_available(built: Path) -> None:
+    other = built / "data" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"  # not the pinned file, so that fetch fails
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"other")
+    done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL)
+    other.unlink()
+    other.parent.rmdir()
+    assert "SmolLM2's weights cannot be had here" in done.stderr
     assert done.stdout.startswith("token")
-    assert "\n\nThe verdict was" in done.stdout
+    assert "\n\nThe capital of France is" in done.stdout
