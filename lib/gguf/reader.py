@@ -134,31 +134,31 @@ class _Header:
         for _ in range(keys):
             key = self._text("a key")
             if key in self.values:
-                raise self._damaged(f"the key {key} is there twice")
+                raise self._error(f"the key {key} is there twice")
             self.values[key] = self._value(self._number("I"), key)
         infos = [self._tensor() for _ in range(tensors)]
         alignment = self.values.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise self._damaged(f"general.alignment={alignment} is no power of two up to 1048576")
+            raise self._error(f"general.alignment={alignment} is no power of two up to 1048576")
         start = -(-self._at // alignment) * alignment
         end = start
         for info in sorted(infos, key=lambda info: info.offset):
             if info.offset % alignment:
-                raise self._damaged(f"{info.name} is at {info.offset}, which is no multiple of {alignment}")
+                raise self._error(f"{info.name} is at {info.offset}, which is no multiple of {alignment}")
             placed = TensorInfo(info.name, info.shape, info.type, start + info.offset)
             if placed.offset < end:
-                raise self._damaged(f"{info.name} overlaps another tensor")
+                raise self._error(f"{info.name} overlaps another tensor")
             end = placed.offset + placed.size
             if end > len(content):
-                raise self._damaged(f"{info.name} ends at byte {end}, the file at {len(content)}; it was cut off")
+                raise self._error(f"{info.name} ends at byte {end}, the file at {len(content)}; it was cut off")
             self.tensors[info.name] = placed
 
-    def _damaged(self, problem: str) -> MakegptError:
+    def _error(self, problem: str) -> MakegptError:
         return MakegptError(f"{self._path} is damaged: {problem}")
 
     def _take(self, size: int) -> bytes:
         if size > len(self._content) - self._at:
-            raise self._damaged("its header goes past the end of the file; it was cut off")
+            raise self._error("its header goes past the end of the file; it was cut off")
         self._at += size
         return self._content[self._at - size : self._at]
 
@@ -169,7 +169,7 @@ class _Header:
         """A number of things that take at least `least` bytes each."""
         count = int(self._number("Q"))
         if count * least > len(self._content) - self._at:
-            raise self._damaged(f"it claims {count} {what}, more than fit into it")
+            raise self._error(f"it claims {count} {what}, more than fit into it")
         return count
 
     def _text(self, what: str) -> str:
@@ -177,7 +177,7 @@ class _Header:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
-            raise self._damaged(f"{what} is not valid UTF-8") from None
+            raise self._error(f"{what} is not valid UTF-8") from None
 
     def _value(self, kind: int, key: str) -> Any:
         if kind == _STRING:
@@ -190,24 +190,24 @@ class _Header:
                 dtype = np.dtype("<" + _NUMBERS[of])
                 count = self._count(dtype.itemsize, f"elements of {key}")
                 return np.frombuffer(self._take(count * dtype.itemsize), dtype)
-            raise self._damaged(f"{key} is an array of the unknown type {of}")
+            raise self._error(f"{key} is an array of the unknown type {of}")
         if kind not in _NUMBERS:
-            raise self._damaged(f"{key} has the unknown type {kind}")
+            raise self._error(f"{key} has the unknown type {kind}")
         return self._number(_NUMBERS[kind])
 
     def _tensor(self) -> TensorInfo:
         name = self._text("the name of a tensor")
         dims = int(self._number("I"))
         if not 1 <= dims <= _MAX_DIMS:
-            raise self._damaged(f"{name} has {dims} dimensions, not 1 to {_MAX_DIMS}")
+            raise self._error(f"{name} has {dims} dimensions, not 1 to {_MAX_DIMS}")
         shape = tuple(int(self._number("Q")) for _ in range(dims))[::-1]  # in the file the contiguous one comes first
         kind, offset = int(self._number("I")), int(self._number("Q"))
         if kind not in TENSOR_TYPES:
             known = ", ".join(known_name for known_name, _, _ in TENSOR_TYPES.values())
             raise MakegptError(f"{self._path}: {name} has type {kind}, which is not supported; supported are {known}")
         if 0 in shape or shape[-1] % TENSOR_TYPES[kind][1]:
-            raise self._damaged(f"{name} has the shape {shape}, which is no whole number of blocks of {TENSOR_TYPES[kind][0]}")
+            raise self._error(f"{name} has the shape {shape}, which is no whole number of blocks of {TENSOR_TYPES[kind][0]}")
         if name in self._names:
-            raise self._damaged(f"the tensor {name} is there twice")
+            raise self._error(f"the tensor {name} is there twice")
         self._names.add(name)
         return TensorInfo(name, shape, kind, offset)
