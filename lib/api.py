@@ -15,8 +15,9 @@ from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 import torch
 
 from lib.artifact.provenance import timestamp
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import Config, GenerateConfig, ModelConfig, build_section
+from lib.config.schema import Config, GenerateConfig, build_section
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.documents import open_documents

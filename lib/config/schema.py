@@ -1,16 +1,14 @@
 """Every parameter: its name, type, range and unit. The values are in `params.yaml`.
 
-One frozen dataclass per section, named after the stage. Code receives its section, never the whole config.
-Model parameters have the names of the textbook (Raschka, Build a Large Language Model, 2024).
+One frozen dataclass per section, named after the stage. Code receives its section, never the whole config. Those of the text
+and of the model have files of their own.
 """
 
 import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lib.config.model import GPT_2 as GPT_2
-from lib.config.model import UNSUPPORTED_OPTIONS as UNSUPPORTED_OPTIONS
-from lib.config.model import ModelConfig as ModelConfig
+from lib.config.model import ModelConfig
 from lib.config.parameter import coerce, parameter
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.errors import UsageError, nearest

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.config.schema import GPT_2, ModelConfig, build_section
+from lib.config.model import GPT_2, ModelConfig
+from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf.reader import GGUFFile
 from lib.model.registry import build_model

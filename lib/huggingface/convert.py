@@ -25,7 +25,8 @@ from lib.artifact.manifest import (
 )
 from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata
-from lib.config.schema import ModelConfig, build_section
+from lib.config.model import ModelConfig
+from lib.config.schema import build_section
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.errors import MakegptError
 from lib.huggingface.gpt2 import (

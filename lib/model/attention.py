@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.dropout import Dropout
 from lib.model.kv_cache import LayerKVCache

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.attention import build_attention
 from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS

@@ -5,7 +5,7 @@ B batch, T time, C embedding
 
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.block import TransformerBlock
 from lib.model.causal_attention import causal_mask
 from lib.model.dropout import Dropout

@@ -10,7 +10,7 @@ from typing import ClassVar, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.errors import MakegptError
 from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.layers import Linear, SharedRowHead

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
-from lib.config.schema import Config, ModelConfig, PlotConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import Config, PlotConfig
 from lib.errors import UsageError
 from lib.model.attention import MultiHeadAttention
 from lib.model.block import TransformerBlock

@@ -13,8 +13,8 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import ModelConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.downloads import VOCABULARY, data_folder

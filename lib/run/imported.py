@@ -10,7 +10,7 @@ from lib.artifact.folders import check_replaceable, replacing_folder
 from lib.artifact.io import sha256_of, write_json
 from lib.artifact.manifest import MANIFEST, Input, Manifest, describe_files, new_manifest, read_manifest, write_manifest
 from lib.artifact.tensors import save_tensors
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.errors import UsageError
 from lib.run.folder import CONFIG_FILE, IMPORT_STAGE, MODEL_FILE, is_imported
 from lib.tokenizer.base import Tokenizer

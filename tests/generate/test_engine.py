@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import GenerateConfig, ModelConfig
+from lib.config.schema import GenerateConfig
 from lib.errors import MakegptError
 from lib.generate import kernel
 from lib.generate.engine import TokenSequence, generate_naive, generate_tokens

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from lib.artifact.io import sha256_of, write_json
 from lib.artifact.manifest import describe_files, new_manifest, write_manifest
 from lib.artifact.tensors import load_tensors, read_tensor_metadata, save_tensors
+from lib.config.model import ModelConfig
 from lib.config.params import config_names, load_params, resolve_config
-from lib.config.schema import ModelConfig
 from lib.errors import MakegptError, UsageError
 from lib.huggingface import gpt2
 from lib.huggingface.convert import export_weights, import_weights
