@@ -11,7 +11,7 @@ from lib.errors import UsageError
 from lib.gguf.convert import read_tokenizer
 from lib.gguf.reader import open_gguf
 from lib.tokenizer.base import UnknownText
-from lib.tokenizer.gpt2 import PATTERN
+from lib.tokenizer.byte_level import PATTERNS as SPLITS
 from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
 from lib.tokenizer.registry import load_tokenizer
 
@@ -28,7 +28,7 @@ TEXTS = [
 def in_two_steps(text: str) -> list[str]:
     """Digits by themselves, then GPT-2's pattern on what is between them: what smollm is defined as."""
     parts = [part for part in regex.split(r"(\p{N})", text) if part]
-    return [piece for part in parts for piece in regex.findall(PATTERN, part)]
+    return [piece for part in parts for piece in regex.findall(SPLITS["gpt2"], part)]
 
 
 def test_the_smollm_pattern_is_two_steps_in_one() -> None:
