@@ -16,6 +16,7 @@ PYTHON  ?= python3
 EXTRAS  ?= dev
 SLOW    ?=
 GPT2    := artifacts/runs/gpt2_small
+SMOLLM2 := artifacts/runs/smollm2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -65,8 +66,8 @@ help:
 ##                LADDER="single_head decoder" climbs these rungs only
 ## comparison     the finished runs among gpt_real, gpt_demo, gpt_deep and gpt_balanced, a panel each, in one figure;
 ##                trains nothing
-## demo           GPT-2 small, where its weights can be had, else the run of CONFIG: a text, and each token explained;
-##                PROMPT="The verdict was"
+## demo           SmolLM2, where its weights can be had, else the run of CONFIG: a text, and each token explained;
+##                PROMPT="The capital of France is"
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
 ##                it resumes.  study-check: are the committed figures and the page those of the committed results?
 ##                study-figures: draw them once more
@@ -109,12 +110,12 @@ comparison: | $(READY)
 	test -n "$$runs" || { echo 'none of these runs is finished' >&2; exit 1; }; \
 	$(BIN)/plot loss --panels $$runs -o artifacts/plots/COMPARISON.png && echo artifacts/plots/COMPARISON.png
 
-demo: export PROMPT ?= The verdict was
+demo: export PROMPT ?= The capital of France is
 demo: | $(READY)
-	@if test -f $(GPT2)/model.safetensors || { \
-	    $(BIN)/fetch gpt2 gpt2_small && $(BIN)/import-weights data/gpt2_small/model.safetensors -o $(GPT2); }; \
-	then run=$(GPT2); \
-	else run=$$($(PLAN) runs $(INPUT)) && echo "GPT-2's weights cannot be had here; this is $$run" >&2; \
+	@if test -f $(SMOLLM2)/model.safetensors || { $(BIN)/fetch smollm2 && \
+	    $(BIN)/import-weights data/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf -o $(SMOLLM2); }; \
+	then run=$(SMOLLM2); \
+	else run=$$($(PLAN) runs $(INPUT)) && echo "SmolLM2's weights cannot be had here; this is $$run" >&2; \
 	fi; \
 	$(BIN)/generate "$$run" "$$PROMPT" --temperature 0 --max-new-tokens 30 --explain --echo
 

@@ -13,6 +13,12 @@ from lib.run.folder import finished_manifest
 from lib.run.metrics import training_seconds
 
 DATASET = "artifacts/datasets/tiny_shakespeare.char.64"
+RECIPE = [  # that of the table in docs/gpt_modern.md
+    "train.optimizer=adamw",
+    "train.learning_rate=2e-3",
+    "train.schedule=cosine",
+    "train.min_lr_ratio=0.1",
+]
 GOOD = ["positions=rotary", "norm=rms", "feed_forward=swiglu", "qk_norm=true", "n_kv_heads=2"]
 OPTIONS = {
     "decoder": [],
@@ -31,7 +37,7 @@ steps, seed = (sys.argv[1:] + ["1000", "1"][len(sys.argv) - 1 :])[:2]
 for name, changes in OPTIONS.items():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        sets = [word for change in changes for word in ("--set", f"model.{change}")]
+        sets = [word for change in [*RECIPE, *(f"model.{change}" for change in changes)] for word in ("--set", change)]
         command = ["train", DATASET, "-o", folder, "--config", "decoder", "--max-steps", steps, "--seed", seed, *sets]
         subprocess.run([str(word) for word in command], check=True, capture_output=True)
         metadata = finished_manifest(folder).metadata

@@ -23,8 +23,9 @@ if sys.argv[1:2] == ["ours, without the kernel"]:
 
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import GenerateConfig, ModelConfig
+from lib.config.schema import GenerateConfig
 from lib.device.hardware import keep_freed_memory, peak_memory
 from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel

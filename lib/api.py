@@ -15,10 +15,12 @@ from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 import torch
 
 from lib.artifact.provenance import timestamp
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import Config, GenerateConfig, ModelConfig, build_section
-from lib.data.corpus import open_documents, write_corpus
+from lib.config.schema import Config, GenerateConfig, build_section
+from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
+from lib.data.documents import open_documents
 from lib.device.hardware import choose_device, keep_freed_memory
 from lib.errors import UsageError, nearest
 from lib.evaluate.span import text_span
@@ -156,7 +158,13 @@ def _dataset_folder(source: Path, out: Path, config: Config, started: str) -> Pa
     tokens, dataset = out.with_name(f"{out.name}-tokens"), out.with_name(f"{out.name}-dataset")
     with open_documents([str(source)], sys.stdin.buffer, tokens) as documents:
         write_corpus(
-            tokens, documents, config.tokenize.tokenizer, config.tokenize, started=started, on_bytes=lambda count: None
+            tokens,
+            documents,
+            config.tokenize.tokenizer,
+            config.tokenize,
+            config.build_dataset,
+            started=started,
+            on_bytes=lambda count: None,
         )
     build_dataset(
         tokens,

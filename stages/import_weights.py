@@ -1,4 +1,4 @@
-"""A GPT-2 in Hugging Face's layout to a run."""
+"""A pretrained model to a run: a GPT-2 in Hugging Face's layout, or a GGUF file."""
 
 from pathlib import Path
 
@@ -13,14 +13,17 @@ from stages.shared.streams import say
 @click.argument("source", type=click.Path(path_type=Path), metavar="SOURCE")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="RUN", help="Run folder to create.")
 def main(source: Path, output: Path) -> None:
-    """Convert the GPT-2 in SOURCE to a run folder, for generation, evaluation or further training.
+    """Convert the model in SOURCE to a run folder, for generation, evaluation or further training.
 
     SOURCE is a folder with config.json and model.safetensors in Hugging Face's layout, of any size; or a single
     model.safetensors of one of the released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
+    A SOURCE that ends in .gguf is llama.cpp's format, of architecture llama or qwen3, with its tokenizer inside.
     """
+    from lib.gguf.convert import SUFFIX, import_gguf
     from lib.huggingface.convert import import_weights
 
-    manifest = import_weights(source, output, started=timestamp())
+    convert = import_gguf if source.suffix == SUFFIX else import_weights
+    manifest = convert(source, output, started=timestamp())
     if dropped := manifest.metadata.get("dropped_rows"):
         say(f"{dropped:,} padding rows of the embeddings were dropped; the other logits are the same")
     say(f"{output}: {manifest.metadata['parameters']:,} parameters, {manifest.parameters['model']['vocab_size']:,} tokens")

@@ -1,4 +1,4 @@
-"""Turn text into token shards, or into ids on stdout and back."""
+"""Turn text into token shards, or into ids on stdout and back; learn a vocabulary."""
 
 if __name__ == "tokenize":  # python stages/FILE.py was run, and this file hides the module of the standard library
     import sys
@@ -17,43 +17,72 @@ from lib.artifact.provenance import timestamp
 from lib.config.schema import Config
 from lib.errors import UsageError
 from stages.shared.command import Stage
-from stages.shared.options import check_one_value, config_options, parameter, text_path
+from stages.shared.options import check_one_value, config_options, note_kind, parameter, text_path
 from stages.shared.progress import progress
 from stages.shared.streams import say
 
 
 @click.command("tokenize", cls=Stage)
 @click.argument("files", nargs=-1, type=text_path, metavar="[FILE...|-]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Output folder for the token shards.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Output folder.")
 @click.option("--ids", is_flag=True, help="Print ids to stdout, one line per document; the text is not cleaned.")
 @click.option("--decode", is_flag=True, help="Read ids from stdin and print their text to stdout.")
 @click.option(
     "--tokenizer",
     "kind",
-    metavar="gpt2|char|bytes|word|DIR",
+    metavar="gpt2|bpe|char|bytes|word|DIR",
+    callback=note_kind,
     help="Tokenizer type, or a folder with a tokenizer.json  [default: gpt2]",
 )
+@click.option(
+    "--train", "train_kind", metavar="bpe|char|word", callback=note_kind, help="Learn a vocabulary and write nothing else."
+)
+@parameter("tokenize.vocab_size")
+@click.option(
+    "--pattern",
+    metavar="gpt2|digits",
+    help="With --train bpe: how text is cut into words; digits makes each digit a word  [default: gpt2]",
+)
+@click.option(
+    "--ties",
+    metavar="bytes|hf",
+    help="With --train bpe: numbering of the bytes; of equally frequent pairs the lowest is merged first  [default: bytes]",
+)
+@parameter("build-dataset.val_fraction")
+@parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
 @parameter("tokenize.shard_tokens")
 @config_options()
-def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, kind: str | None, config: Config) -> None:
+def main(
+    files: tuple[str, ...],
+    output: Path | None,
+    ids: bool,
+    decode: bool,
+    kind: str | None,
+    train_kind: str | None,
+    pattern: str | None,
+    ties: str | None,
+    config: Config,
+) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
+
+    --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
+    without the fractions that build-dataset will hold out for validation and test.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
     """
     from lib.data.corpus import (
-        cleaning_notices,
         corpus_summary,
         decode_ids,
         encode_ids,
-        open_documents,
         replacement_notice,
         saved_tokenizer,
-        total_bytes,
         write_corpus,
     )
+    from lib.data.documents import cleaning_notices, open_documents, total_bytes
     from lib.data.text import ReadCounter
+    from lib.data.vocabulary import check_training, vocabulary_summary, write_tokenizer
 
     started = timestamp()
     if (output is not None) + ids + decode != 1:
@@ -63,6 +92,7 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
     if kind is not None:
         check_one_value("--tokenizer", kind, "tokenize.tokenizer")
     tokenizer_name = config.tokenize.tokenizer if kind is None else kind
+    check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
     names = files or ("-",)
     if decode:
         if files:
@@ -81,9 +111,27 @@ def main(files: tuple[str, ...], output: Path | None, ids: bool, decode: bool, k
         with open_documents(names, sys.stdin.buffer, output) as documents:
             for notice in cleaning_notices(documents):
                 say(notice)
+            if train_kind is not None:
+                manifest = write_tokenizer(
+                    output,
+                    documents,
+                    config.tokenize,
+                    config.build_dataset,
+                    pattern=pattern or "gpt2",
+                    ties=ties or "bytes",
+                    started=started,
+                )
+                say(f"{output}: {vocabulary_summary(manifest)}")
+                return
             with progress(total_bytes(documents), "bytes") as bar:
                 manifest = write_corpus(
-                    output, documents, tokenizer_name, config.tokenize, started=started, on_bytes=bar.advance
+                    output,
+                    documents,
+                    tokenizer_name,
+                    config.tokenize,
+                    config.build_dataset,
+                    started=started,
+                    on_bytes=bar.advance,
                 )
         say(f"{output}: {corpus_summary(manifest)}")
     sys.stdout.buffer.flush()

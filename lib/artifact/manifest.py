@@ -125,6 +125,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 #: The command that makes an artifact of each kind, for errors.
 MAKERS = {
+    "tokenizer": "tokenize --train bpe --vocab-size 1024 FILE -o",
     "tokens": "tokenize FILE -o",
     "dataset": "build-dataset TOKENS -o",
     "run": "train DATASET -o",

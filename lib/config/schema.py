@@ -1,124 +1,17 @@
 """Every parameter: its name, type, range and unit. The values are in `params.yaml`.
 
-One frozen dataclass per section, named after the stage. Code receives its section, never the whole config.
-Model parameters have the names of the textbook (Raschka, Build a Large Language Model, 2024).
+One frozen dataclass per section, named after the stage. Code receives its section, never the whole config. Those of the text
+and of the model have files of their own.
 """
 
 import math
 from dataclasses import asdict, dataclass, fields
-from decimal import Decimal
 from typing import Any
 
+from lib.config.model import ModelConfig
 from lib.config.parameter import coerce, parameter
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.errors import UsageError, nearest
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    tokenizer: str = parameter("type of tokenizer", one_of=("gpt2", "char", "bytes", "word"))
-    errors: str = parameter("how to handle invalid UTF-8", one_of=("strict", "replace"))
-    shard_tokens: int = parameter("maximum number of tokens per shard file", at_least=1, at_most=2**31)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildDatasetConfig:
-    stride: int | None = parameter("tokens between the starts of two windows (null: the context length)", at_least=1)
-    val_fraction: float = parameter(
-        "fraction of the tokens, after the training split, held out for validation", at_least=1e-9, at_most=0.999
-    )
-    test_fraction: float = parameter(
-        "fraction of the tokens, at the end, held out for test (0: no test split)", at_least=0.0, at_most=0.999
-    )
-
-    def __post_init__(self) -> None:
-        held_out = Decimal(str(self.val_fraction)) + Decimal(str(self.test_fraction))
-        if held_out >= 1:
-            raise UsageError(
-                f"build-dataset.val_fraction={self.val_fraction} and build-dataset.test_fraction={self.test_fraction} "
-                f"add up to {held_out}, which leaves nothing for training; their sum must be less than 1"
-            )
-
-
-#: The options of kind gpt, as GPT-2 has them.
-GPT_2: dict[str, Any] = {
-    "tie_weights": False,
-    "positions": "learned",
-    "norm": "layer",
-    "feed_forward": "gelu",
-    "n_kv_heads": None,
-    "qk_norm": False,
-    "window": None,
-    "ngram_order": 1,
-    "ngram_rows": None,
-}
-
-#: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
-UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
-    "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},
-    "single_head": GPT_2 | {"n_layers": 1, "n_heads": 1},
-    "multi_head": GPT_2 | {"n_layers": 1},
-    "single_block": GPT_2 | {"n_layers": 1},
-    "gpt": {},
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    kind: str = parameter("model architecture", one_of=tuple(UNSUPPORTED_OPTIONS))
-    vocab_size: int | None = parameter("vocabulary size, V (null: that of the tokenizer)", at_least=1, at_most=2**32)
-    context_length: int = parameter("context length in tokens, T", at_least=1, at_most=2**20)
-    emb_dim: int = parameter("embedding dimension, C (unused by bigram)", at_least=1, at_most=2**28)
-    n_heads: int = parameter("attention heads per block, H", at_least=1)
-    n_layers: int = parameter("number of transformer blocks", at_least=1, at_most=4096)
-    drop_rate: float = parameter("dropout probability in training", at_least=0.0, at_most=0.999)
-    qkv_bias: bool = parameter("use biases in the query, key and value projections")
-    tie_weights: bool = parameter("share one matrix between the token embedding and the output head")
-    positions: str = parameter("position encoding", one_of=("learned", "sinusoidal", "rotary"))
-    norm: str = parameter("normalization: LayerNorm or RMSNorm", one_of=("layer", "rms"))
-    feed_forward: str = parameter("feed-forward layer: GELU with two matrices or SwiGLU with three", one_of=("gelu", "swiglu"))
-    n_kv_heads: int | None = parameter("key-value heads, each shared by several query heads (null: n_heads)", at_least=1)
-    qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
-    window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
-    ngram_order: int = parameter(
-        "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
-    )
-    ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
-    attention_impl: str = parameter(
-        "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
-    )
-    layer_impl: str = parameter("norms and activation functions: naive, or PyTorch's fused kernels", one_of=("naive", "fused"))
-
-    def __post_init__(self) -> None:
-        if self.emb_dim % self.n_heads:
-            below = self.emb_dim - self.emb_dim % self.n_heads
-            raise UsageError(
-                f"model.emb_dim={self.emb_dim} must be divisible by model.n_heads={self.n_heads}; "
-                f"use {below or self.n_heads} or {below + self.n_heads}"
-            )
-        if self.positions == "rotary" and self.emb_dim // self.n_heads % 2:
-            raise UsageError(
-                f"model.positions=rotary needs heads of an even size, but model.emb_dim={self.emb_dim} divided by "
-                f"model.n_heads={self.n_heads} is {self.emb_dim // self.n_heads}"
-            )
-        if self.positions == "sinusoidal" and self.emb_dim % 2:
-            raise UsageError(f"model.positions=sinusoidal needs an even model.emb_dim, not {self.emb_dim}")
-        if (self.ngram_order > 1) != (self.ngram_rows is not None):
-            raise UsageError(
-                f"model.ngram_order={self.ngram_order} does not go with model.ngram_rows="
-                f"{'null' if self.ngram_rows is None else self.ngram_rows}; use an order of 2 or more and a number of rows, "
-                "3 and 16384 for example, or 1 and null for no n-grams"
-            )
-        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
-            divisors = " or ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
-            raise UsageError(
-                f"model.n_heads={self.n_heads} must be divisible by model.n_kv_heads={self.n_kv_heads}; use {divisors}"
-            )
-        for name, value in UNSUPPORTED_OPTIONS[self.kind].items():
-            if getattr(self, name) != value:
-                raise UsageError(
-                    f"model.{name}={getattr(self, name)} is not supported by model.kind={self.kind}, where it must be "
-                    f"{'null' if value is None else value}; use model.kind=gpt"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)

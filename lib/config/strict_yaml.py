@@ -17,6 +17,7 @@ YamlTree = dict[str, Any]
 MAX_CHARACTERS = 1 << 18  # PyYAML reads such a file in 3 s; params.yaml has 20,000
 
 MAX_BRACKETS = 20
+MAX_DEPTH = 50
 MAX_NODES = 100_000  # keys and values, with aliases expanded
 
 
@@ -33,6 +34,17 @@ def read_yaml(text: str, source: str) -> YamlTree:
 
         It counts the nodes with aliases expanded: a few lines of aliases can expand beyond any memory, or forever.
         """
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """Python's own limit of recursion does not do: libraries raise it."""
+            if self.depth >= MAX_DEPTH:
+                raise MakegptError(f"{source} is nested too deeply; at most {MAX_DEPTH} levels are read")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
 
         def get_single_node(self) -> Any:
             node = super().get_single_node()
@@ -67,8 +79,6 @@ def read_yaml(text: str, source: str) -> YamlTree:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise MakegptError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise MakegptError(f"{source} is nested too deeply") from None
     except (ValueError, OverflowError) as error:  # an escape that is not a character
         raise MakegptError(f"{source}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):

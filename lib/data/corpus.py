@@ -1,15 +1,13 @@
 """Text to tokens and back: documents to a tokens folder, text to a stream of ids, ids to text."""
 
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO, Callable, Iterable, Iterator
 
-import numpy as np
-
-from lib.artifact.folders import replacing_folder, scratch_folder
-from lib.artifact.io import sha256_of
-from lib.artifact.manifest import Input, Manifest, describe_files, new_manifest, write_manifest
-from lib.config.schema import TokenizeConfig
+from lib.artifact.folders import replacing_folder
+from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
+from lib.data.documents import display_name, document_inputs, encode_documents, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shards import dtype_for, open_shard, write_shards
 from lib.data.text import (
@@ -19,10 +17,8 @@ from lib.data.text import (
     check_text_file,
     decode_utf8,
     describe_cleaning,
-    is_regular_text,
-    open_document,
-    read_pieces,
 )
+from lib.data.vocabulary import LEARNED, learned_parameters, train_tokenizer
 from lib.errors import MakegptError, UsageError, nearest
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import TOKENIZER_FILE, TOKENIZERS, load_tokenizer, make_tokenizer
@@ -30,73 +26,28 @@ from lib.tokenizer.registry import TOKENIZER_FILE, TOKENIZERS, load_tokenizer, m
 OnBytes = Callable[[int], None]
 
 
-@contextmanager
-def open_documents(names: Iterable[str], stdin: BinaryIO, target: Path) -> Iterator[list[Document]]:
-    """The documents called `names`, without byte-order marks and Gutenberg's frames; "-" is `stdin`.
-
-    stdin and pipes, which can be read only once, are copied to a temporary file next to `target` while the block runs.
-    """
-    names = list(names)
-    if names.count("-") > 1:
-        raise UsageError("- is named more than once; stdin can be read once")
-    with ExitStack() as stack:
-        scratch = None
-        documents = []
-        for number, name in enumerate(names):
-            path = Path(name)
-            if name == "-" or not is_regular_text(path):
-                scratch = scratch or stack.enter_context(scratch_folder(target))
-                with nullcontext(stdin) if name == "-" else open(path, "rb") as source:
-                    path = scratch / str(number)
-                    with open(path, "wb") as file:
-                        file.writelines(read_pieces(source, _display_name(name)))
-            if path.stat().st_size == 0:
-                raise MakegptError(f"{_display_name(name)} is empty; a text is expected")
-            documents.append(open_document(path, _display_name(name)))
-        yield documents
-
-
-def _display_name(name: str) -> str:
-    return "stdin" if name == "-" else name
-
-
-def total_bytes(documents: list[Document]) -> int:
-    """Bytes of text in all documents."""
-    return sum(document.length for document in documents)
-
-
-def cleaning_notices(documents: list[Document]) -> list[str]:
-    """Messages about the `documents` for the user: Gutenberg's frames, and files that are named twice."""
-    notices = [notice for document in documents for notice in document.notices]
-    names: dict[tuple[int, int], str] = {}  # (device, inode) -> the first document that is this file
-    for document in documents:
-        if isinstance(document.source, Path):
-            status = document.source.stat()
-            inode = (status.st_dev, status.st_ino)
-            if inode in names:
-                same = "is named twice" if names[inode] == document.name else f"is the same file as {names[inode]}"
-                notices.append(f"{document.name} {same}: training and validation text may overlap")
-            else:
-                names[inode] = document.name
-    return notices
-
-
 def write_corpus(
-    target: Path, documents: list[Document], kind: str, config: TokenizeConfig, *, started: str, on_bytes: OnBytes
+    target: Path,
+    documents: list[Document],
+    kind: str,
+    config: TokenizeConfig,
+    split: BuildDatasetConfig | None = None,
+    *,
+    started: str,
+    on_bytes: OnBytes,
 ) -> Manifest:
     """Write the tokens folder `target`: shards, tokenizer.json, manifest.json; return the manifest.
 
-    `kind` is a kind of tokenizer, trained on the documents if it needs a vocabulary, or a folder with a saved one. `on_bytes`
-    is called with the number of bytes read.
+    `kind` is a kind of tokenizer, trained on the documents if it needs a vocabulary, or a folder with a saved one. `split`:
+    the fractions to be held out, which `bpe` does not learn from. `on_bytes` is called with the number of bytes read.
     """
     with replacing_folder(target, "tokens") as folder:
         if kind in TOKENIZERS:
-            texts = (document.pieces(config.errors) for document in documents)
-            tokenizer = make_tokenizer(kind, texts, data_folder(VOCABULARY))
+            tokenizer, learned = train_tokenizer(documents, kind, config, split)
         else:
-            tokenizer = saved_tokenizer(kind, "-o")
+            tokenizer, learned = saved_tokenizer(kind, "-o"), None
         counter = ReadCounter(on_bytes)
-        ids = _encode_documents(documents, tokenizer, config.errors, counter)
+        ids = encode_documents(documents, tokenizer, config.errors, counter)
         names = write_shards(folder, ids, dtype_for(tokenizer.vocab_size), config.shard_tokens)
         tokenizer.save(folder / TOKENIZER_FILE)
         count = sum(len(open_shard(folder / name)) for name in names)
@@ -106,8 +57,9 @@ def write_corpus(
             "tokens",
             "tokenize",
             parameters=({} if kind in TOKENIZERS else {"vocabulary": tokenizer.identity()})
+            | (learned_parameters(config, split) if kind == "bpe" else {})
             | {"tokenizer": tokenizer.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
-            inputs=_inputs(documents),
+            inputs=document_inputs(documents),
             outputs=describe_files(folder, [*names, TOKENIZER_FILE]),
             metadata={
                 "tokens": count,
@@ -118,27 +70,12 @@ def write_corpus(
                 "replaced_bytes": counter.replaced,
                 "vocab_size": tokenizer.vocab_size,
                 "dtype": dtype_for(tokenizer.vocab_size).name,
-            },
+            }
+            | ({} if learned is None else {"learned_bytes": learned}),
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
-
-
-def _inputs(documents: list[Document]) -> dict[str, Input]:
-    """The documents by name, as the manifest lists them; one that is named several times also with its numbers."""
-    numbers: dict[str, list[int]] = {}
-    for number, document in enumerate(documents, 1):
-        numbers.setdefault(document.name, []).append(number)
-    by_name = {document.name: document for document in documents}
-    return {name: _input(document, numbers[name]) for name, document in by_name.items()}
-
-
-def _input(document: Document, numbers: list[int]) -> Input:
-    assert isinstance(document.source, Path)
-    read = [list(span) for span in document.spans]
-    several = numbers if len(numbers) > 1 else None
-    return Input(bytes=document.size, sha256=sha256_of(document.source), read=read, documents=several)
 
 
 def corpus_summary(manifest: Manifest) -> str:
@@ -168,22 +105,12 @@ def replacement_notice(count: int) -> str:
     )
 
 
-def _encode_documents(
-    documents: list[Document], tokenizer: Tokenizer, errors: str, counter: ReadCounter
-) -> Iterator[np.ndarray]:
-    """The ids of all documents, `<|endoftext|>` between two of them if the tokenizer has it."""
-    for number, document in enumerate(documents):
-        if number and tokenizer.endoftext is not None:
-            yield np.array([tokenizer.endoftext], dtype=np.uint32)
-        yield from tokenizer.encode_stream(document.pieces(errors, counter))
-
-
 def saved_tokenizer(kind: str, option: str) -> Tokenizer:
     """`gpt2`, `bytes`, or the tokenizer saved in the folder `kind`; UsageError about `option` for a kind that needs a text."""
-    if kind in ("gpt2", "bytes"):
-        return make_tokenizer(kind, [], data_folder(VOCABULARY))
-    if kind in TOKENIZERS:
+    if kind in LEARNED:
         raise UsageError(f"{option} with {kind} needs a saved vocabulary: --tokenizer DIR, a folder made with `tokenize -o`")
+    if kind in TOKENIZERS:
+        return make_tokenizer(kind, [], data_folder(VOCABULARY))
     if not Path(kind).exists():
         raise UsageError(
             f"--tokenizer {kind} is neither a tokenizer's kind nor a folder that holds one; {nearest(kind, TOKENIZERS)}"
@@ -200,7 +127,7 @@ def encode_ids(
             check_text_file(Path(name))
         with nullcontext(stdin) if name == "-" else open(name, "rb") as file:
             space = b""
-            for ids in tokenizer.encode_stream(decode_utf8(file, _display_name(name), errors, counter=counter)):
+            for ids in tokenizer.encode_stream(decode_utf8(file, display_name(name), errors, counter=counter)):
                 if len(ids):
                     yield space + " ".join(map(str, ids.tolist())).encode("ascii")
                     space = b" "

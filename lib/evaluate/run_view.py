@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.artifact.manifest import Manifest
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.evaluate.results import Evaluation, read_evaluation
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, finished_manifest, is_imported, read_model_config
 from lib.run.metrics import METRICS_FILE, StepMetrics, read_metrics, training_seconds

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from lib.artifact.folders import check_replaceable, replacing_folder
-from lib.artifact.io import canonical_json, sha256_of, write_json, write_text
+from lib.artifact.io import canonical_json, write_json, write_text
 from lib.artifact.manifest import (
-    MANIFEST,
     Input,
     Manifest,
     describe_files,
@@ -25,10 +24,11 @@ from lib.artifact.manifest import (
     write_manifest,
 )
 from lib.artifact.record import RecordError, from_json
-from lib.artifact.tensors import read_tensor_metadata, save_tensors
-from lib.config.schema import ModelConfig, build_section
+from lib.artifact.tensors import read_tensor_metadata
+from lib.config.model import ModelConfig
+from lib.config.schema import build_section
 from lib.data.downloads import VOCABULARY, data_folder
-from lib.errors import MakegptError, UsageError
+from lib.errors import MakegptError
 from lib.huggingface.gpt2 import (
     HF_CONFIG_FILE,
     HF_WEIGHTS_FILE,
@@ -46,10 +46,11 @@ from lib.huggingface.gpt2 import (
 from lib.huggingface.parity import PARITY_FILE, compare_logits
 from lib.huggingface.tokenizer import hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
 from lib.model.registry import count_parameters
-from lib.run.folder import CONFIG_FILE, IMPORT_STAGE, MODEL_FILE, finished_manifest, is_imported, load_run, read_model_config
+from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_model_config
+from lib.run.imported import check_importable, write_imported_run
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
-from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
+from lib.tokenizer.registry import make_tokenizer
 
 #: The prompt of the certificate, if the tokenizer can encode it; else the tokenizer's default prompt.
 _PROMPT = "To be, or not to be"
@@ -60,9 +61,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
 
     Raises MakegptError if the model is not supported; UsageError if `target` holds something else.
     """
-    check_replaceable(target, "run")
-    if (target / MANIFEST).exists() and not is_imported(read_manifest(target, "run")):
-        raise UsageError(f"{target} holds a run that was trained here; choose another -o")
+    check_importable(target)
     files = weight_files(source)
     config_file = source / HF_CONFIG_FILE
     with open_tensors(files) as lazy_tensors:
@@ -77,22 +76,16 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         metadata, config = exported, build_section("model", exported["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
     inputs = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
-    with replacing_folder(target, "run") as folder:
-        write_json(folder / CONFIG_FILE, {"model": asdict(config)})
-        tokenizer.save(folder / TOKENIZER_FILE)
-        save_tensors(folder / MODEL_FILE, tensors, metadata)
-        manifest = new_manifest(
-            "run",
-            IMPORT_STAGE,
-            parameters={"model": asdict(config)},
-            inputs={str(path): Input(kind="file", bytes=path.stat().st_size, sha256=sha256_of(path)) for path in inputs},
-            outputs=describe_files(folder, [CONFIG_FILE, TOKENIZER_FILE, MODEL_FILE]),
-            metadata={"tokenizer": tokenizer.identity(), "parameters": sum(tensor.numel() for tensor in tensors.values())}
-            | ({"dropped_rows": padding_rows} if padding_rows else {}),
-            started=started,
-        )
-        write_manifest(folder, manifest)
-    return manifest
+    return write_imported_run(
+        target,
+        config,
+        tokenizer,
+        tensors,
+        checkpoint=metadata,
+        inputs=inputs,
+        metadata={"dropped_rows": padding_rows} if padding_rows else {},
+        started=started,
+    )
 
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lib.artifact.io import read_json
 from lib.artifact.tensors import open_safetensors, write_safetensors
-from lib.config.schema import GPT_2, ModelConfig, build_section
+from lib.config.model import GPT_2, ModelConfig
+from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.model.registry import build_model
 from lib.run.weights import check_shapes

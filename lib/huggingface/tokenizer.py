@@ -1,6 +1,6 @@
 """Tokenizers in Hugging Face's layout: one tokenizer.json, a byte-pair encoding and how it splits text.
 
-`gpt2` is GPT-2's own; `bytes` and `char` are byte-pair encodings without merges. `word` has no such form.
+`gpt2` is GPT-2's own, `bpe` the same with other merges; `bytes` and `char` have no merges. `word` has no such form.
 """
 
 import json
@@ -10,9 +10,12 @@ from typing import Any
 from lib.artifact.io import read_json
 from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.bpe import TIES, BPETokenizer
+from lib.tokenizer.byte_alphabet import BYTE_OF, byte_string
+from lib.tokenizer.byte_level import PATTERNS, ByteLevelBPE, merges_of
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer, apply_merges, byte_string, merges_of
+from lib.tokenizer.gpt2 import GPT2Tokenizer, apply_merges
 from lib.tokenizer.registry import load_tokenizer
 
 HF_TOKENIZER_FILE = "tokenizer.json"
@@ -28,9 +31,11 @@ _WHOLE = _WORDS | {"use_regex": False}
 def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """The contents of their files, by name; None if the tokenizer has no such form."""
     match tokenizer:
-        case GPT2Tokenizer():
+        case ByteLevelBPE():
             merges = [[byte_string(left), byte_string(right)] for left, right in merges_of(tokenizer.tokens)]
-            content = _tokenizer_json([byte_string(token) for token in tokenizer.tokens], merges, _WORDS, _WORDS)
+            content = _tokenizer_json(
+                [byte_string(token) for token in tokenizer.tokens], merges, _split(tokenizer.pattern), _WORDS
+            )
             special = {"id": tokenizer.endoftext, "content": ENDOFTEXT, "special": True, "normalized": False}
             matching = {"single_word": False, "lstrip": False, "rstrip": False}
             content["added_tokens"] = [special | matching]
@@ -45,6 +50,25 @@ def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
     if tokenizer.endoftext is not None:
         settings |= {"bos_token": ENDOFTEXT, "eos_token": ENDOFTEXT, "unk_token": ENDOFTEXT}
     return {HF_TOKENIZER_FILE: content, SETTINGS: settings}
+
+
+def _split(pattern: str) -> dict[str, Any]:
+    """Their pre_tokenizer for a name of `PATTERNS`."""
+    if pattern == "gpt2":
+        return _WORDS
+    split = {"type": "Split", "pattern": {"Regex": PATTERNS[pattern]}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _WHOLE]}
+
+
+def _pattern_of(pre_tokenizer: Any) -> str | None:
+    """The name of the pattern that `_split` gives, "" if they do not split, None if it is another."""
+    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    *splits, last = steps
+    if last["type"] != "ByteLevel" or last.get("add_prefix_space"):
+        return None
+    if not splits:
+        return "gpt2" if last.get("use_regex", True) else ""
+    return next((name for name in PATTERNS if name != "gpt2" and splits == _split(name)["pretokenizers"][:-1]), None)
 
 
 def _tokenizer_json(tokens: list[str], merges: list[list[str]], pre_tokenizer: Any, decoder: Any) -> dict[str, Any]:
@@ -113,6 +137,8 @@ def hf_tokenizer_files(folder: Path) -> list[str]:
 def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
     """The tokenizer that their tokenizer.json describes; ValueError, KeyError or the like if it is another.
 
+    One with GPT-2's pattern and numbering of bytes is `gpt2`, whatever its merges; another of ours is `bpe`.
+
     Special tokens that were added after GPT-2's own, such as [PAD], are left out: they do not occur in texts.
     """
     model, pre_tokenizer = saved["model"], saved.get("pre_tokenizer")
@@ -129,9 +155,9 @@ def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
         if [ids[character] for character in characters] != list(range(len(ids))) or any(len(entry) != 1 for entry in ids):
             raise ValueError("its vocabulary is not one of single characters")
         return CharTokenizer("".join(characters))
-    if pre_tokenizer is None or pre_tokenizer["type"] != "ByteLevel" or pre_tokenizer.get("add_prefix_space"):
+    if (pattern := pre_tokenizer and _pattern_of(pre_tokenizer)) is None:
         raise ValueError(f"its pre_tokenizer is {json.dumps(pre_tokenizer)}")
-    if not pre_tokenizer.get("use_regex", True):
+    if pattern == "":
         if merges or ids != BYTE_OF:
             raise ValueError("it does not split text into words")
         return BytesTokenizer()
@@ -139,7 +165,10 @@ def from_hf_tokenizer(saved: dict[str, Any]) -> Tokenizer:
     special = {token["content"] for token in added if token.get("special")}
     if ordinary := sorted(ids.keys() - own.keys() - special):
         raise ValueError(f"it has {len(ordinary)} added tokens that are not special, such as {ordinary[0]!r}")
+    by_value = own.get("\u0100") == 0  # the character for byte 0, which in GPT-2's order comes after the printable ones
     try:
+        if by_value or pattern != GPT2Tokenizer.pattern:
+            return BPETokenizer(apply_merges(merges, own, TIES["bytes" if by_value else "hf"]), pattern)
         return GPT2Tokenizer(apply_merges(merges, own))
     except ValueError:
         raise ValueError("its ids are not bytes, merges and the end-of-text token, in this order") from None

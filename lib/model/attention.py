@@ -1,19 +1,19 @@
 """Multi-head causal self-attention: all heads in one matrix product, with the variants used since GPT-2.
 
-B batch, T time, N ≥ T including the KV cache, C embedding, H heads, G key and value heads, D = C/H head size
+B batch, T time, N ≥ T including the KV cache, C embedding, H heads, G key and value heads, D head size, C/H by default
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.causal_attention import attention_weights, causal_mask
 from lib.model.dropout import Dropout
 from lib.model.kv_cache import LayerKVCache
 from lib.model.layers import Linear
-from lib.model.norm import RMSNorm
-from lib.model.positions import Rotary
+from lib.model.norm import EPS, RMSNorm
+from lib.model.positions import ROTARY_BASE, Rotary
 
 
 class MultiHeadAttention(nn.Module):
@@ -22,7 +22,10 @@ class MultiHeadAttention(nn.Module):
     The options beyond GPT-2: `n_kv_heads`, G, fewer key and value heads than query heads, each shared by
     H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normalized before their dot product
     (Henry et al. 2020, here by RMSNorm); `rotary` positions; `window`, the number of tokens, itself included,
-    that a position attends to (Child et al. 2019; Beltagy et al. 2020).
+    that a position attends to (Child et al. 2019; Beltagy et al. 2020); `head_dim`, D, if it is not C/H (Qwen3); `out_bias`
+    False: an output projection without bias (Llama); `norm_eps`, of the queries' and keys' norms; `rope_base`, of the angles.
+
+    `mask`: a `causal_mask(context_length, window)` to share with other layers (None: an own one).
     """
 
     mask: Tensor
@@ -39,21 +42,26 @@ class MultiHeadAttention(nn.Module):
         qk_norm: bool = False,
         rotary: bool = False,
         window: int | None = None,
+        head_dim: int | None = None,
+        out_bias: bool = True,
+        norm_eps: float = EPS,
+        rope_base: float = ROTARY_BASE,
+        mask: Tensor | None = None,
         fused: bool = False,
     ) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.n_kv_heads = n_kv_heads or n_heads
-        self.head_size = emb_dim // n_heads
+        self.head_size = head_dim or emb_dim // n_heads
         self.window = window
         self.fused = fused
         self.W_qkv = Linear(emb_dim, (n_heads + 2 * self.n_kv_heads) * self.head_size, bias=qkv_bias)
-        self.q_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.head_size, fused=fused) if qk_norm else nn.Identity()
-        self.rotate = Rotary(context_length, self.head_size) if rotary else None
+        self.q_norm = RMSNorm(self.head_size, eps=norm_eps, fused=fused) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_size, eps=norm_eps, fused=fused) if qk_norm else nn.Identity()
+        self.rotate = Rotary(context_length, self.head_size, rope_base) if rotary else None
         self.dropout = Dropout(drop_rate, fused=fused)
-        self.out_proj = Linear(emb_dim, emb_dim)
-        self.register_buffer("mask", causal_mask(context_length, window), persistent=False)
+        self.out_proj = Linear(n_heads * self.head_size, emb_dim, bias=out_bias)
+        self.register_buffer("mask", causal_mask(context_length, window) if mask is None else mask, persistent=False)
 
     def queries_keys_values(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> (B, H, T, D), (B, G, T, D), (B, G, T, D)."""
@@ -83,13 +91,13 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
         """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its keys and values are added to it."""
-        B, T, C = x.shape
+        B, T, _ = x.shape
         if kv_cache is None:
             heads = self._heads(*self.queries_keys_values(x))
         else:
             q, k, v = self.queries_keys_values(x, kv_cache.positions)
             heads = torch.cat([self._heads(q[b : b + 1], *kv) for b, kv in enumerate(kv_cache.add(k, v))])
-        return self.out_proj(heads.transpose(1, 2).reshape(B, T, C))
+        return self.out_proj(heads.transpose(1, 2).reshape(B, T, -1))
 
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The context vectors of each head: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
@@ -115,8 +123,8 @@ def materializes_weights(fused: bool, drop_rate: float, device: torch.device) ->
     return not fused or (drop_rate > 0 and device.type == "cpu")
 
 
-def build_attention(config: ModelConfig) -> MultiHeadAttention:
-    """The attention that `config` describes."""
+def build_attention(config: ModelConfig, mask: Tensor | None = None) -> MultiHeadAttention:
+    """The attention that `config` describes; `mask` as in `MultiHeadAttention`."""
     return MultiHeadAttention(
         config.emb_dim,
         config.n_heads,
@@ -127,5 +135,10 @@ def build_attention(config: ModelConfig) -> MultiHeadAttention:
         qk_norm=config.qk_norm,
         rotary=config.positions == "rotary",
         window=config.window,
+        head_dim=config.head_dim,
+        out_bias=config.out_bias,
+        norm_eps=config.norm_eps,
+        rope_base=config.rope_base,
+        mask=mask,
         fused=config.attention_impl == "fused",
     )

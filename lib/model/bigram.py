@@ -5,7 +5,7 @@ B batch, T time, V vocabulary
 
 from torch import Tensor
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.kv_cache import BatchKVCache
 from lib.model.language_model import INIT_LOGIT_STD, LanguageModel
 from lib.model.layers import Embedding

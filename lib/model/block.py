@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.attention import build_attention
 from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS
@@ -17,13 +17,14 @@ class TransformerBlock(nn.Module):
     first block to the last (Radford et al. 2019, section 2.3).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, mask: Tensor | None = None) -> None:
+        """`mask`: shared by the attentions of all blocks (None: an own one)."""
         super().__init__()
         fused = config.layer_impl == "fused"
-        self.norm1 = NORMS[config.norm](config.emb_dim, fused=fused)
-        self.attention = build_attention(config)
-        self.norm2 = NORMS[config.norm](config.emb_dim, fused=fused)
-        self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, fused=fused)
+        self.norm1 = NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=fused)
+        self.attention = build_attention(config, mask)
+        self.norm2 = NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=fused)
+        self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, config.ff_dim, fused=fused)
         self.dropout = Dropout(config.drop_rate, fused=fused)
 
     def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:

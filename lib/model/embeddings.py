@@ -8,7 +8,7 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Embedding

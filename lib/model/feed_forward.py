@@ -23,12 +23,13 @@ def silu(x: Tensor) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Four times wider, GELU, and back: (B, T, C) -> (B, T, 4C) -> (B, T, C)."""
+    """Wider, GELU, and back: (B, T, C) -> (B, T, width) -> (B, T, C). The default width is 4C."""
 
-    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+    def __init__(self, emb_dim: int, width: int | None = None, *, fused: bool = False) -> None:
         super().__init__()
-        self.expand = Linear(emb_dim, 4 * emb_dim)
-        self.contract = Linear(4 * emb_dim, emb_dim)
+        width = width or 4 * emb_dim
+        self.expand = Linear(emb_dim, width)
+        self.contract = Linear(width, emb_dim)
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,12 +40,12 @@ class FeedForward(nn.Module):
 class SwiGLU(nn.Module):
     """A gated feed-forward: contract(silu(gate(x)) · expand(x)), without biases (Shazeer 2020).
 
-    Three matrices instead of two, so each is a third narrower: 8C/3 wide, rounded up to a multiple of 8.
+    Three matrices instead of two, so each is a third narrower by default: 8C/3 wide, rounded up to a multiple of 8.
     """
 
-    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+    def __init__(self, emb_dim: int, width: int | None = None, *, fused: bool = False) -> None:
         super().__init__()
-        width = -(-8 * emb_dim // 24) * 8
+        width = width or -(-8 * emb_dim // 24) * 8
         self.gate = Linear(emb_dim, width, bias=False)
         self.expand = Linear(emb_dim, width, bias=False)
         self.contract = Linear(width, emb_dim, bias=False)

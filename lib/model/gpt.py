@@ -5,8 +5,9 @@ B batch, T time, C embedding
 
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.block import TransformerBlock
+from lib.model.causal_attention import causal_mask
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
@@ -22,8 +23,9 @@ class GPT(EmbeddingModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.dropout = Dropout(config.drop_rate, fused=self.fused)
-        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
-        self.final_norm = NORMS[config.norm](config.emb_dim, fused=config.layer_impl == "fused")
+        mask = causal_mask(config.context_length, config.window)  # T × T bytes, once for all blocks
+        self.blocks = nn.ModuleList(TransformerBlock(config, mask) for _ in range(config.n_layers))
+        self.final_norm = NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=self.fused)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight

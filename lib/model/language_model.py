@@ -10,7 +10,7 @@ from typing import ClassVar, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.errors import MakegptError
 from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.layers import Linear, SharedRowHead
@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
             return None
         config = self.config
         device = next(self.parameters()).device
-        return KVCache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.emb_dim // config.n_heads, device)
+        return KVCache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""

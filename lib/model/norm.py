@@ -4,6 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: GPT-2's; inside the root, so that a constant row does not divide by zero.
+EPS = 1e-5
+
 
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """Each row to mean 0 and variance 1 (the biased one), then scaled and shifted (Ba et al. 2016)."""
@@ -20,10 +23,9 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
 class LayerNorm(nn.Module):
     """Layer normalization over the last dimension, with a learned scale and shift."""
 
-    eps = 1e-5  # GPT-2's; inside the root, so that a constant row does not divide by zero
-
-    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+    def __init__(self, emb_dim: int, *, eps: float = EPS, fused: bool = False) -> None:
         super().__init__()
+        self.eps = eps
         self.scale = nn.Parameter(torch.ones(emb_dim))
         self.shift = nn.Parameter(torch.zeros(emb_dim))
         self.fused = fused
@@ -37,10 +39,9 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Root-mean-square normalization over the last dimension, with a learned scale."""
 
-    eps = 1e-5
-
-    def __init__(self, emb_dim: int, *, fused: bool = False) -> None:
+    def __init__(self, emb_dim: int, *, eps: float = EPS, fused: bool = False) -> None:
         super().__init__()
+        self.eps = eps
         self.scale = nn.Parameter(torch.ones(emb_dim))
         self.fused = fused
 

@@ -53,9 +53,9 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, context_length: int, head_size: int) -> None:
+    def __init__(self, context_length: int, head_size: int, base: float = ROTARY_BASE) -> None:
         super().__init__()
-        theta = angles(context_length, head_size)  # (T, D/2)
+        theta = angles(context_length, head_size, base)  # (T, D/2)
         self.register_buffer("cos", theta.cos(), persistent=False)
         self.register_buffer("sin", theta.sin(), persistent=False)
 

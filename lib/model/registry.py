@@ -6,7 +6,7 @@
 import torch
 from torch import nn
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
 from lib.model.gpt import GPT

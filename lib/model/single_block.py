@@ -5,7 +5,7 @@ B batch, T time, C embedding
 
 from torch import Tensor
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.block import TransformerBlock
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache

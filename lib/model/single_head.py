@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.model.causal_attention import CausalAttention
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache

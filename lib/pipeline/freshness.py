@@ -97,7 +97,9 @@ class Freshness:
 
     def _check_tokens(self, step: Step) -> None:
         manifest = _manifest(step.target.parent)
-        _compare(_flat({"tokenize": manifest.parameters}), step.parameters)
+        parameters = dict(manifest.parameters)
+        held_out: dict[str, Any] = {key: parameters.pop(key) for key in ("val_fraction", "test_fraction") if key in parameters}
+        _compare(_flat({"tokenize": parameters, "build-dataset": held_out}), step.parameters)
         if (texts := manifest.texts) != self.pipeline.hashes:
             raise _Stale(f"text was {_short(texts)}, is {_short(self.pipeline.hashes)}")
         self._check_outputs(step, manifest)

@@ -119,7 +119,7 @@ def _with_digits(name: str, whole: str) -> str:
 
 def _steps(config: Config, run: str, dataset: str) -> list[Step]:
     context = config.model.context_length
-    name = f"{dataset}.{config.tokenize.tokenizer}"
+    name = f"{dataset}.{config.tokenize.label}"
     tokens = Path("artifacts/tokens") / name / MANIFEST
     windows = Path("artifacts/datasets") / f"{name}.{context}" / MANIFEST
     folder = Path("artifacts/runs") / run
@@ -129,8 +129,11 @@ def _steps(config: Config, run: str, dataset: str) -> list[Step]:
         values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
         return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
 
+    # bpe does not learn from what build-dataset will hold out
+    fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
+    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer == "bpe"}
     return [
-        Step("tokenize", tokens, of("tokenize")),
+        Step("tokenize", tokens, of("tokenize") | held_out),
         Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
         Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
-from lib.config.schema import Config, ModelConfig, PlotConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import Config, PlotConfig
 from lib.errors import UsageError
 from lib.model.attention import MultiHeadAttention
 from lib.model.block import TransformerBlock
@@ -42,6 +43,8 @@ def described_model(config: Config) -> ModelConfig:
     if config.model.vocab_size is not None:
         return config.model
     kind = config.tokenize.tokenizer
+    if config.tokenize.vocab_size is not None:
+        return replace(config.model, vocab_size=config.tokenize.vocab_size)
     if kind not in _VOCAB_SIZES:
         raise UsageError(
             f"the vocabulary of tokenizer {kind} comes from a text; give its size with --set model.vocab_size=65, or name a run"
@@ -228,7 +231,7 @@ def _legend(config: ModelConfig, parts: list[Part]) -> str:
         "C": f"C {config.emb_dim:,} wide",
         "H": f"H {config.n_heads} heads",
         "G": f"G {config.n_kv_heads} key-value heads",
-        "D": f"D {config.emb_dim // config.n_heads} a head",
+        "D": f"D {config.head_size} a head",
         "V": f"V {config.vocab_size:,} tokens",
     }
     words = [word for letter, word in meanings.items() if f" {letter}," in used or f" {letter})" in used]

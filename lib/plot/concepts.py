@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.config.schema import ModelConfig, PlotConfig, TrainConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import PlotConfig, TrainConfig
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt
 from lib.model.causal_attention import causal_mask

@@ -13,8 +13,8 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import ModelConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.downloads import VOCABULARY, data_folder
@@ -264,7 +264,7 @@ def greedy(context: CheckContext, model: str, prompt: str, tokens: int) -> Seque
     """The text of the `tokens` most likely tokens after a prompt, by the run `model`."""
     folder = context.runs / model
     if not (folder / MODEL_FILE).is_file():
-        raise MissingInput(f"{folder} is missing; `make demo` imports GPT-2's weights if they are available")
+        raise MissingInput(f"{folder} is missing; `fetch gpt2 gpt2_small` and `import-weights` make it")
     run = load_run(folder, _CPU)
     config = replace(resolve_config(load_params()).generate, temperature=0.0, max_new_tokens=tokens)
     request = Request(run.tokenizer, encode_prompt(run.tokenizer, prompt), config)

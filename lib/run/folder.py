@@ -20,7 +20,8 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
-from lib.config.schema import ModelConfig, build_section
+from lib.config.model import ModelConfig
+from lib.config.schema import build_section
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
 from lib.run.state import CHECKPOINT_FOLDER as LAST

@@ -6,7 +6,7 @@ from typing import Mapping
 import torch
 
 from lib.artifact.tensors import load_tensors, open_safetensors
-from lib.config.schema import ModelConfig
+from lib.config.model import ModelConfig
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model

@@ -192,7 +192,7 @@ def run_trial(
 
 def dataset_of(trial: Planned, config: Config, artifacts: Path) -> Dataset:
     """The dataset of a training, where make puts it below `artifacts`; MakegptError says how to make it."""
-    folder = artifacts / "datasets" / f"{trial.dataset}.{config.tokenize.tokenizer}.{config.model.context_length}"
+    folder = artifacts / "datasets" / f"{trial.dataset}.{config.tokenize.label}.{config.model.context_length}"
     if not (folder / MANIFEST).is_file():
         raise MakegptError(
             f"{folder} is missing; `make build-dataset CONFIG={trial.config_name} DATASET={trial.dataset}` makes it"

@@ -58,8 +58,11 @@ class Tokenizer(ABC):
 
     @classmethod
     @abstractmethod
-    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
-        """A tokenizer trained on `documents`, each in pieces, or read from the fetched files in `data`, as its kind needs."""
+    def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
+        """A tokenizer trained on `documents`, each in pieces, or read from the fetched files in `data`, as its kind needs.
+
+        `vocab_size`: of `bpe`, which chooses its size.
+        """
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         """The ids of one text that comes in pieces, as arrays; together they equal `encode` of the whole text."""

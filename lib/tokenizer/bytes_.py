@@ -30,5 +30,5 @@ class BytesTokenizer(Tokenizer):
         return cls()
 
     @classmethod
-    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
         return cls()

@@ -56,7 +56,7 @@ class CharTokenizer(Tokenizer):
         return cls(saved["characters"])
 
     @classmethod
-    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
         characters: set[str] = set()
         for document in documents:
             for piece in document:

@@ -6,23 +6,25 @@ from typing import Iterable
 from lib.artifact.io import read_json
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
+from lib.tokenizer.pretrained import PretrainedTokenizer
 from lib.tokenizer.word import WordTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {
-    cls.kind: cls for cls in (GPT2Tokenizer, CharTokenizer, BytesTokenizer, WordTokenizer)
+    cls.kind: cls for cls in (GPT2Tokenizer, BPETokenizer, CharTokenizer, BytesTokenizer, WordTokenizer, PretrainedTokenizer)
 }
 
 
-def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path) -> Tokenizer:
-    """A tokenizer of `kind`: `char` and `word` are trained on the documents, each a text in pieces; `gpt2` reads its files
-    in `data`.
+def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Tokenizer:
+    """A tokenizer of `kind`: `char`, `word` and `bpe` are trained on the documents, each a text in pieces; `gpt2` reads its
+    files in `data`. `vocab_size`: of `bpe`.
     """
-    return TOKENIZERS[kind].train(documents, data)
+    return TOKENIZERS[kind].train(documents, data, vocab_size)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -77,7 +77,7 @@ class WordTokenizer(Tokenizer):
         return cls(list(saved["words"]))
 
     @classmethod
-    def train(cls, documents: Iterable[Iterable[str]], data: Path) -> Self:
+    def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
         words: set[str] = set()
         for document in documents:
             for text in cut_at_blanks(document):

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from lib.config.schema import ModelConfig, TrainConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import TrainConfig
 from lib.device.hardware import matmul_rate, pass_rate
 from lib.device.precision import choose_precision
 from lib.model.attention import materializes_weights

@@ -8,7 +8,8 @@ import torch
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
 from lib.artifact.tensors import load_tensors
-from lib.config.schema import ModelConfig, TrainConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.model.language_model import LanguageModel

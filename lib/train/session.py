@@ -9,7 +9,8 @@ import torch
 
 from lib.artifact.manifest import Manifest, Session, new_manifest
 from lib.artifact.tensors import load_tensors
-from lib.config.schema import ModelConfig, TrainConfig
+from lib.config.model import ModelConfig
+from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.hardware import deterministic_kernels, set_thread_count

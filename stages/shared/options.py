@@ -10,6 +10,7 @@ import click
 from lib.artifact.files import check_writable
 from lib.config.params import choose_params, load_params, resolve_config
 from lib.config.schema import SECTIONS, Config
+from lib.config.text import TOKENIZER_KINDS
 from lib.data.text import check_word
 from lib.errors import MakegptError, UsageError
 
@@ -32,6 +33,13 @@ class ParameterOption(click.Option):
         except (MakegptError, KeyError, TypeError):
             default = "in params.yaml"
         return names, f"{help}  [default: {default}]"
+
+
+def note_kind(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Make a kind of tokenizer that an option names part of the `config` of `config_options`; a folder is not."""
+    if value in TOKENIZER_KINDS:
+        ctx.meta.setdefault(_CHANGES_KEY, []).append((option.opts[0], "tokenize.tokenizer", value))
+    return value
 
 
 def _note_change(ctx: click.Context, option: click.Parameter, value: str | None) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from lib.artifact.io import read_json, write_json
 from lib.artifact.manifest import Input, describe_files, identity_of, read_manifest, write_manifest
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.shuffle import naive_permutation, permute
@@ -28,7 +28,7 @@ def tokens_of(folder: Path, text: str, kind: str = "char", shard_tokens: int = 6
     """The tokens folder of `text`, in small shards."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.txt").write_bytes(text.encode("utf-8"))
-    settings = TokenizeConfig(tokenizer=kind, errors="strict", shard_tokens=shard_tokens)
+    settings = TokenizeConfig(tokenizer=kind, vocab_size=None, errors="strict", shard_tokens=shard_tokens)
     write_corpus(folder / "tokens", [open_document(folder / "text.txt")], kind, settings, started="", on_bytes=lambda _: None)
     return folder / "tokens"
 

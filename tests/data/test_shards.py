@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.shards import Tokens, dtype_for, open_shard, write_shards
 from lib.data.text import open_document
@@ -23,7 +23,7 @@ def written(folder: Path, text: str = TEXT, kind: str = "bytes", shard_tokens: i
     """A tokens folder of `text`."""
     folder.mkdir(exist_ok=True)
     (folder / "text.txt").write_bytes(text.encode("utf-8"))
-    settings = TokenizeConfig(tokenizer=kind, errors="strict", shard_tokens=shard_tokens)
+    settings = TokenizeConfig(tokenizer=kind, vocab_size=None, errors="strict", shard_tokens=shard_tokens)
     documents = [open_document(folder / "text.txt")]
     write_corpus(folder / "tokens", documents, kind, settings, started="", on_bytes=lambda _: None)
     return folder / "tokens"

@@ -16,8 +16,8 @@ from lib.artifact.manifest import read_manifest
 from lib.data.text import PIECE_BYTES, ReadCounter, decode_utf8, detect_encoding, open_document
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt, read_prompt, read_prompts
+from lib.tokenizer.byte_level import _BORDER
 from lib.tokenizer.bytes_ import BytesTokenizer
-from lib.tokenizer.gpt2 import _BORDER
 from lib.tokenizer.registry import make_tokenizer
 from lib.tokenizer.splitting import cut_at_blanks
 from lib.tokenizer.word import WordTokenizer

@@ -8,13 +8,11 @@ from typing import Any, Callable
 from lib.artifact.manifest import MANIFEST
 from lib.huggingface.tokenizer import to_hf_tokenizer
 from lib.run.folder import EVALUATION_FILE
+from lib.tokenizer.bpe import BPETokenizer
+from lib.tokenizer.byte_alphabet import BYTE_OF, byte_string
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import (
-    BYTE_OF,
-    GPT2Tokenizer,  # type: ignore[attr-defined]
-    byte_string,
-)
+from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
 
 _PARAMS = """defaults:
@@ -93,7 +91,14 @@ _RESULTS: dict[str, Any] = {
 def make(folder: Path, stage: Callable[..., Any]) -> None:
     """Fill `folder`; `stage` runs a stage by its name."""
     joined = GPT2Tokenizer([*(bytes([byte]) for byte in BYTE_OF.values()), b"th", b"the"])
-    for made in (joined, CharTokenizer("\n ab"), WordTokenizer(["a", "b", "<|endoftext|>", "<unk>"]), BytesTokenizer()):
+    learned = BPETokenizer.train([["the cat and the hat"]], vocab_size=262)
+    for made in (
+        joined,
+        learned,
+        CharTokenizer("\n ab"),
+        WordTokenizer(["a", "b", "<|endoftext|>", "<unk>"]),
+        BytesTokenizer(),
+    ):
         (folder / made.kind).mkdir()
         made.save(folder / made.kind / "tokenizer.json")
 

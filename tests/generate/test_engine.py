@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import GenerateConfig, ModelConfig
+from lib.config.schema import GenerateConfig
 from lib.errors import MakegptError
 from lib.generate import kernel
 from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
@@ -42,6 +43,16 @@ DESIGNS = {
     "rms, swiglu": ["model.norm=rms", "model.feed_forward=swiglu"],
     "grouped, normed": ["model.n_heads=4", "model.n_kv_heads=2", "model.qk_norm=true", "model.positions=rotary"],
     "window": ["model.window=5"],
+    "llama": [
+        "model.positions=rotary",
+        "model.norm=rms",
+        "model.feed_forward=swiglu",
+        "model.rope_base=5e5",
+        "model.head_dim=18",
+        "model.ff_dim=40",
+        "model.out_bias=false",
+        "model.norm_eps=1e-3",
+    ],
     "n-grams": ["model.ngram_order=4", "model.ngram_rows=100"],
     "n-grams, rotary": ["model.ngram_order=3", "model.ngram_rows=1000", "model.positions=rotary", "model.norm=rms"],
     "odd": ["model.emb_dim=42", "model.n_heads=3"],  # no multiple of a processor's vector length

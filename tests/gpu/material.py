@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import Config, ModelConfig
+from lib.config.schema import Config
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.text import open_document

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from lib.artifact.io import sha256_of, write_json
 from lib.artifact.manifest import describe_files, new_manifest, write_manifest
 from lib.artifact.tensors import load_tensors, read_tensor_metadata, save_tensors
+from lib.config.model import ModelConfig
 from lib.config.params import config_names, load_params, resolve_config
-from lib.config.schema import ModelConfig
 from lib.errors import MakegptError, UsageError
 from lib.huggingface import gpt2
 from lib.huggingface.convert import export_weights, import_weights
@@ -26,9 +26,11 @@ from lib.model.registry import build_model
 from lib.run.folder import CONFIG_FILE, MODEL_FILE, TrainedModel, load_run
 from lib.run.weights import fill_weights
 from lib.tokenizer.base import Tokenizer
+from lib.tokenizer.bpe import BPETokenizer
+from lib.tokenizer.byte_alphabet import BYTE_OF
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.gpt2 import BYTE_OF, GPT2Tokenizer
+from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.word import WordTokenizer
 from tests.conftest import FEW, PROJECT, Here
 from tests.model.test_formulas import config_of
@@ -394,6 +396,8 @@ def write_run(folder: Path, tokenizer: Tokenizer, **changes: Any) -> ModelConfig
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": lambda: GPT2Tokenizer([bytes(BYTE_OF[character] for character in token) for token in list(VOCAB)[:-1]]),
+    "bpe": lambda: BPETokenizer.train([["hello the other hello", ODD]], vocab_size=270),
+    "bpe-digits": lambda: BPETokenizer.train([["hello 12 12", ODD]], vocab_size=265, pattern="digits", ties="hf"),
     "bytes": BytesTokenizer,
     "char": lambda: CharTokenizer("".join(sorted(set(ODD)))),
 }
@@ -471,6 +475,10 @@ def test_the_released_merges_are_recovered_from_the_byte_sequences(fetched: Call
         ({"n_kv_heads": 1}, "model.n_kv_heads=1"),
         ({"qk_norm": True}, "model.qk_norm=True"),
         ({"window": 4}, "model.window=4"),
+        ({"head_dim": 4}, "model.head_dim=4"),
+        ({"ff_dim": 9}, "model.ff_dim=9"),
+        ({"out_bias": False}, "model.out_bias=False"),
+        ({"norm_eps": 1e-6}, "model.norm_eps=1e-06"),
         ({"ngram_order": 2, "ngram_rows": 9}, "model.ngram_order=2"),
         ({"kind": "single_block", "n_layers": 1}, "model.kind=single_block"),
     ],

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
-from lib.config.schema import ModelConfig
 from lib.errors import MakegptError
 from lib.model.causal_attention import attention_weights
 from lib.model.feed_forward import gelu

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.config.schema import UNSUPPORTED_OPTIONS
+from lib.config.model import UNSUPPORTED_OPTIONS
 from lib.errors import MakegptError, UsageError
 from lib.model.attention import MultiHeadAttention
 from lib.model.causal_attention import CausalAttention, attention_weights, causal_mask

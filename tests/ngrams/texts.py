@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.shards import InMemoryTokens, Tokens, TokenSource
 from lib.data.text import open_document
@@ -16,7 +16,7 @@ ROSE = "a rose is a rose is a rose, and is as is a nose; so is x"
 def letters(folder: Path, text: str) -> Tokens:
     """The tokens of `text`, a character each, in shards of seven."""
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    settings = TokenizeConfig(tokenizer="char", errors="strict", shard_tokens=7)
+    settings = TokenizeConfig(tokenizer="char", vocab_size=None, errors="strict", shard_tokens=7)
     write_corpus(folder / "tokens", [open_document(folder / "text.txt")], "char", settings, started="", on_bytes=lambda _: None)
     return Tokens(folder / "tokens")
 

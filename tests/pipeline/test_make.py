@@ -12,6 +12,7 @@ from typing import Callable
 
 import pytest
 
+from lib.artifact.manifest import read_manifest
 from lib.pipeline.freshness import STAMPS, Freshness
 from lib.pipeline.hashes import Hashes
 from lib.pipeline.steps import FIGURES, USUAL_DATASET, build_pipeline
@@ -289,6 +290,23 @@ def test_make_runs_what_it_says_after_a_stage_was_run_by_hand(project_copy: Path
     assert make_all(project_copy, "-n") == AFTER["train"]
 
 
+def test_a_byte_pair_vocabulary_has_its_own_tokens_and_is_learned_again_if_the_split_changes(project_copy: Path) -> None:
+    bpe = f"{SMALL} tokenize.tokenizer=bpe tokenize.vocab_size=300"
+
+    def stages(change: str) -> list[str]:
+        lines = make(project_copy, "build-dataset", CONFIG="debug", TEXT="play.txt", SET=change).stdout.splitlines()
+        return [line.split()[0].removeprefix(".venv/bin/") for line in lines if line.startswith(".venv/bin/")]
+
+    assert stages(bpe) == ["tokenize", "build-dataset"]
+    manifest = read_manifest(project_copy / "artifacts/tokens/play.bpe300", "tokens")
+    assert manifest.metadata["vocab_size"] == 300
+    assert (project_copy / "artifacts/datasets/play.bpe300.32/manifest.json").is_file()
+    assert stages(bpe) == []
+    assert stages(SMALL) == [], "the tokens of another tokenizer stay"
+    assert "build-dataset.val_fraction was 0.1, is 0.2" in reasons(f"{bpe} build-dataset.val_fraction=0.2")["tokenize"]
+    assert "tokenize" not in reasons(f"{SMALL} build-dataset.val_fraction=0.2"), "no other tokenizer depends on the split"
+
+
 def damages(folder: Path) -> dict[str, tuple[str, Callable[[], object]]]:
     """Ways in which an artifact comes to be another than make left it: the first stage that has to repair it, and how."""
     run, weights = folder / RUN, (folder / RUN / "model.safetensors").read_bytes()
@@ -532,8 +550,13 @@ def test_the_ladder_uses_tiny_shakespeare_by_default(built: Path) -> None:
             assert f"artifacts/runs/{model}-{dataset}" in output
 
 
-def test_the_demo_falls_back_to_the_own_run_if_gpt2_is_not_available(built: Path) -> None:
-    done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL, https_proxy="http://127.0.0.1:9")
-    assert "GPT-2's weights cannot be had here" in done.stderr
+def test_the_demo_falls_back_to_the_own_run_if_smollm2_is_not_available(built: Path) -> None:
+    other = built / "data" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"  # not the pinned file, so that fetch fails
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"other")
+    done = make(built, "demo", CONFIG="debug", TEXT="play.txt", SET=SMALL)
+    other.unlink()
+    other.parent.rmdir()
+    assert "SmolLM2's weights cannot be had here" in done.stderr
     assert done.stdout.startswith("token")
-    assert "\n\nThe verdict was" in done.stdout
+    assert "\n\nThe capital of France is" in done.stdout

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
 
-from lib.config.schema import TokenizeConfig
+from lib.config.text import TokenizeConfig
 from lib.data.corpus import write_corpus
 from lib.data.shards import Tokens
 from lib.data.text import open_document
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer, UnknownText
+from lib.tokenizer.bpe import TIES, BPETokenizer
+from lib.tokenizer.byte_level import PATTERNS
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer, make_tokenizer
@@ -60,6 +62,8 @@ def theirs(fetched: Fetched, tmp_path_factory: pytest.TempPathFactory) -> tiktok
 
 def tokenizer_of(kind: str, text: str, gpt2: Tokenizer) -> Tokenizer:
     """A tokenizer of `kind` that knows `text`."""
+    if kind == "bpe":
+        return BPETokenizer.train([["the question the rest", text]], vocab_size=265)
     return gpt2 if kind == "gpt2" else make_tokenizer(kind, [text or "\n"], Path())
 
 
@@ -120,7 +124,7 @@ def test_any_text_gives_tiktokens_own_ids(gpt2: Tokenizer, theirs: tiktoken.Enco
 # Nothing is lost.
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bytes", "char"])
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char"])
 @few
 @given(text=st.one_of(any_text, tricky))
 def test_a_lossless_tokenizer_gives_the_text_back_and_reports_its_bytes(gpt2: Tokenizer, kind: str, text: str) -> None:
@@ -132,7 +136,7 @@ def test_a_lossless_tokenizer_gives_the_text_back_and_reports_its_bytes(gpt2: To
     assert tokenizer.byte_lengths()[ids].sum() == len(text.encode("utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bytes", "char", "word"])
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word"])
 @settings(few, max_examples=200)
 @given(both=cut_texts())
 def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, both: tuple[str, list[str]]) -> None:
@@ -233,7 +237,7 @@ def test_the_words_at_the_border_of_two_documents_are_separate_words(tmp_path: P
     for name, text in {"one.txt": "alpha omega", "two.txt": "beta gamma"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     documents = [open_document(tmp_path / name) for name in ("one.txt", "two.txt")]
-    settings = TokenizeConfig(tokenizer="word", errors="strict", shard_tokens=100)
+    settings = TokenizeConfig(tokenizer="word", vocab_size=None, errors="strict", shard_tokens=100)
     write_corpus(tmp_path / "tokens", documents, "word", settings, started="", on_bytes=lambda _: None)
     tokens = Tokens(tmp_path / "tokens")
     ids = tokens.read(0, len(tokens)).tolist()
@@ -250,7 +254,7 @@ def test_a_text_without_a_prompt_opens_with_a_line_break_or_the_first_token(gpt2
 # Saved and loaded.
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bytes", "char", "word"])
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word"])
 def test_a_loaded_tokenizer_gives_the_same_ids_and_is_the_same(gpt2: Tokenizer, kind: str, tmp_path: Path) -> None:
     text = "To be, or not to be – that is\u2028the question:\r\n “é” 😀 \x7f"
     tokenizer = tokenizer_of(kind, text, gpt2)
@@ -264,15 +268,16 @@ def test_a_loaded_tokenizer_gives_the_same_ids_and_is_the_same(gpt2: Tokenizer, 
 
 
 def test_a_tokenizer_is_saved_as_the_same_bytes_whatever_the_order_of_the_text(tmp_path: Path) -> None:
-    for kind in ("char", "word"):
-        make_tokenizer(kind, ["b a c"], Path()).save(tmp_path / "one.json")
-        make_tokenizer(kind, ["c a b a"], Path()).save(tmp_path / "two.json")
+    for kind, size in (("char", None), ("word", None), ("bpe", 258)):
+        make_tokenizer(kind, ["b a c "], Path(), size).save(tmp_path / "one.json")
+        make_tokenizer(kind, ["c a b a "], Path(), size).save(tmp_path / "two.json")
         assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
 def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> None:
     others = [make_tokenizer("bytes", [], Path()), CharTokenizer("ab"), CharTokenizer("ba"), CharTokenizer("abc")]
-    assert len({tokenizer.identity() for tokenizer in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6
+    others += [BPETokenizer.train(["ab cd"], vocab_size=258, ties=ties, pattern=p) for ties in TIES for p in PATTERNS]
+    assert len({tokenizer.identity() for tokenizer in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 10
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,8 @@ def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> No
         '{"kind": "char", "characters": 3}',
         '{"kind": "word", "words": ["a"]}',
         '{"kind": "gpt2", "tokens": ["?"]}',
+        '{"kind": "bpe", "tokens": []}',
+        '{"kind": "bpe", "pattern": "(", "tokens": []}',
     ],
 )
 def test_a_damaged_tokenizer_is_refused_by_name(tmp_path: Path, content: str) -> None:

@@ -1,0 +1,138 @@
+"""Byte-pair vocabularies on Moby Dick: how long learning takes next to other trainers, and bytes/token on held-out text.
+
+python bench/bpe.py [ROUNDS]
+
+Learning reads the first 90% of the text, the last 10% is encoded. All trainers get the same text and pattern, in turn, and the
+median of their rounds is printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not
+installed is left out. Then the memory of counting the words of a long text, by its peak and the number of distinct words.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+from lib.data.downloads import VOCABULARY, data_folder
+from lib.data.text import open_document
+from lib.tokenizer.bpe import BPETokenizer
+from lib.tokenizer.byte_level import PATTERNS
+from lib.tokenizer.merges import BYTES, count_words, learn_merges
+from lib.tokenizer.registry import make_tokenizer
+
+SIZES = (1024, 4096)
+LONG = 1 << 30  # bytes of the text whose words are counted
+
+
+def main(rounds: int) -> None:
+    text = "".join(open_document(data_folder("moby_dick.txt") / "moby_dick.txt").pieces())
+    first, held_out = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
+    for size in SIZES:
+        learning_times(first, size, rounds)
+    print()
+    bytes_per_token(first, held_out)
+    print()
+    memory(first)
+
+
+def learning_times(text: str, size: int, rounds: int) -> None:
+    """Print the median time of each trainer for a vocabulary of `size` tokens, and its ratio to ours."""
+    seconds: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, learn in trainers().items():
+            start = time.perf_counter()
+            learn(text, size)
+            seconds.setdefault(name, []).append(time.perf_counter() - start)
+    ours = statistics.median(seconds["makegpt"])
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f"{size:5,} tokens  {name:12} {median:6.2f} s ({min(times):.2f} to {max(times):.2f})  {ours / median:5.2f}")
+
+
+def trainers() -> dict[str, Callable[[str, int], object]]:
+    """What learns `size` tokens of a text, by name."""
+    learners: dict[str, Callable[[str, int], object]] = {"makegpt": learn_ours}
+    try:
+        import tokenizers  # noqa: F401
+
+        learners["tokenizers"] = learn_hugging_face
+    except ImportError:
+        pass
+    try:
+        import rustbpe  # noqa: F401
+
+        learners["rustbpe"] = learn_rustbpe
+    except ImportError:
+        pass
+    return learners
+
+
+def learn_ours(text: str, size: int) -> object:
+    return BPETokenizer.train([[text]], vocab_size=size + 1)
+
+
+def learn_hugging_face(text: str, size: int) -> object:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([text], trainer)
+    return tokenizer
+
+
+def learn_rustbpe(text: str, size: int) -> object:
+    import rustbpe
+
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator([text], size, pattern=PATTERNS["gpt2"])
+    return tokenizer
+
+
+def bytes_per_token(first: str, held_out: str) -> None:
+    """Print a table of the tokenizers: vocabulary, bytes/token on the text learned from and on the rest."""
+    tokenizers = {
+        "gpt2": make_tokenizer("gpt2", [], data_folder(VOCABULARY)),
+        **{f"bpe {size:,}": make_tokenizer("bpe", [[first]], Path(), size) for size in SIZES},
+        "char": make_tokenizer("char", [[first + held_out]], Path()),
+        "bytes": make_tokenizer("bytes", [], Path()),
+    }
+    print("| tokenizer | vocabulary | bytes/token, first 90% | bytes/token, last 10% |\n|---|---:|---:|---:|")
+    for name, tokenizer in tokenizers.items():
+        ratios = [f"{len(part.encode()) / len(tokenizer.encode(part)):.3f}" for part in (first, held_out)]
+        print(f"| `{name}` | {tokenizer.vocab_size:,} | {ratios[0]} | {ratios[1]} |")
+
+
+def memory(text: str) -> None:
+    """Print the peak memory of counting and learning from `LONG` bytes, and how many distinct words they have."""
+    start = time.perf_counter()
+    before = peak()
+    words = count_words([renewed(text)], "gpt2")
+    counted = time.perf_counter() - start
+    merges = learn_merges(words, SIZES[-1] - BYTES)
+    print(
+        f"{LONG / 1e9:.2f} GB of text, {len(words):,} distinct words: counted in {counted:.0f} s, {len(merges):,} merges in "
+        f"{time.perf_counter() - start - counted:.0f} s, {(peak() - before) / 1e6:.0f} MB of memory"
+    )
+
+
+def renewed(text: str) -> Iterator[str]:
+    """`LONG` bytes of `text` in pieces; each repetition marks every sixtieth word with letters of its own."""
+    words, size, number = text.encode("ascii", "ignore").decode().split(" "), 0, 0
+    while size < LONG:
+        number += 1
+        mark = "".join(chr(97 + number // 26**place % 26) for place in range(3))
+        piece = " ".join(word + mark if at % 60 == 0 and word.isalpha() else word for at, word in enumerate(words)) + " "
+        size += len(piece)
+        yield piece
+
+
+def peak() -> int:
+    """The peak memory of this process in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

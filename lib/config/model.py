@@ -1,0 +1,112 @@
+"""The parameters of the model: its kind, its sizes, and the options beyond GPT-2.
+
+Their names are those of the textbook (Raschka, Build a Large Language Model, 2024).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lib.config.parameter import parameter
+from lib.errors import UsageError
+
+#: The options of kind gpt, as GPT-2 has them.
+GPT_2: dict[str, Any] = {
+    "tie_weights": False,
+    "positions": "learned",
+    "norm": "layer",
+    "feed_forward": "gelu",
+    "n_kv_heads": None,
+    "qk_norm": False,
+    "window": None,
+    "ngram_order": 1,
+    "ngram_rows": None,
+    "head_dim": None,
+    "ff_dim": None,
+    "out_bias": True,
+    "norm_eps": 1e-5,
+    "rope_base": 10_000.0,
+}
+
+#: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
+UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
+    "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},
+    "single_head": GPT_2 | {"n_layers": 1, "n_heads": 1},
+    "multi_head": GPT_2 | {"n_layers": 1},
+    "single_block": GPT_2 | {"n_layers": 1},
+    "gpt": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    kind: str = parameter("model architecture", one_of=tuple(UNSUPPORTED_OPTIONS))
+    vocab_size: int | None = parameter("vocabulary size, V (null: that of the tokenizer)", at_least=1, at_most=2**32)
+    context_length: int = parameter("context length in tokens, T", at_least=1, at_most=2**20)
+    emb_dim: int = parameter("embedding dimension, C (unused by bigram)", at_least=1, at_most=2**28)
+    n_heads: int = parameter("attention heads per block, H", at_least=1)
+    n_layers: int = parameter("number of transformer blocks", at_least=1, at_most=4096)
+    drop_rate: float = parameter("dropout probability in training", at_least=0.0, at_most=0.999)
+    qkv_bias: bool = parameter("use biases in the query, key and value projections")
+    tie_weights: bool = parameter("share one matrix between the token embedding and the output head")
+    positions: str = parameter("position encoding", one_of=("learned", "sinusoidal", "rotary"))
+    norm: str = parameter("normalization: LayerNorm or RMSNorm", one_of=("layer", "rms"))
+    feed_forward: str = parameter("feed-forward layer: GELU with two matrices or SwiGLU with three", one_of=("gelu", "swiglu"))
+    n_kv_heads: int | None = parameter("key-value heads, each shared by several query heads (null: n_heads)", at_least=1)
+    qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
+    window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
+    ngram_order: int = parameter(
+        "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
+    )
+    ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
+    head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**20)
+    ff_dim: int | None = parameter(
+        "width inside the feed-forward layer (null: 4 emb_dim with gelu, 8/3 emb_dim with swiglu)", at_least=1, at_most=2**28
+    )
+    out_bias: bool = parameter("use a bias in the output projection of attention")
+    norm_eps: float = parameter("added to the variance, or the mean square, before the root", above=0.0, at_most=0.1)
+    rope_base: float = parameter("base of the wavelengths of rotary positions", above=1.0, at_most=1e12)
+    attention_impl: str = parameter(
+        "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
+    )
+    layer_impl: str = parameter("norms and activation functions: naive, or PyTorch's fused kernels", one_of=("naive", "fused"))
+
+    def __post_init__(self) -> None:
+        if self.head_dim is None and self.emb_dim % self.n_heads:
+            below = self.emb_dim - self.emb_dim % self.n_heads
+            raise UsageError(
+                f"model.emb_dim={self.emb_dim} must be divisible by model.n_heads={self.n_heads}; "
+                f"use {below or self.n_heads} or {below + self.n_heads}"
+            )
+        if self.positions == "rotary" and self.head_size % 2:
+            if self.head_dim is not None:
+                raise UsageError(f"model.positions=rotary needs an even model.head_dim, not {self.head_dim}")
+            raise UsageError(
+                f"model.positions=rotary needs heads of an even size, but model.emb_dim={self.emb_dim} divided by "
+                f"model.n_heads={self.n_heads} is {self.head_size}"
+            )
+        if self.positions == "sinusoidal" and self.emb_dim % 2:
+            raise UsageError(f"model.positions=sinusoidal needs an even model.emb_dim, not {self.emb_dim}")
+        if self.positions != "rotary" and self.rope_base != GPT_2["rope_base"]:
+            raise UsageError(f"model.rope_base={self.rope_base:g} needs model.positions=rotary, not {self.positions}")
+        if (self.ngram_order > 1) != (self.ngram_rows is not None):
+            raise UsageError(
+                f"model.ngram_order={self.ngram_order} does not go with model.ngram_rows="
+                f"{'null' if self.ngram_rows is None else self.ngram_rows}; use an order of 2 or more and a number of rows, "
+                "3 and 16384 for example, or 1 and null for no n-grams"
+            )
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            divisors = " or ".join(str(n) for n in range(1, self.n_heads + 1) if self.n_heads % n == 0)
+            raise UsageError(
+                f"model.n_heads={self.n_heads} must be divisible by model.n_kv_heads={self.n_kv_heads}; use {divisors}"
+            )
+        for name, value in UNSUPPORTED_OPTIONS[self.kind].items():
+            if getattr(self, name) != value:
+                raise UsageError(
+                    f"model.{name}={getattr(self, name)} is not supported by model.kind={self.kind}, where it must be "
+                    f"{'null' if value is None else value}; use model.kind=gpt"
+                )
+
+    @property
+    def head_size(self) -> int:
+        """The size of a head, D."""
+        return self.head_dim or self.emb_dim // self.n_heads

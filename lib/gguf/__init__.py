@@ -1,0 +1,1 @@
+"""Models in llama.cpp's file format, GGUF, read into runs."""

@@ -1,0 +1,98 @@
+"""The byte-level BPE of pretrained weights: its patterns, the bytes it lacks, and Hugging Face's tokenizers as reference."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+import regex
+
+from lib.errors import UsageError
+from lib.gguf.convert import read_tokenizer
+from lib.gguf.reader import open_gguf
+from lib.tokenizer.base import UnknownText
+from lib.tokenizer.byte_level import PATTERNS as SPLITS
+from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
+from lib.tokenizer.registry import load_tokenizer
+
+TEXTS = [
+    "The capital of France is",
+    "  12  345a\n\n 7  \t8\u00a0 9 ½ ² ٣ x1y",
+    "Don't we'll 'RE  end ",
+    "é😀 \U0010ffff e\u0301 \u3000 ",
+    "\n\n\n a" + " " * 5000 + "1" + " " * 5000 + "b" + " " * 5000,
+    "",
+]
+
+
+def in_two_steps(text: str) -> list[str]:
+    """Digits by themselves, then GPT-2's pattern on what is between them: what smollm is defined as."""
+    parts = [part for part in regex.split(r"(\p{N})", text) if part]
+    return [piece for part in parts for piece in regex.findall(SPLITS["gpt2"], part)]
+
+
+def test_the_smollm_pattern_is_two_steps_in_one() -> None:
+    texts = ["".join(parts) for parts in product([" ", "\n", "1", "a", "'s", ".", "½"], repeat=5)]
+    for text in [*texts, *TEXTS]:
+        assert regex.findall(PATTERNS["smollm"], text) == in_two_steps(text)
+
+
+def small(missing: bytes = b"", pattern: str = "smollm") -> PretrainedTokenizer:
+    tokens = [b"<end>", *(bytes([byte]) for byte in range(256) if byte not in missing), b"  ", b"    ", b"he"]
+    return PretrainedTokenizer(pattern, tokens, [0], 0)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_encoding_is_lossless(text: str, pattern: str) -> None:
+    tokenizer = small(pattern=pattern)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_names_of_special_tokens_are_ordinary_text() -> None:
+    assert 0 not in small().encode("<end>")
+    assert small().byte_lengths()[0] == 0
+
+
+def test_a_character_with_a_byte_that_has_no_token_is_refused() -> None:
+    with pytest.raises(UnknownText, match=r"no token for the byte 0x04 of '\\x04' \(U\+0004\)"):
+        small(b"\x04").encode("a\x04b")
+    with pytest.raises(UnknownText, match=r"0xf1 of .* \(U\+40000\)"):
+        small(b"\xf1").encode("a\U00040000")
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    small(b"\x04").save(tmp_path / "tokenizer.json")
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.identity() == small(b"\x04").identity()
+    assert loaded.endoftext == 0
+
+
+def test_it_cannot_be_trained() -> None:
+    with pytest.raises(UsageError, match="import-weights"):
+        PretrainedTokenizer.train([["text"]], Path())
+
+
+def test_a_merge_that_never_happens_is_refused() -> None:
+    with pytest.raises(ValueError, match="never the last one"):  # bc has a lower id than ab, so abc is a and bc
+        from_merges("gpt-2", ["a", "b", "c", "bc", "ab", "abc"], ["b c", "a b", "ab c"], {}, None)
+
+
+def test_smollm2_encodes_as_hugging_face_does(fetched: Callable[[str], Path]) -> None:
+    tokenizers: Any = pytest.importorskip("tokenizers", reason="tokenizers is not installed: make setup EXTRAS=dev,parity")
+    folder = fetched("smollm2")
+    with open_gguf(folder / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf") as file:
+        ours = read_tokenizer(file)
+        written, merges = file.values["tokenizer.ggml.tokens"], file.values["tokenizer.ggml.merges"]
+    vocabulary = {token: id for id, token in enumerate(written)}
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    pre = tokenizers.pre_tokenizers
+    theirs.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
+    hamlet = (fetched("hamlet") / "hamlet.txt").read_text(encoding="utf-8")
+    for text in [*TEXTS, hamlet]:
+        text = text.replace("\U0010ffff", "")  # a byte that SmolLM2 lacks
+        assert ours.encode(text) == theirs.encode(text).ids
+        assert ours.decode(ours.encode(text)) == text
+    for character in "\x04\x06\x13\x14\x16\x1d\U00040000":
+        with pytest.raises(UnknownText):
+            ours.encode(character)
