@@ -265,6 +265,19 @@ def test_the_claim_about_characters_is_that_of_the_results() -> None:
     assert f"It took {best['seconds'][0]:,.0f} s" in flat(experiments)
 
 
+@pytest.mark.parametrize(("name", "page"), [("characters_ladder", "ladder"), ("characters_fast", "ngram_embeddings")])
+def test_the_seeds_of_a_character_model_are_those_of_the_results(name: str, page: str) -> None:
+    row = read_results("learning")[name]
+    assert not row["versions"]["dirty"]
+    losses, lead = ", ".join(f"{loss:.3f}" for loss in row["losses"]), row["lead"]
+    assert (
+        f"`{row['config']}`, {len(row['seeds'])} seeds: {losses}, mean {row['loss']:.3f}, with windows that overlap by half "
+        f"{row['sliding']:.3f}. {row['counts']['name']} counts have {row['counts']['loss']:.3f}: the model is "
+        f"{'ahead' if lead > 0 else 'behind'} by {abs(lead):.3f} ± {row['standard_error']:.3f}. "
+        f"A training took {min(row['seconds']):.0f} to {max(row['seconds']):.0f} s."
+    ) in flat((PROJECT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
+
+
 def test_the_extras_of_their_page_are_those_of_the_results() -> None:
     results, page = read_results("hamlet"), (PROJECT / "docs" / "ensembles.md").read_text(encoding="utf-8")
     assert f"| the model | | {results['loss']:.3f} | |" in page

@@ -25,7 +25,7 @@ from lib.artifact.manifest import (
 )
 from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata
-from lib.config.model import ModelConfig
+from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.errors import MakegptError
@@ -73,7 +73,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         tensors, config = drop_padding_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
     metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": tokenizer.identity()}
     if exported := _exported_metadata(source, tokenizer):
-        metadata, config = exported, build_section("model", exported["model"], str(source))
+        metadata, config = exported, build_section("model", GPT_2 | exported["model"], str(source))
         tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
     inputs = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     return write_imported_run(

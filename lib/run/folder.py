@@ -20,7 +20,7 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
-from lib.config.model import ModelConfig
+from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
@@ -98,11 +98,11 @@ def load_run(folder: Path, device: torch.device, weights: str = "published") -> 
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """The model of the run in `folder`."""
+    """The model of the run in `folder`. An option that its config lacks is younger than the run, and off: as in GPT-2."""
     saved = read_json(folder / CONFIG_FILE)
     if not isinstance(saved, dict) or not isinstance(saved.get("model"), dict):
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
-    config: ModelConfig = build_section("model", saved["model"], str(folder / CONFIG_FILE))
+    config: ModelConfig = build_section("model", GPT_2 | saved["model"], str(folder / CONFIG_FILE))
     return config
 
 
