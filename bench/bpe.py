@@ -7,20 +7,23 @@ median of their rounds is printed; Hugging Face's trainer uses as many threads a
 installed is left out. Then the memory of counting the words of a long text, by its peak and the number of distinct words.
 """
 
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Callable, Iterator
 
+import torch
+
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.text import open_document
+from lib.device.hardware import peak_memory
 from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.byte_level import PATTERNS
 from lib.tokenizer.merges import BYTES, count_words, learn_merges
 from lib.tokenizer.registry import make_tokenizer
 
+CPU = torch.device("cpu")
 SIZES = (1024, 4096)
 LONG = 1 << 30  # bytes of the text whose words are counted
 
@@ -108,13 +111,13 @@ def bytes_per_token(first: str, held_out: str) -> None:
 def memory(text: str) -> None:
     """Print the peak memory of counting and learning from `LONG` bytes, and how many distinct words they have."""
     start = time.perf_counter()
-    before = peak()
+    before = peak_memory(CPU)
     words = count_words([renewed(text)], "gpt2")
     counted = time.perf_counter() - start
     merges = learn_merges(words, SIZES[-1] - BYTES)
     print(
         f"{LONG / 1e9:.2f} GB of text, {len(words):,} distinct words: counted in {counted:.0f} s, {len(merges):,} merges in "
-        f"{time.perf_counter() - start - counted:.0f} s, {(peak() - before) / 1e6:.0f} MB of memory"
+        f"{time.perf_counter() - start - counted:.0f} s, {(peak_memory(CPU) - before) / 1e6:.0f} MB of memory"
     )
 
 
@@ -127,11 +130,6 @@ def renewed(text: str) -> Iterator[str]:
         piece = " ".join(word + mark if at % 60 == 0 and word.isalpha() else word for at, word in enumerate(words)) + " "
         size += len(piece)
         yield piece
-
-
-def peak() -> int:
-    """The peak memory of this process in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -46,6 +46,5 @@ class EmbeddingModel(LanguageModel):
             ids = self.ids_of_rows[ids]
         earlier = None
         if caches is not None:
-            n = self.ngram_emb.order - 1
-            earlier = torch.tensor([([-1] * n + cache.ids)[-n:] for cache in caches], device=ids.device)
+            earlier = torch.tensor([cache.last_ids(self.ngram_emb.order - 1) for cache in caches], device=ids.device)
         return self.ngram_emb(ids, earlier)

@@ -34,6 +34,11 @@ class KVCache:
         """Tokens in the cache."""
         return len(self.ids)
 
+    def last_ids(self, count: int) -> list[int]:
+        """The last `count` tokens, -1 for each that the text does not have yet."""
+        ids = self.ids[-count:]
+        return [-1] * (count - len(ids)) + ids
+
     def add(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add the keys and values of T new tokens, (G, T, D) each; return those of all N, (1, G, N, D) each.
 

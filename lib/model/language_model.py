@@ -129,7 +129,10 @@ class LanguageModel(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() >= 2:
                 std = self.init_std(name, weight)
-                weight.normal_(0.0, std, generator=generator) if std else weight.zero_()
+                if std:
+                    weight.normal_(0.0, std, generator=generator)
+                else:  # nothing is drawn, so that the other weights are those of a model without it
+                    weight.zero_()
 
     def init_std(self, name: str, weight: Tensor) -> float:
         """The standard deviation that the matrix `name` is drawn with; here it keeps the scale of a product's input.

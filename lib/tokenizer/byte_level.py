@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding: what GPT-2's tokenizer and those trained here have in common.
+"""Byte-level byte-pair encoding: what GPT-2's tokenizer, those trained here and those of pretrained weights have in common.
 
 A pattern cuts the text into words with their leading space, numbers, marks and blanks. Within each, the adjacent pair of
 lowest rank is merged, again and again, until no pair has a rank. tiktoken does the merging.
@@ -8,7 +8,7 @@ import base64
 import os
 import re
 from itertools import pairwise
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tiktoken
@@ -28,7 +28,45 @@ _THREADS = min(4, os.cpu_count() or 1)
 _PIECES_AT_ONCE = 4  # of about 1 MB; each becomes a Python list of ids for a moment
 
 
-class ByteLevelBPE(Tokenizer):
+class MergingTokenizer(Tokenizer):
+    """Encodes by `_encoding`, which a subclass sets, and by a pattern that matches words and runs of blanks."""
+
+    _encoding: tiktoken.Encoding
+
+    def check_text(self, text: str) -> None:
+        """UnknownText if a byte of `text` has no token."""
+
+    def keeps_last_blank(self, text: str, end: int) -> bool:
+        """Whether the pattern matches a run of blanks that ends at `end` as a whole; else its last one belongs to the word."""
+        return end == len(text)
+
+    def encode(self, text: str) -> list[int]:
+        self.check_text(text)
+        ids: list[int] = []
+        start = 0
+        # `\s+(?!\S)` matches a run of blanks up to the last one before a word. It backtracks to find that one, and tiktoken's
+        # regex engine fails on a run of a million; so a long run is matched here and only merged by tiktoken, for which it has
+        # no public call.
+        for run in _LONG_BLANKS.finditer(text):
+            end = run.end() if self.keeps_last_blank(text, run.end()) else run.end() - 1
+            ids += self._encoding.encode_ordinary(text[start : run.start()])
+            ids += self._encoding._encode_single_piece(text[run.start() : end])
+            start = end
+        return ids + self._encoding.encode_ordinary(text[start:])
+
+    def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
+        for texts in _groups(cut_into_words(pieces), _PIECES_AT_ONCE):
+            if any(map(_LONG_BLANKS.search, texts)):
+                encoded = list(map(self.encode, texts))
+            else:
+                for text in texts:
+                    self.check_text(text)
+                encoded = self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS)
+            for ids in encoded:
+                yield np.array(ids, dtype=np.uint32)
+
+
+class ByteLevelBPE(MergingTokenizer):
     """A tokenizer of byte sequences and `<|endoftext|>`, which has the last id."""
 
     pattern: str = "gpt2"
@@ -56,45 +94,25 @@ class ByteLevelBPE(Tokenizer):
     def vocab_size(self) -> int:
         return len(self.tokens) + 1
 
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = []
-        start = 0
-        # `\s+(?!\S)` matches a run of blanks up to the last one before a word. It backtracks to find that one, and tiktoken's
-        # regex engine fails on a run of a million; so a long run is matched here and only merged by tiktoken, for which it has
-        # no public call.
-        for run in LONG_BLANKS.finditer(text):
-            end = run.end() if run.end() == len(text) else run.end() - 1
-            ids += self._encoding.encode_ordinary(text[start : run.start()])
-            ids += self._encoding._encode_single_piece(text[run.start() : end])
-            start = end
-        return ids + self._encoding.encode_ordinary(text[start:])
-
-    def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        for texts in _groups(cut_into_words(pieces), _PIECES_AT_ONCE):
-            if any(map(LONG_BLANKS.search, texts)):
-                encoded = list(map(self.encode, texts))
-            else:
-                encoded = self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS)
-            for ids in encoded:
-                yield np.array(ids, dtype=np.uint32)
-
     def token_bytes(self, id: int) -> bytes:
         return ENDOFTEXT.encode() if id == self.endoftext else self.tokens[id]
 
     def to_saved(self) -> dict[str, Any]:
-        return {
-            "pattern": PATTERNS[self.pattern],
-            "tokens": [base64.b64encode(token).decode("ascii") for token in self.tokens],
-        }
+        return {"pattern": PATTERNS[self.pattern], "tokens": tokens_to_saved(self.tokens)}
+
+
+def tokens_to_saved(tokens: Iterable[bytes]) -> list[str]:
+    """Byte sequences as plain data."""
+    return [base64.b64encode(token).decode("ascii") for token in tokens]
 
 
 def saved_tokens(saved: dict[str, Any]) -> list[bytes]:
-    """The byte sequences of the data from `ByteLevelBPE.to_saved`."""
+    """The byte sequences of the data from `to_saved`."""
     return [base64.b64decode(token, validate=True) for token in saved["tokens"]]
 
 
 def cut_into_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in other pieces, each of which every pattern of `PATTERNS` matches as it matches the whole text."""
+    """The same text in other pieces, each of which every pattern of this package matches as it matches the whole text."""
     return cut_at_blanks(pieces, _BORDER)
 
 
@@ -115,21 +133,23 @@ _LETTERS, _MARKS = "A-Za-zА-яぁ-ゖァ-ヺ一-龥가-힣", r"!-/:-@\[-`{-~、
 _BORDER = re.compile(f"[{_LETTERS}](?=[0-9{_MARKS}])|[0-9](?=[{_LETTERS}{_MARKS}])")
 
 _BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space, the pattern's \s
-LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
+_LONG_BLANKS = re.compile(f"(?<![{_BLANK}])[{_BLANK}]{{4096,}}+")
 
 
 def merges_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """The two parts that each token after the single bytes was merged from, for `apply_merges`.
-
-    They remain when all merges of lower rank are applied to its bytes.
-    """
+    """The two parts that each token after the single bytes was merged from, for `apply_merges`."""
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    merges = []
-    for token in tokens[256:]:
-        parts = [bytes([byte]) for byte in token]
-        while len(parts) > 2:
-            pairs = [ranks.get(left + right, len(tokens)) for left, right in pairwise(parts)]
-            first = pairs.index(min(pairs))
-            parts[first : first + 2] = [parts[first] + parts[first + 1]]
-        merges.append((parts[0], parts[1]))
-    return merges
+    return [(parts[0], parts[1]) for parts in (last_merge(token, ranks) for token in tokens[256:])]
+
+
+def last_merge(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, ...]:
+    """The parts of `token`, two if a merge makes it, that remain when all merges of lower ranks are applied to its bytes."""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        pairs = [ranks.get(left + right, ranks[token]) for left, right in pairwise(parts)]
+        lowest = min(pairs)
+        if lowest >= ranks[token]:
+            break
+        first = pairs.index(lowest)
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
+    return tuple(parts)

@@ -5,19 +5,17 @@ here the rank of a token is its id. tiktoken does the merging. Such a vocabulary
 text did not have: a text with one of them is refused.
 """
 
-import base64
 import unicodedata
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Self, Sequence
 
 import tiktoken
 
 from lib.errors import MakegptError, UsageError, nearest
-from lib.tokenizer.base import Tokenizer, UnknownText
+from lib.tokenizer.base import UnknownText
 from lib.tokenizer.byte_alphabet import BYTE_OF
-from lib.tokenizer.byte_level import LONG_BLANKS
 from lib.tokenizer.byte_level import PATTERNS as SPLITS
+from lib.tokenizer.byte_level import MergingTokenizer, last_merge, saved_tokens, tokens_to_saved
 
 #: The patterns by the names that llama.cpp gives them (src/llama-vocab.cpp).
 #:
@@ -29,7 +27,7 @@ PATTERNS = {
 _BLANKS_BEFORE_DIGITS = {"smollm"}  # one piece, with the last of them
 
 
-class PretrainedTokenizer(Tokenizer):
+class PretrainedTokenizer(MergingTokenizer):
     kind = "pretrained"
 
     def __init__(self, pattern: str, tokens: Sequence[bytes], special: Iterable[int], endoftext: int | None) -> None:
@@ -55,8 +53,7 @@ class PretrainedTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return len(self.tokens)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`; UnknownText if one of its bytes has no token."""
+    def check_text(self, text: str) -> None:
         content = text.encode("utf-8")
         for byte in self._missing:
             if byte in content:
@@ -65,17 +62,12 @@ class PretrainedTokenizer(Tokenizer):
                     f"the vocabulary has no token for the byte 0x{byte[0]:02x} of {character!r} (U+{ord(character):04X}); "
                     "remove this character from the text"
                 )
-        ids: list[int] = []
-        start = 0
-        for run in LONG_BLANKS.finditer(text):  # on which tiktoken's regex engine fails, as in `ByteLevelBPE.encode`
-            whole = run.end() == len(text) or (
-                self.pattern in _BLANKS_BEFORE_DIGITS and unicodedata.category(text[run.end()]).startswith("N")
-            )
-            end = run.end() if whole else run.end() - 1
-            ids += self._encoding.encode_ordinary(text[start : run.start()])
-            ids += self._encoding._encode_single_piece(text[run.start() : end])
-            start = end
-        return ids + self._encoding.encode_ordinary(text[start:])
+
+    def keeps_last_blank(self, text: str, end: int) -> bool:
+        before_digit = self.pattern in _BLANKS_BEFORE_DIGITS and unicodedata.category(text[end : end + 1] or " ").startswith(
+            "N"
+        )
+        return before_digit or super().keeps_last_blank(text, end)
 
     def token_bytes(self, id: int) -> bytes:
         return self.tokens[id]
@@ -84,13 +76,12 @@ class PretrainedTokenizer(Tokenizer):
         return self.special
 
     def to_saved(self) -> dict[str, Any]:
-        tokens = [base64.b64encode(token).decode("ascii") for token in self.tokens]
-        return {"pattern": self.pattern, "special": self.special, "endoftext": self.endoftext, "tokens": tokens}
+        saved = {"pattern": self.pattern, "special": self.special, "endoftext": self.endoftext}
+        return saved | {"tokens": tokens_to_saved(self.tokens)}
 
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> Self:
-        tokens = [base64.b64decode(token, validate=True) for token in saved["tokens"]]
-        return cls(saved["pattern"], tokens, saved["special"], saved["endoftext"])
+        return cls(saved["pattern"], saved_tokens(saved), saved["special"], saved["endoftext"])
 
     @classmethod
     def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
@@ -116,7 +107,7 @@ def from_merges(
         id = ids[pair[0] + pair[1]]
         if merged and id <= merged[-1]:
             raise ValueError(f"the merge {merge!r} is not in the order of the ids")
-        if _last_merge(pair[0] + pair[1], ids) != pair:
+        if last_merge(pair[0] + pair[1], ids) != pair:
             raise ValueError(f"the merge {merge!r} is never the last one that makes its token")
         merged.append(id)
     if loose := sorted({id for token, id in ids.items() if len(token) > 1} - set(merged)):
@@ -129,16 +120,3 @@ def _bytes_of(text: str) -> bytes:
         return bytes(BYTE_OF[character] for character in text)
     except KeyError:
         raise ValueError(f"the token {text!r} is not written in GPT-2's alphabet of bytes") from None
-
-
-def _last_merge(token: bytes, ids: Mapping[bytes, int]) -> tuple[bytes, ...]:
-    """The parts that remain when all merges of a lower id than the token's own are applied to its bytes."""
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        ranks = [ids.get(left + right, 1 << 62) for left, right in pairwise(parts)]
-        lowest = min(ranks)
-        if lowest >= ids[token]:
-            break
-        first = ranks.index(lowest)
-        parts[first : first + 2] = [parts[first] + parts[first + 1]]
-    return tuple(parts)

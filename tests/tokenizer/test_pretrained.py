@@ -49,6 +49,15 @@ def test_encoding_is_lossless(text: str, pattern: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_text_in_pieces_has_the_ids_of_the_whole_text(text: str, pattern: str) -> None:
+    tokenizer, text = small(pattern=pattern), f"hehe {text} he{text}"
+    for size in (1, 2, 3, 7):
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        assert [int(id) for ids in tokenizer.encode_stream(pieces) for id in ids] == tokenizer.encode(text)
+
+
 def test_names_of_special_tokens_are_ordinary_text() -> None:
     assert 0 not in small().encode("<end>")
     assert small().byte_lengths()[0] == 0
@@ -59,6 +68,8 @@ def test_a_character_with_a_byte_that_has_no_token_is_refused() -> None:
         small(b"\x04").encode("a\x04b")
     with pytest.raises(UnknownText, match=r"0xf1 of .* \(U\+40000\)"):
         small(b"\xf1").encode("a\U00040000")
+    with pytest.raises(UnknownText, match="0x04"):
+        list(small(b"\x04").encode_stream(["he a", "\x04b"]))
 
 
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:

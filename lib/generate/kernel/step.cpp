@@ -131,8 +131,8 @@ extern "C" void product(const Matrix* w, const float* x, float* y, const long M)
 
 // For each of B texts: a new token, the sum of its n-grams' rows (B, C) or null, its position, the text's cache and its
 // capacity -> logits (B, V).
-extern "C" void step(const Decoder* model, const long B, const long* ids, const float* ngrams, const long* positions, float* const* kept,
-                     const long* capacities, float* logits) {
+extern "C" void step(const Decoder* model, const long B, const long* ids, const float* ngrams, const long* positions,
+                     float* const* kept, const long* capacities, float* logits) {
     const long C = model->C, H = model->H, G = model->G, D = model->D;
     std::vector<float> x(B * C), normed(B * C), qkv(B * (H + 2 * G) * D), heads(B * H * D), change(B * C), wide, gate;
     const auto norm = [&](const Norm& with) {
