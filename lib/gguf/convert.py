@@ -6,8 +6,9 @@ from typing import Any
 
 from lib.artifact.manifest import Manifest
 from lib.errors import MakegptError, nearest
-from lib.gguf.llama import read_config, read_tensors
+from lib.gguf.config import read_config
 from lib.gguf.reader import GGUFFile, open_gguf
+from lib.gguf.weights import read_tensors
 from lib.run.imported import check_importable, write_imported_run
 from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
 
