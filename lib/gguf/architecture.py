@@ -43,7 +43,8 @@ class Architecture:
 
     def check(self, config: ModelConfig) -> None:
         """UsageError names the first option of `config` that no file of this architecture has."""
-        required = {"kind": "gpt"} | {name: GPT_2[name] for name in GPT_2 if name not in self.choices} | self.options
+        gpt2 = {name: value for name, value in GPT_2.items() if name not in self.choices}
+        required: dict[str, Any] = {"kind": "gpt", **gpt2, **self.options}
         if config.head_size * config.n_heads == config.emb_dim:
             required.pop("head_dim", None)
         for name, value in required.items():

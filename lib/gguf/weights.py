@@ -40,7 +40,7 @@ def read_tensors(file: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
 
 def to_tensors(weights: Mapping[str, Tensor], config: ModelConfig, architecture: Architecture) -> dict[str, np.ndarray]:
     """Our `weights` of the model of `config` as the float32 tensors of a file; missing biases become zeros."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for ours, shape in parameter_shapes(replace(config, **architecture.written)).items():
         rows = weights[ours].detach().float().numpy() if ours in weights else np.zeros(shape, np.float32)
         theirs = architecture.theirs(ours)

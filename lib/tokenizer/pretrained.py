@@ -75,6 +75,12 @@ class PretrainedTokenizer(MergingTokenizer):
     def special_ids(self) -> Sequence[int]:
         return self.special
 
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        """The two parts that each token was merged from, in the order of ids."""
+        ranks = {token: id for id, token in enumerate(self.tokens) if id not in set(self.special)}
+        parts = [last_merge(token, ranks) for token in ranks if len(token) > 1]
+        return [(pair[0], pair[1]) for pair in parts]
+
     def to_saved(self) -> dict[str, Any]:
         saved = {"pattern": self.pattern, "special": self.special, "endoftext": self.endoftext}
         return saved | {"tokens": tokens_to_saved(self.tokens)}

@@ -8,8 +8,8 @@ import pytest
 import regex
 
 from lib.errors import UsageError
-from lib.gguf.convert import read_tokenizer
 from lib.gguf.reader import open_gguf
+from lib.gguf.tokenizer import read_tokenizer
 from lib.tokenizer.base import UnknownText
 from lib.tokenizer.byte_level import PATTERNS as SPLITS
 from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
