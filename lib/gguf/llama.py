@@ -16,17 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from lib.config.designs import MAX_CONTEXT, design_config
 from lib.config.model import GPT_2, ModelConfig
-from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf.reader import GGUFFile
+from lib.model.positions import Llama3Scaling, frequencies
 from lib.model.registry import build_model
 from lib.run.weights import check_shapes
 
 ARCHITECTURES = ("llama", "qwen3")
-
-#: The longest context of an imported model: a mask of T × T bytes and one KV cache are made for it.
-MAX_CONTEXT = 8192
 
 #: Our parameters -> their keys, after the architecture's name and a dot.
 SIZES = {
@@ -46,9 +44,13 @@ _OTHER_KEYS = {
     "rope.freq_base",
     "rope.dimension_count",
     "rope.scaling.type",
+    "rope.scaling.original_context_length",
     "vocab_size",
     "expert_count",
 }
+
+#: What the frequencies of rotary positions are divided by, if they are scaled as in Llama 3: (D/2,).
+ROPE_FREQS = "rope_freqs.weight"
 
 #: Our names -> theirs; {n} is the number of a block. W_qkv is three of theirs.
 TENSOR_NAMES = {
@@ -93,28 +95,36 @@ def read_config(file: GGUFFile) -> ModelConfig:
         raise MakegptError(f"{file.path}: {len(file.tensors)} tensors are no {sizes['n_layers']} blocks")
     sizes["context_length"] = min(sizes["context_length"], MAX_CONTEXT)
     options = {
-        "kind": "gpt",
         "vocab_size": table.shape[0],
-        "drop_rate": 0.0,
         "qkv_bias": "blk.0.attn_q.bias" in file.tensors,
         "out_bias": "blk.0.attn_output.bias" in file.tensors,
         "tie_weights": "output.weight" not in file.tensors,
-        "positions": "rotary",
-        "norm": "rms",
-        "feed_forward": "swiglu",
-        "qk_norm": architecture == "qwen3",
         "n_kv_heads": keys.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "rope_base": keys.number("rope.freq_base", 10_000.0),
-        "attention_impl": "fused",
-        "layer_impl": "fused",
     }
+    if ROPE_FREQS in file.tensors:
+        options |= _rope_scaling(file, keys, frequencies(head_dim, options["rope_base"]))
     try:
-        config: ModelConfig = build_section("model", GPT_2 | options | sizes, str(file.path))
+        return design_config(architecture, str(file.path), **options, **sizes)
     except UsageError as error:
         raise MakegptError(str(error)) from None
-    return config
+
+
+def _rope_scaling(file: GGUFFile, keys: "_Keys", speeds: torch.Tensor) -> dict[str, Any]:
+    """Our options of the Llama-3 scaling that the divisors of the `speeds` in `file` are made by.
+
+    The file has the divisors alone; every release of Llama 3 has the same parameters but for the factor, which is the largest.
+    """
+    divisors = file.read(ROPE_FREQS)
+    context = keys.integer("rope.scaling.original_context_length", GPT_2["rope_original_context"])
+    factor = float(f"{divisors.max(initial=1):.6g}")
+    scaling = Llama3Scaling(factor, GPT_2["rope_low_freq_factor"], GPT_2["rope_high_freq_factor"], context)
+    expected = 1 / scaling.scales(speeds).numpy()
+    if factor == 1 or divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-4):
+        raise MakegptError(f"{file.path}: {ROPE_FREQS} is not Llama 3's scaling for {context} tokens, and is not supported")
+    return {"rope_factor": factor, "rope_original_context": context}
 
 
 @dataclass(frozen=True)
@@ -131,8 +141,6 @@ class _Keys:
             unknown = name != key and name not in {*SIZES.values(), *_OTHER_KEYS}
             if unknown or (name == "rope.scaling.type" and value != "none") or (name == "expert_count" and value != 0):
                 raise MakegptError(f"{self.file.path}: {key}={str(value)[:40]} is not supported")
-        if "rope_freqs.weight" in self.file.tensors:
-            raise MakegptError(f"{self.file.path}: rope_freqs.weight, Llama 3's scaled angles, is not supported")
 
     def integer(self, name: str, default: int | None = None) -> int:
         """The whole number of the key `name`."""
@@ -159,19 +167,22 @@ def read_tensors(file: GGUFFile, config: ModelConfig) -> dict[str, torch.Tensor]
     """The weights of the model of `config`, by our names, float32; MakegptError if a tensor does not belong to it."""
     parameters = dict(build_model(config, "meta").named_parameters())
     names = {ours: _theirs(ours) for ours in parameters}
-    D, G = config.head_size, config.n_kv_heads or config.n_heads
     expected: dict[str, tuple[int, ...]] = {}
     for ours, theirs in names.items():
         shape = tuple(parameters[ours].shape)
-        rows = [shape[0]] if len(theirs) == 1 else [config.n_heads * D, G * D, G * D]
+        rows = [shape[0]] if len(theirs) == 1 else config.qkv_rows
         expected |= {name: (count, *shape[1:]) for name, count in zip(theirs, rows, strict=True)}
-    check_shapes(expected, {name: info.shape for name, info in file.tensors.items()}, f"{file.path} is not the expected model")
+    shapes = {name: info.shape for name, info in file.tensors.items() if name != ROPE_FREQS}
+    check_shapes(expected, shapes, f"{file.path} is not the expected model")
     permuted = file.values["general.architecture"] == "llama"
     tensors = {}
     for ours, theirs in names.items():
         parts = [file.read(name) for name in theirs]
         if permuted and len(parts) == 3:
-            parts[0], parts[1] = split_halves(parts[0], config.n_heads), split_halves(parts[1], G)
+            parts[0], parts[1] = (
+                split_halves(parts[0], config.n_heads),
+                split_halves(parts[1], config.n_kv_heads or config.n_heads),
+            )
         tensors[ours] = torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
     return tensors
 
