@@ -4,19 +4,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from lib.config.designs import MAX_CONTEXT, design_config, find_design
 from lib.config.model import GPT_2, ModelConfig
-from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf.architecture import Architecture
 from lib.gguf.gpt2 import GPT2
 from lib.gguf.llama import LLAMA, QWEN3
 from lib.gguf.reader import GGUFFile
+from lib.model.positions import Llama3Scaling, frequencies
 
-ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, LLAMA, QWEN3)}
-
-#: The longest context of an imported model: a mask of T × T bytes and one KV cache are made for it.
-MAX_CONTEXT = 8192
+ARCHITECTURES = {architecture.name: architecture for architecture in (GPT2, QWEN3, LLAMA)}
 
 #: Our parameters -> their keys, after the architecture's name and a dot.
 _SIZES = {
@@ -26,18 +25,20 @@ _SIZES = {
     "n_heads": "attention.head_count",
     "ff_dim": "feed_forward_length",
 }
-_KV_HEADS, _ROPE_BASE = "attention.head_count_kv", "rope.freq_base"
+_KV_HEADS = "attention.head_count_kv"
+_ROPE_BASE, _ROPE_CONTEXT = "rope.freq_base", "rope.scaling.original_context_length"
 _HEAD_SIZES = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 
 #: More keys that are understood.
 _OTHER_KEYS = {"rope.scaling.type", "vocab_size", "expert_count"}
 
+#: What the frequencies of rotary positions are divided by, if they are scaled as in Llama 3: (D/2,).
+ROPE_FREQS = "rope_freqs.weight"
 
-def architecture_of(config: ModelConfig) -> Architecture:
-    """The architecture that can express the model of `config`; UsageError names the option that none has."""
-    name = "qwen3" if config.qk_norm else "llama" if config.positions == "rotary" or config.norm == "rms" else "gpt2"
-    ARCHITECTURES[name].check(config)
-    return ARCHITECTURES[name]
+
+def architecture_of(config: ModelConfig, where: str) -> Architecture:
+    """The architecture that has the model of `config`; UsageError names an option at `where` that none has."""
+    return ARCHITECTURES[find_design(config, where, {name: architecture.fixed for name, architecture in ARCHITECTURES.items()})]
 
 
 def config_values(config: ModelConfig, architecture: Architecture, ff_dim: int) -> dict[str, Any]:
@@ -46,6 +47,8 @@ def config_values(config: ModelConfig, architecture: Architecture, ff_dim: int) 
     values |= {_KV_HEADS: config.n_kv_heads or config.n_heads, architecture.norm_eps: config.norm_eps}
     if architecture.rotary:
         values |= {_ROPE_BASE: config.rope_base} | dict.fromkeys(_HEAD_SIZES, config.head_size)
+        if config.rope_factor != 1:
+            values[_ROPE_CONTEXT] = config.rope_original_context
     return {f"{architecture.name}.{name}": value for name, value in values.items()}
 
 
@@ -76,27 +79,38 @@ def read_config(file: GGUFFile) -> ModelConfig:
     def has(ours: str) -> bool:
         return architecture.theirs(ours)[0] in file.tensors
 
-    options = {
-        "kind": "gpt",
+    options: dict[str, Any] = {
         "vocab_size": table.shape[0],
-        "drop_rate": 0.0,
-        **architecture.options,
         "qkv_bias": has("blocks.0.attention.W_qkv.bias"),
         "out_bias": has("blocks.0.attention.out_proj.bias"),
         "tie_weights": not has("out_head.weight"),
         "n_kv_heads": keys.integer(_KV_HEADS, heads),
         "head_dim": head_dim,
         "norm_eps": keys.number(architecture.norm_eps),
-        "attention_impl": "fused",
-        "layer_impl": "fused",
     }
     if architecture.rotary:
         options["rope_base"] = keys.number(_ROPE_BASE, GPT_2["rope_base"])
+        if ROPE_FREQS in file.tensors:
+            options |= _rope_scaling(file, keys, frequencies(head_dim, options["rope_base"]))
     try:
-        config: ModelConfig = build_section("model", GPT_2 | options | sizes, str(file.path))
+        return design_config(architecture.name, str(file.path), **options, **sizes)
     except UsageError as error:
         raise MakegptError(str(error)) from None
-    return config
+
+
+def _rope_scaling(file: GGUFFile, keys: "_Keys", speeds: Tensor) -> dict[str, Any]:
+    """Our options of the Llama-3 scaling that the divisors of the `speeds` in `file` are made by.
+
+    The file has the divisors alone; every release of Llama 3 has the same parameters but for the factor, which is the largest.
+    """
+    divisors = file.read(ROPE_FREQS)
+    context = keys.integer(_ROPE_CONTEXT, GPT_2["rope_original_context"])
+    factor = float(f"{divisors.max(initial=1):.6g}")
+    scaling = Llama3Scaling(factor, GPT_2["rope_low_freq_factor"], GPT_2["rope_high_freq_factor"], context)
+    expected = 1 / scaling.scales(speeds).numpy()
+    if factor == 1 or divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-4):
+        raise MakegptError(f"{file.path}: {ROPE_FREQS} is not Llama 3's scaling for {context} tokens, and is not supported")
+    return {"rope_factor": factor, "rope_original_context": context}
 
 
 def architecture_in(file: GGUFFile) -> Architecture:
@@ -118,14 +132,12 @@ class _Keys:
         """MakegptError for a key that could change the result and is not understood."""
         known = {*_SIZES.values(), *_OTHER_KEYS, _KV_HEADS, self.architecture.norm_eps}
         if self.architecture.rotary:
-            known |= {_ROPE_BASE, *_HEAD_SIZES}
+            known |= {_ROPE_BASE, _ROPE_CONTEXT, *_HEAD_SIZES}
         for key, value in self.file.values.items():
             name = key.removeprefix(f"{self.architecture.name}.")
             unknown = name != key and name not in known
             if unknown or (name == "rope.scaling.type" and value != "none") or (name == "expert_count" and value != 0):
                 raise MakegptError(f"{self.file.path}: {key}={str(value)[:40]} is not supported")
-        if "rope_freqs.weight" in self.file.tensors:
-            raise MakegptError(f"{self.file.path}: rope_freqs.weight, Llama 3's scaled angles, is not supported")
 
     def integer(self, name: str, default: int | None = None) -> int:
         """The whole number of the key `name`."""

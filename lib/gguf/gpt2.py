@@ -1,11 +1,14 @@
 """The architecture `gpt2` of GGUF files: GPT-2's learned positions, LayerNorm and biases everywhere."""
 
+from lib.config.designs import DESIGNS
 from lib.gguf.architecture import COMMON_NAMES, Architecture
+
+#: What GPT-2 fixes, and llama.cpp's code for it does not.
+_FREE = ("n_kv_heads", "ff_dim", "out_bias", "norm_eps")
 
 GPT2 = Architecture(
     name="gpt2",
-    options={},
-    choices=frozenset({"tie_weights", "n_kv_heads", "ff_dim", "out_bias", "norm_eps"}),
+    fixed={name: value for name, value in DESIGNS["gpt2"].items() if name not in _FREE},
     names=COMMON_NAMES
     | {
         "pos_emb.weight": ("position_embd.weight",),

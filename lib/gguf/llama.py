@@ -1,8 +1,8 @@
 """The architecture `llama` of GGUF files (Llama, SmolLM2), and `qwen3`.
 
-Both are `model.kind=gpt` with rotary positions, RMSNorm, SwiGLU and grouped-query attention; qwen3 also normalizes queries and
-keys, and has no biases. Their projections of queries, keys and values are three matrices, ours is one: their rows, one below
-the other.
+Both are `model.kind=gpt` with rotary positions, RMSNorm, SwiGLU and grouped-query attention. qwen3 also normalizes queries and
+keys; llama.cpp reads no biases and no scaled angles in its files. Their projections of queries, keys and values are three
+matrices, ours is one: their rows, one below the other.
 
 Rotary positions rotate pairs of numbers: ours and qwen3's x_i with x_{i+D/2}, llama's x_{2i} with x_{2i+1}. So the rows of q
 and k in a llama file are in another order within each head.
@@ -12,6 +12,7 @@ H heads, D head size
 
 import numpy as np
 
+from lib.config.designs import DESIGNS
 from lib.gguf.architecture import COMMON_NAMES, Architecture
 
 _NAMES = COMMON_NAMES | {
@@ -21,14 +22,11 @@ _NAMES = COMMON_NAMES | {
     "blocks.{n}.attention.k_norm.scale": ("blk.{n}.attn_k_norm.weight",),
     "blocks.{n}.feed_forward.gate.weight": ("blk.{n}.ffn_gate.weight",),
 }
-_OPTIONS = {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu"}
-_CHOICES = frozenset({"tie_weights", "n_kv_heads", "head_dim", "ff_dim", "norm_eps", "rope_base"})
 _NORM_EPS = "attention.layer_norm_rms_epsilon"
 
 LLAMA = Architecture(
     name="llama",
-    options=_OPTIONS,
-    choices=_CHOICES | {"out_bias"},
+    fixed=DESIGNS["llama"],
     names=_NAMES,
     norm_eps=_NORM_EPS,
     rotary=True,
@@ -37,8 +35,7 @@ LLAMA = Architecture(
 
 QWEN3 = Architecture(
     name="qwen3",
-    options=_OPTIONS | {"qk_norm": True, "out_bias": False, "qkv_bias": False},
-    choices=_CHOICES,
+    fixed=DESIGNS["qwen3"] | {"qkv_bias": False, "out_bias": False, "rope_factor": 1.0},
     names=_NAMES,
     norm_eps=_NORM_EPS,
     rotary=True,

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lib.config.model import ModelConfig
 from lib.gguf.architecture import Architecture
-from lib.gguf.config import architecture_in
+from lib.gguf.config import ROPE_FREQS, architecture_in
 from lib.gguf.llama import interleave_halves, split_halves
 from lib.gguf.reader import GGUFFile
+from lib.model.positions import frequencies, rope_scaling
 from lib.model.registry import build_model
 from lib.run.weights import check_shapes
 
@@ -26,9 +27,10 @@ def read_tensors(file: GGUFFile, config: ModelConfig) -> dict[str, Tensor]:
     expected: dict[str, tuple[int, ...]] = {}
     for ours, shape in shapes.items():
         theirs = architecture.theirs(ours)
-        rows = [shape[0]] if len(theirs) == 1 else _qkv_rows(config)
+        rows = [shape[0]] if len(theirs) == 1 else config.qkv_rows
         expected |= {name: (count, *shape[1:]) for name, count in zip(theirs, rows, strict=True)}
-    check_shapes(expected, {name: info.shape for name, info in file.tensors.items()}, f"{file.path} is not the expected model")
+    shapes_in_file = {name: info.shape for name, info in file.tensors.items() if name != ROPE_FREQS or not architecture.rotary}
+    check_shapes(expected, shapes_in_file, f"{file.path} is not the expected model")
     tensors = {}
     for ours in shapes:
         parts = [file.read(name) for name in architecture.theirs(ours)]
@@ -44,10 +46,12 @@ def to_tensors(weights: Mapping[str, Tensor], config: ModelConfig, architecture:
     for ours, shape in parameter_shapes(replace(config, **architecture.written)).items():
         rows = weights[ours].detach().float().numpy() if ours in weights else np.zeros(shape, np.float32)
         theirs = architecture.theirs(ours)
-        parts = [rows] if len(theirs) == 1 else np.split(rows, np.cumsum(_qkv_rows(config))[:2])
+        parts = [rows] if len(theirs) == 1 else np.split(rows, np.cumsum(config.qkv_rows)[:2])
         if architecture.interleaved and len(parts) == 3:
             parts[:2] = [interleave_halves(part, heads) for part, heads in zip(parts, _qk_heads(config), strict=False)]
         tensors |= dict(zip(theirs, parts, strict=True))
+    if scaling := rope_scaling(config):
+        tensors[ROPE_FREQS] = 1 / scaling.scales(frequencies(config.head_size, config.rope_base)).numpy()
     return tensors
 
 
@@ -58,9 +62,3 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _qk_heads(config: ModelConfig) -> tuple[int, int]:
     return config.n_heads, config.n_kv_heads or config.n_heads
-
-
-def _qkv_rows(config: ModelConfig) -> list[int]:
-    """The rows of q, k and v in W_qkv: H·D, G·D, G·D."""
-    heads, kv_heads = _qk_heads(config)
-    return [count * config.head_size for count in (heads, kv_heads, kv_heads)]
