@@ -19,8 +19,10 @@ from lib.config.params import config_names, load_params, resolve_config
 from lib.errors import MakegptError, UsageError
 from lib.huggingface import gpt2
 from lib.huggingface.convert import export_weights, import_weights
-from lib.huggingface.gpt2 import RELEASED_SIZES, write_weights
-from lib.huggingface.parity import PARITY_FILE, exported_logits, greedy_tokens, logit_agreement
+from lib.huggingface.gpt2 import RELEASED_SIZES
+from lib.huggingface.layout import Layout, write_weights
+from lib.huggingface.parity import PARITY_FILE, greedy_tokens, logit_agreement
+from lib.huggingface.reference import exported_logits
 from lib.huggingface.tokenizer import from_hf_tokenizer, to_hf_tokenizer
 from lib.model.registry import build_model
 from lib.run.folder import CONFIG_FILE, MODEL_FILE, TrainedModel, load_run
@@ -45,11 +47,6 @@ SIZES = {"small": (1, 24, 12), "medium": (2, 32, 16), "large": (3, 40, 20), "xl"
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "t"), ("Ġt", "he")]
 VOCAB = {token: id for id, token in enumerate([*BYTE_OF, *(a + b for a, b in MERGES), "<|endoftext|>"])}
 V = len(VOCAB)
-
-
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    return pytest.importorskip("transformers", reason="transformers is not installed: make setup EXTRAS=dev,parity")
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +245,7 @@ def test_an_import_does_not_overwrite_other_artifacts(copied: Path, folder: Path
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ({"scale_attn_weights": False}, "scale_attn_weights=False"),
         ({"add_cross_attention": True}, "add_cross_attention=True"),
-        ({"model_type": "llama"}, "model_type=llama"),
+        ({"model_type": "mamba"}, "model_type=mamba"),
         ({"n_head": 7}, "emb_dim=24 must be divisible by model.n_heads=7"),
         ({"n_embd": None}, "lacks n_embd"),
         ({"n_layer": "two"}, "n_layers=two must be an integer"),
@@ -418,6 +415,7 @@ def test_transformers_reads_an_export_and_importing_it_gives_the_same_bytes(
     with torch.no_grad():
         torch.testing.assert_close(ours.model(ids), their_model(ids).logits, rtol=1e-4, atol=1e-4)
     assert their_model.config.tie_word_embeddings is options["tie_weights"]
+    assert their_model.config.n_ctx == T
     assert (their_model.config.bos_token_id, their_model.config.eos_token_id) == (tokenizer.endoftext, tokenizer.endoftext)
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -563,8 +561,8 @@ def test_an_export_with_other_logits_is_deleted(tmp_path: Path, monkeypatch: pyt
     write_run(tmp_path / "run", BytesTokenizer())
     write = write_weights
 
-    def write_wrong(path: Path, weights: dict[str, torch.Tensor], config: ModelConfig) -> None:
-        write(path, weights | {"final_norm.shift": weights["final_norm.shift"] + amount}, config)
+    def write_wrong(layout: Layout, path: Path, weights: dict[str, torch.Tensor], config: ModelConfig) -> None:
+        write(layout, path, weights | {"final_norm.shift": weights["final_norm.shift"] + amount}, config)
 
     monkeypatch.setattr("lib.huggingface.convert.write_weights", write_wrong)
     with pytest.raises(MakegptError, match="the exported files do not compute what the model does"):
