@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.config.designs import design_config
-from lib.config.model import ModelConfig
+from lib.config.model import GPT_2, ModelConfig
 from lib.errors import MakegptError
 from lib.huggingface.files import HF_CONFIG_FILE, LazyTensor, check_keys, own_run
 from lib.huggingface.layout import Layout, is_tied, short_names
@@ -49,7 +49,6 @@ SHAPE_KEYS = {
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
@@ -66,11 +65,16 @@ _RELEASED_CONTEXT = 1024
 
 
 def _read_config(saved: dict[str, Any], where: str) -> ModelConfig:
-    width = saved.get("n_embd")
-    inner = {"n_inner": (None, 4 * width if isinstance(width, int) else None)}
-    check_keys(saved, SUPPORTED | inner, list(SHAPE_KEYS.values()), where)
-    sizes = {ours: saved[theirs] for ours, theirs in SHAPE_KEYS.items()}
-    return design_config("gpt2", where, qkv_bias=True, tie_weights=saved.get("tie_word_embeddings", True), **sizes)
+    check_keys(saved, SUPPORTED, SHAPE_KEYS.values(), where)
+    return design_config(
+        "gpt2",
+        where,
+        **{ours: saved[theirs] for ours, theirs in SHAPE_KEYS.items()},
+        ff_dim=saved.get("n_inner"),
+        norm_eps=saved.get("layer_norm_epsilon", GPT_2["norm_eps"]),
+        qkv_bias=True,
+        tie_weights=saved.get("tie_word_embeddings", True),
+    )
 
 
 def _write_config(config: ModelConfig, endoftext: int | None) -> dict[str, Any]:
@@ -79,7 +83,8 @@ def _write_config(config: ModelConfig, endoftext: int | None) -> dict[str, Any]:
         **{name: allowed[0] for name, allowed in SUPPORTED.items()},
         **{theirs: asdict(config)[ours] for ours, theirs in SHAPE_KEYS.items()},
         "n_ctx": config.context_length,  # what llama.cpp's converter reads
-        "n_inner": None,
+        "n_inner": config.ff_dim,
+        "layer_norm_epsilon": config.norm_eps,
         "tie_word_embeddings": config.tie_weights,
         **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), config.drop_rate),
         **dict.fromkeys(("bos_token_id", "eos_token_id"), endoftext),
@@ -94,7 +99,7 @@ GPT2 = Layout(
     buffers=re.compile(r"h\.\d+\.attn\.(masked_)?bias"),  # masks
     read_config=_read_config,
     write_config=_write_config,
-    stored=lambda config: replace(config, qkv_bias=True),
+    stored=lambda config: replace(config, qkv_bias=True, out_bias=True),
 )
 
 

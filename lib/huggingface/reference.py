@@ -46,7 +46,7 @@ def gpt2_features(tensor: Callable[[str], Numbers], config: dict[str, Any], ids:
 
     def norm(x: Numbers, name: str) -> Numbers:
         x = x - x.mean(axis=-1, keepdims=True)
-        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5)
+        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + config["layer_norm_epsilon"])
         return x * tensor(f"transformer.{name}.weight") + tensor(f"transformer.{name}.bias")
 
     T = len(ids)
