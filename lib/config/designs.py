@@ -20,9 +20,11 @@ _LLAMA: dict[str, Any] = {
     "ngram_rows": None,
 }
 
+_GPT_2_FREE = ("tie_weights", "ff_dim", "out_bias", "norm_eps")
+
 #: What each design fixes. The other options are free in it: Llama's heads, widths, biases, base and scaling of the angles.
 DESIGNS: dict[str, dict[str, Any]] = {
-    "gpt2": {"kind": "gpt"} | {name: value for name, value in GPT_2.items() if name != "tie_weights"},
+    "gpt2": {"kind": "gpt"} | {name: value for name, value in GPT_2.items() if name not in _GPT_2_FREE},
     "llama": _LLAMA,
     "qwen3": _LLAMA | {"qk_norm": True},
 }

@@ -73,7 +73,7 @@ class ModelConfig:
         "Llama 3's scaling of rotary positions: slow waves turn this many times slower (1: off)", at_least=1.0, at_most=1e6
     )
     rope_low_freq_factor: float = parameter(
-        "waves that turn fewer times than this within rope_original_context are slowed in full", at_least=0.0, at_most=1e6
+        "waves that turn fewer times than this within rope_original_context are slowed in full", above=0.0, at_most=1e6
     )
     rope_high_freq_factor: float = parameter(
         "waves that turn more often than this within rope_original_context stay as they are", above=0.0, at_most=1e6
