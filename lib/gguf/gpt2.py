@@ -3,12 +3,11 @@
 from lib.config.designs import DESIGNS
 from lib.gguf.architecture import COMMON_NAMES, Architecture
 
-#: What GPT-2 fixes, and llama.cpp's code for it does not.
-_FREE = ("n_kv_heads", "ff_dim", "out_bias", "norm_eps")
-
 GPT2 = Architecture(
     name="gpt2",
-    fixed={name: value for name, value in DESIGNS["gpt2"].items() if name not in _FREE},
+    fixed={
+        name: value for name, value in DESIGNS["gpt2"].items() if name != "n_kv_heads"
+    },  # llama.cpp's code has them here too
     names=COMMON_NAMES
     | {
         "pos_emb.weight": ("position_embd.weight",),

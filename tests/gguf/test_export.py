@@ -79,10 +79,10 @@ def check_in_llama_cpp(certificate: dict[str, Any], texts: int) -> None:
     """What the certificate of an f32 file must say. A greedy token may differ where two logits nearly tie."""
     theirs = certificate["llama_cpp"]
     assert theirs["texts_with_other_ids"] == []
-    assert theirs["texts_with_equal_ids"] == theirs["texts"] >= texts
+    assert theirs["texts"] >= texts
     assert theirs["largest_difference"] < 2e-3 * certificate["largest_logit"]
     parted = theirs["gap_where_they_part"]
-    assert theirs["greedy_tokens_that_agree"] == theirs["greedy_tokens"] or parted < 2 * theirs["largest_difference"]
+    assert theirs["greedy_tokens_that_agree"] == certificate["greedy_tokens"] or parted < 2 * theirs["largest_difference"]
 
 
 @pytest.mark.parametrize("options", DESIGNS.values(), ids=DESIGNS)
@@ -195,7 +195,7 @@ def test_without_llama_cpp_the_certificate_says_what_installs_it(tmp_path: Path,
     write_run(tmp_path / "run", BPE, model_config(BPE))
     certificate = export(tmp_path)
     assert certificate["llama_cpp"] is None
-    assert certificate_summary(certificate) == "not checked: llama.cpp is not installed; `make llama-cpp` installs it"
+    assert certificate_summary(certificate).endswith("not checked: llama.cpp is not installed; `make llama-cpp` installs it")
 
 
 @needs_llama_cpp
@@ -205,7 +205,7 @@ def test_a_file_that_computes_something_else_in_llama_cpp_is_not_written(
     monkeypatch.setattr(weights, "interleave_halves", lambda rows, heads: rows)
     monkeypatch.setattr(weights, "split_halves", lambda rows, heads: rows)
     write_run(tmp_path / "run", BPE, model_config(BPE, **LLAMA))
-    with pytest.raises(MakegptError, match="does not compute in llama"):
+    with pytest.raises(MakegptError, match=r"do not compute what the model does: in llama\.cpp"):
         export(tmp_path)
     assert not (tmp_path / "out").exists()
 
