@@ -12,10 +12,11 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 from lib.tokenizer.bpe import TIES, BPETokenizer
 from lib.tokenizer.byte_alphabet import BYTE_OF, byte_string
-from lib.tokenizer.byte_level import PATTERNS, ByteLevelBPE, merges_of
+from lib.tokenizer.byte_level import ByteLevelBPE, merges_of
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer, apply_merges
+from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import load_tokenizer
 
 HF_TOKENIZER_FILE = "tokenizer.json"
