@@ -173,14 +173,16 @@ def from_merges(
         pairs[id].append(pair)
         last = id
     for token, id in ids.items():
-        if len(token) > 1:
-            parts = last_merge(token, ids)
-            if whole_pieces and len(parts) > 2:
-                continue
-            if id not in pairs:
-                raise ValueError(f"the token {written[id]!r} is not made by a merge")
-            if parts not in pairs[id]:
-                raise ValueError(f"the merge that makes {written[id]!r} is never the last one that makes it")
+        if len(token) == 1:
+            continue
+        parts, known = last_merge(token, ids), pairs[id]
+        splits = [(token[:at], token[at:]) for at in range(1, len(token))]
+        if len(parts) > 2 and whole_pieces and all(pair in known or not {*pair} <= ids.keys() for pair in splits):
+            continue  # any two tokens that are merged into it here are so by the list
+        if not known or len(parts) > 2:
+            raise ValueError(f"the token {written[id]!r} is not made by a merge")
+        if parts not in known:
+            raise ValueError(f"the merge that makes {written[id]!r} is never the last one that makes it")
     return PretrainedTokenizer(pattern, tokens, special, endoftext, added=added or (), nfc=nfc)
 
 

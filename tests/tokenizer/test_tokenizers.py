@@ -277,7 +277,9 @@ def test_a_tokenizer_is_saved_as_the_same_bytes_whatever_the_order_of_the_text(t
 def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> None:
     others = [make_tokenizer("bytes", [], Path()), CharTokenizer("ab"), CharTokenizer("ba"), CharTokenizer("abc")]
     others += [BPETokenizer.train(["ab cd"], vocab_size=258, ties=ties, pattern=p) for ties in TIES for p in PATTERNS]
-    assert len({tokenizer.identity() for tokenizer in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6 + len(TIES) * len(PATTERNS)
+    assert len({tokenizer.identity() for tokenizer in [gpt2, *others, WordTokenizer.train(["a b"], Path())]}) == 6 + len(
+        TIES
+    ) * len(PATTERNS)
 
 
 @pytest.mark.parametrize(
