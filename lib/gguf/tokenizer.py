@@ -15,15 +15,20 @@ from lib.tokenizer.byte_alphabet import byte_string
 from lib.tokenizer.byte_level import ByteLevelBPE, merges_of
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
-from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
+from lib.tokenizer.patterns import LLAMA_CPP_NAMES, PATTERNS
+from lib.tokenizer.pretrained import PretrainedTokenizer, from_merges
 
-_NORMAL, _CONTROL = 1, 3  # tokenizer.ggml.token_type
+#: tokenizer.ggml.token_type. Those of _SPECIAL are no text; added tokens are text that is found before any merge.
+_NORMAL, _UNKNOWN, _CONTROL, _ADDED, _UNUSED = 1, 2, 3, 4, 5
+_SPECIAL = {_UNKNOWN, _CONTROL, _UNUSED}
 
 #: llama.cpp refuses a file without merges. These two bytes, C0 and C1, are in no UTF-8 text.
 _NO_MERGE = "À Á"
 
-#: Their names of our patterns; those of pretrained tokenizers are theirs already.
-_PRE = {"gpt2": "gpt-2"}
+#: The first of llama.cpp's names of each pattern.
+_PRE = {pattern: name for name, pattern in reversed(LLAMA_CPP_NAMES.items())}
+#: Of these, a piece that is a token as a whole becomes that token.
+_WHOLE_PIECES = {"llama-bpe"}
 
 
 def read_tokenizer(file: GGUFFile) -> Tokenizer:
@@ -39,16 +44,16 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
     texts = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in (tokens, merges))
     if not texts or types is None or isinstance(types, (str, int, float)) or len(types) != len(tokens):
         raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens, their types or merges")
-    if odd := set(map(int, types)) - {_NORMAL, _CONTROL}:
-        raise MakegptError(f"{file.path}: tokens of type {min(odd)} are not supported; only normal and control tokens are")
-    special = {id: tokens[id] for id, kind in enumerate(types) if kind == _CONTROL}
+    if odd := set(map(int, types)) - {_NORMAL, _ADDED, *_SPECIAL}:
+        raise MakegptError(f"{file.path}: tokens of type {min(odd)} are not supported in a byte-level BPE")
+    pre = keys["pre"]
+    if pre not in LLAMA_CPP_NAMES:
+        raise MakegptError(f"{file.path}: the pre-tokenizer {pre} is not supported; {nearest(str(pre), LLAMA_CPP_NAMES)}")
+    special = {id: tokens[id] for id, kind in enumerate(types) if kind in _SPECIAL}
+    added = {id: tokens[id] for id, kind in enumerate(types) if kind == _ADDED}
     endoftext = file.values.get("tokenizer.ggml.eos_token_id")
-    if keys["pre"] not in PATTERNS:
-        raise MakegptError(
-            f"{file.path}: the pre-tokenizer {keys['pre']} is not supported; {nearest(str(keys['pre']), PATTERNS)}"
-        )
     try:
-        return from_merges(keys["pre"], tokens, merges, special, endoftext)
+        return from_merges(pre, tokens, merges, special, endoftext, added=added, whole_pieces=pre in _WHOLE_PIECES)
     except ValueError as error:
         raise MakegptError(f"{file.path}: its tokenizer cannot be followed: {error}") from None
 
@@ -61,19 +66,15 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     """
     match tokenizer:
         case ByteLevelBPE():
-            if tokenizer.pattern not in _PRE:
-                raise MakegptError(
-                    f"llama.cpp has no name for the pattern {tokenizer.pattern} of this tokenizer; "
-                    "`tokenize --train bpe --pattern gpt2` learns one that GGUF can hold"
-                )
             tokens, merges = [*map(byte_string, tokenizer.tokens), ENDOFTEXT], merges_of(tokenizer.tokens)
-            return _gpt2(_PRE[tokenizer.pattern], tokens, merges, tokenizer)
+            return _gpt2(_PRE.get(tokenizer.pattern), tokens, merges, tokenizer)
         case PretrainedTokenizer():
-            special = set(tokenizer.special)
-            tokens = [
-                token.decode("utf-8") if id in special else byte_string(token) for id, token in enumerate(tokenizer.tokens)
-            ]
-            return _gpt2(tokenizer.pattern, tokens, tokenizer.merges(), tokenizer)
+            plain = {*tokenizer.special, *tokenizer.added}
+            tokens = [token.decode("utf-8") if id in plain else byte_string(token) for id, token in enumerate(tokenizer.tokens)]
+            pre = tokenizer.pattern if isinstance(tokenizer.pattern, str) else None
+            values = _gpt2(pre, tokens, tokenizer.merges(), tokenizer)
+            values["tokenizer.ggml.token_type"][tokenizer.added] = _ADDED
+            return values
         case BytesTokenizer() | CharTokenizer():
             tokens = [_escaped(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
             return _values("rwkv", tokens, tokenizer)
@@ -82,7 +83,14 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
-def _gpt2(pre: str, tokens: list[str], merges: Iterable[tuple[bytes, bytes]], tokenizer: Tokenizer) -> dict[str, Any]:
+def _gpt2(
+    pre: str | None, tokens: list[str], merges: Iterable[tuple[bytes, bytes]], tokenizer: ByteLevelBPE | PretrainedTokenizer
+) -> dict[str, Any]:
+    if pre is None:
+        raise MakegptError(
+            f"llama.cpp has no name for the pattern {tokenizer.pattern} of this tokenizer; "
+            f"of those that `tokenize --train bpe --pattern` takes it has {', '.join(sorted(PATTERNS.keys() & _PRE.keys()))}"
+        )
     lines = [f"{byte_string(left)} {byte_string(right)}" for left, right in merges] or [_NO_MERGE]
     return _values("gpt2", tokens, tokenizer) | {"tokenizer.ggml.pre": pre, "tokenizer.ggml.merges": lines}
 
