@@ -3,7 +3,7 @@
 A layout of files, Hugging Face's or llama.cpp's, belongs to a design: what a design fixes, its files cannot say otherwise.
 """
 
-from typing import Any
+from typing import Any, Mapping
 
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
@@ -43,9 +43,9 @@ def design_config(design: str, where: str, **values: Any) -> ModelConfig:
     return config
 
 
-def find_design(config: ModelConfig, where: str) -> str:
-    """The design that `config` has; UsageError names the options at `where` that none has, by the design with the fewest."""
-    mismatches = {design: _mismatches(config, design) for design in DESIGNS}
+def find_design(config: ModelConfig, where: str, designs: Mapping[str, Mapping[str, Any]] = DESIGNS) -> str:
+    """The one of `designs` that `config` has; UsageError names an option at `where` that none has, by the nearest design."""
+    mismatches = {design: _mismatches(config, fixed) for design, fixed in designs.items()}
     design = min(mismatches, key=lambda design: len(mismatches[design]))
     for name, value in mismatches[design].items():
         raise UsageError(
@@ -55,11 +55,11 @@ def find_design(config: ModelConfig, where: str) -> str:
     return design
 
 
-def _mismatches(config: ModelConfig, design: str) -> dict[str, Any]:
-    """The options of `config` that the `design` fixes otherwise, and what they must be."""
+def _mismatches(config: ModelConfig, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `config` that differ from those `fixed` by a design, and what they must be."""
     defaults = {"n_kv_heads": config.n_heads, "head_dim": config.emb_dim / config.n_heads}  # null, written as a number
     return {
         name: value
-        for name, value in DESIGNS[design].items()
+        for name, value in fixed.items()
         if (ours := getattr(config, name)) != value and not (value is None and ours == defaults.get(name))
     }

@@ -50,17 +50,22 @@ def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dic
         "largest_logit": float(np.abs(ours).max()),
         "greedy_tokens": len(continuation),
     }
-    certificate |= _agreement(ours, exported_logits(folder, ids), continuation, "its formulas")
+    certificate |= agreement(ours, exported_logits(folder, ids), continuation, "its formulas")
     if (theirs := transformers_logits(folder, ids)) is not None:
         name = f"transformers {version('transformers')}"
-        certificate["transformers"] = {"version": version("transformers")} | _agreement(ours, theirs, continuation, name)
+        certificate["transformers"] = {"version": version("transformers")} | agreement(ours, theirs, continuation, name)
     return certificate
 
 
-def _agreement(ours: Numbers, theirs: Numbers, continuation: list[int], reader: str) -> dict[str, Any]:
-    """How well the logits (T, V) of the model and of the files in the `reader` agree; MakegptError if by more than rounding."""
+def agreement(
+    ours: Numbers, theirs: Numbers, continuation: list[int], reader: str, tolerance: float = _TOLERANCE
+) -> dict[str, Any]:
+    """How well the logits (T, V) of the model and of the files in the `reader` agree.
+
+    MakegptError if they differ by more than rounding: `tolerance`, in largest logits.
+    """
     difference, size = float(np.abs(ours - theirs).max()), float(np.abs(ours).max())
-    if not difference <= _TOLERANCE * size:  # nan is not
+    if not difference <= tolerance * size:  # nan is not
         raise MakegptError(
             f"the exported files do not compute what the model does: in {reader}, logits up to {size:.4g} differ by "
             f"{difference:.2g}; nothing was written"
@@ -112,13 +117,14 @@ def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | No
 
 def parity_summary(parity: dict[str, Any]) -> str:
     """A certificate in one line."""
-    summary = f"largest logit {parity['largest_logit']:.3g}; {_agreement_summary(parity, parity['greedy_tokens'])}"
+    summary = f"largest logit {parity['largest_logit']:.3g}; {agreement_summary(parity, parity['greedy_tokens'])}"
     if theirs := parity.get("transformers"):
-        return f"{summary}; in transformers {theirs['version']}: {_agreement_summary(theirs, parity['greedy_tokens'])}"
+        return f"{summary}; in transformers {theirs['version']}: {agreement_summary(theirs, parity['greedy_tokens'])}"
     return f"{summary}; transformers did not read it: it is not installed, or too old"
 
 
-def _agreement_summary(agreement: dict[str, Any], tokens: int) -> str:
+def agreement_summary(agreement: dict[str, Any], tokens: int) -> str:
+    """What `agreement` found on a continuation of so many `tokens`."""
     gap = agreement["gap_where_they_part"]
     difference = "" if gap is None else f" (then two logits differ by {gap:.2g})"
     return (
