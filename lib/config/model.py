@@ -47,7 +47,7 @@ class ModelConfig:
     vocab_size: int | None = parameter("vocabulary size, V (null: that of the tokenizer)", at_least=1, at_most=2**32)
     context_length: int = parameter("context length in tokens, T", at_least=1, at_most=2**20)
     emb_dim: int = parameter("embedding dimension, C (unused by bigram)", at_least=1, at_most=2**28)
-    n_heads: int = parameter("attention heads per block, H", at_least=1)
+    n_heads: int = parameter("attention heads per block, H", at_least=1, at_most=4096)
     n_layers: int = parameter("number of transformer blocks", at_least=1, at_most=4096)
     drop_rate: float = parameter("dropout probability in training", at_least=0.0, at_most=0.999)
     qkv_bias: bool = parameter("use biases in the query, key and value projections")
@@ -62,7 +62,7 @@ class ModelConfig:
         "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
     )
     ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
-    head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**20)
+    head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**16)
     ff_dim: int | None = parameter(
         "width inside the feed-forward layer (null: 4 emb_dim with gelu, 8/3 emb_dim with swiglu)", at_least=1, at_most=2**28
     )

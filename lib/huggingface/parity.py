@@ -90,7 +90,7 @@ def transformers_logits(folder: Path, ids: list[int]) -> Numbers | None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     except Exception as error:  # whatever it raises, the files are not what it reads
         raise MakegptError(
             f"transformers cannot load the exported files: {one_line(str(error))}; nothing was written"

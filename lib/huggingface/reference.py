@@ -82,8 +82,8 @@ def llama_features(
 
     def rotate(x: Numbers, name: str) -> Numbers:
         x = norm(x, name) if config["model_type"] == "qwen3" else x
-        turned = (x[..., : D // 2] + 1j * x[..., D // 2 :]) * np.exp(1j * angles)
-        return np.concatenate([turned.real, turned.imag], axis=-1)
+        rotated = (x[..., : D // 2] + 1j * x[..., D // 2 :]) * np.exp(1j * angles)
+        return np.concatenate([rotated.real, rotated.imag], axis=-1)
 
     x = tensor("model.embed_tokens.weight")[ids]  # (T, C)
     for n in range(config["num_hidden_layers"]):

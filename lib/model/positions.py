@@ -23,7 +23,7 @@ ROTARY_BASE = 10_000.0
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1's rotary angles (Grattafiori et al. 2024): slow waves turn `factor` times slower, fast ones as before.
+    """The angles of Llama 3.1 (Grattafiori et al. 2024, its code): slow waves turn `factor` times slower, fast ones as before.
 
     A wave that turns at least `high_freq_factor` times within `original_context` tokens keeps its frequency; one that turns at
     most `low_freq_factor` times has it divided by `factor`; between the two the scale changes linearly with the frequency.

@@ -201,6 +201,7 @@ READERS = [
         _hugging_face,
         1,
     ),
+    Reader("llama", {"llama/config.json": _JSON}, lambda folder: _import(folder / "llama"), 1),
     Reader(
         "shards-of-weights",
         {"sharded/model.safetensors.index.json": _JSON, "sharded/vocab.json": _JSON, "sharded/merges.txt": _BINARY},
