@@ -40,8 +40,8 @@ from stages.shared.streams import say
 @parameter("tokenize.vocab_size")
 @click.option(
     "--pattern",
-    metavar="gpt2|digits",
-    help="With --train bpe: how text is cut into words; digits makes each digit a word  [default: gpt2]",
+    metavar="gpt2|digits|smollm|llama-bpe|qwen2|qwen35",
+    help="With --train bpe: how text is cut into words; digits is gpt2 with each digit a word  [default: gpt2]",
 )
 @click.option(
     "--ties",
