@@ -36,7 +36,7 @@ class BlockMatrix(nn.Module):
         self.N, self.K = matrix.shape
         self.bits = bits
         assert _ROWS % interleaved == 0
-        parts = matrix.split(_ROWS)
+        parts = torch.split(matrix, _ROWS)
         symmetric = bits == 4 and all(_is_symmetric(_blocks(part)) for part in parts)
         packed = [_pack(part, bits, symmetric, interleaved) for part in parts]
         for name, tensors in zip(("weight", "scale", "minimum"), zip(*packed, strict=True), strict=True):
@@ -64,7 +64,8 @@ class BlockMatrix(nn.Module):
 
 def _blocks(matrix: Tensor) -> Tensor:
     """(N, K) -> (N, B, 32), the last column repeated where a block is not full."""
-    return F.pad(matrix[None], (0, -matrix.shape[1] % BLOCK), mode="replicate")[0].unflatten(1, (-1, BLOCK))
+    padded = F.pad(matrix[None], (0, -matrix.shape[1] % BLOCK), mode="replicate")
+    return padded.view(matrix.shape[0], -1, BLOCK)
 
 
 def quantize_8bit(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,19 +113,20 @@ def _is_symmetric(blocks: Tensor) -> bool:
 def _pack(matrix: Tensor, bits: int, symmetric: bool, R: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """(N, K) -> weight, scale and minimum of a `BlockMatrix`; N is filled with zeros to a multiple of R."""
     blocks = _blocks(F.pad(matrix, (0, 0, 0, -matrix.shape[0] % R)))
+    B = blocks.shape[1]
     minimum: Tensor | None = None
     if bits == 8:
         integers, scale = quantize_8bit(blocks)
-        weight = integers.to(torch.int8).unflatten(0, (-1, R)).unflatten(-1, (16, 2)).permute(0, 2, 3, 1, 4)
+        weight = integers.to(torch.int8).view(-1, R, B, 16, 2).permute(0, 2, 3, 1, 4)
     else:
         if symmetric:
             integers, scale = quantize_symmetric(blocks)
         else:
             integers, scale, minimum = quantize_4bit(blocks)
-        octets = integers.to(torch.uint8).unflatten(0, (-1, R)).unflatten(-1, (4, 2, 2, 2))  # (G, R, B, 4, bytes, bits, odd)
+        octets = integers.to(torch.uint8).view(-1, R, B, 4, 2, 2, 2)  # (G, R, B, 4, bytes, bits, odd)
         weight = (octets[..., 0, :] | octets[..., 1, :] << 4).permute(0, 2, 3, 1, 5, 4)
 
     def interleave(numbers: Tensor) -> Tensor:
-        return numbers.half().unflatten(0, (-1, R)).transpose(1, 2).contiguous()
+        return numbers.half().view(-1, R, B).transpose(1, 2).contiguous()
 
     return weight.contiguous(), interleave(scale), None if minimum is None else interleave(minimum)

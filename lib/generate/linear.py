@@ -29,22 +29,17 @@ class QuantizedLinear(nn.Module):
     def __init__(self, linear: Linear, format: str, kernel: ctypes.CDLL | None) -> None:
         super().__init__()
         matrix = linear.weight.detach()
+        is_float = format in _DTYPES
         self.format = format
-        self.blocks: BlockMatrix | None = None
-        weight: Tensor | None = None
-        if format in _DTYPES:
-            weight = matrix.to(_DTYPES[format]).contiguous()
-        else:
-            self.blocks = BlockMatrix(matrix, 8 if format == "int8" else 4, _lanes(kernel))
-        self.register_buffer("weight", weight)
+        self.blocks = None if is_float else BlockMatrix(matrix, 8 if format == "int8" else 4, _lanes(kernel))
+        self.register_buffer("weight", matrix.to(_DTYPES[format]).contiguous() if is_float else None)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self._kernel = kernel
         self._outputs = matrix.shape[0]
-        source = self.blocks or self
         self.descriptor = Matrix(
-            weight=address(source.weight),
-            scale=address(self.blocks and self.blocks.scale),
-            minimum=address(self.blocks and self.blocks.minimum),
+            weight=address(self.weight if self.blocks is None else self.blocks.weight),
+            scale=None if self.blocks is None else address(self.blocks.scale),
+            minimum=None if self.blocks is None else address(self.blocks.minimum),
             bias=address(self.bias),
             format=KERNEL_FORMATS[format],
             N=matrix.shape[0],

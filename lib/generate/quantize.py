@@ -105,7 +105,7 @@ def _quantize(network: LanguageModel, weights: str, kernel: ctypes.CDLL | None) 
                 format = HEAD_FORMATS.get(weights, weights) if child is head else weights
                 setattr(module, name, QuantizedLinear(child, format, kernel))
     tied = isinstance(network, EmbeddingModel) and isinstance(head, Linear) and head.weight is network.tok_emb.weight
-    if tied and network.out_head.blocks is not None:
+    if tied and isinstance(network.out_head, QuantizedLinear) and network.out_head.blocks is not None:
         network.tok_emb = QuantizedEmbedding(network.out_head)
 
 

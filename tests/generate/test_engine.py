@@ -270,7 +270,7 @@ def test_integer_sums_do_not_overflow_32_bits(width: int, format: str) -> None:
     torch.testing.assert_close(product(torch.full((1, width), 3.0)), torch.full((1, 7), 6.0 * width), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(("format", "tolerance"), [("bfloat16", 0.02), ("int8", 0.04), ("int4", 0.15)])
+@pytest.mark.parametrize(("format", "tolerance"), [("bfloat16", 0.02), ("int8", 0.04), ("int4", 0.4)])
 def test_smaller_weight_formats_give_similar_logits(format: str, tolerance: float) -> None:
     model = random_model(config_of())
     inference = InferenceModel(model, format)

@@ -102,23 +102,27 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
     const long H = model.H, G = model.G, D = model.D;
     const Block& block = model.blocks[layer];
     long looked_at = 0;
-    for (long b = 0; b < B; b++) looked_at += positions[b] + 1;
-    shared_out(B * G, 2 * H * D * looked_at, [&](const long i) {
-        const long b = i / G, g = i % G, position = positions[b], capacity = capacities[b];
-        float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + (2 * layer * G + g) * capacity * D;
-        float* values = keys + G * capacity * D;
-        float *k = row + (H + g) * D, *v = k + G * D;
-        normalize(block.k_norm, k, k, D);
-        if (model.cos) rotate(model, k, position);
-        memcpy(keys + position * D, k, D * sizeof(float));
-        memcpy(values + position * D, v, D * sizeof(float));
-        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
-        for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
-            float* q = row + h * D;
-            normalize(block.q_norm, q, q, D);
-            if (model.cos) rotate(model, q, position);
-            gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
+    for (long b = 0; b < B; b++) {
+        const long position = positions[b], capacity = capacities[b];
+        looked_at += position + 1;
+        for (long g = 0; g < G; g++) {
+            float *k = qkv + (b * (H + 2 * G) + H + g) * D, *v = k + G * D;
+            float* keys = kept[b] + (2 * layer * G + g) * capacity * D;
+            normalize(block.k_norm, k, k, D);
+            if (model.cos) rotate(model, k, position);
+            memcpy(keys + position * D, k, D * sizeof(float));
+            memcpy(keys + (G * capacity + position) * D, v, D * sizeof(float));
         }
+    }
+    // A multiplication takes longer here than in a matrix product, about as long as four.
+    shared_out(B * H, 4 * 2 * H * D * looked_at, [&](const long i) {
+        const long b = i / H, h = i % H, position = positions[b], capacity = capacities[b];
+        const float* keys = kept[b] + (2 * layer * G + h / (H / G)) * capacity * D;
+        float* q = qkv + (b * (H + 2 * G) + h) * D;
+        normalize(block.q_norm, q, q, D);
+        if (model.cos) rotate(model, q, position);
+        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
+        gather(q, keys, keys + G * capacity * D, first, position + 1, D, y + (b * H + h) * D);
     });
 }
 
