@@ -265,14 +265,14 @@ bench:
 	PYTHONPATH=. $(BIN)/python bench/quality.py
 	PYTHONPATH=. $(BIN)/python bench/training.py
 	PYTHONPATH=. $(BIN)/python bench/generation.py
-	PYTHONPATH=. $(BIN)/python bench/llama_cpp.py
+	PYTHONPATH=. $(BIN)/python bench/llama.py
 	@$(MAKE) --no-print-directory evaluate CONFIG=gpt_balanced DATASET=hamlet TEXT= SET=
 	PYTHONPATH=. $(BIN)/python bench/hamlet.py
 
 bench-llama-cpp: | $(READY)
 	CMAKE_ARGS='-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-binary llama-cpp-python --constraint constraints.txt llama-cpp-python==0.3.36
-	PYTHONPATH=. $(BIN)/python bench/llama_cpp.py
+	PYTHONPATH=. $(BIN)/python bench/llama.py
 
 bench-gpu: | $(READY)
 	PYTHONPATH=. $(BIN)/python bench/gpu.py

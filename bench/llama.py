@@ -1,6 +1,6 @@
 """Prompts and decoding next to llama.cpp built for this machine, alternating: a table, bench/results/llama_cpp.json.
 
-python bench/llama_cpp.py [ROUNDS [RACE...]]      make bench-llama-cpp builds llama-cpp-python first
+python bench/llama.py [ROUNDS [RACE...]]      make bench-llama-cpp builds llama-cpp-python first
 
 SmolLM2's file is read by both: 4-bit weights of Q4_1, whose bytes the kernel's are. GPT-2 small's shape has random weights, the
 same in both. All threads of the machine; decoding is greedy. The speed of decoding is given as a fraction of the
@@ -104,7 +104,7 @@ def compete(race: Race, rounds: int) -> list[dict[str, Any]]:
 
 
 def contender(name: str, race: Race, path: Path) -> Contender:
-    command = [sys.executable, str(HERE / "llama_cpp_writer.py"), name, str(path), race.model, race.weights]
+    command = [sys.executable, str(HERE / "llama_writer.py"), name, str(path), race.model, race.weights]
     return Contender(
         name, subprocess.Popen([*command, str(race.prompt_tokens)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     )

@@ -1,6 +1,6 @@
-"""One contender of bench/llama_cpp.py, in its own process: it reads a prompt and continues it on request.
+"""One contender of bench/llama.py, in its own process: it reads a prompt and continues it on request.
 
-python bench/llama_cpp_writer.py NAME MODEL SHAPE WEIGHTS PROMPT_TOKENS
+python bench/llama_writer.py NAME MODEL SHAPE WEIGHTS PROMPT_TOKENS
 
 NAME is ours or llama.cpp. MODEL is a run folder or the saved weights of SHAPE, in WEIGHTS for ours, or a GGUF file. Each line
 on stdin is a number of new tokens; the answer is a line of JSON: seconds of the prompt and of the tokens after the first, the
@@ -79,6 +79,7 @@ def llama_cpp(path: Path, prompt: list[int]) -> tuple[Writer, int]:
         return int(np.ctypeslib.as_array(library.llama_get_logits_ith(context, -1), (V,)).argmax())
 
     def generate(count: int) -> tuple[list[int], list[float]]:
+        library.llama_log_set(quiet, None)  # which also keeps the callback alive
         library.llama_memory_clear(library.llama_get_memory(context), True)
         start = time.perf_counter()
         tokens, times = [decode(prompt)], [time.perf_counter() - start]
@@ -87,7 +88,6 @@ def llama_cpp(path: Path, prompt: list[int]) -> tuple[Writer, int]:
             times.append(time.perf_counter() - start)
         return tokens, times
 
-    generate.__dict__["quiet"] = quiet  # called as long as the library is
     return generate, library.llama_model_size(model)
 
 
