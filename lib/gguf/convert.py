@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.artifact.manifest import Manifest
+from lib.chat.jinja import recognize
 from lib.errors import MakegptError, nearest
 from lib.gguf.llama import read_config, read_tensors
 from lib.gguf.reader import GGUFFile, open_gguf
@@ -33,6 +34,7 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the embeddings have {config.vocab_size} rows"
             )
         tensors = read_tensors(file, config)
+        chat = file.values.get("tokenizer.chat_template")
         kinds = sorted({info.type_name for info in file.tensors.values()})
         metadata = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
     return write_imported_run(
@@ -44,6 +46,7 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
+        chat=recognize(chat) if isinstance(chat, str) else None,
     )
 
 
