@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.artifact.manifest import Manifest
+from lib.chat.jinja import recognize
 from lib.errors import MakegptError
 from lib.gguf.config import read_config
 from lib.gguf.reader import open_gguf
@@ -37,7 +38,8 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         tensors = read_tensors(file, config)
         kinds = sorted({info.type_name for info in file.tensors.values()})
         metadata: dict[str, Any] = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
-        if isinstance(template := file.values.get(CHAT_TEMPLATE), str):
+        template = file.values.get(CHAT_TEMPLATE)
+        if isinstance(template, str):
             metadata[CHAT_TEMPLATE] = template
     return write_imported_run(
         target,
@@ -48,4 +50,5 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
+        chat=recognize(template) if isinstance(template, str) else None,
     )
