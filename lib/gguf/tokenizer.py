@@ -4,6 +4,7 @@ Byte-level BPE is their model `gpt2`: tokens in GPT-2's way of writing bytes, me
 cannot hold the pattern itself. Bytes and characters are their model `rwkv`, which takes the longest token at each place.
 """
 
+import re
 from typing import Any, Iterable
 
 import numpy as np
@@ -32,13 +33,16 @@ _WHOLE_PIECES = {"llama-bpe"}
 
 
 def read_tokenizer(file: GGUFFile) -> Tokenizer:
-    """The byte-level BPE in `file`; MakegptError says what is missing, damaged or not supported."""
+    """The byte-level BPE in `file`, or the bytes or characters; MakegptError says what is missing, damaged or not supported."""
     keys: dict[str, Any] = {
         name: file.values.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "tokens", "token_type", "merges")
     }
+    if keys["model"] == "rwkv":
+        return _read_pieces(file, keys["tokens"])
     if keys["model"] != "gpt2":
         raise MakegptError(
-            f"{file.path}: tokenizer.ggml.model={keys['model']} is not supported; it must be gpt2, a byte-level BPE"
+            f"{file.path}: tokenizer.ggml.model={keys['model']} is not supported; it must be gpt2, a byte-level BPE, "
+            "or rwkv with single bytes or characters"
         )
     tokens, types, merges = keys["tokens"], keys["token_type"], keys["merges"]
     texts = all(isinstance(value, list) and all(isinstance(text, str) for text in value) for value in (tokens, merges))
@@ -56,6 +60,22 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
         return from_merges(pre, tokens, merges, special, endoftext, added=added, whole_pieces=pre in _WHOLE_PIECES)
     except ValueError as error:
         raise MakegptError(f"{file.path}: its tokenizer cannot be followed: {error}") from None
+
+
+def _read_pieces(file: GGUFFile, written: Any) -> Tokenizer:
+    """The bytes or the characters that the model `rwkv` takes the longest of: only one of them can match at each place."""
+    try:
+        tokens = [_unescaped(token) for token in written] if isinstance(written, list) else []
+        if tokens == [bytes([value]) for value in range(256)]:
+            return BytesTokenizer()
+        characters = [token.decode("utf-8") for token in tokens]
+        if any(len(character) != 1 for character in characters):
+            raise ValueError("a token is not one character")
+        return CharTokenizer("".join(characters))
+    except (TypeError, ValueError):
+        raise MakegptError(
+            f"{file.path}: its tokenizer rwkv is not supported; its tokens must be the 256 bytes, or distinct characters"
+        ) from None
 
 
 def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -107,3 +127,13 @@ def _values(model: str, tokens: list[str], tokenizer: Tokenizer) -> dict[str, An
 def _escaped(token: bytes) -> str:
     r"""`token` as the model `rwkv` writes it: printable ASCII as it is, other bytes as \x0a, a backslash twice."""
     return "".join(chr(byte).replace("\\", "\\\\") if ord(" ") <= byte <= ord("~") else f"\\x{byte:02x}" for byte in token)
+
+
+def _unescaped(written: str) -> bytes:
+    """The token that `_escaped` writes so; ValueError if it does not."""
+    token = re.sub(
+        rb"\\(?:x([0-9a-f]{2})|\\)", lambda match: bytes.fromhex((match[1] or b"5c").decode()), written.encode("ascii")
+    )
+    if _escaped(token) != written:
+        raise ValueError(f"{written!r} is escaped in another way")
+    return token

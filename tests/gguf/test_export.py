@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 needs_llama_cpp = pytest.mark.skipif(llama_cpp_folder() is None, reason=f"llama.cpp is not installed: {HOW_TO_INSTALL}")
 
 BPE = BPETokenizer.train([["the whale, the whale! to be, or not to be: the end in 1851"]], vocab_size=270)
-CHAR = CharTokenizer("".join(sorted(set("To be, or not to be: KING!\n"))))
+CHAR = CharTokenizer("".join(sorted(set("To be, or not to be: KING!\n\\é€"))))
 TOKENIZERS: dict[str, Tokenizer] = {"bpe": BPE, "bytes": BytesTokenizer(), "char": CHAR}
 
 SMALL: dict[str, Any] = {
@@ -100,12 +100,15 @@ def test_every_design_is_read_back_as_it_was_and_computes_the_same_in_llama_cpp(
         check_in_llama_cpp(certificate, texts=20)
 
 
-@needs_llama_cpp
 @pytest.mark.parametrize(("kind", "texts"), [("bytes", 20), ("char", 1)])
-def test_other_vocabularies_give_the_same_ids_in_llama_cpp(tmp_path: Path, kind: str, texts: int) -> None:
+def test_bytes_and_characters_are_read_back_and_give_the_same_ids_in_llama_cpp(tmp_path: Path, kind: str, texts: int) -> None:
     tokenizer = TOKENIZERS[kind]
     write_run(tmp_path / "run", tokenizer, model_config(tokenizer))
-    check_in_llama_cpp(export(tmp_path), texts)
+    certificate = export(tmp_path)
+    import_gguf(tmp_path / "out" / GGUF_FILE, tmp_path / "again", started="now")
+    assert load_run(tmp_path / "again", CPU).tokenizer.identity() == tokenizer.identity()
+    if llama_cpp_folder():
+        check_in_llama_cpp(certificate, texts)
 
 
 @needs_llama_cpp
@@ -235,3 +238,13 @@ def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tm
         GGUF_FILE, "Modelfile", PARITY_FILE, "manifest.json",
     }  # fmt: skip
     assert "needs --to gguf" in here("export-weights", tmp_path / "run", "-o", tmp_path / "o", "--quantize", "q8_0", code=2).err
+
+
+@needs_llama_cpp
+def test_smollm2_continues_in_llama_cpp_as_here(
+    tmp_path: Path, fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.gguf.certificate.GREEDY_TOKENS", 20)
+    import_gguf(fetched("smollm2") / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf", tmp_path / "run", started="now")
+    check_in_llama_cpp(export(tmp_path), texts=20)
+    assert "<|im_start|>assistant" in (tmp_path / "out" / "Modelfile").read_text()

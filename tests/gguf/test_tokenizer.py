@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lib.errors import MakegptError
-from lib.gguf.tokenizer import tokenizer_values
+from lib.gguf.reader import open_gguf
+from lib.gguf.tokenizer import read_tokenizer, tokenizer_values
+from lib.gguf.writer import write_gguf
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
@@ -43,3 +46,11 @@ def test_bpe_has_merges_a_pattern_by_name_and_a_token_that_ends_a_text() -> None
 def test_what_llama_cpp_has_no_form_for_is_refused_by_name(tokenizer: Tokenizer, message: str) -> None:
     with pytest.raises(MakegptError, match=message):
         tokenizer_values(tokenizer)
+
+
+@pytest.mark.parametrize("tokens", [["ab"], ["a", "a"], ["\\q"], ["\\"], ["é"], ["\\xc3"], "ab"], ids=str)
+def test_pieces_that_are_not_single_characters_are_refused(tmp_path: Path, tokens: object) -> None:
+    values = {"general.architecture": "gpt2", "tokenizer.ggml.model": "rwkv", "tokenizer.ggml.tokens": tokens}
+    write_gguf(tmp_path / "a.gguf", values, {"token_embd.weight": np.ones((1, 32), np.float32)}, "f32")
+    with open_gguf(tmp_path / "a.gguf") as file, pytest.raises(MakegptError, match="the 256 bytes, or distinct characters"):
+        read_tokenizer(file)
