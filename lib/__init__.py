@@ -24,6 +24,7 @@ LAYERS = (
     "config",  # what can be set: schema, params.yaml, --set
     "artifact",  # files and folders written atomically, that know where they came from
     "tokenizer",  # text to token ids and back
+    "chat",  # conversations, written as texts that a model can continue
     "data",  # files to shards to batches
     "ngrams",  # counted n-grams and their smoothing
     "pipeline",  # what make runs, and which artifacts are stale

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lib.artifact.manifest import Manifest
+from lib.chat.jinja import recognize
 from lib.errors import MakegptError
 from lib.gguf.config import read_config
 from lib.gguf.reader import open_gguf
@@ -14,7 +14,7 @@ from lib.run.imported import check_importable, write_imported_run
 
 SUFFIX = ".gguf"
 
-#: The key of the template, in Jinja's language, that makes a prompt of a dialogue. The run's manifest keeps it for an export.
+#: The key of the chat template, in Jinja.
 CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
@@ -35,10 +35,9 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the embeddings have {config.vocab_size} rows"
             )
         tensors = read_tensors(file, config)
+        chat = file.values.get(CHAT_TEMPLATE)
         kinds = sorted({info.type_name for info in file.tensors.values()})
-        metadata: dict[str, Any] = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
-        if isinstance(template := file.values.get(CHAT_TEMPLATE), str):
-            metadata[CHAT_TEMPLATE] = template
+        metadata = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
     return write_imported_run(
         target,
         config,
@@ -48,4 +47,5 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
+        chat=recognize(chat) if isinstance(chat, str) else None,
     )

@@ -20,6 +20,7 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
+from lib.chat.template import ChatTemplate, template_from_saved
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.errors import MakegptError
@@ -104,6 +105,17 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
     config: ModelConfig = build_section("model", GPT_2 | saved["model"], str(folder / CONFIG_FILE))
     return config
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """How the model of the run in `folder` expects conversations; None if it is not said to know any."""
+    saved = read_json(folder / CONFIG_FILE)
+    if not isinstance(saved, dict) or saved.get("chat") is None:
+        return None
+    try:
+        return template_from_saved(saved["chat"])
+    except ValueError as error:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: chat: {error}; import the weights again") from None
 
 
 def is_imported(manifest: Manifest) -> bool:

@@ -10,6 +10,7 @@ from lib.artifact.folders import check_replaceable, replacing_folder
 from lib.artifact.io import sha256_of, write_json
 from lib.artifact.manifest import MANIFEST, Input, Manifest, describe_files, new_manifest, read_manifest, write_manifest
 from lib.artifact.tensors import save_tensors
+from lib.chat.template import ChatTemplate
 from lib.config.model import ModelConfig
 from lib.errors import UsageError
 from lib.run.folder import CONFIG_FILE, IMPORT_STAGE, MODEL_FILE, is_imported
@@ -34,13 +35,15 @@ def write_imported_run(
     inputs: Sequence[Path],
     metadata: Mapping[str, Any],
     started: str,
+    chat: ChatTemplate | None = None,
 ) -> Manifest:
     """Write the run folder `target`, whole or not at all; return its manifest.
 
     `checkpoint`: the metadata of the tensors' file; `inputs`: the files that all this comes from; `metadata`: more of it.
+    `chat`: how the model expects conversations.
     """
     with replacing_folder(target, "run") as folder:
-        write_json(folder / CONFIG_FILE, {"model": asdict(config)})
+        write_json(folder / CONFIG_FILE, {"model": asdict(config)} | ({"chat": chat.to_saved()} if chat else {}))
         tokenizer.save(folder / TOKENIZER_FILE)
         save_tensors(folder / MODEL_FILE, tensors, dict(checkpoint))
         manifest = new_manifest(
