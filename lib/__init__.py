@@ -34,7 +34,7 @@ LAYERS = (
     "run",  # one model's folder, read back
     "evaluate",  # how good it is, compared with what, how sure
     "huggingface",  # GPT-2, Llama and Qwen3 in and out
-    "gguf",  # Llama-layout models in, from llama.cpp's files
+    "gguf",  # llama.cpp's files, in and out
     "train",  # dataset to run
     "plot",  # figures of runs and of the code
     "study",  # the depth-and-width sweep

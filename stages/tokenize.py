@@ -30,9 +30,9 @@ from stages.shared.streams import say
 @click.option(
     "--tokenizer",
     "kind",
-    metavar="gpt2|bpe|char|bytes|word|DIR",
+    metavar="gpt2|bpe|char|bytes|word|DIR|FILE.model",
     callback=note_kind,
-    help="Tokenizer type, or a folder with a tokenizer.json  [default: gpt2]",
+    help="Tokenizer type, a folder with a tokenizer.json, or a SentencePiece model  [default: gpt2]",
 )
 @click.option(
     "--train", "train_kind", metavar="bpe|char|word", callback=note_kind, help="Learn a vocabulary and write nothing else."
