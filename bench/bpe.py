@@ -19,8 +19,8 @@ from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.text import open_document
 from lib.device.hardware import peak_memory
 from lib.tokenizer.bpe import BPETokenizer
-from lib.tokenizer.byte_level import PATTERNS
 from lib.tokenizer.merges import BYTES, count_words, learn_merges
+from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import make_tokenizer
 
 CPU = torch.device("cpu")

@@ -30,9 +30,9 @@ from stages.shared.streams import say
 @click.option(
     "--tokenizer",
     "kind",
-    metavar="gpt2|bpe|char|bytes|word|DIR",
+    metavar="gpt2|bpe|char|bytes|word|DIR|FILE.model",
     callback=note_kind,
-    help="Tokenizer type, or a folder with a tokenizer.json  [default: gpt2]",
+    help="Tokenizer type, a folder with a tokenizer.json, or a SentencePiece model  [default: gpt2]",
 )
 @click.option(
     "--train", "train_kind", metavar="bpe|char|word", callback=note_kind, help="Learn a vocabulary and write nothing else."
@@ -40,8 +40,8 @@ from stages.shared.streams import say
 @parameter("tokenize.vocab_size")
 @click.option(
     "--pattern",
-    metavar="gpt2|digits",
-    help="With --train bpe: how text is cut into words; digits makes each digit a word  [default: gpt2]",
+    metavar="gpt2|digits|smollm|llama-bpe|qwen2|qwen35",
+    help="With --train bpe: how text is cut into words; digits is gpt2 with each digit a word  [default: gpt2]",
 )
 @click.option(
     "--ties",

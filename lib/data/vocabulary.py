@@ -15,7 +15,7 @@ from lib.data.text import Document
 from lib.errors import UsageError, nearest
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bpe import TIES, BPETokenizer
-from lib.tokenizer.byte_level import PATTERNS
+from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
 #: The kinds whose vocabulary comes from a text.

@@ -9,8 +9,9 @@ from typing import Any, Iterable, Self
 from lib.errors import MakegptError, UsageError
 from lib.tokenizer.base import ENDOFTEXT
 from lib.tokenizer.byte_alphabet import BYTE_OF
-from lib.tokenizer.byte_level import PATTERNS, ByteLevelBPE, saved_tokens
+from lib.tokenizer.byte_level import ByteLevelBPE, saved_tokens
 from lib.tokenizer.merges import BYTES, count_words, learn_merges
+from lib.tokenizer.patterns import PATTERNS
 
 #: How the bytes are numbered. Of pairs that are equally frequent, the one of the lowest ids is merged first.
 TIES = {

@@ -14,49 +14,49 @@ import numpy as np
 import tiktoken
 
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
+from lib.tokenizer.patterns import PATTERNS, compiled, split
 from lib.tokenizer.splitting import cut_at_blanks
-
-#: How a text is cut into words, by name. No merge crosses a border of two words.
-PATTERNS = {
-    # Radford et al. 2019, section 2.2: contractions, letters, numbers and marks, each with a space before it, and blanks
-    "gpt2": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-    # the same, but each digit is a word
-    "digits": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+""",
-}
 
 _THREADS = min(4, os.cpu_count() or 1)
 _PIECES_AT_ONCE = 4  # of about 1 MB; each becomes a Python list of ids for a moment
 
 
 class MergingTokenizer(Tokenizer):
-    """Encodes by `_encoding`, which a subclass sets, and by a pattern that matches words and runs of blanks."""
+    """Encodes by `_encoding`, which `set_merging` sets, and by a pattern that cuts texts into words."""
 
     _encoding: tiktoken.Encoding
+    _steps: Sequence[str]
+
+    def set_merging(self, ranks: dict[bytes, int], steps: Sequence[str]) -> None:
+        """`steps`: those of the pattern (`lib.tokenizer.patterns`); one alone matches every character.
+
+        Each byte that a text may have must be in `ranks`: tiktoken would abort the process.
+        """
+        self._steps = steps
+        pattern = steps[0] if len(steps) == 1 else r"[\s\S]+"  # several steps cut texts here, not in tiktoken
+        self._encoding = tiktoken.Encoding(self.kind, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
 
     def check_text(self, text: str) -> None:
         """UnknownText if a byte of `text` has no token."""
 
-    def keeps_last_blank(self, text: str, end: int) -> bool:
-        """Whether the pattern matches a run of blanks that ends at `end` as a whole; else its last one belongs to the word."""
-        return end == len(text)
-
     def encode(self, text: str) -> list[int]:
         self.check_text(text)
+        if len(self._steps) > 1:
+            return [id for word in split(text, self._steps) for id in self._merged(word)]
         ids: list[int] = []
         start = 0
-        # `\s+(?!\S)` matches a run of blanks up to the last one before a word. It backtracks to find that one, and tiktoken's
-        # regex engine fails on a run of a million; so a long run is matched here and only merged by tiktoken, for which it has
-        # no public call.
-        for run in _LONG_BLANKS.finditer(text):
-            end = run.end() if self.keeps_last_blank(text, run.end()) else run.end() - 1
-            ids += self._encoding.encode_ordinary(text[start : run.start()])
-            ids += self._encoding._encode_single_piece(text[run.start() : end])
-            start = end
+        for words in self._long_blanks(text):
+            ids += self._encoding.encode_ordinary(text[start : words[0][0]])
+            for start, end in words:
+                ids += self._merged(text[start:end])
+            start = words[-1][1]
         return ids + self._encoding.encode_ordinary(text[start:])
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
-        for texts in _groups(cut_into_words(pieces), _PIECES_AT_ONCE):
-            if any(map(_LONG_BLANKS.search, texts)):
+        if len(self._steps) > 1:  # which a step may cut differently where a text is cut
+            pieces = ["".join(pieces)]
+        for texts in _groups(cut_into_words(pieces) if len(self._steps) == 1 else pieces, _PIECES_AT_ONCE):
+            if len(self._steps) > 1 or any(map(_LONG_BLANKS.search, texts)):
                 encoded = list(map(self.encode, texts))
             else:
                 for text in texts:
@@ -64,6 +64,21 @@ class MergingTokenizer(Tokenizer):
                 encoded = self._encoding.encode_ordinary_batch(texts, num_threads=_THREADS)
             for ids in encoded:
                 yield np.array(ids, dtype=np.uint32)
+
+    def _merged(self, word: str) -> list[int]:
+        return self._encoding._encode_single_piece(word)  # tiktoken has no public call for one word
+
+    def _long_blanks(self, text: str) -> Iterator[list[tuple[int, int]]]:
+        """Where the words in long runs of blanks are: a list for each run, which its words may leave the start or end of.
+
+        A pattern backtracks through a run to find its last blank, and tiktoken's regex engine fails on a run of a million.
+        """
+        for run in _LONG_BLANKS.finditer(text):
+            start = max(run.start() - 1, 0)
+            around = (match.span() for match in compiled(self._steps[0]).finditer(text[start : run.end() + 1]))
+            words = [(start + a, start + b) for a, b in around if run.start() <= start + a and start + b <= run.end()]
+            if words:
+                yield words
 
 
 class ByteLevelBPE(MergingTokenizer):
@@ -83,12 +98,7 @@ class ByteLevelBPE(MergingTokenizer):
         self.tokens = tokens
         self.pattern = pattern
         self.endoftext = len(tokens)
-        self._encoding = tiktoken.Encoding(
-            self.kind,
-            pat_str=PATTERNS[pattern],
-            mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
-            special_tokens={ENDOFTEXT: self.endoftext},
-        )
+        self.set_merging({token: rank for rank, token in enumerate(tokens)}, [PATTERNS[pattern]])
 
     @property
     def vocab_size(self) -> int:
@@ -112,8 +122,11 @@ def saved_tokens(saved: dict[str, Any]) -> list[bytes]:
 
 
 def cut_into_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in other pieces, each of which every pattern of this package matches as it matches the whole text."""
-    return cut_at_blanks(pieces, _BORDER)
+    """The same text in other pieces, each of which every pattern of `PATTERNS` matches as it matches the whole text.
+
+    Their matches never run from a visible character into a space. Into a line break they do, from marks.
+    """
+    return cut_at_blanks(pieces, _BORDER, " \t")
 
 
 def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -14,7 +14,8 @@ from typing import Iterable, Iterator, Mapping
 
 import regex
 
-from lib.tokenizer.byte_level import PATTERNS, cut_into_words
+from lib.tokenizer.byte_level import cut_into_words
+from lib.tokenizer.patterns import PATTERNS
 
 #: Symbols before the first merge: the bytes.
 BYTES = 256

@@ -22,8 +22,8 @@ from lib.errors import MakegptError, UsageError
 from lib.huggingface.tokenizer import from_hf_tokenizer, to_hf_tokenizer
 from lib.tokenizer.bpe import TIES, BPETokenizer
 from lib.tokenizer.byte_alphabet import byte_string
-from lib.tokenizer.byte_level import PATTERNS
 from lib.tokenizer.merges import count_words, learn_merges, learn_merges_naively
+from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import load_tokenizer
 from tests.conftest import Here
 

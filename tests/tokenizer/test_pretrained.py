@@ -8,11 +8,11 @@ import pytest
 import regex
 
 from lib.errors import UsageError
-from lib.gguf.convert import read_tokenizer
 from lib.gguf.reader import open_gguf
+from lib.gguf.tokenizer import read_tokenizer
 from lib.tokenizer.base import UnknownText
-from lib.tokenizer.byte_level import PATTERNS as SPLITS
-from lib.tokenizer.pretrained import PATTERNS, PretrainedTokenizer, from_merges
+from lib.tokenizer.patterns import LLAMA_CPP_NAMES, PATTERNS, split, steps_of
+from lib.tokenizer.pretrained import PretrainedTokenizer, from_merges
 from lib.tokenizer.registry import load_tokenizer
 
 TEXTS = [
@@ -21,6 +21,8 @@ TEXTS = [
     "Don't we'll 'RE  end ",
     "é😀 \U0010ffff e\u0301 \u3000 ",
     "\n\n\n a" + " " * 5000 + "1" + " " * 5000 + "b" + " " * 5000,
+    "it's!\n\n a.\n\tb;\r\n\r\n  $c\n \n #?\u0301 漢字。\n漢字\n",
+    "!" + "\n" * 4100 + " " * 4100 + "\n\t  x!" + "\n" * 4100 + ".",
     "",
 ]
 
@@ -28,7 +30,7 @@ TEXTS = [
 def in_two_steps(text: str) -> list[str]:
     """Digits by themselves, then GPT-2's pattern on what is between them: what smollm is defined as."""
     parts = [part for part in regex.split(r"(\p{N})", text) if part]
-    return [piece for part in parts for piece in regex.findall(SPLITS["gpt2"], part)]
+    return [piece for part in parts for piece in regex.findall(PATTERNS["gpt2"], part)]
 
 
 def test_the_smollm_pattern_is_two_steps_in_one() -> None:
@@ -43,19 +45,72 @@ def small(missing: bytes = b"", pattern: str = "smollm") -> PretrainedTokenizer:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", LLAMA_CPP_NAMES)
 def test_encoding_is_lossless(text: str, pattern: str) -> None:
     tokenizer = small(pattern=pattern)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", LLAMA_CPP_NAMES)
 def test_a_text_in_pieces_has_the_ids_of_the_whole_text(text: str, pattern: str) -> None:
     tokenizer, text = small(pattern=pattern), f"hehe {text} he{text}"
     for size in (1, 2, 3, 7):
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
         assert [int(id) for ids in tokenizer.encode_stream(pieces) for id in ids] == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("pattern", LLAMA_CPP_NAMES)
+def test_the_words_of_a_text_are_those_of_the_pattern(pattern: str, text: str) -> None:
+    tokenizer = small(pattern=pattern)
+    words = split(text, steps_of(LLAMA_CPP_NAMES[pattern]))
+    assert "".join(words) == text
+    assert tokenizer.encode(text) == [id for word in words for id in tokenizer.encode(word)]
+
+
+def test_what_a_step_leaves_is_a_word() -> None:
+    assert split("ab1c22", [r"\d"]) == ["ab", "1", "c", "2", "2"]
+    assert split("ab1c22", [r"\d+", "b|2"]) == ["a", "b", "1", "c", "2", "2"]
+    assert split("", [r"\d"]) == []
+    tokenizer = PretrainedTokenizer([r"\d"], [*(bytes([byte]) for byte in range(256)), b"ab", b"22"], [], None)
+    assert tokenizer.encode("ab1c22") == [256, *b"1c22"]
+
+
+def test_added_tokens_are_found_before_the_pattern_and_the_longest_first() -> None:
+    tokens = [*(bytes([byte]) for byte in range(256)), b"he", b"<end>", b"<t>", b"<t> he"]
+    tokenizer = PretrainedTokenizer("gpt-2", tokens, [257], 257, added=[258, 259])
+    assert tokenizer.encode("he<t> he<end><t>") == [256, 259, *b"<end>", 258]
+    assert tokenizer.byte_lengths()[257:].tolist() == [0, 3, 6]
+    pieces = ["he<t", "> h", "e<end>", "<t>"]
+    assert [int(id) for ids in tokenizer.encode_stream(pieces) for id in ids] == tokenizer.encode("".join(pieces))
+    assert PretrainedTokenizer.from_saved(tokenizer.saved()).encode("he<t>") == [256, 258]
+
+
+def test_a_text_is_composed_first_if_the_vocabulary_says_so() -> None:
+    tokens, text = [bytes([byte]) for byte in range(256)], "e\u0301 e \u0301e\u0301"
+    tokenizer = PretrainedTokenizer("qwen2", tokens, [], None, nfc=True)
+    assert tokenizer.decode(tokenizer.encode(text)) == "é e \u0301é"
+    assert [int(id) for ids in tokenizer.encode_stream(text) for id in ids] == tokenizer.encode(text)
+    assert PretrainedTokenizer.from_saved(tokenizer.saved()).nfc
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pattern": ["("]}, r"the pattern '\(' is no regular expression"),
+        ({"tokens": [b"a", b"a"]}, "distinct"),
+        ({"tokens": [b"a", b""]}, "not empty"),
+        ({"special": [2]}, "must be tokens"),
+        ({"endoftext": 0}, "must be tokens"),
+        ({"special": [1], "added": [1]}, "distinct"),
+        ({"added": [1, 2], "tokens": [b"a", b"b", b"b"]}, "added tokens must be distinct"),
+    ],
+)
+def test_a_vocabulary_that_is_none_is_refused(change: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {"pattern": "gpt-2", "tokens": [b"a", b"b"], "special": [], "endoftext": None}
+    with pytest.raises(ValueError, match=message):
+        PretrainedTokenizer(**(values | change))
 
 
 def test_names_of_special_tokens_are_ordinary_text() -> None:
