@@ -33,7 +33,7 @@ LAYERS = (
     "generate",  # prompt to text
     "run",  # one model's folder, read back
     "evaluate",  # how good it is, compared with what, how sure
-    "huggingface",  # GPT-2 in and out
+    "huggingface",  # GPT-2, Llama and Qwen3 in and out
     "gguf",  # llama.cpp's files, in and out
     "train",  # dataset to run
     "plot",  # figures of runs and of the code

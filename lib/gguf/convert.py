@@ -4,18 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib.artifact.manifest import Manifest
-from lib.chat.jinja import recognize
 from lib.errors import MakegptError
 from lib.gguf.config import read_config
 from lib.gguf.reader import open_gguf
 from lib.gguf.tokenizer import read_tokenizer
 from lib.gguf.weights import read_tensors
+from lib.run.folder import CHAT_TEMPLATE
 from lib.run.imported import check_importable, write_imported_run
 
 SUFFIX = ".gguf"
-
-#: The key of the chat template, in Jinja.
-CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
@@ -35,9 +32,9 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the embeddings have {config.vocab_size} rows"
             )
         tensors = read_tensors(file, config)
-        chat = file.values.get(CHAT_TEMPLATE)
         kinds = sorted({info.type_name for info in file.tensors.values()})
         metadata = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
+        template = file.values.get(CHAT_TEMPLATE)
     return write_imported_run(
         target,
         config,
@@ -47,5 +44,5 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
-        chat=recognize(chat) if isinstance(chat, str) else None,
+        chat_template=template if isinstance(template, str) else None,
     )

@@ -70,7 +70,10 @@ def write_run(folder: Path, tokenizer: Tokenizer, config: ModelConfig, chat: Cha
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, 1.0 if name.endswith("scale") else 0.0, 0.15, generator=generator)
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_imported_run(folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata={}, started="now", chat=chat)
+    template = chat and chat.jinja()
+    write_imported_run(
+        folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata={}, started="now", chat_template=template
+    )
 
 
 def export(folder: Path, quantize: str = "f32") -> dict[str, Any]:
@@ -251,6 +254,10 @@ def go_text(go: str, messages: list[Message]) -> str:
 
 def test_the_modelfile_of_a_model_without_a_chat_template_takes_any_text() -> None:
     assert modelfile(GGUF_FILE, 32, None) == 'FROM ./model.gguf\nPARAMETER num_ctx 32\nTEMPLATE """{{ .Prompt }}"""\n'
+
+
+def test_a_chat_template_that_is_none_of_ours_is_left_to_ollama() -> None:
+    assert modelfile(GGUF_FILE, 32, None, other_template=True) == "FROM ./model.gguf\nPARAMETER num_ctx 32\n"
 
 
 def test_a_message_of_the_system_cannot_add_commands_to_a_modelfile() -> None:
