@@ -12,7 +12,15 @@ from lib.gguf.weights import read_tensors
 from lib.run.folder import CHAT_TEMPLATE
 from lib.run.imported import check_importable, write_imported_run
 
-SUFFIX = ".gguf"
+GGUF_FILE = "model.gguf"
+_SUFFIX = ".gguf"
+
+
+def find_gguf(source: Path) -> Path | None:
+    """The GGUF file that `source` is, or that the folder `source` holds as an export does; None if it is something else."""
+    if source.suffix == _SUFFIX:
+        return source
+    return source / GGUF_FILE if (source / GGUF_FILE).is_file() else None
 
 
 def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
@@ -23,7 +31,7 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
     """
     check_importable(target)
     if not source.is_file():
-        raise MakegptError(f"{source} does not exist; it must be a {SUFFIX} file")
+        raise MakegptError(f"{source} does not exist; it must be a {_SUFFIX} file")
     with open_gguf(source) as file:
         config = read_config(file)
         tokenizer = read_tokenizer(file)

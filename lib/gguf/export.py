@@ -10,6 +10,7 @@ from lib.artifact.io import write_json, write_text
 from lib.artifact.manifest import Input, Manifest, describe_files, identity_of, new_manifest, relative_place, write_manifest
 from lib.gguf.certificate import certify
 from lib.gguf.config import architecture_of, config_values
+from lib.gguf.convert import GGUF_FILE
 from lib.gguf.ollama import MODELFILE, modelfile
 from lib.gguf.tokenizer import tokenizer_values
 from lib.gguf.weights import parameter_shapes, to_tensors
@@ -24,8 +25,6 @@ from lib.run.folder import (
     read_chat_template,
     read_model_config,
 )
-
-GGUF_FILE = "model.gguf"
 
 
 def export_gguf(folder: Path, target: Path, *, quantize: str, started: str) -> Manifest:

@@ -18,8 +18,8 @@ from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf import weights
 from lib.gguf.certificate import certificate_summary
-from lib.gguf.convert import import_gguf
-from lib.gguf.export import GGUF_FILE, export_gguf
+from lib.gguf.convert import GGUF_FILE, import_gguf
+from lib.gguf.export import export_gguf
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder
 from lib.gguf.ollama import modelfile
 from lib.gguf.writer import FILE_TYPES
@@ -272,6 +272,7 @@ def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tm
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         GGUF_FILE, "Modelfile", PARITY_FILE, "manifest.json",
     }  # fmt: skip
+    assert "parameters, 270 tokens" in here("import-weights", tmp_path / "out", "-o", tmp_path / "again").err
     assert "needs --to gguf" in here("export-weights", tmp_path / "run", "-o", tmp_path / "o", "--quantize", "q8_0", code=2).err
 
 
