@@ -23,7 +23,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup test test-kill test-machines \
+.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -34,7 +34,7 @@ INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
 KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
-         MAKEGPT_PARAMS MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
+         MAKEGPT_PARAMS LLAMA_CPP MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
           PIP_% PYTEST_% PYTHONPATH PYTHONHASHSEED PYTHONWARNINGS PYTHONUTF8 PYTHONIOENCODING MPLBACKEND MPLCONFIGDIR XDG_% \
@@ -74,6 +74,7 @@ help:
 ## reproduce      numbers that others published, measured with our own code (docs/reproduce.md): half a minute;
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
+## llama-cpp      llama.cpp's prebuilt library in .llama-cpp, from npm, 10 MB: export-weights --to gguf checks its files in it
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
@@ -199,6 +200,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $(VENV)/ready $@
+
+# Linux on x86-64 only
+LLAMA_CPP_PACKAGE := @node-llama-cpp/linux-x64@3.22.1
+llama-cpp:
+	npm install --prefix .llama-cpp --no-save --no-audit --no-fund --ignore-scripts --loglevel error $(LLAMA_CPP_PACKAGE)
 
 test: | $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal

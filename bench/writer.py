@@ -29,7 +29,8 @@ from lib.config.schema import GenerateConfig
 from lib.device.hardware import keep_freed_memory, peak_memory
 from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
-from lib.huggingface.gpt2 import tensor_mappings, to_hf_config
+from lib.huggingface.gpt2 import GPT2
+from lib.huggingface.layout import tensor_mappings
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
@@ -72,11 +73,12 @@ def transformers(config: ModelConfig, prompt: list[int], sampling: GenerateConfi
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = random_model(config)
-    theirs = GPT2LMHeadModel(GPT2Config(**to_hf_config(config, None))).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(**GPT2.write_config(config, None))).eval()
     weights = dict(model.named_parameters())
     zeros = torch.zeros(3 * config.emb_dim)
-    for mapping in tensor_mappings(config):
-        name = mapping.theirs if mapping.theirs.startswith("lm_head") else f"transformer.{mapping.theirs}"
+    for mapping in tensor_mappings(GPT2, GPT2.stored(config)):
+        (name,) = mapping.theirs
+        name = name if name == GPT2.head else GPT2.prefix + name
         weight = weights.get(mapping.ours, zeros).detach()
         theirs.get_parameter(name).data.copy_(weight.T if mapping.transposed else weight)
     del model

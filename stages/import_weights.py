@@ -1,4 +1,4 @@
-"""A pretrained model to a run: a GPT-2 in Hugging Face's layout, or a GGUF file."""
+"""A pretrained model to a run: from Hugging Face's layout, or a GGUF file."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from stages.shared.streams import say
 def main(source: Path, output: Path) -> None:
     """Convert the model in SOURCE to a run folder, for generation, evaluation or further training.
 
-    SOURCE is a folder with config.json and model.safetensors in Hugging Face's layout, of any size; or a single
-    model.safetensors of one of the released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
+    SOURCE is a folder with config.json and safetensors in Hugging Face's layout, a GPT-2, Llama or Qwen3 of any size; or a
+    single model.safetensors of one of GPT-2's released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
     A SOURCE that ends in .gguf is llama.cpp's format, of architecture llama or qwen3, with its tokenizer inside.
     """
     from lib.gguf.convert import SUFFIX, import_gguf

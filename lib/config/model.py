@@ -25,6 +25,10 @@ GPT_2: dict[str, Any] = {
     "out_bias": True,
     "norm_eps": 1e-5,
     "rope_base": 10_000.0,
+    "rope_factor": 1.0,
+    "rope_low_freq_factor": 1.0,
+    "rope_high_freq_factor": 4.0,
+    "rope_original_context": 8192,
 }
 
 #: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
@@ -43,7 +47,7 @@ class ModelConfig:
     vocab_size: int | None = parameter("vocabulary size, V (null: that of the tokenizer)", at_least=1, at_most=2**32)
     context_length: int = parameter("context length in tokens, T", at_least=1, at_most=2**20)
     emb_dim: int = parameter("embedding dimension, C (unused by bigram)", at_least=1, at_most=2**28)
-    n_heads: int = parameter("attention heads per block, H", at_least=1)
+    n_heads: int = parameter("attention heads per block, H", at_least=1, at_most=4096)
     n_layers: int = parameter("number of transformer blocks", at_least=1, at_most=4096)
     drop_rate: float = parameter("dropout probability in training", at_least=0.0, at_most=0.999)
     qkv_bias: bool = parameter("use biases in the query, key and value projections")
@@ -58,13 +62,23 @@ class ModelConfig:
         "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
     )
     ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
-    head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**20)
+    head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**16)
     ff_dim: int | None = parameter(
         "width inside the feed-forward layer (null: 4 emb_dim with gelu, 8/3 emb_dim with swiglu)", at_least=1, at_most=2**28
     )
     out_bias: bool = parameter("use a bias in the output projection of attention")
     norm_eps: float = parameter("added to the variance, or the mean square, before the root", above=0.0, at_most=0.1)
     rope_base: float = parameter("base of the wavelengths of rotary positions", above=1.0, at_most=1e12)
+    rope_factor: float = parameter(
+        "Llama 3's scaling of rotary positions: slow waves turn this many times slower (1: off)", at_least=1.0, at_most=1e6
+    )
+    rope_low_freq_factor: float = parameter(
+        "waves that turn fewer times than this within rope_original_context are slowed in full", above=0.0, at_most=1e6
+    )
+    rope_high_freq_factor: float = parameter(
+        "waves that turn more often than this within rope_original_context stay as they are", above=0.0, at_most=1e6
+    )
+    rope_original_context: int = parameter("context length in tokens before the scaling", at_least=1, at_most=2**32)
     attention_impl: str = parameter(
         "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
     )
@@ -86,8 +100,7 @@ class ModelConfig:
             )
         if self.positions == "sinusoidal" and self.emb_dim % 2:
             raise UsageError(f"model.positions=sinusoidal needs an even model.emb_dim, not {self.emb_dim}")
-        if self.positions != "rotary" and self.rope_base != GPT_2["rope_base"]:
-            raise UsageError(f"model.rope_base={self.rope_base:g} needs model.positions=rotary, not {self.positions}")
+        self._check_rotary()
         if (self.ngram_order > 1) != (self.ngram_rows is not None):
             raise UsageError(
                 f"model.ngram_order={self.ngram_order} does not go with model.ngram_rows="
@@ -106,7 +119,27 @@ class ModelConfig:
                     f"{'null' if value is None else value}; use model.kind=gpt"
                 )
 
+    def _check_rotary(self) -> None:
+        for name in ("rope_base", "rope_factor"):
+            if self.positions != "rotary" and (value := getattr(self, name)) != GPT_2[name]:
+                raise UsageError(f"model.{name}={value:g} needs model.positions=rotary, not {self.positions}")
+        if self.rope_factor == 1:
+            for name in ("rope_low_freq_factor", "rope_high_freq_factor", "rope_original_context"):
+                if (value := getattr(self, name)) != GPT_2[name]:
+                    raise UsageError(f"model.{name}={value:g} has no effect; it needs a model.rope_factor above 1")
+        elif self.rope_low_freq_factor >= self.rope_high_freq_factor:
+            raise UsageError(
+                f"model.rope_low_freq_factor={self.rope_low_freq_factor:g} must be below "
+                f"model.rope_high_freq_factor={self.rope_high_freq_factor:g}"
+            )
+
     @property
     def head_size(self) -> int:
         """The size of a head, D."""
         return self.head_dim or self.emb_dim // self.n_heads
+
+    @property
+    def qkv_rows(self) -> tuple[int, int, int]:
+        """The rows of queries, of keys and of values in the matrix W_qkv: H·D, G·D, G·D."""
+        shared = (self.n_kv_heads or self.n_heads) * self.head_size
+        return self.n_heads * self.head_size, shared, shared

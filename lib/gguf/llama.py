@@ -1,184 +1,45 @@
-"""The architecture `llama` of GGUF files (Llama, SmolLM2), and `qwen3`: names, shapes and keys, mapped to ours.
+"""The architecture `llama` of GGUF files (Llama, SmolLM2), and `qwen3`.
 
-Both are `model.kind=gpt` with rotary positions, RMSNorm, SwiGLU and grouped-query attention; qwen3 also normalizes queries and
-keys. Their projections of queries, keys and values are three matrices, ours is one: their rows, one below the other.
+Both are `model.kind=gpt` with rotary positions, RMSNorm, SwiGLU and grouped-query attention. qwen3 also normalizes queries and
+keys; llama.cpp reads no biases and no scaled angles in its files. Their projections of queries, keys and values are three
+matrices, ours is one: their rows, one below the other.
 
 Rotary positions rotate pairs of numbers: ours and qwen3's x_i with x_{i+D/2}, llama's x_{2i} with x_{2i+1}. So the rows of q
-and k in a llama file are in another order within each head, which is undone here.
+and k in a llama file are in another order within each head.
 
-V vocabulary, C embedding, H heads, G key and value heads, D head size
+H heads, D head size
 """
 
-import re
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import torch
 
-from lib.config.model import GPT_2, ModelConfig
-from lib.config.schema import build_section
-from lib.errors import MakegptError, UsageError
-from lib.gguf.reader import GGUFFile
-from lib.model.registry import build_model
-from lib.run.weights import check_shapes
+from lib.config.designs import DESIGNS
+from lib.gguf.architecture import COMMON_NAMES, Architecture
 
-ARCHITECTURES = ("llama", "qwen3")
-
-#: The longest context of an imported model: a mask of T × T bytes and one KV cache are made for it.
-MAX_CONTEXT = 8192
-
-#: Our parameters -> their keys, after the architecture's name and a dot.
-SIZES = {
-    "context_length": "context_length",
-    "emb_dim": "embedding_length",
-    "n_layers": "block_count",
-    "n_heads": "attention.head_count",
-    "ff_dim": "feed_forward_length",
-}
-
-#: The other keys that are understood.
-_OTHER_KEYS = {
-    "attention.head_count_kv",
-    "attention.key_length",
-    "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-    "rope.dimension_count",
-    "rope.scaling.type",
-    "vocab_size",
-    "expert_count",
-}
-
-#: Our names -> theirs; {n} is the number of a block. W_qkv is three of theirs.
-TENSOR_NAMES = {
-    "tok_emb.weight": ("token_embd.weight",),
-    "blocks.{n}.norm1.scale": ("blk.{n}.attn_norm.weight",),
+_NAMES = COMMON_NAMES | {
     "blocks.{n}.attention.W_qkv.weight": ("blk.{n}.attn_q.weight", "blk.{n}.attn_k.weight", "blk.{n}.attn_v.weight"),
     "blocks.{n}.attention.W_qkv.bias": ("blk.{n}.attn_q.bias", "blk.{n}.attn_k.bias", "blk.{n}.attn_v.bias"),
     "blocks.{n}.attention.q_norm.scale": ("blk.{n}.attn_q_norm.weight",),
     "blocks.{n}.attention.k_norm.scale": ("blk.{n}.attn_k_norm.weight",),
-    "blocks.{n}.attention.out_proj.weight": ("blk.{n}.attn_output.weight",),
-    "blocks.{n}.attention.out_proj.bias": ("blk.{n}.attn_output.bias",),
-    "blocks.{n}.norm2.scale": ("blk.{n}.ffn_norm.weight",),
     "blocks.{n}.feed_forward.gate.weight": ("blk.{n}.ffn_gate.weight",),
-    "blocks.{n}.feed_forward.expand.weight": ("blk.{n}.ffn_up.weight",),
-    "blocks.{n}.feed_forward.contract.weight": ("blk.{n}.ffn_down.weight",),
-    "final_norm.scale": ("output_norm.weight",),
-    "out_head.weight": ("output.weight",),
 }
+_NORM_EPS = "attention.layer_norm_rms_epsilon"
 
+LLAMA = Architecture(
+    name="llama",
+    fixed=DESIGNS["llama"],
+    names=_NAMES,
+    norm_eps=_NORM_EPS,
+    rotary=True,
+    interleaved=True,
+)
 
-def read_config(file: GGUFFile) -> ModelConfig:
-    """The model that the keys and tensors of `file` describe; MakegptError names what is missing or not supported."""
-    architecture = file.values.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        raise MakegptError(f"{file.path} has the architecture {architecture}; supported are {' and '.join(ARCHITECTURES)}")
-    keys = _Keys(file, f"{architecture}.")
-    keys.check()
-    sizes = {ours: keys.integer(theirs) for ours, theirs in SIZES.items()}
-    table = file.tensors.get("token_embd.weight")
-    if table is None or len(table.shape) != 2:
-        raise MakegptError(f"{file.path} has no matrix token_embd.weight")
-    heads = sizes["n_heads"]
-    head_dim = keys.integer("attention.key_length", sizes["emb_dim"] // max(heads, 1))
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if (size := keys.integer(key, head_dim)) != head_dim:
-            raise MakegptError(
-                f"{file.path}: {architecture}.{key}={size} is not supported; it must be {head_dim}, the size of a head"
-            )
-    if (rows := keys.integer("vocab_size", table.shape[0])) != table.shape[0]:
-        raise MakegptError(f"{file.path}: {architecture}.vocab_size={rows}, but token_embd.weight has {table.shape[0]} rows")
-    if sizes["n_layers"] > len(file.tensors):
-        raise MakegptError(f"{file.path}: {len(file.tensors)} tensors are no {sizes['n_layers']} blocks")
-    sizes["context_length"] = min(sizes["context_length"], MAX_CONTEXT)
-    options = {
-        "kind": "gpt",
-        "vocab_size": table.shape[0],
-        "drop_rate": 0.0,
-        "qkv_bias": "blk.0.attn_q.bias" in file.tensors,
-        "out_bias": "blk.0.attn_output.bias" in file.tensors,
-        "tie_weights": "output.weight" not in file.tensors,
-        "positions": "rotary",
-        "norm": "rms",
-        "feed_forward": "swiglu",
-        "qk_norm": architecture == "qwen3",
-        "n_kv_heads": keys.integer("attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "rope_base": keys.number("rope.freq_base", 10_000.0),
-        "attention_impl": "fused",
-        "layer_impl": "fused",
-    }
-    try:
-        config: ModelConfig = build_section("model", GPT_2 | options | sizes, str(file.path))
-    except UsageError as error:
-        raise MakegptError(str(error)) from None
-    return config
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """The keys of a file that begin with the name of its architecture."""
-
-    file: GGUFFile
-    prefix: str
-
-    def check(self) -> None:
-        """MakegptError for a key that could change the result and is not understood."""
-        for key, value in self.file.values.items():
-            name = key.removeprefix(self.prefix)
-            unknown = name != key and name not in {*SIZES.values(), *_OTHER_KEYS}
-            if unknown or (name == "rope.scaling.type" and value != "none") or (name == "expert_count" and value != 0):
-                raise MakegptError(f"{self.file.path}: {key}={str(value)[:40]} is not supported")
-        if "rope_freqs.weight" in self.file.tensors:
-            raise MakegptError(f"{self.file.path}: rope_freqs.weight, Llama 3's scaled angles, is not supported")
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        """The whole number of the key `name`."""
-        value = self._value(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise MakegptError(f"{self.file.path}: {self.prefix}{name}={str(value)[:40]} must be a whole number")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """The number of the key `name`, the shortest decimal of its float32: 1e-5, not 9.99999975e-06."""
-        value = self._value(name, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise MakegptError(f"{self.file.path}: {self.prefix}{name}={str(value)[:40]} must be a number")
-        return float(str(np.float32(value)))
-
-    def _value(self, name: str, default: Any) -> Any:
-        value = self.file.values.get(self.prefix + name, default)
-        if value is None:
-            raise MakegptError(f"{self.file.path} lacks the key {self.prefix}{name}")
-        return value
-
-
-def read_tensors(file: GGUFFile, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """The weights of the model of `config`, by our names, float32; MakegptError if a tensor does not belong to it."""
-    parameters = dict(build_model(config, "meta").named_parameters())
-    names = {ours: _theirs(ours) for ours in parameters}
-    D, G = config.head_size, config.n_kv_heads or config.n_heads
-    expected: dict[str, tuple[int, ...]] = {}
-    for ours, theirs in names.items():
-        shape = tuple(parameters[ours].shape)
-        rows = [shape[0]] if len(theirs) == 1 else [config.n_heads * D, G * D, G * D]
-        expected |= {name: (count, *shape[1:]) for name, count in zip(theirs, rows, strict=True)}
-    check_shapes(expected, {name: info.shape for name, info in file.tensors.items()}, f"{file.path} is not the expected model")
-    permuted = file.values["general.architecture"] == "llama"
-    tensors = {}
-    for ours, theirs in names.items():
-        parts = [file.read(name) for name in theirs]
-        if permuted and len(parts) == 3:
-            parts[0], parts[1] = split_halves(parts[0], config.n_heads), split_halves(parts[1], G)
-        tensors[ours] = torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
-    return tensors
-
-
-def _theirs(ours: str) -> list[str]:
-    number = re.search(r"\d+", ours)
-    return [name.format(n=number and number[0]) for name in TENSOR_NAMES[re.sub(r"\.\d+\.", ".{n}.", ours)]]
+QWEN3 = Architecture(
+    name="qwen3",
+    fixed=DESIGNS["qwen3"] | {"qkv_bias": False, "out_bias": False, "rope_factor": 1.0},
+    names=_NAMES,
+    norm_eps=_NORM_EPS,
+    rotary=True,
+)
 
 
 def split_halves(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -188,3 +49,9 @@ def split_halves(rows: np.ndarray, heads: int) -> np.ndarray:
     """
     D = rows.shape[0] // heads
     return np.ascontiguousarray(rows.reshape(heads, D // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape))
+
+
+def interleave_halves(rows: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `split_halves`: (heads·D, …) -> same."""
+    D = rows.shape[0] // heads
+    return np.ascontiguousarray(rows.reshape(heads, 2, D // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape))

@@ -2,8 +2,10 @@
 
 Byte-level BPE is their model `gpt2`: tokens in GPT-2's way of writing bytes, merges, and the name of a pattern, since a file
 cannot hold the pattern itself. Bytes and characters are their model `rwkv`, which takes the longest token at each place.
+SentencePiece's tokenizers are `llama` (merges by scores) and `t5` (Unigram).
 """
 
+import re
 from typing import Any, Iterable, TypeGuard
 
 import numpy as np
@@ -36,11 +38,15 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
     model, tokens, types = (file.values.get(f"tokenizer.ggml.{name}") for name in ("model", "tokens", "token_type"))
     if model not in _MODELS:
         raise MakegptError(
-            f"{file.path}: tokenizer.ggml.model={model} is not supported; it must be gpt2, a byte-level BPE, or llama or t5, "
-            "which are SentencePiece's"
+            f"{file.path}: tokenizer.ggml.model={model} is not supported; it must be gpt2, a byte-level BPE; llama or t5, "
+            "SentencePiece's; or rwkv with single bytes or characters"
         )
-    if not isinstance(tokens, list) or not _are_texts(tokens) or not _are_numbers(types) or len(types) != len(tokens):
-        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens or their types")
+    if not isinstance(tokens, list) or not _are_texts(tokens):
+        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens")
+    if types is None:
+        types = np.full(len(tokens), NORMAL)
+    if not _are_numbers(types) or len(types) != len(tokens):
+        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks the types of its tokens")
     try:
         return _MODELS[model](file, tokens, list(map(int, types)))
     except ValueError as error:
@@ -71,7 +77,7 @@ def _read_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
 
 def _read_sentencepiece(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
     values = {key.removeprefix("tokenizer.ggml."): value for key, value in file.values.items()}
-    scores, charsmap = values.get("scores"), values.get("precompiled_charsmap", b"")
+    scores, charsmap = values.get("scores"), values.get("precompiled_charsmap", np.empty(0))
     if not _are_numbers(scores):
         raise MakegptError(f"{file.path} is damaged: its tokenizer lacks scores")
     is_bpe = values["model"] == "llama"
@@ -86,17 +92,35 @@ def _read_sentencepiece(file: GGUFFile, tokens: list[str], types: list[int]) -> 
         endoftext=values.get("eos_token_id"),
         add_dummy_prefix=bool(values.get("add_space_prefix", is_bpe)),
         remove_extra_whitespaces=bool(values.get("remove_extra_whitespaces", False)) and not is_bpe,
-        charsmap=b"" if is_bpe else bytes(np.asarray(charsmap).astype(np.uint8)),
+        charsmap=charsmap.astype(np.uint8).tobytes() if _are_numbers(charsmap) and not is_bpe else b"",
     )
 
 
-_MODELS = {"gpt2": _read_bpe, "llama": _read_sentencepiece, "t5": _read_sentencepiece}
+def _read_pieces(file: GGUFFile, written: list[str], types: list[int]) -> Tokenizer:
+    """The bytes or the characters that the model `rwkv` takes the longest of: only one of them can match at each place."""
+    try:
+        tokens = [_unescaped(token) for token in written]
+        if tokens == [bytes([value]) for value in range(256)]:
+            return BytesTokenizer()
+        characters = [token.decode("utf-8") for token in tokens]
+        if any(len(character) != 1 for character in characters):
+            raise ValueError("a token is not one character")
+        return CharTokenizer("".join(characters))
+    except ValueError:
+        raise MakegptError(
+            f"{file.path}: its tokenizer rwkv is not supported; its tokens must be the 256 bytes, or distinct characters"
+        ) from None
+
+
+_MODELS = {"gpt2": _read_bpe, "llama": _read_sentencepiece, "t5": _read_sentencepiece, "rwkv": _read_pieces}
 
 
 def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     """The keys `tokenizer.*` with which llama.cpp gives the ids of `tokenizer`; their values as in `GGUFFile.values`.
 
-    A text with characters that `tokenizer` refuses is not refused there: they are dropped, or tokenization never ends.
+    A text with characters that `tokenizer` refuses is not refused there: they are dropped, or tokenization never ends. Texts
+    are not composed there: one that is not in NFC has other ids if `tokenizer` composes it.
+
     MakegptError if llama.cpp has no such tokenizer.
     """
     match tokenizer:
@@ -107,7 +131,13 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
             plain = {*tokenizer.special, *tokenizer.added}
             tokens = [token.decode("utf-8") if id in plain else byte_string(token) for id, token in enumerate(tokenizer.tokens)]
             pre = tokenizer.pattern if isinstance(tokenizer.pattern, str) else None
-            values = _gpt2(pre, tokens, tokenizer.merges(), tokenizer)
+            merges, whole_pieces = tokenizer.merges()
+            if whole_pieces and pre not in _WHOLE_PIECES:
+                raise MakegptError(
+                    "llama.cpp would not find all tokens of this tokenizer: some have no merge, and with the pre-tokenizer "
+                    f"{pre} it does not look for whole pieces"
+                )
+            values = _gpt2(pre, tokens, merges, tokenizer)
             values["tokenizer.ggml.token_type"][tokenizer.added] = ADDED
             return values
         case BytesTokenizer() | CharTokenizer():
@@ -165,3 +195,13 @@ def _values(model: str, tokens: list[str], tokenizer: Tokenizer) -> dict[str, An
 def _escaped(token: bytes) -> str:
     r"""`token` as the model `rwkv` writes it: printable ASCII as it is, other bytes as \x0a, a backslash twice."""
     return "".join(chr(byte).replace("\\", "\\\\") if ord(" ") <= byte <= ord("~") else f"\\x{byte:02x}" for byte in token)
+
+
+def _unescaped(written: str) -> bytes:
+    """The token that `_escaped` writes so; ValueError if it does not."""
+    token = re.sub(
+        rb"\\(?:x([0-9a-f]{2})|\\)", lambda match: bytes.fromhex((match[1] or b"5c").decode()), written.encode("ascii")
+    )
+    if _escaped(token) != written:
+        raise ValueError(f"{written!r} is escaped in another way")
+    return token

@@ -1,4 +1,4 @@
-"""Import and export of whole models: a GPT-2 in Hugging Face's layout to a run folder, and back.
+"""Import and export of whole models: a folder in Hugging Face's layout to a run folder, and back.
 
 An unchanged export is imported to the same bytes that it was exported from: its manifest holds the metadata of the
 checkpoint. Any other model becomes a new run.
@@ -25,39 +25,33 @@ from lib.artifact.manifest import (
 )
 from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata
+from lib.config.designs import find_design
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.data.downloads import VOCABULARY, data_folder
-from lib.errors import MakegptError
-from lib.huggingface.gpt2 import (
-    HF_CONFIG_FILE,
-    HF_WEIGHTS_FILE,
-    check_expressible,
-    drop_padding_rows,
-    from_hf_config,
-    is_padded_gpt2,
-    open_tensors,
-    read_weights,
-    released_config,
-    to_hf_config,
-    weight_files,
-    write_weights,
-)
+from lib.errors import MakegptError, nearest
+from lib.huggingface.files import HF_CONFIG_FILE, HF_WEIGHTS_FILE, open_tensors, read_hf_config, weight_files
+from lib.huggingface.gpt2 import GPT2, is_padded_gpt2, released_config
+from lib.huggingface.layout import Layout, drop_padding_rows, read_weights, write_weights
+from lib.huggingface.llama import LLAMA, QWEN3
 from lib.huggingface.parity import PARITY_FILE, compare_logits
 from lib.huggingface.tokenizer import hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
-from lib.model.registry import count_parameters
+from lib.model.registry import build_model, count_parameters
 from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_model_config
 from lib.run.imported import check_importable, write_imported_run
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.registry import make_tokenizer
 
+#: The layouts by `model_type` of config.json. A design of ours is exported in that of its name.
+LAYOUTS = {"gpt2": GPT2, "llama": LLAMA, "mistral": LLAMA, "qwen2": LLAMA, "qwen3": QWEN3}
+
 #: The prompt of the certificate, if the tokenizer can encode it; else the tokenizer's default prompt.
 _PROMPT = "To be, or not to be"
 
 
 def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
-    """Write the run folder `target` with the GPT-2 of `source`, a folder or a safetensors file; return its manifest.
+    """Write the run folder `target` with the model of `source`, a folder or a safetensors file; return its manifest.
 
     Raises MakegptError if the model is not supported; UsageError if `target` holds something else.
     """
@@ -65,16 +59,16 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
     files = weight_files(source)
     config_file = source / HF_CONFIG_FILE
     with open_tensors(files) as lazy_tensors:
-        config = from_hf_config(config_file) if source.is_dir() else released_config(lazy_tensors, source)
+        layout, config = from_hf_config(config_file) if source.is_dir() else (GPT2, released_config(lazy_tensors, source))
         tokenizer = _tokenizer(source, config)
-        tensors = read_weights(lazy_tensors, config, source)
+        tensors = read_weights(layout, lazy_tensors, config, source)
     padding_rows = (config.vocab_size or 0) - tokenizer.vocab_size
     if padding_rows:
         tensors, config = drop_padding_rows(tensors, tokenizer.vocab_size), replace(config, vocab_size=tokenizer.vocab_size)
     metadata: dict[str, Any] = {"model": asdict(config), "tokenizer": tokenizer.identity()}
     if exported := _exported_metadata(source, tokenizer):
         metadata, config = exported, build_section("model", GPT_2 | exported["model"], str(source))
-        tensors = {name: tensor for name, tensor in tensors.items() if config.qkv_bias or not name.endswith("W_qkv.bias")}
+        tensors = {name: tensors[name] for name, _ in build_model(config, "meta").named_parameters()}  # no biases of zeros
     inputs = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
     return write_imported_run(
         target,
@@ -86,6 +80,15 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         metadata={"dropped_rows": padding_rows} if padding_rows else {},
         started=started,
     )
+
+
+def from_hf_config(path: Path) -> tuple[Layout, ModelConfig]:
+    """The layout and the model that their config.json at `path` describes; MakegptError names an unsupported value."""
+    saved = read_hf_config(path)
+    kind = saved.get("model_type", "gpt2")
+    if not isinstance(kind, str) or kind not in LAYOUTS:
+        raise MakegptError(f"{path}: model_type={str(kind)[:40]} is not supported; {nearest(str(kind)[:40], LAYOUTS)}")
+    return LAYOUTS[kind], LAYOUTS[kind].read_config(saved, str(path))
 
 
 def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
@@ -136,18 +139,18 @@ def _exported_metadata(source: Path, tokenizer: Tokenizer) -> dict[str, Any] | N
 
 
 def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
-    """Write the model of the run in `folder` as Hugging Face's GPT-2 into the folder `target`, with a certificate.
+    """Write the model of the run in `folder` in Hugging Face's layout into the folder `target`, with a certificate.
 
-    Raises UsageError if it is no GPT-2, MakegptError if the exported files compute other logits.
+    Raises UsageError if no layout has its design, MakegptError if the exported files compute other logits.
     """
     source = finished_manifest(folder)
-    check_expressible(read_model_config(folder), folder)
+    layout = LAYOUTS[find_design(read_model_config(folder), str(folder))]
     check_replaceable(target, "export")
     trained = load_run(folder, torch.device("cpu"))
     tokenizer = trained.tokenizer
     with replacing_folder(target, "export") as temporary:
-        write_json(temporary / HF_CONFIG_FILE, to_hf_config(trained.config, tokenizer.endoftext))
-        write_weights(temporary / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
+        write_json(temporary / HF_CONFIG_FILE, layout.write_config(trained.config, tokenizer.endoftext))
+        write_weights(layout, temporary / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
         for name, content in (to_hf_tokenizer(tokenizer) or {}).items():
             write_text(temporary / name, canonical_json(content) + "\n")
         parity = compare_logits(trained.model, temporary, _prompt(tokenizer)) | {"model_sha256": trained.sha256}

@@ -1,72 +1,27 @@
-"""A certificate that exported files compute what the model does: its logits compared with an independent implementation.
+"""A certificate that exported files compute what the model does: its logits compared with independent implementations.
 
-The implementation is GPT-2's formulas in float64, read from the files by Hugging Face's names: it shares neither the
-model's code nor the table of names.
+One is `lib.huggingface.reference`, the design's formulas in float64; the other is transformers, if it is installed.
 
-T time, C embedding, H heads, D head size, V vocabulary
+T time, V vocabulary
 """
 
-import math
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lib.artifact.io import read_json
-from lib.artifact.tensors import open_safetensors
-from lib.errors import MakegptError
+from lib.errors import MakegptError, one_line
+from lib.huggingface.files import HF_CONFIG_FILE
+from lib.huggingface.reference import Numbers, exported_logits
 from lib.model.language_model import LanguageModel
-
-Numbers = NDArray[np.float64]
 
 PARITY_FILE = "certificate.json"
 GREEDY_TOKENS = 64
 _TOLERANCE = 1e-3  # of the largest logit; float32 differed from float64 by 1e-6 of it, a wrong formula by all of it
-
-
-def gpt2_logits(tensor: Callable[[str], Numbers], n_layers: int, n_heads: int, ids: list[int]) -> Numbers:
-    """GPT-2 (Radford et al. 2019) by Hugging Face's names, a linear layer's matrix as (in, out): ids (T,) -> logits (T, V)."""
-
-    def linear(x: Numbers, name: str) -> Numbers:
-        return x @ tensor(f"{name}.weight") + tensor(f"{name}.bias")
-
-    def norm(x: Numbers, name: str) -> Numbers:
-        x = x - x.mean(axis=-1, keepdims=True)
-        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5)
-        return x * tensor(f"{name}.weight") + tensor(f"{name}.bias")
-
-    T = len(ids)
-    mask = np.triu(np.ones((T, T), dtype=bool), 1)
-    x = tensor("wte.weight")[ids] + tensor("wpe.weight")[:T]  # (T, C)
-    for n in range(n_layers):
-        qkv = linear(norm(x, f"h.{n}.ln_1"), f"h.{n}.attn.c_attn")
-        q, k, v = (part.reshape(T, n_heads, -1).transpose(1, 0, 2) for part in np.split(qkv, 3, axis=-1))  # (H, T, D)
-        scores = np.where(mask, -np.inf, q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1]))  # (H, T, T)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        heads = weights / weights.sum(axis=-1, keepdims=True) @ v
-        x = x + linear(heads.transpose(1, 0, 2).reshape(T, -1), f"h.{n}.attn.c_proj")
-        wide = linear(norm(x, f"h.{n}.ln_2"), f"h.{n}.mlp.c_fc")
-        wide = 0.5 * wide * (1 + np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
-        x = x + linear(wide, f"h.{n}.mlp.c_proj")
-    return norm(x, "ln_f") @ tensor("lm_head.weight").T
-
-
-def exported_logits(folder: Path, ids: list[int]) -> Numbers:
-    """The logits (T, V) that the files in `folder` give for `ids`, one tensor in memory at a time."""
-    config = read_json(folder / "config.json")
-    with open_safetensors(folder / "model.safetensors", "numpy") as file:
-
-        def tensor(name: str) -> Numbers:
-            if name == "lm_head.weight":
-                name = "transformer.wte.weight" if config["tie_word_embeddings"] else name
-            else:
-                name = f"transformer.{name}"
-            return np.asarray(file.get_tensor(name), dtype=np.float64)
-
-        with np.errstate(all="ignore"):  # what is not finite shows in the difference
-            return gpt2_logits(tensor, config["n_layer"], config["n_head"], ids)
 
 
 @torch.inference_mode()
@@ -88,24 +43,65 @@ def compare_logits(model: LanguageModel, folder: Path, prompt: list[int]) -> dic
     continuation = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))
     ids = [*prompt, *continuation][:-1]
     ours = model(torch.tensor([ids]))[0].double().numpy()  # (T, V)
-    theirs = exported_logits(folder, ids)
-    difference, size = float(np.abs(ours - theirs).max()), float(np.abs(ours).max())
-    if not difference <= _TOLERANCE * size:  # nan is not
-        raise MakegptError(
-            f"the exported files do not compute what the model does: logits up to {size:.4g} differ by {difference:.2g}; "
-            "nothing was written"
-        )
-    agreeing, gap = logit_agreement(continuation, theirs[len(prompt) - 1 :])
-    return {
-        "compared_with": "GPT-2's formulas in float64, read from model.safetensors and config.json",
+    certificate = {
+        "compared_with": "the design's formulas in float64, read from model.safetensors and config.json",
         "prompt_tokens": prompt,
         "tokens": continuation,
-        "largest_logit": size,
-        "largest_difference": difference,
+        "largest_logit": float(np.abs(ours).max()),
         "greedy_tokens": len(continuation),
-        "greedy_tokens_that_agree": agreeing,
-        "gap_where_they_part": gap,
     }
+    certificate |= agreement(ours, exported_logits(folder, ids), continuation, "its formulas")
+    if (theirs := transformers_logits(folder, ids)) is not None:
+        name = f"transformers {version('transformers')}"
+        certificate["transformers"] = {"version": version("transformers")} | agreement(ours, theirs, continuation, name)
+    return certificate
+
+
+def agreement(
+    ours: Numbers, theirs: Numbers, continuation: list[int], reader: str, tolerance: float = _TOLERANCE
+) -> dict[str, Any]:
+    """How well the logits (T, V) of the model and of the files in the `reader` agree.
+
+    MakegptError if they differ by more than rounding: `tolerance`, in largest logits.
+    """
+    difference, size = float(np.abs(ours - theirs).max()), float(np.abs(ours).max())
+    if not difference <= tolerance * size:  # nan is not
+        raise MakegptError(
+            f"the exported files do not compute what the model does: in {reader}, logits up to {size:.4g} differ by "
+            f"{difference:.2g}; nothing was written"
+        )
+    agreeing, gap = logit_agreement(continuation, theirs[-len(continuation) :])
+    return {"largest_difference": difference, "greedy_tokens_that_agree": agreeing, "gap_where_they_part": gap}
+
+
+def transformers_logits(folder: Path, ids: list[int]) -> Numbers | None:
+    """The logits (T, V) of the model that transformers loads from `folder`; None if it is not installed or too old for it.
+
+    MakegptError if it cannot load the files.
+    """
+    try:
+        transformers: Any = import_module("transformers")
+    except ImportError:
+        return None
+    if read_json(folder / HF_CONFIG_FILE)["model_type"] not in transformers.CONFIG_MAPPING:
+        return None
+    logging = transformers.utils.logging
+    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    except Exception as error:  # whatever it raises, the files are not what it reads
+        raise MakegptError(
+            f"transformers cannot load the exported files: {one_line(str(error))}; nothing was written"
+        ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress:
+            logging.enable_progress_bar()
+    with torch.inference_mode():
+        logits: Numbers = model(torch.tensor([ids])).logits[0].double().numpy()
+    return logits
 
 
 def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | None]:
@@ -121,9 +117,17 @@ def logit_agreement(tokens: list[int], logits: Numbers) -> tuple[int, float | No
 
 def parity_summary(parity: dict[str, Any]) -> str:
     """A certificate in one line."""
-    gap = parity["gap_where_they_part"]
+    summary = f"largest logit {parity['largest_logit']:.3g}; {agreement_summary(parity, parity['greedy_tokens'])}"
+    if theirs := parity.get("transformers"):
+        return f"{summary}; in transformers {theirs['version']}: {agreement_summary(theirs, parity['greedy_tokens'])}"
+    return f"{summary}; transformers did not read it: it is not installed, or too old"
+
+
+def agreement_summary(agreement: dict[str, Any], tokens: int) -> str:
+    """What `agreement` found on a continuation of so many `tokens`."""
+    gap = agreement["gap_where_they_part"]
     difference = "" if gap is None else f" (then two logits differ by {gap:.2g})"
     return (
-        f"largest difference of logits {parity['largest_difference']:.2g}, largest logit {parity['largest_logit']:.3g}; "
-        f"greedy tokens that agree: {parity['greedy_tokens_that_agree']} of {parity['greedy_tokens']}{difference}"
+        f"largest difference of logits {agreement['largest_difference']:.2g}, greedy tokens that agree: "
+        f"{agreement['greedy_tokens_that_agree']} of {tokens}{difference}"
     )

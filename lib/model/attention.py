@@ -13,7 +13,7 @@ from lib.model.dropout import Dropout
 from lib.model.kv_cache import LayerKVCache
 from lib.model.layers import Linear
 from lib.model.norm import EPS, RMSNorm
-from lib.model.positions import ROTARY_BASE, Rotary
+from lib.model.positions import ROTARY_BASE, Llama3Scaling, Rotary, rope_scaling
 
 
 class MultiHeadAttention(nn.Module):
@@ -23,7 +23,8 @@ class MultiHeadAttention(nn.Module):
     H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normalized before their dot product
     (Henry et al. 2020, here by RMSNorm); `rotary` positions; `window`, the number of tokens, itself included,
     that a position attends to (Child et al. 2019; Beltagy et al. 2020); `head_dim`, D, if it is not C/H (Qwen3); `out_bias`
-    False: an output projection without bias (Llama); `norm_eps`, of the queries' and keys' norms; `rope_base`, of the angles.
+    False: an output projection without bias (Llama); `norm_eps`, of the queries' and keys' norms; `rope_base` and
+    `rope_scaling`, of the angles.
 
     `mask`: a `causal_mask(context_length, window)` to share with other layers (None: an own one).
     """
@@ -46,6 +47,7 @@ class MultiHeadAttention(nn.Module):
         out_bias: bool = True,
         norm_eps: float = EPS,
         rope_base: float = ROTARY_BASE,
+        rope_scaling: Llama3Scaling | None = None,
         mask: Tensor | None = None,
         fused: bool = False,
     ) -> None:
@@ -58,7 +60,7 @@ class MultiHeadAttention(nn.Module):
         self.W_qkv = Linear(emb_dim, (n_heads + 2 * self.n_kv_heads) * self.head_size, bias=qkv_bias)
         self.q_norm = RMSNorm(self.head_size, eps=norm_eps, fused=fused) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_size, eps=norm_eps, fused=fused) if qk_norm else nn.Identity()
-        self.rotate = Rotary(context_length, self.head_size, rope_base) if rotary else None
+        self.rotate = Rotary(context_length, self.head_size, rope_base, rope_scaling) if rotary else None
         self.dropout = Dropout(drop_rate, fused=fused)
         self.out_proj = Linear(n_heads * self.head_size, emb_dim, bias=out_bias)
         self.register_buffer("mask", causal_mask(context_length, window) if mask is None else mask, persistent=False)
@@ -139,6 +141,7 @@ def build_attention(config: ModelConfig, mask: Tensor | None = None) -> MultiHea
         out_bias=config.out_bias,
         norm_eps=config.norm_eps,
         rope_base=config.rope_base,
+        rope_scaling=rope_scaling(config),
         mask=mask,
         fused=config.attention_impl == "fused",
     )

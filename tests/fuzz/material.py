@@ -114,8 +114,12 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     stage("build-dataset", folder / "tokens", "-o", folder / "dataset", *shape)
     stage("train", folder / "dataset", "-o", folder / "run", *sizes, *steps)
     stage("evaluate", folder / "run", "-o", folder / "run" / EVALUATION_FILE)
-    stage("export-weights", folder / "run", "-o", folder / "theirs")
-    (folder / "theirs" / MANIFEST).unlink()  # as others write it
+    modern = [f"model.{option}" for option in ("positions=rotary", "norm=rms", "feed_forward=swiglu", "rope_factor=2")]
+    options = [word for option in modern for word in ("--set", option)]
+    stage("train", folder / "dataset", "-o", folder / "modern", *sizes, *steps, *options)
+    for run, name in (("run", "theirs"), ("modern", "llama")):
+        stage("export-weights", folder / run, "-o", folder / name)
+        (folder / name / MANIFEST).unlink()  # as others write it
 
     files: dict[str, str] = {
         "prompts.jsonl": '"to be"\n{"prompt": "not", "more": [1, 2.5]}\n',

@@ -23,8 +23,9 @@ from lib.data.shards import Tokens
 from lib.evaluate.comparison import comparison_rows, comparison_table
 from lib.evaluate.results import read_evaluation
 from lib.generate.request import encode_prompt, read_prompts
-from lib.huggingface.convert import _tokenizer
-from lib.huggingface.gpt2 import HF_CONFIG_FILE, from_hf_config, open_tensors, read_weights, weight_files
+from lib.huggingface.convert import _tokenizer, from_hf_config
+from lib.huggingface.files import HF_CONFIG_FILE, open_tensors, weight_files
+from lib.huggingface.layout import read_weights
 from lib.report.run_data import read_run_data
 from lib.reproduce.checks import CHECKS
 from lib.reproduce.references import load_references
@@ -105,9 +106,9 @@ def _evaluation(folder: Path) -> None:
 def _import(source: Path) -> None:
     """All that import-weights reads; nothing is written."""
     with open_tensors(weight_files(source)) as held:
-        config = from_hf_config(source / HF_CONFIG_FILE)
+        layout, config = from_hf_config(source / HF_CONFIG_FILE)
         _tokenizer(source, config)
-        read_weights(held, config, source)
+        read_weights(layout, held, config, source)
 
 
 def _hugging_face(folder: Path) -> None:
@@ -200,6 +201,7 @@ READERS = [
         _hugging_face,
         1,
     ),
+    Reader("llama", {"llama/config.json": _JSON}, lambda folder: _import(folder / "llama"), 1),
     Reader(
         "shards-of-weights",
         {"sharded/model.safetensors.index.json": _JSON, "sharded/vocab.json": _JSON, "sharded/merges.txt": _BINARY},

@@ -30,7 +30,7 @@ from lib.artifact.tensors import load_tensors
 from lib.config.strict_yaml import read_yaml
 from lib.data.shards import open_shard
 from lib.errors import MakegptError, one_line
-from lib.huggingface.gpt2 import HF_CONFIG_FILE
+from lib.huggingface.files import HF_CONFIG_FILE
 from lib.run.folder import MODEL_FILE, load_run
 from lib.run.lineage import describe_artifact
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE

@@ -184,16 +184,28 @@ def test_the_permutation_of_q_and_k_is_undone() -> None:
     assert permuted(rows, 3)[:4, 0].tolist() == [0, 4, 2, 6]
 
 
+#: Llama 3's scaling for a context of 32 tokens, and what it divides the frequencies by, written out.
+LLAMA_3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+
+
+def llama_3_divisors() -> np.ndarray:
+    wavelengths = 2 * np.pi * 5000.0 ** (np.arange(0, D, 2) / D)
+    smooth = np.clip((32 / wavelengths - 1) / 3, 0, 1)
+    return (1 / ((1 - smooth) / 8 + smooth)).astype(np.float32)
+
+
 @pytest.mark.parametrize("arch", ["llama", "qwen3"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_logits_equal_those_of_transformers(tmp_path: Path, arch: str, tied: bool) -> None:
+@pytest.mark.parametrize("scaled", [True, False])
+def test_logits_equal_those_of_transformers(tmp_path: Path, arch: str, tied: bool, scaled: bool) -> None:
     transformers: Any = pytest.importorskip(
         "transformers", reason="transformers is not installed: make setup EXTRAS=dev,parity"
     )
     shape = {"vocab_size": V, "hidden_size": C, "intermediate_size": F, "num_hidden_layers": L, "num_attention_heads": H}
     more = {"num_key_value_heads": G, "head_dim": D, "rms_norm_eps": 1e-3, "max_position_embeddings": T}
     ends = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": tied}
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}}
+    scaling = {"rope_type": "llama3"} | LLAMA_3 if scaled else {"rope_type": "default"}
+    rope = {"rope_parameters": scaling | {"rope_theta": 5000.0}}
     name = {"llama": "Llama", "qwen3": "Qwen3"}[arch]
     config = getattr(transformers, f"{name}Config")(**shape, **more, **ends, **rope)
     torch.manual_seed(3)
@@ -206,7 +218,7 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, arch: str, tied: boo
         "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }  # fmt: skip
-    tensors = {}
+    tensors = {"rope_freqs.weight": llama_3_divisors()} if scaled else {}
     for key, weight in theirs.named_parameters():
         with torch.no_grad():
             if weight.dim() == 1:
@@ -217,7 +229,8 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, arch: str, tied: boo
         if arch == "llama" and (".attn_q.w" in key or ".attn_k.w" in key):
             array = np.ascontiguousarray(permuted(array, H if ".attn_q.w" in key else G))
         tensors[key] = array
-    import_gguf(write(tmp_path / "a.gguf", tensors, arch=arch), tmp_path / "run", started="now")
+    path = write(tmp_path / "a.gguf", tensors, arch=arch, keys={"rope.scaling.original_context_length": 32})
+    import_gguf(path, tmp_path / "run", started="now")
     trained = load_run(tmp_path / "run", CPU)
     ids = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -321,6 +334,15 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, kind: Type, num
 def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "other.gguf", random_tensors(), **change)
     assert message in refused(tmp_path, path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "divisors", [llama_3_divisors()[:-1], llama_3_divisors() * 1.01, np.ones(D // 2, np.float32), -llama_3_divisors()]
+)
+def test_scaled_angles_that_are_not_those_of_llama_3_are_refused(tmp_path: Path, divisors: np.ndarray) -> None:
+    tensors = random_tensors() | {"rope_freqs.weight": divisors}
+    path = write(tmp_path / "other.gguf", tensors, keys={"rope.scaling.original_context_length": 32})
+    assert "rope_" in refused(tmp_path, path.read_bytes())
 
 
 # The released weights.

@@ -19,8 +19,10 @@ from lib.config.params import config_names, load_params, resolve_config
 from lib.errors import MakegptError, UsageError
 from lib.huggingface import gpt2
 from lib.huggingface.convert import export_weights, import_weights
-from lib.huggingface.gpt2 import RELEASED_SIZES, write_weights
-from lib.huggingface.parity import PARITY_FILE, exported_logits, greedy_tokens, logit_agreement
+from lib.huggingface.gpt2 import RELEASED_SIZES
+from lib.huggingface.layout import Layout, write_weights
+from lib.huggingface.parity import PARITY_FILE, greedy_tokens, logit_agreement
+from lib.huggingface.reference import exported_logits
 from lib.huggingface.tokenizer import from_hf_tokenizer, to_hf_tokenizer
 from lib.model.registry import build_model
 from lib.run.folder import CONFIG_FILE, MODEL_FILE, TrainedModel, load_run
@@ -45,11 +47,6 @@ SIZES = {"small": (1, 24, 12), "medium": (2, 32, 16), "large": (3, 40, 20), "xl"
 MERGES = [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "t"), ("Ġt", "he")]
 VOCAB = {token: id for id, token in enumerate([*BYTE_OF, *(a + b for a, b in MERGES), "<|endoftext|>"])}
 V = len(VOCAB)
-
-
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    return pytest.importorskip("transformers", reason="transformers is not installed: make setup EXTRAS=dev,parity")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +118,15 @@ def test_an_imported_model_gives_the_same_logits_and_greedy_tokens(
         logits = their_model(torch.tensor([text_ids[:-1]])).logits[0, 2:]
     for scores, token in zip(logits, tokens, strict=True):
         assert scores.max() - scores[token] < 1e-4, "they may differ only if two logits are nearly equal"
+
+
+def test_a_width_and_an_epsilon_of_its_own_are_read(theirs: Callable[..., tuple[Any, Path]], tmp_path: Path) -> None:
+    their_model, source = theirs(n_inner=40, layer_norm_epsilon=1e-2)
+    ours = imported(source, tmp_path / "run")
+    ids = ids_of(V)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.model(ids), their_model(ids).logits, rtol=1e-4, atol=1e-4)
+    assert (ours.config.ff_dim, ours.config.norm_eps) == (40, 1e-2)
 
 
 def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -243,12 +249,12 @@ def test_an_import_does_not_overwrite_other_artifacts(copied: Path, folder: Path
     ("change", "message"),
     [
         ({"activation_function": "relu"}, r"activation_function=relu .*must be gelu_new or gelu_pytorch_tanh"),
-        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon=1e-06 .*must be 1e-05"),
-        ({"n_inner": 100}, "n_inner=100 .*must be 96"),
+        ({"layer_norm_epsilon": -1}, "norm_eps=-1 must be greater than 0"),
+        ({"n_inner": 100}, r"h.0.mlp.c_fc.weight has the shape \(24, 96\), not \(24, 100\)"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         ({"scale_attn_weights": False}, "scale_attn_weights=False"),
         ({"add_cross_attention": True}, "add_cross_attention=True"),
-        ({"model_type": "llama"}, "model_type=llama"),
+        ({"model_type": "mamba"}, "model_type=mamba"),
         ({"n_head": 7}, "emb_dim=24 must be divisible by model.n_heads=7"),
         ({"n_embd": None}, "lacks n_embd"),
         ({"n_layer": "two"}, "n_layers=two must be an integer"),
@@ -404,9 +410,16 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@pytest.mark.parametrize("options", [{"tie_weights": True, "qkv_bias": True}, {"tie_weights": False, "qkv_bias": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tie_weights": True, "qkv_bias": True},
+        {"tie_weights": False, "qkv_bias": False},
+        {"tie_weights": False, "qkv_bias": False, "ff_dim": 40, "norm_eps": 1e-2, "out_bias": False},
+    ],
+)
 def test_transformers_reads_an_export_and_importing_it_gives_the_same_bytes(
-    kind: str, options: dict[str, bool], transformers: Any, tmp_path: Path
+    kind: str, options: dict[str, Any], transformers: Any, tmp_path: Path
 ) -> None:
     tokenizer = TOKENIZERS[kind]()
     write_run(tmp_path / "run", tokenizer, **options)
@@ -418,6 +431,7 @@ def test_transformers_reads_an_export_and_importing_it_gives_the_same_bytes(
     with torch.no_grad():
         torch.testing.assert_close(ours.model(ids), their_model(ids).logits, rtol=1e-4, atol=1e-4)
     assert their_model.config.tie_word_embeddings is options["tie_weights"]
+    assert their_model.config.n_ctx == T
     assert (their_model.config.bos_token_id, their_model.config.eos_token_id) == (tokenizer.endoftext, tokenizer.endoftext)
 
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
@@ -476,9 +490,6 @@ def test_the_released_merges_are_recovered_from_the_byte_sequences(fetched: Call
         ({"qk_norm": True}, "model.qk_norm=True"),
         ({"window": 4}, "model.window=4"),
         ({"head_dim": 4}, "model.head_dim=4"),
-        ({"ff_dim": 9}, "model.ff_dim=9"),
-        ({"out_bias": False}, "model.out_bias=False"),
-        ({"norm_eps": 1e-6}, "model.norm_eps=1e-06"),
         ({"ngram_order": 2, "ngram_rows": 9}, "model.ngram_order=2"),
         ({"kind": "single_block", "n_layers": 1}, "model.kind=single_block"),
     ],
@@ -564,8 +575,8 @@ def test_an_export_with_other_logits_is_deleted(tmp_path: Path, monkeypatch: pyt
     write_run(tmp_path / "run", BytesTokenizer())
     write = write_weights
 
-    def write_wrong(path: Path, weights: dict[str, torch.Tensor], config: ModelConfig) -> None:
-        write(path, weights | {"final_norm.shift": weights["final_norm.shift"] + amount}, config)
+    def write_wrong(layout: Layout, path: Path, weights: dict[str, torch.Tensor], config: ModelConfig) -> None:
+        write(layout, path, weights | {"final_norm.shift": weights["final_norm.shift"] + amount}, config)
 
     monkeypatch.setattr("lib.huggingface.convert.write_weights", write_wrong)
     with pytest.raises(MakegptError, match="the exported files do not compute what the model does"):

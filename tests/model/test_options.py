@@ -1,5 +1,6 @@
 """The options beyond GPT-2: each against its formula, its fused equivalent and its limiting case."""
 
+import math
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from lib.model.language_model import LanguageModel
 from lib.model.loss import cross_entropy
 from lib.model.ngram_embeddings import FACTOR, PRIME, NGramEmbeddings, ngram_hashes
 from lib.model.norm import rms_norm
-from lib.model.positions import Rotary, Sinusoidal
+from lib.model.positions import Llama3Scaling, Rotary, Sinusoidal, angles, frequencies
 from lib.model.registry import count_parameters
 from tests.model.test_formulas import config_of, ids, small_model
 from tests.model.test_ladder import fill, numbers
@@ -35,6 +36,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"ngram_order": 2, "ngram_rows": 50},
     {"ngram_order": 4, "ngram_rows": 1000, "positions": "rotary"},
     {"head_dim": 12, "n_kv_heads": 2, "qk_norm": True, "positions": "rotary", "rope_base": 1e6},
+    {"positions": "rotary", "rope_factor": 8, "rope_original_context": 16},
     {"ff_dim": 40, "out_bias": False, "norm_eps": 1e-2},
     {"ff_dim": 40, "out_bias": False, "norm_eps": 1e-2, "norm": "rms", "feed_forward": "swiglu"},
     {"tie_weights": True},
@@ -216,12 +218,38 @@ def test_query_key_norm_keeps_scores_within_the_root_of_the_head_size() -> None:
     assert scores.abs().max() <= 8**0.5 + 1e-4
 
 
+def test_llama_3_scaling_slows_the_slow_waves_and_keeps_the_fast_ones() -> None:
+    factor, low, high, context = 8.0, 1.0, 4.0, 64
+    for speed, slowed in zip(
+        frequencies(32).tolist(),
+        angles(2, 32, scaling=Llama3Scaling(factor, low, high, context))[1].tolist(),
+        strict=True,
+    ):
+        wavelength = 2 * math.pi / speed
+        if wavelength < context / high:
+            expected = speed
+        elif wavelength > context / low:
+            expected = speed / factor
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            expected = (1 - smooth) * speed / factor + smooth * speed
+        assert slowed == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_scaling_the_angles_are_those_of_the_paper() -> None:
+    off = with_option({"positions": "rotary"})
+    assert torch.equal(off.blocks[0].attention.rotate.cos, angles(32, 8).cos())  # type: ignore[union-attr, index]
+    on = with_option({"positions": "rotary", "rope_factor": 8, "rope_original_context": 16})
+    assert not torch.allclose(on(ids(1)), off(ids(1)), atol=1e-3)
+
+
 def test_gpt_modern_uses_the_modern_options_together() -> None:
     config = config_of("gpt_modern")
     chosen = (config.positions, config.norm, config.feed_forward, config.qk_norm)
     assert chosen == ("rotary", "rms", "swiglu", True)
     assert config.n_kv_heads is not None
     assert config.n_kv_heads < config.n_heads
+    assert not config.out_bias
 
 
 @pytest.mark.parametrize(
@@ -230,6 +258,12 @@ def test_gpt_modern_uses_the_modern_options_together() -> None:
         ({"n_heads": 4, "n_kv_heads": 3}, "model.n_heads=4 must be divisible by model.n_kv_heads=3; use 1 or 2 or 4"),
         ({"n_heads": 32, "positions": "rotary"}, "divided by model.n_heads=32 is 1"),
         ({"emb_dim": 33, "n_heads": 3, "positions": "sinusoidal"}, "needs an even model.emb_dim, not 33"),
+        ({"rope_factor": 8}, "model.rope_factor=8 needs model.positions=rotary, not learned"),
+        ({"positions": "rotary", "rope_original_context": 16}, "model.rope_original_context=16 has no effect"),
+        (
+            {"positions": "rotary", "rope_factor": 8, "rope_high_freq_factor": 1},
+            "model.rope_low_freq_factor=1 must be below model.rope_high_freq_factor=1",
+        ),
     ],
 )
 def test_impossible_options_are_refused(change: dict[str, Any], message: str) -> None:

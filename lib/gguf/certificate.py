@@ -1,0 +1,153 @@
+"""A certificate that a GGUF file computes what the model does: in the real llama.cpp, and read back by our own reader.
+
+Near a tie of the two best logits rounding decides, so a greedy token that differs is listed with the gap between them.
+
+T time, V vocabulary
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.config.schema import GenerateConfig
+from lib.generate.engine import TokenSequence, generate_tokens
+from lib.gguf.config import read_config
+from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder, llama_cpp_version, load_in_llama_cpp
+from lib.gguf.reader import open_gguf
+from lib.gguf.weights import read_tensors
+from lib.huggingface.parity import GREEDY_TOKENS, agreement, agreement_summary, greedy_tokens
+from lib.model.language_model import LanguageModel
+from lib.model.registry import build_model
+from lib.tokenizer.base import Tokenizer, UnknownText
+
+#: Texts whose ids are compared, of those that a tokenizer can encode; the first is the prompt.
+TEXTS = (
+    "To be, or not to be",
+    "Hello, World! I'm here; they've gone, he'll stay & we're sure.",
+    " leading space",
+    "trailing space ",
+    "  two   and    more     spaces",
+    "\n",
+    "\n\n \n\t\tlines\n and \t tabs\r\n",
+    "3 33 333 3333 33333, 3.14 and 1,000,000",
+    "ALL CAPS, CamelCase, snake_case, kebab-case",
+    "é è ê ë ü ß ñ ø å",
+    "e\u0301 as two characters",
+    "Привет, мир",
+    "你好，世界",
+    "こんにちは世界",
+    "안녕하세요",
+    "مرحبا بالعالم",
+    "🚀 👩‍👩‍👧 🇫🇷",
+    "x = [a*b for a, b in zip(xs, ys)]  # code",
+    "https://example.org/path?query=1&other=%20#part",
+    "''''''```````\"\"\"\"......!!!!!!??????",
+    "<|endoftext|> as text",
+    "\u00a0no-break\u2003em\u200bzero\u3000wide",
+    "KING:\nWhat says Lord Stanley? will he bring his power?",
+    "a" * 40,
+)
+
+#: The largest difference by `model.feed_forward`, in largest logits. A wrong formula differs by all of it, float32 by 1e-6;
+#: llama.cpp reads GELU from a table in float16, with which random models differed by up to 5e-4.
+_TOLERANCE = {"gelu": 1e-2, "swiglu": 1e-3}
+
+_TEXTS_OF_ITS_OWN, _LENGTH = 4, 64
+
+
+@torch.inference_mode()
+def certify(model: LanguageModel, tokenizer: Tokenizer, path: Path, quantize: str) -> dict[str, Any]:
+    """The certificate of the file `path`, written from `model` in the type `quantize`.
+
+    Raises MakegptError if an f32 file computes other logits in llama.cpp, or if llama.cpp cannot load a file.
+    """
+    texts = [(text, ids) for text in TEXTS if (ids := _encoded(tokenizer, text))]
+    prompt = (texts[0][1] if texts else tokenizer.default_prompt())[: (model.context_length + 1) // 2]
+    continuation = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))
+    ids = [*prompt, *continuation][:-1]
+    ours = model(torch.tensor([ids]))[0].double().numpy()  # (T, V)
+    copy = _read_back(path)
+    certificate: dict[str, Any] = {
+        "type": quantize,
+        "prompt_tokens": prompt,
+        "tokens": continuation,
+        "greedy_tokens": len(continuation),
+        "largest_logit": float(np.abs(ours).max()),
+        "read_back": {"largest_difference": float(np.abs(ours - copy(torch.tensor([ids]))[0].double().numpy()).max())},
+    }
+    if quantize != "f32":
+        certificate["read_back"] |= _bits_per_byte(model, copy, tokenizer)
+    folder = llama_cpp_folder()
+    if folder is None:
+        return certificate | {"llama_cpp": None, "not_checked": f"llama.cpp is not installed; {HOW_TO_INSTALL}"}
+    version = llama_cpp_version(folder)
+    with load_in_llama_cpp(folder, path, len(ids)) as theirs:
+        logits = theirs.logits(ids, len(prompt)).astype(np.float64)
+        different = [text for text, text_ids in texts if theirs.tokenize(text) != text_ids]
+    tolerance = _TOLERANCE[model.config.feed_forward] if quantize == "f32" else math.inf
+    certificate["llama_cpp"] = {
+        "version": version,
+        "texts": len(texts),
+        "texts_with_other_ids": different,
+        **agreement(ours, logits, continuation, f"llama.cpp {version}", tolerance),
+    }
+    return certificate
+
+
+def certificate_summary(certificate: dict[str, Any]) -> str:
+    """A certificate in one line."""
+    if (theirs := certificate["llama_cpp"]) is None:
+        parts = [f"not checked: {certificate['not_checked']}"]
+    else:
+        equal = theirs["texts"] - len(theirs["texts_with_other_ids"])
+        parts = [
+            f"in llama.cpp {theirs['version']}: equal token ids in {equal} of {theirs['texts']} texts",
+            agreement_summary(theirs, certificate["greedy_tokens"]),
+        ]
+    if (more := certificate["read_back"].get("more_bits_per_byte")) is not None:
+        parts.append(f"{more:.2g} bits/byte more than float32's {certificate['read_back']['bits_per_byte']:.3g}")
+    return "; ".join([f"largest logit {certificate['largest_logit']:.3g}", *parts])
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of `text`; none if it has no exact ones."""
+    try:
+        return tokenizer.encode(text) if tokenizer.lossless else []
+    except UnknownText:
+        return []
+
+
+def _read_back(path: Path) -> LanguageModel:
+    """The model in the file `path`, by our own reader."""
+    with open_gguf(path) as file:
+        config = read_config(file)
+        model = build_model(config, "cpu")
+        model.load_state_dict(read_tensors(file, config), strict=False)
+    return model.eval()
+
+
+def _bits_per_byte(model: LanguageModel, copy: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How well both predict texts that `model` itself writes: expected bits/byte, and how many more `copy` needs.
+
+    Expected over all next tokens, not those that were written alone: then the difference is the Kullback-Leibler divergence
+    of the two predictions, which is never negative, and a few hundred tokens are enough.
+    """
+    length = min(_LENGTH, model.context_length)
+    prompt = tokenizer.default_prompt()[-1:]
+    sequences = [TokenSequence(prompt, _sampling(seed, length - 1)) for seed in range(_TEXTS_OF_ITS_OWN)]
+    if length > 1:
+        for _ in generate_tokens(model, sequences, torch.device("cpu")):
+            pass
+    ids = torch.tensor([sequence.ids for sequence in sequences])  # (4, T)
+    written = int(tokenizer.byte_lengths()[ids[:, 1:].numpy()].sum())
+    ours, theirs = (network(ids)[:, :-1].double().log_softmax(-1) for network in (model, copy))
+    bits = [float(-(ours.exp() * logprobs).sum()) / np.log(2) / max(written, 1) for logprobs in (ours, theirs)]
+    return {"tokens_of_its_own": ids[:, 1:].numel(), "bits_per_byte": bits[0], "more_bits_per_byte": bits[1] - bits[0]}
+
+
+def _sampling(seed: int, tokens: int) -> GenerateConfig:
+    everything: dict[str, Any] = {"top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
+    return GenerateConfig(prompt=None, max_new_tokens=tokens, temperature=1.0, seed=seed, **everything)
