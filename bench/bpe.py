@@ -3,8 +3,8 @@
 python bench/bpe.py [ROUNDS]
 
 Learning reads the first 90% of the text. All trainers get the same text and pattern, in turn, and the median of their rounds is
-printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not installed is left out. Then the
-memory of counting the words of a long text, by its peak and the number of distinct words.
+printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not installed is left out. Then
+the memory of counting the words of a long text, by its peak and the number of distinct words.
 """
 
 import statistics
