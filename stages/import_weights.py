@@ -17,7 +17,7 @@ def main(source: Path, output: Path) -> None:
 
     SOURCE is a folder with config.json and safetensors in Hugging Face's layout, a GPT-2, Llama or Qwen3 of any size; or a
     single model.safetensors of one of GPT-2's released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
-    A SOURCE that ends in .gguf is llama.cpp's format, of architecture llama or qwen3, with its tokenizer inside.
+    A SOURCE that ends in .gguf is llama.cpp's format, of architecture gpt2, llama or qwen3, with its tokenizer inside.
     """
     from lib.gguf.convert import SUFFIX, import_gguf
     from lib.huggingface.convert import import_weights

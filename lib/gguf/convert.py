@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lib.artifact.manifest import Manifest
 from lib.errors import MakegptError
@@ -10,12 +9,10 @@ from lib.gguf.config import read_config
 from lib.gguf.reader import open_gguf
 from lib.gguf.tokenizer import read_tokenizer
 from lib.gguf.weights import read_tensors
+from lib.run.folder import CHAT_TEMPLATE
 from lib.run.imported import check_importable, write_imported_run
 
 SUFFIX = ".gguf"
-
-#: The key of the template, in Jinja's language, that makes a prompt of a dialogue. The run's manifest keeps it for an export.
-CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
@@ -36,9 +33,8 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
             )
         tensors = read_tensors(file, config)
         kinds = sorted({info.type_name for info in file.tensors.values()})
-        metadata: dict[str, Any] = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
-        if isinstance(template := file.values.get(CHAT_TEMPLATE), str):
-            metadata[CHAT_TEMPLATE] = template
+        metadata = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
+        template = file.values.get(CHAT_TEMPLATE)
     return write_imported_run(
         target,
         config,
@@ -48,4 +44,5 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
+        chat_template=template if isinstance(template, str) else None,
     )

@@ -36,10 +36,10 @@ _WHOLE_PIECES = {"llama-bpe"}
 def read_tokenizer(file: GGUFFile) -> Tokenizer:
     """The tokenizer in `file`; MakegptError says what is missing, damaged or not supported."""
     model, tokens, types = (file.values.get(f"tokenizer.ggml.{name}") for name in ("model", "tokens", "token_type"))
-    if model not in _MODELS:
+    if not isinstance(model, str) or model not in _MODELS:
         raise MakegptError(
-            f"{file.path}: tokenizer.ggml.model={model} is not supported; it must be gpt2, a byte-level BPE; llama or t5, "
-            "SentencePiece's; or rwkv with single bytes or characters"
+            f"{file.path}: tokenizer.ggml.model={model} is not supported; it must be gpt2, a byte-level BPE, llama or t5, "
+            "which are SentencePiece's, or rwkv with bytes or characters"
         )
     if not isinstance(tokens, list) or not _are_texts(tokens):
         raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens")
@@ -96,20 +96,17 @@ def _read_sentencepiece(file: GGUFFile, tokens: list[str], types: list[int]) -> 
     )
 
 
-def _read_pieces(file: GGUFFile, written: list[str], types: list[int]) -> Tokenizer:
+def _read_pieces(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
     """The bytes or the characters that the model `rwkv` takes the longest of: only one of them can match at each place."""
-    try:
-        tokens = [_unescaped(token) for token in written]
-        if tokens == [bytes([value]) for value in range(256)]:
-            return BytesTokenizer()
-        characters = [token.decode("utf-8") for token in tokens]
-        if any(len(character) != 1 for character in characters):
-            raise ValueError("a token is not one character")
-        return CharTokenizer("".join(characters))
-    except ValueError:
-        raise MakegptError(
-            f"{file.path}: its tokenizer rwkv is not supported; its tokens must be the 256 bytes, or distinct characters"
-        ) from None
+    if set(types) != {NORMAL}:
+        raise ValueError("it has special tokens")
+    pieces = [_unescaped(token) for token in tokens]
+    if pieces == [bytes([value]) for value in range(256)]:
+        return BytesTokenizer()
+    characters = [piece.decode("utf-8") for piece in pieces]
+    if any(len(character) != 1 for character in characters):
+        raise ValueError("its tokens must be the 256 bytes, or distinct characters")
+    return CharTokenizer("".join(characters))
 
 
 _MODELS = {"gpt2": _read_bpe, "llama": _read_sentencepiece, "t5": _read_sentencepiece, "rwkv": _read_pieces}

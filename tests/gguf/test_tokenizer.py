@@ -63,14 +63,12 @@ def test_what_llama_cpp_has_no_form_for_is_refused_by_name(tokenizer: Tokenizer,
         tokenizer_values(tokenizer)
 
 
-@pytest.mark.parametrize("tokens", [["ab"], ["a", "a"], ["\\q"], ["\\"], ["é"], ["\\xc3"], "ab"], ids=str)
-def test_pieces_that_are_not_single_characters_are_refused(tmp_path: Path, tokens: object) -> None:
+@pytest.mark.parametrize("tokens", [["ab"], ["a", "a"], ["\\q"], ["\\"], ["é"], ["\\xc3"]], ids=str)
+def test_pieces_that_are_not_single_characters_are_refused(tmp_path: Path, tokens: list[str]) -> None:
     values = {"general.architecture": "gpt2", "tokenizer.ggml.model": "rwkv", "tokenizer.ggml.tokens": tokens}
+    values["tokenizer.ggml.token_type"] = [1] * len(tokens)
     write_gguf(tmp_path / "a.gguf", values, {"token_embd.weight": np.ones((1, 32), np.float32)}, "f32")
-    with (
-        open_gguf(tmp_path / "a.gguf") as file,
-        pytest.raises(MakegptError, match=r"the 256 bytes, or distinct characters|lacks tokens"),
-    ):
+    with open_gguf(tmp_path / "a.gguf") as file, pytest.raises(MakegptError, match="cannot be followed"):
         read_tokenizer(file)
 
 
