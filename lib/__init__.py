@@ -24,6 +24,7 @@ LAYERS = (
     "config",  # what can be set: schema, params.yaml, --set
     "artifact",  # files and folders written atomically, that know where they came from
     "tokenizer",  # text to token ids and back
+    "chat",  # conversations, written as texts that a model can continue
     "data",  # files to shards to batches
     "ngrams",  # counted n-grams and their smoothing
     "pipeline",  # what make runs, and which artifacts are stale
@@ -32,8 +33,8 @@ LAYERS = (
     "generate",  # prompt to text
     "run",  # one model's folder, read back
     "evaluate",  # how good it is, compared with what, how sure
-    "huggingface",  # GPT-2 in and out
-    "gguf",  # Llama-layout models in, from llama.cpp's files
+    "huggingface",  # GPT-2, Llama and Qwen3 in and out
+    "gguf",  # llama.cpp's files, in and out
     "train",  # dataset to run
     "plot",  # figures of runs and of the code
     "study",  # the depth-and-width sweep

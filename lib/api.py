@@ -15,6 +15,8 @@ from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 import torch
 
 from lib.artifact.provenance import timestamp
+from lib.chat.messages import Message
+from lib.chat.template import ChatTemplate
 from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import Config, GenerateConfig, build_section
@@ -22,13 +24,14 @@ from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.documents import open_documents
 from lib.device.hardware import choose_device, keep_freed_memory
-from lib.errors import UsageError, nearest
+from lib.errors import MakegptError, UsageError, nearest
 from lib.evaluate.span import text_span
 from lib.evaluate.windows import iterate_predictions
+from lib.generate.chat import Dialog, encode_messages
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, stream_text
 from lib.generate.token_scores import TokenScore, score_token
-from lib.run.folder import TrainedModel, is_gpt2_release, load_run
+from lib.run.folder import TrainedModel, is_gpt2_release, load_run, read_chat_template
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event
 from lib.train.session import train_run
@@ -42,14 +45,24 @@ class Model:
     """
 
     def __init__(
-        self, run: TrainedModel, device: torch.device, weights: str = "float32", *, starts_with_endoftext: bool = False
+        self,
+        run: TrainedModel,
+        device: torch.device,
+        weights: str = "float32",
+        *,
+        starts_with_endoftext: bool = False,
+        chat_template: ChatTemplate | None = None,
     ) -> None:
-        """Use `Model.from_run`. `starts_with_endoftext`: an empty prompt is `<|endoftext|>`, as in GPT-2's release."""
+        """Use `Model.from_run`. `starts_with_endoftext`: an empty prompt is `<|endoftext|>`, as in GPT-2's release.
+
+        `chat_template`: how the model expects conversations.
+        """
         self.network = InferenceModel(run.model, weights)
         self.tokenizer: Tokenizer = run.tokenizer
         self.config: ModelConfig = run.config
         self.device = device
         self._starts_with_endoftext = starts_with_endoftext
+        self._chat_template = chat_template
 
     @classmethod
     def from_run(
@@ -65,7 +78,8 @@ class Model:
                 raise UsageError(f"{name}={value!r} is unknown; {nearest(value, known)}")
         folder, torch_device = Path(path), choose_device(device)
         run = load_run(folder, torch_device, checkpoint)
-        return cls(run, torch_device, weights, starts_with_endoftext=is_gpt2_release(folder, run.tokenizer))
+        starts_with_endoftext, chat_template = is_gpt2_release(folder, run.tokenizer), read_chat_template(folder)
+        return cls(run, torch_device, weights, starts_with_endoftext=starts_with_endoftext, chat_template=chat_template)
 
     @classmethod
     def train(
@@ -126,6 +140,12 @@ class Model:
         requests = self._requests([self.encode_prompt(prompt)], stop, sampling)
         return (piece for _, piece in stream_text(self.network, requests, self.device) if piece)
 
+    def answer(self, messages: str | Sequence[Message], *, stop: Sequence[str] = (), **sampling: Any) -> str:
+        """The answer to `messages`, a conversation that ends with the user's, or to one message of the user."""
+        messages = [Message("user", messages)] if isinstance(messages, str) else messages
+        (request,) = self._requests([self.encode_messages(messages)], stop, sampling)
+        return complete(self.network, [request], self.device)[0].text
+
     def logprobs(self, text: str) -> list[TokenScore]:
         """A score for each token of `text` but the first: its id, text, log-probability in nats, rank (1: the most likely) and
         the most likely tokens in its place. Minus the mean log-probability is the loss in nats/token.
@@ -138,6 +158,21 @@ class Model:
         """The prompt `text`; one without tokens becomes the start of a text."""
         starts = from_endoftext or (not text and self._starts_with_endoftext)
         return encode_prompt(self.tokenizer, text, from_endoftext=starts)
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """How the model expects conversations; MakegptError if it is not said to know any."""
+        if self._chat_template is None:
+            raise MakegptError("this model continues texts, and has no chat template; SmolLM2 has one: `make demo` gets it")
+        return self._chat_template
+
+    def encode_messages(self, messages: Sequence[Message], name: str = "the conversation") -> Prompt:
+        """The prompt that is answered after `messages`."""
+        return encode_messages(self.tokenizer, self.chat_template, messages, name=name)
+
+    def dialog(self, *, reserve: int, system: str | None = None) -> Dialog:
+        """A conversation with the model; `reserve` tokens of its context are kept for an answer."""
+        return Dialog(self.tokenizer, self.chat_template, self.config.context_length, reserve=reserve, system=system)
 
     def kernel_notice(self) -> str | None:
         """What to tell a user if PyTorch computes in place of the C++ kernel; None if the kernel does."""

@@ -20,7 +20,7 @@ STAGES = {
     "study": "Run the sweep over depth and width",
     "reproduce": "Measure published numbers with this code",
     "import_weights": "Import GPT-2 weights in the Hugging Face layout",
-    "export_weights": "Export a run to the Hugging Face layout",
+    "export_weights": "Export a run to the Hugging Face layout or to GGUF",
 }
 
 

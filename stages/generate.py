@@ -34,9 +34,13 @@ _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
     "--prompts",
     type=text_path,
     metavar="FILE|-",
-    help='JSON Lines, one prompt per line: "…", or {"prompt": "…"}; extra keys are copied to the output.',
+    help='JSON Lines, one prompt per line: "…", {"prompt": "…"}, or with --chat {"messages": […]}; extra keys are copied.',
 )
 @click.option("--interactive", is_flag=True, help="Read prompts line by line and answer each.")
+@click.option(
+    "--chat", is_flag=True, help="PROMPT is a message to be answered; without one, a conversation (/reset: a new one)."
+)
+@click.option("--system", metavar="TEXT", help="With --chat: the message of the system  [default: the template's]")
 @click.option("--from-endoftext", is_flag=True, help="Put the token <|endoftext|> before the prompt, as GPT-2's release does.")
 @click.option(
     "--num-samples", type=click.IntRange(1), default=1, show_default=True, help="Samples per prompt, each with the next seed."
@@ -75,6 +79,8 @@ def main(
     prompt: str | None,
     prompts: str | None,
     interactive: bool,
+    chat: bool,
+    system: str | None,
     from_endoftext: bool,
     num_samples: int,
     stop: tuple[str, ...],
@@ -93,13 +99,20 @@ def main(
 
     Without a PROMPT the text begins after a line break, or after <|endoftext|> for an imported GPT-2. stdout receives the
     continuation only, token by token; if there are several, each is followed by a line of ---.
+
+    With --chat the model answers PROMPT instead. It has to know conversations, as SmolLM2 does (`make demo`).
     """
     if (prompt is not None) + (prompts is not None) + interactive > 1:
         raise UsageError("give one of PROMPT, --prompts and --interactive")
     if prompt is not None:
         check_one_value("PROMPT", prompt, "generate.prompt")
+    interactive = interactive or (chat and prompt is None and prompts is None)
     if interactive and output is not None:
-        raise UsageError("--interactive writes to stdout; leave -o")
+        raise UsageError("a conversation and --interactive write to stdout; leave -o")
+    if chat and from_endoftext:
+        raise UsageError("--from-endoftext is for texts; with --chat the template begins the text")
+    if system is not None and not chat:
+        raise UsageError("--system goes with --chat")
     if "" in stop:
         raise UsageError("--stop '' ends every text at once; give at least one character")
     for ending in stop:
@@ -111,6 +124,8 @@ def main(
     # large pages for the weights, which are read faster; torch reads this at its first allocation
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from lib.api import Model
+    from lib.chat.messages import Message
+    from lib.generate.chat import read_conversations
     from lib.generate.request import in_request_order, make_requests, read_prompt, read_prompts, stream_text
 
     output = output or STDOUT
@@ -119,33 +134,57 @@ def main(
     if notice := model.kernel_notice():
         say(notice)
 
-    def answer(prompts: Sequence["Prompt"]) -> Iterator[str]:
-        """The output for all `prompts`, piece by piece."""
+    def requests_for(prompts: Sequence["Prompt"]) -> list["Request"]:
         for prompt in prompts:
-            _check_length(prompt, model.config.context_length, strict)
+            _check_length(prompt, model.config.context_length, strict or chat)
         settings: dict[str, Any] = {"stop": stop, "logprobs": as_json, "explain": explain}
-        requests = make_requests(model.tokenizer, prompts, config.generate, num_samples, **settings)
+        return list(make_requests(model.tokenizer, prompts, config.generate, num_samples, **settings))
+
+    def output_of(requests: Sequence["Request"]) -> Iterator[str]:
+        """The output for all `requests`, piece by piece."""
         pieces = in_request_order(stream_text(model.network, requests, model.device, batch_size=batch_size, cached=cache))
-        end = "\n---\n" if len(prompts) * num_samples > 1 else "\n"
+        end = "\n---\n" if len(requests) > 1 else "\n"
         if as_json:
             return _as_json(pieces)
         return _explained(pieces, echo, end, colored) if explain else _as_text(pieces, echo, end)
 
+    first = [] if system is None else [Message("system", check_word(system, "--system"))]
+
     def encode(text: str | None) -> "Prompt":
+        if chat:
+            return model.encode_messages([*first, Message("user", text or "")], name="the message")
         return model.encode_prompt(text, from_endoftext=from_endoftext)
 
+    if interactive and chat:
+        dialog = model.dialog(reserve=config.generate.max_new_tokens, system=system)
+
+        def reply(line: str) -> Iterator[str]:
+            if line.strip() == "/reset":
+                dialog.reset()
+                return
+            requests = requests_for([dialog.ask(line)])
+            try:
+                yield from output_of(requests)
+            finally:  # interrupted as well
+                dialog.answered(requests[0].text)
+
+        _converse(reply)
+        return
     if interactive:
-        _converse(lambda line: answer([encode(line)]))
+        _converse(lambda line: output_of(requests_for([encode(line)])))
         return
     if prompts is not None:
         with sys.stdin.buffer if prompts == "-" else open(prompts, "rb") as file:
             name = "stdin" if prompts == "-" else prompts
-            encoded = list(read_prompts(file, model.tokenizer, name, from_endoftext=from_endoftext))
+            if chat:
+                encoded = list(read_conversations(file, model.tokenizer, model.chat_template, name, first))
+            else:
+                encoded = list(read_prompts(file, model.tokenizer, name, from_endoftext=from_endoftext))
     elif prompt == "-":
         encoded = [encode(read_prompt(sys.stdin.buffer))]
     else:
         encoded = [encode(config.generate.prompt if prompt is None else prompt)]
-    write_text(output, answer(encoded))
+    write_text(output, output_of(requests_for(encoded)))
 
 
 def _converse(answer: Callable[[str], Iterator[str]]) -> None:

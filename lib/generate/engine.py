@@ -6,7 +6,7 @@ batch, each as if it were alone, and keeps a KV cache for each. Tests check that
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Iterable, Iterator, Sequence, TypeVar
+from typing import Collection, Generic, Iterable, Iterator, Sequence, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,11 +41,11 @@ def generate_naive(
 class TokenSequence:
     """A prompt of token ids and its continuation: `ids` holds both.
 
-    `finish_reason` is None while it is being continued; then "length", "end_of_text" (the token `end` was chosen; it is not
-    appended), or what the caller sets to end it earlier.
+    `finish_reason` is None while it is being continued; then "length", "end_of_text" (one of the tokens `ends` was chosen; it
+    is not appended), or what the caller sets to end it earlier.
     """
 
-    def __init__(self, prompt_ids: Sequence[int], config: GenerateConfig, end: int | None = None) -> None:
+    def __init__(self, prompt_ids: Sequence[int], config: GenerateConfig, ends: Collection[int] = ()) -> None:
         """At least one prompt token; `config` holds the sampling parameters, the seed and the largest number of new tokens."""
         if not prompt_ids:
             raise MakegptError("a prompt needs at least one token")
@@ -53,7 +53,7 @@ class TokenSequence:
         self.config = config
         self.finish_reason: str | None = None
         self._prompt_length = len(prompt_ids)
-        self._end = end
+        self._ends = ends
         self._sampler = TokenSampler(config)
 
     @property
@@ -64,7 +64,7 @@ class TokenSequence:
     def choose_next(self, logits: Tensor) -> int:
         """Choose the next token by its logits, (V,), and append it."""
         id = self._sampler.next(logits, self.ids)
-        if id == self._end:
+        if id in self._ends:
             self.finish_reason = "end_of_text"
             return id
         self.ids.append(id)

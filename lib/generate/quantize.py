@@ -27,6 +27,7 @@ from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.language_model import LanguageModel, check_ids
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
+from lib.model.packing import Packing
 from lib.model.single_block import SingleBlock
 
 #: The choices of `--weights` -> bits per number of a matrix, scales and minima included.
@@ -60,9 +61,9 @@ class InferenceModel(LanguageModel):
             self._step = _Step(self.network, kernel)
         self.eval()
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
-        return self.network.features(ids, kv_cache)
+        return self.network.features(ids, kv_cache, packing)
 
     def cache(self, capacity: int) -> KVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""

@@ -21,11 +21,12 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue, its tokens, and the other keys of its JSON line."""
+    """A text to continue, its tokens, the other keys of its JSON line, and the token that ends an answer to it, if any."""
 
     text: str
     ids: list[int]
     line: dict[str, Any]
+    end: int | None = None
 
 
 def encode_prompt(
@@ -55,7 +56,7 @@ class Request(TokenSequence):
     """A prompt and its continuation, as tokens and as text.
 
     Besides "length", `finish_reason` may be "stop" (one of the `stop` texts was generated; it is not part of `text`) or
-    "end_of_text" (the tokenizer's end-of-text token was chosen; it is neither in `text` nor in `tokens`).
+    "end_of_text" (the tokenizer's end-of-text token or the prompt's end was chosen; it is neither in `text` nor in `tokens`).
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Request(TokenSequence):
         explain: bool = False,
     ) -> None:
         """`logprobs`: keep the log-probability of each token, in nats; `explain`: keep a TokenScore of each."""
-        super().__init__(prompt.ids, config, tokenizer.endoftext)
+        super().__init__(prompt.ids, config, [id for id in (tokenizer.endoftext, prompt.end) if id is not None])
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.text = ""

@@ -1,1 +1,1 @@
-"""Models in llama.cpp's file format, GGUF, read into runs."""
+"""Models in llama.cpp's file format, GGUF, read into runs and written from them."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lib.artifact.folders import check_replaceable, replacing_folder
-from lib.artifact.io import canonical_json, write_json, write_text
+from lib.artifact.io import canonical_json, read_json, write_json, write_text
 from lib.artifact.manifest import (
     Input,
     Manifest,
@@ -30,14 +30,14 @@ from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.errors import MakegptError, nearest
-from lib.huggingface.files import HF_CONFIG_FILE, HF_WEIGHTS_FILE, open_tensors, read_hf_config, weight_files
+from lib.huggingface.files import HF_CHAT_FILE, HF_CONFIG_FILE, HF_WEIGHTS_FILE, open_tensors, read_hf_config, weight_files
 from lib.huggingface.gpt2 import GPT2, is_padded_gpt2, released_config
 from lib.huggingface.layout import Layout, drop_padding_rows, read_weights, write_weights
 from lib.huggingface.llama import LLAMA, QWEN3
 from lib.huggingface.parity import PARITY_FILE, compare_logits
-from lib.huggingface.tokenizer import hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
+from lib.huggingface.tokenizer import SETTINGS, hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
 from lib.model.registry import build_model, count_parameters
-from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_model_config
+from lib.run.folder import MODEL_FILE, chat_template_source, finished_manifest, load_run, read_model_config
 from lib.run.imported import check_importable, write_imported_run
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
@@ -70,6 +70,8 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         metadata, config = exported, build_section("model", GPT_2 | exported["model"], str(source))
         tensors = {name: tensors[name] for name, _ in build_model(config, "meta").named_parameters()}  # no biases of zeros
     inputs = [*files, *([config_file, *map(source.joinpath, hf_tokenizer_files(source))] if source.is_dir() else [])]
+    chat_file = source / HF_CHAT_FILE
+    inputs += [chat_file] if chat_file.is_file() else []
     return write_imported_run(
         target,
         config,
@@ -79,6 +81,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=inputs,
         metadata={"dropped_rows": padding_rows} if padding_rows else {},
         started=started,
+        chat_template=_chat_template(source),
     )
 
 
@@ -113,6 +116,15 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
             "more than padding explains; one of them belongs to another model"
         )
     return tokenizer
+
+
+def _chat_template(source: Path) -> str | None:
+    """The chat template of the folder `source`: a file, or in older folders a setting of the tokenizer."""
+    if (source / HF_CHAT_FILE).is_file():
+        return (source / HF_CHAT_FILE).read_text(encoding="utf-8", errors="replace")
+    saved = read_json(source / SETTINGS) if (source / SETTINGS).is_file() else None
+    template = saved.get("chat_template") if isinstance(saved, dict) else None
+    return template if isinstance(template, str) else None
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,8 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
         write_weights(layout, temporary / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
         for name, content in (to_hf_tokenizer(tokenizer) or {}).items():
             write_text(temporary / name, canonical_json(content) + "\n")
+        if chat_template := chat_template_source(folder, source):
+            write_text(temporary / HF_CHAT_FILE, chat_template)
         parity = compare_logits(trained.model, temporary, _prompt(tokenizer)) | {"model_sha256": trained.sha256}
         write_json(temporary / PARITY_FILE, parity)
         manifest = new_manifest(

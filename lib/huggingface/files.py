@@ -16,6 +16,7 @@ from lib.errors import MakegptError, UsageError
 
 HF_WEIGHTS_FILE = "model.safetensors"
 HF_CONFIG_FILE = "config.json"
+HF_CHAT_FILE = "chat_template.jinja"
 _INDEX = HF_WEIGHTS_FILE + ".index.json"
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

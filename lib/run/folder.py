@@ -20,6 +20,7 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
+from lib.chat.template import ChatTemplate, template_in
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.errors import MakegptError
@@ -38,6 +39,9 @@ SAMPLE_FILE = "sample.txt"
 LOSS_FIGURE_FILE = "loss.png"
 REPORT_FILE = "report.html"
 DIVERGED_FILE = "diverged.json"
+
+#: The key of a manifest's metadata with a chat template, as it was imported; GGUF files call it so too.
+CHAT_TEMPLATE = "tokenizer.chat_template"
 
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
 IMPORT_STAGE = "import-weights"
@@ -104,6 +108,18 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
     config: ModelConfig = build_section("model", GPT_2 | saved["model"], str(folder / CONFIG_FILE))
     return config
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """How the model of the run in `folder` expects conversations; None if it is not said to know any."""
+    return template_in(folder / CONFIG_FILE)
+
+
+def chat_template_source(folder: Path, manifest: Manifest) -> str | None:
+    """The chat template of the run in `folder` in Jinja's language: as it was imported, else that of the template it knows."""
+    source: str | None = manifest.metadata.get(CHAT_TEMPLATE)
+    template = None if source else read_chat_template(folder)
+    return template.jinja() if template else source
 
 
 def is_imported(manifest: Manifest) -> bool:

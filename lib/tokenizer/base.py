@@ -26,7 +26,7 @@ class Tokenizer(ABC):
     """
 
     kind: ClassVar[str]
-    lossless: ClassVar[bool] = True
+    lossless: bool = True
     endoftext: int | None = None
     unknown: int | None = None
 

@@ -11,12 +11,23 @@ from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.pretrained import PretrainedTokenizer
+from lib.tokenizer.sentencepiece import SentencePieceTokenizer
+from lib.tokenizer.sentencepiece_model import SUFFIX, read_sentencepiece
 from lib.tokenizer.word import WordTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 
 TOKENIZERS: dict[str, type[Tokenizer]] = {
-    cls.kind: cls for cls in (GPT2Tokenizer, BPETokenizer, CharTokenizer, BytesTokenizer, WordTokenizer, PretrainedTokenizer)
+    cls.kind: cls
+    for cls in (
+        GPT2Tokenizer,
+        BPETokenizer,
+        CharTokenizer,
+        BytesTokenizer,
+        WordTokenizer,
+        PretrainedTokenizer,
+        SentencePieceTokenizer,
+    )
 }
 
 
@@ -28,9 +39,11 @@ def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path, vo
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer saved at `path`, a tokenizer.json or a folder that holds one."""
+    """Load the tokenizer saved at `path`: a tokenizer.json, a folder that holds one, or a SentencePiece model."""
     if path.is_dir():
         path = path / TOKENIZER_FILE
+    if path.suffix == SUFFIX:
+        return read_sentencepiece(path)
     saved = read_json(path)
     if not isinstance(saved, dict) or saved.get("kind") not in list(TOKENIZERS):
         raise MakegptError(f"{path} is not a makegpt tokenizer; make one with `tokenize FILE -o DIR`")

@@ -1,26 +1,31 @@
 """Runs to GGUF files: read back, and loaded by the real llama.cpp, if it is installed."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
+import jinja2
 import pytest
 import torch
 
+from lib.chat.messages import Message
+from lib.chat.template import TEMPLATES, ChatML, ChatTemplate
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.params import config_names, load_params, resolve_config
 from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf import weights
 from lib.gguf.certificate import certificate_summary
-from lib.gguf.convert import CHAT_TEMPLATE, import_gguf
-from lib.gguf.export import GGUF_FILE, export_gguf
+from lib.gguf.convert import GGUF_FILE, import_gguf
+from lib.gguf.export import export_gguf
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder
+from lib.gguf.ollama import modelfile
 from lib.gguf.writer import FILE_TYPES
 from lib.huggingface.parity import PARITY_FILE
 from lib.model.registry import build_model
-from lib.run.folder import MODEL_FILE, load_run
+from lib.run.folder import MODEL_FILE, load_run, read_chat_template
 from lib.run.imported import write_imported_run
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bpe import BPETokenizer
@@ -58,14 +63,17 @@ def model_config(tokenizer: Tokenizer, **options: Any) -> ModelConfig:
     return config
 
 
-def write_run(folder: Path, tokenizer: Tokenizer, config: ModelConfig, **metadata: Any) -> None:
+def write_run(folder: Path, tokenizer: Tokenizer, config: ModelConfig, chat: ChatTemplate | None = None) -> None:
     """A run with random weights."""
     model = build_model(config, "cpu")
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, 1.0 if name.endswith("scale") else 0.0, 0.15, generator=generator)
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_imported_run(folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata=metadata, started="now")
+    template = chat and chat.jinja()
+    write_imported_run(
+        folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata={}, started="now", chat_template=template
+    )
 
 
 def export(folder: Path, quantize: str = "f32") -> dict[str, Any]:
@@ -213,21 +221,48 @@ def test_a_file_that_computes_something_else_in_llama_cpp_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_modelfile_of_a_dialogue_has_its_template_and_stop_that_of_a_plain_model_its_prompt(tmp_path: Path) -> None:
-    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    write_run(tmp_path / "run", BPE, model_config(BPE, **LLAMA), **{CHAT_TEMPLATE: template})
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_a_chat_template_is_exported_and_read_back(tmp_path: Path, template: type[ChatTemplate]) -> None:
+    chat = template("Be brief.")
+    write_run(tmp_path / "run", BPE, model_config(BPE, **LLAMA), chat=chat)
     export(tmp_path)
-    modelfile = (tmp_path / "out" / "Modelfile").read_text()
-    assert modelfile.startswith("FROM ./model.gguf\n")
-    assert "<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n" in modelfile
-    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER num_ctx 32\n' in modelfile
     import_gguf(tmp_path / "out" / GGUF_FILE, tmp_path / "again", started="now")
-    write_run(tmp_path / "run", BPE, model_config(BPE))
-    export(tmp_path)
-    assert (tmp_path / "out" / "Modelfile").read_text().splitlines()[1:] == [
-        'TEMPLATE """{{ .Prompt }}"""',
-        "PARAMETER num_ctx 32",
-    ]
+    assert read_chat_template(tmp_path / "again") == chat
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_the_modelfile_of_a_chat_template_writes_conversations_as_it_does(template: type[ChatTemplate]) -> None:
+    commands = modelfile(GGUF_FILE, 32, template("Be brief."))
+    assert f'PARAMETER stop "{template.end}"\n' in commands
+    assert commands.endswith('SYSTEM """Be brief."""\n')
+    go = commands.split('"""')[1]
+    messages = [Message("system", "Be brief."), Message("user", "Who?"), Message("assistant", "I."), Message("user", "Why?")]
+    assert go_text(go, messages) == template().text(messages, answer=True)
+
+
+def go_text(go: str, messages: list[Message]) -> str:
+    """What a template of Go's language writes, of the few words that ours use: range, if, else, end, and fields."""
+    jinja = go.replace("{{ range .Messages }}", "{% for m in messages %}").replace("{{ else }}", "{% else %}")
+    jinja = re.sub(
+        r'\{\{ (else )?if eq .Role ("\w+") \}\}', lambda m: f"{{% {'elif' if m[1] else 'if'} m.role == {m[2]} %}}", jinja
+    )
+    ends = iter(["endif", "endfor"] if "{% if" in jinja else ["endfor"])
+    jinja = re.sub(r"\{\{ end \}\}", lambda _: f"{{% {next(ends)} %}}", jinja)
+    jinja = jinja.replace(".Role", "m.role").replace(".Content", "m.content")
+    return jinja2.Template(jinja, keep_trailing_newline=True).render(messages=messages)
+
+
+def test_the_modelfile_of_a_model_without_a_chat_template_takes_any_text() -> None:
+    assert modelfile(GGUF_FILE, 32, None) == 'FROM ./model.gguf\nPARAMETER num_ctx 32\nTEMPLATE """{{ .Prompt }}"""\n'
+
+
+def test_a_chat_template_that_is_none_of_ours_is_left_to_ollama() -> None:
+    assert modelfile(GGUF_FILE, 32, None, other_template=True) == "FROM ./model.gguf\nPARAMETER num_ctx 32\n"
+
+
+def test_a_message_of_the_system_cannot_add_commands_to_a_modelfile() -> None:
+    with pytest.raises(MakegptError, match="cannot hold"):
+        modelfile(GGUF_FILE, 32, ChatML('"""\nADAPTER ./other'))
 
 
 def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tmp_path: Path, here: Here) -> None:
@@ -237,6 +272,7 @@ def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tm
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         GGUF_FILE, "Modelfile", PARITY_FILE, "manifest.json",
     }  # fmt: skip
+    assert "parameters, 270 tokens" in here("import-weights", tmp_path / "out", "-o", tmp_path / "again").err
     assert "needs --to gguf" in here("export-weights", tmp_path / "run", "-o", tmp_path / "o", "--quantize", "q8_0", code=2).err
 
 

@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib.artifact.tensors import load_tensors
+from lib.chat.messages import Message
+from lib.chat.template import ChatML
 from lib.config.params import config_names, load_params, resolve_config
 from lib.errors import MakegptError, UsageError
 from lib.huggingface.convert import export_weights, import_weights
 from lib.huggingface.parity import PARITY_FILE, transformers_logits
 from lib.huggingface.reference import exported_logits
-from lib.run.folder import MODEL_FILE, load_run
+from lib.run.folder import MODEL_FILE, load_run, read_chat_template
 from lib.tokenizer.bytes_ import BytesTokenizer
 from tests.conftest import PROJECT, Here
 from tests.huggingface.test_gpt2 import MERGES, VOCAB, change_config, ids_of, imported, write_run
@@ -165,6 +167,26 @@ def test_a_context_longer_than_the_longest_is_cut(folder: Path, theirs: Theirs, 
     ours = imported(folder, tmp_path / "run")
     assert ours.config.context_length == 8192
     assert_same_logits(ours, theirs("llama")[0])
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_chat_template_is_imported_recognized_and_exported(
+    folder: Path, transformers: Any, tmp_path: Path, older: bool
+) -> None:
+    template = ChatML().jinja() + "\n{# as it came #}"
+    if older:
+        change = {"chat_template": template}
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | change))
+    else:
+        (folder / "chat_template.jinja").write_text(template)
+    imported(folder, tmp_path / "run")
+    assert read_chat_template(tmp_path / "run") == ChatML()
+    export_weights(tmp_path / "run", tmp_path / "out", started="now")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == template
+    messages = [{"role": "user", "content": "hello"}]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == ChatML().text([Message("user", "hello")])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Conversations: messages, the templates that write them as one text, and their tokens."""
