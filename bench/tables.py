@@ -162,6 +162,8 @@ def reached(curve: list[list[float]], goal: float) -> float:
 def main() -> None:
     tables = (("training", training_table), ("generation", generation_table), ("llama_cpp", llama_cpp_table))
     for benchmark, table in tables:
+        if not (RESULTS / f"{benchmark}.json").exists():
+            continue
         for name, part in read_results(benchmark).items():
             print(f"### `{name}`\n\n{table(part)}\n\n{origin(part)}\n")
     results = read_results("gpu")

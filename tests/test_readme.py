@@ -16,9 +16,11 @@ import yaml
 
 import lib
 from bench.tables import (
+    RESULTS,
     generation_table,
     gpu_decoding_table,
     gpu_training_table,
+    llama_cpp_table,
     median_of_ratios,
     origin,
     ratio_of_medians,
@@ -191,6 +193,13 @@ def test_the_tables_of_performance_are_those_of_the_results(name: str, table: Ca
         assert f"{machine['threads']} cores of an {machine['processor']} with {machine['instructions']}" in flat(PERFORMANCE)
         assert machine["torch"].startswith("2.13.0")
         assert "torch 2.13.0" in PERFORMANCE
+
+
+def test_the_tables_next_to_llama_cpp_are_those_of_the_results() -> None:
+    if not (RESULTS / "llama_cpp.json").exists():
+        pytest.skip("`make bench-llama-cpp` has not been run on an idle machine yet")
+    for part in read_results("llama_cpp").values():
+        assert f"{llama_cpp_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
 
 
 def test_the_tables_of_the_gpu_are_those_of_the_results() -> None:
