@@ -17,13 +17,14 @@ def main(source: Path, output: Path) -> None:
 
     SOURCE is a folder with config.json and safetensors in Hugging Face's layout, a GPT-2, Llama or Qwen3 of any size; or a
     single model.safetensors of one of GPT-2's released sizes. The folder's tokenizer is used if it has one, else GPT-2's.
-    A SOURCE that ends in .gguf is llama.cpp's format, of architecture gpt2, llama or qwen3, with its tokenizer inside.
+    A SOURCE that ends in .gguf, or a folder with model.gguf, is llama.cpp's format, of architecture gpt2, llama or qwen3,
+    with its tokenizer inside.
     """
-    from lib.gguf.convert import SUFFIX, import_gguf
+    from lib.gguf.convert import find_gguf, import_gguf
     from lib.huggingface.convert import import_weights
 
-    convert = import_gguf if source.suffix == SUFFIX else import_weights
-    manifest = convert(source, output, started=timestamp())
+    file = find_gguf(source)
+    manifest = import_gguf(file, output, started=timestamp()) if file else import_weights(source, output, started=timestamp())
     if dropped := manifest.metadata.get("dropped_rows"):
         say(f"{dropped:,} padding rows of the embeddings were dropped; the other logits are the same")
     say(f"{output}: {manifest.metadata['parameters']:,} parameters, {manifest.parameters['model']['vocab_size']:,} tokens")

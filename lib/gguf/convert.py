@@ -4,18 +4,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib.artifact.manifest import Manifest
-from lib.chat.jinja import recognize
 from lib.errors import MakegptError
 from lib.gguf.config import read_config
 from lib.gguf.reader import open_gguf
 from lib.gguf.tokenizer import read_tokenizer
 from lib.gguf.weights import read_tensors
+from lib.run.folder import CHAT_TEMPLATE
 from lib.run.imported import check_importable, write_imported_run
 
-SUFFIX = ".gguf"
+GGUF_FILE = "model.gguf"
+_SUFFIX = ".gguf"
 
-#: The key of the chat template, in Jinja.
-CHAT_TEMPLATE = "tokenizer.chat_template"
+
+def find_gguf(source: Path) -> Path | None:
+    """The GGUF file that `source` is, or that the folder `source` holds as an export does; None if it is something else."""
+    if source.suffix == _SUFFIX:
+        return source
+    return source / GGUF_FILE if (source / GGUF_FILE).is_file() else None
 
 
 def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
@@ -26,7 +31,7 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
     """
     check_importable(target)
     if not source.is_file():
-        raise MakegptError(f"{source} does not exist; it must be a {SUFFIX} file")
+        raise MakegptError(f"{source} does not exist; it must be a {_SUFFIX} file")
     with open_gguf(source) as file:
         config = read_config(file)
         tokenizer = read_tokenizer(file)
@@ -35,9 +40,9 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
                 f"{source}: the tokenizer has {tokenizer.vocab_size} tokens, the embeddings have {config.vocab_size} rows"
             )
         tensors = read_tensors(file, config)
-        chat = file.values.get(CHAT_TEMPLATE)
         kinds = sorted({info.type_name for info in file.tensors.values()})
         metadata = {"types": kinds, "name": str(file.values.get("general.name", source.stem))}
+        template = file.values.get(CHAT_TEMPLATE)
     return write_imported_run(
         target,
         config,
@@ -47,5 +52,5 @@ def import_gguf(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=[source],
         metadata=metadata,
         started=started,
-        chat=recognize(chat) if isinstance(chat, str) else None,
+        chat_template=template if isinstance(template, str) else None,
     )

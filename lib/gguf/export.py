@@ -10,16 +10,21 @@ from lib.artifact.io import write_json, write_text
 from lib.artifact.manifest import Input, Manifest, describe_files, identity_of, new_manifest, relative_place, write_manifest
 from lib.gguf.certificate import certify
 from lib.gguf.config import architecture_of, config_values
-from lib.gguf.convert import CHAT_TEMPLATE
+from lib.gguf.convert import GGUF_FILE
 from lib.gguf.ollama import MODELFILE, modelfile
 from lib.gguf.tokenizer import tokenizer_values
 from lib.gguf.weights import parameter_shapes, to_tensors
 from lib.gguf.writer import write_gguf
 from lib.huggingface.parity import PARITY_FILE
 from lib.model.registry import count_parameters
-from lib.run.folder import finished_manifest, load_run, read_chat_template, read_model_config
-
-GGUF_FILE = "model.gguf"
+from lib.run.folder import (
+    CHAT_TEMPLATE,
+    chat_template_source,
+    finished_manifest,
+    load_run,
+    read_chat_template,
+    read_model_config,
+)
 
 
 def export_gguf(folder: Path, target: Path, *, quantize: str, started: str) -> Manifest:
@@ -36,10 +41,10 @@ def export_gguf(folder: Path, target: Path, *, quantize: str, started: str) -> M
     ff_dim = parameter_shapes(config)["blocks.0.feed_forward.expand.weight"][0]
     values = {"general.architecture": architecture.name, "general.name": "makegpt"}
     values |= config_values(config, architecture, ff_dim) | tokenizer_values(trained.tokenizer)
+    if (template := chat_template_source(folder, source)) is not None:
+        values[CHAT_TEMPLATE] = template
     chat = read_chat_template(folder)
-    if chat is not None:
-        values[CHAT_TEMPLATE] = chat.jinja()
-    commands = modelfile(GGUF_FILE, config.context_length, chat)
+    commands = modelfile(GGUF_FILE, config.context_length, chat, other_template=template is not None)
     with replacing_folder(target, "export") as temporary:
         tensors = to_tensors(dict(trained.model.named_parameters()), config, architecture)
         types = write_gguf(temporary / GGUF_FILE, values, tensors, quantize)

@@ -23,15 +23,17 @@ _CONVERSATIONS = {
 }
 
 
-def modelfile(weights: str, context_length: int, chat: ChatTemplate | None) -> str:
+def modelfile(weights: str, context_length: int, chat: ChatTemplate | None, *, other_template: bool = False) -> str:
     """The Modelfile of the GGUF file `weights` in the same folder, for conversations as `chat` writes them, or for any text.
+
+    `other_template`: the file has a chat template that is none of ours; the choice of one is left to Ollama.
 
     MakegptError if the message of the system cannot be quoted in it.
     """
     commands = [f"FROM ./{weights}", f"PARAMETER num_ctx {context_length}"]
-    if chat is None:
+    if chat is None and not other_template:
         commands.append(f"TEMPLATE {_QUOTES}{_COMPLETION}{_QUOTES}")
-    else:
+    elif chat is not None:
         commands += [f"TEMPLATE {_QUOTES}{_CONVERSATIONS[chat.name]}{_QUOTES}", f'PARAMETER stop "{chat.end}"']
         if chat.system is not None:
             if _QUOTES in chat.system:

@@ -25,8 +25,6 @@ from lib.artifact.manifest import (
 )
 from lib.artifact.record import RecordError, from_json
 from lib.artifact.tensors import read_tensor_metadata
-from lib.chat.jinja import recognize
-from lib.chat.template import ChatTemplate
 from lib.config.designs import find_design
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
@@ -39,7 +37,7 @@ from lib.huggingface.llama import LLAMA, QWEN3
 from lib.huggingface.parity import PARITY_FILE, compare_logits
 from lib.huggingface.tokenizer import SETTINGS, hf_tokenizer_files, load_hf_tokenizer, to_hf_tokenizer
 from lib.model.registry import build_model, count_parameters
-from lib.run.folder import MODEL_FILE, finished_manifest, load_run, read_chat_template, read_model_config
+from lib.run.folder import MODEL_FILE, chat_template_source, finished_manifest, load_run, read_model_config
 from lib.run.imported import check_importable, write_imported_run
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
@@ -83,7 +81,7 @@ def import_weights(source: Path, target: Path, *, started: str) -> Manifest:
         inputs=inputs,
         metadata={"dropped_rows": padding_rows} if padding_rows else {},
         started=started,
-        chat=_chat_template(source),
+        chat_template=_chat_template(source),
     )
 
 
@@ -120,13 +118,13 @@ def _tokenizer(source: Path, config: ModelConfig) -> Tokenizer:
     return tokenizer
 
 
-def _chat_template(source: Path) -> ChatTemplate | None:
-    """How the model in `source` expects conversations, from a file or, in older folders, a setting; None if not as ours."""
+def _chat_template(source: Path) -> str | None:
+    """The chat template of the folder `source`: a file, or in older folders a setting of the tokenizer."""
     if (source / HF_CHAT_FILE).is_file():
-        return recognize((source / HF_CHAT_FILE).read_text(encoding="utf-8", errors="replace"))
+        return (source / HF_CHAT_FILE).read_text(encoding="utf-8", errors="replace")
     saved = read_json(source / SETTINGS) if (source / SETTINGS).is_file() else None
     template = saved.get("chat_template") if isinstance(saved, dict) else None
-    return recognize(template) if isinstance(template, str) else None
+    return template if isinstance(template, str) else None
 
 
 @dataclass(frozen=True)
@@ -167,8 +165,8 @@ def export_weights(folder: Path, target: Path, *, started: str) -> Manifest:
         write_weights(layout, temporary / HF_WEIGHTS_FILE, dict(trained.model.named_parameters()), trained.config)
         for name, content in (to_hf_tokenizer(tokenizer) or {}).items():
             write_text(temporary / name, canonical_json(content) + "\n")
-        if chat := read_chat_template(folder):
-            write_text(temporary / HF_CHAT_FILE, chat.jinja())
+        if chat_template := chat_template_source(folder, source):
+            write_text(temporary / HF_CHAT_FILE, chat_template)
         parity = compare_logits(trained.model, temporary, _prompt(tokenizer)) | {"model_sha256": trained.sha256}
         write_json(temporary / PARITY_FILE, parity)
         manifest = new_manifest(

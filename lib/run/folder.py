@@ -40,6 +40,9 @@ LOSS_FIGURE_FILE = "loss.png"
 REPORT_FILE = "report.html"
 DIVERGED_FILE = "diverged.json"
 
+#: The key of a manifest's metadata with a chat template, as it was imported; GGUF files call it so too.
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
 #: The stage of a run that was not trained here, and what the manifest of a finished run must tell.
 IMPORT_STAGE = "import-weights"
 
@@ -116,6 +119,13 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
         return template_from_saved(saved["chat"])
     except ValueError as error:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: chat: {error}; import the weights again") from None
+
+
+def chat_template_source(folder: Path, manifest: Manifest) -> str | None:
+    """The chat template of the run in `folder` in Jinja's language: as it was imported, else that of the template it knows."""
+    source: str | None = manifest.metadata.get(CHAT_TEMPLATE)
+    template = None if source else read_chat_template(folder)
+    return source or (template.jinja() if template else None)
 
 
 def is_imported(manifest: Manifest) -> bool:

@@ -87,6 +87,8 @@ def _folders() -> list[Case]:
         for state, before in (("", ()), (" over an older one", ((stage, *old, "-o", "out/made"),))):
             words = (stage, *new, "-o", "out/made")
             found.append(Case(f"{stage}{state}", words, ("out/made",), "folder", before, long_only=not before))
+    words = ("export-weights", RUN, "--to", "gguf", "-o", "out/made")
+    found.append(Case("export-weights to gguf", words, ("out/made",), "folder", long_only=True))
     words = ("tokenize", "-", "-o", "out/made", "--tokenizer", "bytes")
     return [*found, Case("tokenize stdin", words, ("out/made",), "folder", stdin="../base/play.txt", long_only=True)]
 

@@ -36,7 +36,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chat") / "run"
     tensors = {name: weight.detach() for name, weight in model.named_parameters()}
     write_imported_run(
-        folder, config, TOKENIZER, tensors, checkpoint={}, inputs=[], metadata={}, started=timestamp(), chat=TEMPLATE
+        folder,
+        config,
+        TOKENIZER,
+        tensors,
+        checkpoint={},
+        inputs=[],
+        metadata={},
+        started=timestamp(),
+        chat_template=TEMPLATE.jinja(),
     )
     return folder
 

@@ -18,8 +18,8 @@ from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
 from lib.gguf import weights
 from lib.gguf.certificate import certificate_summary
-from lib.gguf.convert import import_gguf
-from lib.gguf.export import GGUF_FILE, export_gguf
+from lib.gguf.convert import GGUF_FILE, import_gguf
+from lib.gguf.export import export_gguf
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder
 from lib.gguf.ollama import modelfile
 from lib.gguf.writer import FILE_TYPES
@@ -70,7 +70,10 @@ def write_run(folder: Path, tokenizer: Tokenizer, config: ModelConfig, chat: Cha
     for name, parameter in model.named_parameters():
         torch.nn.init.normal_(parameter, 1.0 if name.endswith("scale") else 0.0, 0.15, generator=generator)
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_imported_run(folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata={}, started="now", chat=chat)
+    template = chat and chat.jinja()
+    write_imported_run(
+        folder, config, tokenizer, tensors, checkpoint={}, inputs=[], metadata={}, started="now", chat_template=template
+    )
 
 
 def export(folder: Path, quantize: str = "f32") -> dict[str, Any]:
@@ -253,6 +256,10 @@ def test_the_modelfile_of_a_model_without_a_chat_template_takes_any_text() -> No
     assert modelfile(GGUF_FILE, 32, None) == 'FROM ./model.gguf\nPARAMETER num_ctx 32\nTEMPLATE """{{ .Prompt }}"""\n'
 
 
+def test_a_chat_template_that_is_none_of_ours_is_left_to_ollama() -> None:
+    assert modelfile(GGUF_FILE, 32, None, other_template=True) == "FROM ./model.gguf\nPARAMETER num_ctx 32\n"
+
+
 def test_a_message_of_the_system_cannot_add_commands_to_a_modelfile() -> None:
     with pytest.raises(MakegptError, match="cannot hold"):
         modelfile(GGUF_FILE, 32, ChatML('"""\nADAPTER ./other'))
@@ -265,6 +272,7 @@ def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tm
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         GGUF_FILE, "Modelfile", PARITY_FILE, "manifest.json",
     }  # fmt: skip
+    assert "parameters, 270 tokens" in here("import-weights", tmp_path / "out", "-o", tmp_path / "again").err
     assert "needs --to gguf" in here("export-weights", tmp_path / "run", "-o", tmp_path / "o", "--quantize", "q8_0", code=2).err
 
 

@@ -173,7 +173,7 @@ def test_a_context_longer_than_the_longest_is_cut(folder: Path, theirs: Theirs, 
 def test_a_chat_template_is_imported_recognized_and_exported(
     folder: Path, transformers: Any, tmp_path: Path, older: bool
 ) -> None:
-    template = "{# written by somebody else #}" + ChatML().jinja()
+    template = ChatML().jinja() + "\n{# as it came #}"
     if older:
         change = {"chat_template": template}
         settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -184,6 +184,7 @@ def test_a_chat_template_is_imported_recognized_and_exported(
     assert read_chat_template(tmp_path / "run") == ChatML()
     export_weights(tmp_path / "run", tmp_path / "out", started="now")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template == template
     messages = [{"role": "user", "content": "hello"}]
     assert tokenizer.apply_chat_template(messages, tokenize=False) == ChatML().text([Message("user", "hello")])
 
