@@ -24,7 +24,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
-        test-faults test-fuzz test-browser test-gpu bench-gpu lint format check wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -86,6 +86,7 @@ help:
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
+## bench-llama-cpp   builds llama.cpp for this machine (half an hour) and measures prompts and decoding next to it
 ## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
 ## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
@@ -264,8 +265,14 @@ bench:
 	PYTHONPATH=. $(BIN)/python bench/quality.py
 	PYTHONPATH=. $(BIN)/python bench/training.py
 	PYTHONPATH=. $(BIN)/python bench/generation.py
+	PYTHONPATH=. $(BIN)/python bench/llama_cpp.py
 	@$(MAKE) --no-print-directory evaluate CONFIG=gpt_balanced DATASET=hamlet TEXT= SET=
 	PYTHONPATH=. $(BIN)/python bench/hamlet.py
+
+bench-llama-cpp: | $(READY)
+	CMAKE_ARGS='-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --no-binary llama-cpp-python --constraint constraints.txt llama-cpp-python==0.3.36
+	PYTHONPATH=. $(BIN)/python bench/llama_cpp.py
 
 bench-gpu: | $(READY)
 	PYTHONPATH=. $(BIN)/python bench/gpu.py

@@ -1,27 +1,25 @@
-"""Byte-pair vocabularies on Moby Dick: how long learning takes next to other trainers, and bytes/token on held-out text.
+"""Learning byte-pair vocabularies on Moby Dick: how long it takes next to other trainers.
 
 python bench/bpe.py [ROUNDS]
 
-Learning reads the first 90% of the text, the last 10% is encoded. All trainers get the same text and pattern, in turn, and the
-median of their rounds is printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not
-installed is left out. Then the memory of counting the words of a long text, by its peak and the number of distinct words.
+Learning reads the first 90% of the text. All trainers get the same text and pattern, in turn, and the median of their rounds is
+printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not installed is left out. Then
+the memory of counting the words of a long text, by its peak and the number of distinct words.
 """
 
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Callable, Iterator
 
 import torch
 
-from lib.data.downloads import VOCABULARY, data_folder
+from lib.data.downloads import data_folder
 from lib.data.text import open_document
 from lib.device.hardware import peak_memory
 from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.merges import BYTES, count_words, learn_merges
 from lib.tokenizer.patterns import PATTERNS
-from lib.tokenizer.registry import make_tokenizer
 
 CPU = torch.device("cpu")
 SIZES = (1024, 4096)
@@ -30,11 +28,9 @@ LONG = 1 << 30  # bytes of the text whose words are counted
 
 def main(rounds: int) -> None:
     text = "".join(open_document(data_folder("moby_dick.txt") / "moby_dick.txt").pieces())
-    first, held_out = text[: len(text) * 9 // 10], text[len(text) * 9 // 10 :]
+    first = text[: len(text) * 9 // 10]
     for size in SIZES:
         learning_times(first, size, rounds)
-    print()
-    bytes_per_token(first, held_out)
     print()
     memory(first)
 
@@ -92,20 +88,6 @@ def learn_rustbpe(text: str, size: int) -> object:
     tokenizer = rustbpe.Tokenizer()
     tokenizer.train_from_iterator([text], size, pattern=PATTERNS["gpt2"])
     return tokenizer
-
-
-def bytes_per_token(first: str, held_out: str) -> None:
-    """Print a table of the tokenizers: vocabulary, bytes/token on the text learned from and on the rest."""
-    tokenizers = {
-        "gpt2": make_tokenizer("gpt2", [], data_folder(VOCABULARY)),
-        **{f"bpe {size:,}": make_tokenizer("bpe", [[first]], Path(), size) for size in SIZES},
-        "char": make_tokenizer("char", [[first + held_out]], Path()),
-        "bytes": make_tokenizer("bytes", [], Path()),
-    }
-    print("| tokenizer | vocabulary | bytes/token, first 90% | bytes/token, last 10% |\n|---|---:|---:|---:|")
-    for name, tokenizer in tokenizers.items():
-        ratios = [f"{len(part.encode()) / len(tokenizer.encode(part)):.3f}" for part in (first, held_out)]
-        print(f"| `{name}` | {tokenizer.vocab_size:,} | {ratios[0]} | {ratios[1]} |")
 
 
 def memory(text: str) -> None:

@@ -71,8 +71,8 @@ def compete(race: Race, rounds: int) -> list[dict[str, Any]]:
     for each in field:
         seconds = each.column("seconds")
         ratios = [a / b for a, b in zip(theirs, seconds, strict=True)]  # one a round
-        dtype = WEIGHT_FORMATS.get(each.name.removeprefix("ours, "), torch.float32)
-        read = each.told[0]["matrices"] * dtype.itemsize * race.new_tokens
+        bits = WEIGHT_FORMATS.get(each.name.removeprefix("ours, "), 32.0)
+        read = each.told[0]["matrices"] * bits / 8 * race.new_tokens
         row = {
             "contender": each.name,
             "tokens_per_second": race.texts * race.new_tokens / statistics.median(seconds),

@@ -30,7 +30,8 @@ from lib.data.dataset import Dataset
 from lib.device.hardware import deterministic_kernels, matmul_rate, peak_memory
 from lib.device.precision import choose_precision
 from lib.generate.engine import TokenSequence, generate_tokens
-from lib.generate.quantize import InferenceModel, QuantizedLinear
+from lib.generate.linear import QuantizedLinear
+from lib.generate.quantize import InferenceModel
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.registry import build_model, count_operations
@@ -159,8 +160,8 @@ def measure_steps(trainer: Trainer, peaks: dict[str, float]) -> Row:
 def measure_decoding(weights: str, batch_size: int, bandwidth: float) -> Row:
     """New tokens/s of GPT-2 small's shape, greedy, with a KV cache; the better of two passes."""
     model = InferenceModel(random_model("gpt2_small"), weights)
-    matrices = [module.weight for module in model.modules() if isinstance(module, (Linear, QuantizedLinear))]
-    matrix_bytes = sum(weight.numel() * weight.element_size() for weight in matrices)
+    matrix_bytes = sum(module.weight.nbytes for module in model.modules() if isinstance(module, Linear))
+    matrix_bytes += sum(module.nbytes for module in model.modules() if isinstance(module, QuantizedLinear))
     greedy = resolve_config(load_params(), "gpt2_small", ["generate.temperature=0"]).generate
     prompts = torch.randint(GPT2_VOCAB_SIZE, (batch_size, PROMPT_TOKENS), generator=torch.Generator().manual_seed(2))
 

@@ -19,7 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from lib.generate.kernel import load_kernel
-from lib.generate.quantize import WEIGHT_FORMATS, QuantizedLinear
+from lib.generate.linear import QuantizedLinear
+from lib.generate.quantize import WEIGHT_FORMATS
 from lib.model.layers import Linear
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 
@@ -35,22 +36,22 @@ def main(rounds: int) -> None:
         measure(ways(linears, rows), sum(linear.weight.numel() for linear in linears), rounds)
 
 
-def ways(linears: list[Linear], rows: int) -> dict[str, tuple[int, Callable[[], object]]]:
+def ways(linears: list[Linear], rows: int) -> dict[str, tuple[float, Callable[[], object]]]:
     """Ways to multiply all of them: a name -> bytes a weight, and the work."""
     weights = [linear.weight.detach() for linear in linears]
     halves = [weight.bfloat16() for weight in weights]
     turned = [weight.T.contiguous() for weight in weights]
-    kinds = {name: [QuantizedLinear(each, dtype, load_kernel()) for each in linears] for name, dtype in WEIGHT_FORMATS.items()}
-    whole = [(each.weight, each.scale.bfloat16()) for each in kinds["int8"] if each.scale is not None]
+    kinds = {name: [QuantizedLinear(each, name, load_kernel()) for each in linears] for name in WEIGHT_FORMATS}
+    whole = [((weight / 0.03).to(torch.int8), torch.full(weight.shape[:1], 0.03).bfloat16()) for weight in weights]
     x = {inputs: torch.randn(rows, inputs) for inputs in (768, 3072)}
     x16 = {inputs: each.bfloat16() for inputs, each in x.items()}
 
     def ours(name: str) -> Callable[[], object]:
-        return lambda: [each(x[each.weight.shape[1]]) for each in kinds[name]]
+        return lambda: [each(x[each.descriptor.K]) for each in kinds[name]]
 
     return {
         "the memory": (4, lambda: [weight.sum() for weight in weights]),
-        **{f"kernel, {name}": (dtype.itemsize, ours(name)) for name, dtype in WEIGHT_FORMATS.items()},
+        **{f"kernel, {name}": (bits / 8, ours(name)) for name, bits in WEIGHT_FORMATS.items()},
         "F.linear, float32": (4, lambda: [F.linear(x[weight.shape[1]], weight) for weight in weights]),
         "x @ transposed, float32": (4, lambda: [x[weight.shape[0]] @ weight for weight in turned]),
         "F.linear, bfloat16": (2, lambda: [F.linear(x16[weight.shape[1]], weight) for weight in halves]),
@@ -59,7 +60,7 @@ def ways(linears: list[Linear], rows: int) -> dict[str, tuple[int, Callable[[], 
 
 
 @torch.inference_mode()
-def measure(ways: dict[str, tuple[int, Callable[[], object]]], weights: int, rounds: int) -> None:
+def measure(ways: dict[str, tuple[float, Callable[[], object]]], weights: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, (_, work) in ways.items():

@@ -26,7 +26,7 @@ NAMES = {
 
 
 def read_results(name: str) -> dict[str, Any]:
-    """The results of one benchmark: training, generation, quality or gpu."""
+    """The results of one benchmark: training, generation, llama_cpp, quality or gpu."""
     results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return results
 
@@ -99,6 +99,20 @@ def generation_table(part: dict[str, Any]) -> str:
     return _table(("", "tokens/s", "ratio of medians", "median of ratios", "bandwidth", "MB", "same tokens"), rows)
 
 
+def llama_cpp_table(part: dict[str, Any]) -> str:
+    """A row per contender: speed of the prompt and of decoding, each over that of llama.cpp, memory bandwidth, memory."""
+    rows = []
+    for row in part["rows"]:
+        cells = [NAMES.get(row["contender"], row["contender"])]
+        for phase in ("prompt", "decode"):
+            ratios = row[f"{phase}_ratios"]
+            median, low, high = statistics.median(ratios), min(ratios), max(ratios)
+            cells += [f"{row[f'{phase}_tokens_per_second']:,.0f}", f"{median:.2f} ({low:.2f} to {high:.2f})"]
+        rows.append([*cells, f"{row['bandwidth']:.0%}", f"{row['memory'] / 1e6:,.0f}", str(row["same_tokens"])])
+    head = ("", "prompt, tokens/s", "× llama.cpp", "decoding, tokens/s", "× llama.cpp", "bandwidth", "MB", "same tokens")
+    return _table(head, rows)
+
+
 def gpu_training_table(results: dict[str, Any]) -> str:
     """A row per training on the card that was measured: speed, MFU against bfloat16 products, and peak memory."""
     rows = []
@@ -146,7 +160,8 @@ def reached(curve: list[list[float]], goal: float) -> float:
 
 
 def main() -> None:
-    for benchmark, table in (("training", training_table), ("generation", generation_table)):
+    tables = (("training", training_table), ("generation", generation_table), ("llama_cpp", llama_cpp_table))
+    for benchmark, table in tables:
         for name, part in read_results(benchmark).items():
             print(f"### `{name}`\n\n{table(part)}\n\n{origin(part)}\n")
     results = read_results("gpu")

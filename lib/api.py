@@ -70,8 +70,8 @@ class Model:
     ) -> "Model":
         """Load the run folder `path`, its files verified.
 
-        `weights`: float32, or smaller: bfloat16 or int8. `checkpoint`: "published", the published weights of a finished run, or
-        "last", those of the last saved state. `device`: cpu, cuda, mps, or auto.
+        `weights`: float32, or smaller: bfloat16, int8 or int4. `checkpoint`: "published", the published weights of a finished
+        run, or "last", those of the last saved state. `device`: cpu, cuda, mps, or auto.
         """
         for name, value, known in (("weights", weights, WEIGHT_FORMATS), ("checkpoint", checkpoint, ("published", "last"))):
             if value not in known:

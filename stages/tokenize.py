@@ -48,6 +48,18 @@ from stages.shared.streams import say
     metavar="bytes|hf",
     help="With --train bpe: numbering of the bytes; of equally frequent pairs the lowest is merged first  [default: bytes]",
 )
+@click.option("--chat", is_flag=True, help="Each FILE holds conversations: JSON Lines, or one JSON list.")
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["messages", "alpaca"]),
+    help='With --chat: {"messages": …}, {"prompt", "completion"} and {"text"}; or Alpaca\'s shape  [default: messages]',
+)
+@click.option(
+    "--template",
+    type=click.Choice(["chatml", "alpaca"]),
+    help="With --chat: how a conversation is written  [default: that of the run --tokenizer, else chatml]",
+)
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
@@ -62,6 +74,9 @@ def main(
     train_kind: str | None,
     pattern: str | None,
     ties: str | None,
+    chat: bool,
+    format: str | None,
+    template: str | None,
     config: Config,
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
@@ -69,9 +84,13 @@ def main(
     --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
     without the fractions that build-dataset will hold out for validation and test.
 
+    --chat -o DIR takes conversations and marks what a model learns of them: the answers.
+
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
     """
+    from lib.chat.template import choose_template
+    from lib.data.conversations import conversations_summary, write_conversations
     from lib.data.corpus import (
         corpus_summary,
         decode_ids,
@@ -93,6 +112,10 @@ def main(
         check_one_value("--tokenizer", kind, "tokenize.tokenizer")
     tokenizer_name = config.tokenize.tokenizer if kind is None else kind
     check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
+    if chat and (output is None or train_kind is not None):
+        raise UsageError("--chat makes shards; give -o DIR, without --train")
+    if not chat and (format or template):
+        raise UsageError(f"--{'format' if format else 'template'} goes with --chat")
     names = files or ("-",)
     if decode:
         if files:
@@ -124,6 +147,19 @@ def main(
                 say(f"{output}: {vocabulary_summary(manifest)}")
                 return
             with progress(total_bytes(documents), "bytes") as bar:
+                if chat:
+                    manifest = write_conversations(
+                        output,
+                        documents,
+                        saved_tokenizer(tokenizer_name, "--chat"),
+                        choose_template(template, Path(tokenizer_name)),
+                        format or "messages",
+                        config.tokenize,
+                        started=started,
+                        on_bytes=bar.advance,
+                    )
+                    say(f"{output}: {conversations_summary(manifest)}")
+                    return
                 manifest = write_corpus(
                     output,
                     documents,

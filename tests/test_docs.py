@@ -1,5 +1,6 @@
 """The book: its code runs and prints what the pages show, and its links and figures exist."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Callable
 
 import pytest
 
+from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import EXAMPLE, Page, code_blocks, find_page, list_pages, page_example, run_page
 from lib.errors import UsageError
@@ -126,6 +128,13 @@ def test_the_readme_and_the_ladders_page_show_the_same_table() -> None:
         for path in (PROJECT / "README.md", DOCS / "ladder.md")
     ]
     assert tables[0] == tables[1] != []
+
+
+def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
+    held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
+    assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
 
 
 def test_every_cited_source_is_in_the_bibliography() -> None:

@@ -11,10 +11,19 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says. `role`: "system", which sets the tone, "user", who asks, or "assistant", who answers."""
+    """What one side says. `role`: "system", which sets the tone, "user", who asks, or "assistant", who answers.
+
+    `trained`: whether a model learns it, if it is an answer.
+    """
 
     role: str
     content: str
+    trained: bool = True
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is an answer that a model learns."""
+        return self.role == "assistant" and self.trained
 
 
 def parse_messages(value: Any) -> list[Message]:

@@ -14,12 +14,16 @@ characters and more, and cannot end a message or speak for the assistant.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Iterable, Sequence
 
+from lib.artifact.io import read_json
 from lib.chat.messages import Message
 from lib.errors import MakegptError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
 
+#: What Alpaca tells the model before each instruction.
+ALPACA_SYSTEM = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
 
@@ -75,7 +79,7 @@ class ChatML(ChatTemplate):
     def segments(self, messages: Sequence[Message], *, answer: bool = False) -> list[Segment]:
         segments = []
         for message in self._with_system(messages):
-            trained = message.role == "assistant"
+            trained = message.is_trained
             segments += [Segment(IM_START, special=True), Segment(f"{message.role}\n")]
             segments += [Segment(message.content, trained=trained), Segment(IM_END, special=True, trained=trained)]
             segments.append(Segment("\n"))
@@ -102,11 +106,12 @@ class Alpaca(ChatTemplate):
     def segments(self, messages: Sequence[Message], *, answer: bool = False) -> list[Segment]:
         segments = []
         for message in self._with_system(messages):
-            trained = message.role == "assistant"
+            trained = message.is_trained
             if message.role in self._HEADINGS:
                 segments.append(Segment(self._HEADINGS[message.role]))
             segments.append(Segment(message.content, trained=trained))
-            segments.append(Segment(ENDOFTEXT, special=True, trained=True) if trained else Segment("\n\n"))
+            is_answer = message.role == "assistant"
+            segments.append(Segment(ENDOFTEXT, special=True, trained=trained) if is_answer else Segment("\n\n"))
         return [*segments, Segment(self._HEADINGS["assistant"])] if answer else segments
 
     def jinja(self) -> str:
@@ -125,6 +130,29 @@ class Alpaca(ChatTemplate):
 
 
 TEMPLATES: dict[str, type[ChatTemplate]] = {template.name: template for template in (ChatML, Alpaca)}
+
+
+def template_in(config: Path) -> ChatTemplate | None:
+    """The template that the config.json of a run names; None if it names none. MakegptError if it is damaged."""
+    saved = read_json(config)
+    if not isinstance(saved, dict) or saved.get("chat") is None:
+        return None
+    try:
+        return template_from_saved(saved["chat"])
+    except ValueError as error:
+        raise MakegptError(f"{config} is damaged: chat: {error}; train or import the run again") from None
+
+
+def choose_template(name: str | None, folder: Path) -> ChatTemplate:
+    """The template called `name`, or, without a name, that of the run in `folder`, or ChatML if that is no run or knows none.
+
+    The run's, if it is of that kind, has the run's message of the system; Alpaca's has its own.
+    """
+    config = folder / "config.json"
+    template = template_in(config) if config.is_file() else None
+    if template is not None and name in (None, template.name):
+        return template
+    return Alpaca(ALPACA_SYSTEM) if name == Alpaca.name else ChatML()
 
 
 def template_from_saved(saved: Any) -> ChatTemplate:

@@ -4,6 +4,8 @@ With fractions V for validation and U for test, training ends at floor(n·(1-V-U
 for test, which is missing if U is 0. A training window starts every `stride` tokens and holds T + 1 ids: T inputs and, shifted
 by one, T targets. Nothing is copied: a dataset folder says which tokens, which splits and which windows.
 
+Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`).
+
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
 """
@@ -12,8 +14,9 @@ import math
 import shlex
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import Iterator, Self
 
 import numpy as np
 
@@ -32,7 +35,8 @@ from lib.artifact.manifest import (
     write_manifest,
 )
 from lib.artifact.record import Positive, RecordError, from_json, to_json
-from lib.data.shards import Tokens
+from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
+from lib.data.shards import BEGINS, TRAINED, Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
 
@@ -51,11 +55,12 @@ class DatasetDescription:
     train_tokens: Positive
     val_tokens: Positive
     test_tokens: Positive | None = None  # None: no test split
+    packed_windows: Positive | None = None  # None: windows of running text
 
     @property
     def windows(self) -> int:
         """How many training windows there are."""
-        return count_windows(self.train_tokens, self.context_length, self.stride)
+        return self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -82,7 +87,11 @@ def build_dataset(
     """
     tokens = Tokens(tokens_folder)
     tokenizer = tokens.load_tokenizer()
-    train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
+    packed = None
+    if tokens.marks is None:
+        train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
+    else:
+        train, val, test, packed = _pack(tokens, context_length, stride, val_fraction, test_fraction)
     if train < context_length + 1 or val < 2 or (test_fraction and test < 2):
         if test_fraction:
             sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
@@ -101,9 +110,11 @@ def build_dataset(
         train_tokens=train,
         val_tokens=val,
         test_tokens=test or None,
+        packed_windows=len(packed.ends) if packed else None,
     )
     with replacing_folder(target, "dataset") as folder:
         write_json(folder / DATASET_FILE, to_json(description))
+        files = [DATASET_FILE, *(packed.write(folder) if packed else [])]
         manifest = new_manifest(
             "dataset",
             "build-dataset",
@@ -114,12 +125,35 @@ def build_dataset(
                 "test_fraction": test_fraction,
             },
             inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
-            outputs=describe_files(folder, [DATASET_FILE]),
-            metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test},
+            outputs=describe_files(folder, files),
+            metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test}
+            | ({"packed_texts": len(packed.spans), "packed_tokens": packed.used, "cut_texts": packed.cut} if packed else {}),
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
+
+
+def _pack(
+    tokens: Tokens, context_length: int, stride: int | None, val_fraction: float, test_fraction: float
+) -> tuple[int, int, int, Packed]:
+    """The split of tokens of conversations, and the windows of those for training."""
+    if stride is not None:
+        raise UsageError(f"build-dataset.stride={stride} is for running text; conversations are packed into windows, leave it")
+    starts = text_starts(tokens)
+    train, val, test = split_sizes(len(starts) - 1, val_fraction, test_fraction)
+    if train < 1 or val < 1 or (test_fraction and test < 1):
+        raise MakegptError(
+            f"{tokens.folder} holds {len(starts) - 1} conversations, {train} for training, {val} for validation and {test} for "
+            "test; each split takes one: use more conversations or other fractions"
+        )
+    packed = pack_texts(tokens, starts[: train + 1], context_length + 1)
+    if not len(packed.ends):
+        raise MakegptError(
+            f"no conversation of {tokens.folder} has an answer within {context_length + 1} tokens; use a longer context length"
+        )
+    ends = starts[[train, train + val, train + val + test]]
+    return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed
 
 
 def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
@@ -156,6 +190,9 @@ class Dataset:
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
+        self.packed = Packed.read(self.folder) if description.packed_windows else None
+        if (self.packed is None) != (self.tokens.marks is None):
+            raise MakegptError(f"{self.folder / DATASET_FILE} does not fit its tokens; build the dataset again")
 
     def _command(self, target: Path, **changes: float) -> str:
         """The command that builds this dataset in `target`, wherever its tokens are; `changes`: its new parameters."""
@@ -173,12 +210,28 @@ class Dataset:
 
     def window_starts(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Where the windows of batch `step` (from 0) of `size` windows start, or only these `rows` of it: (B,)."""
+        return np.array(self.window_numbers(seed, step, size, rows)) * self.stride
+
+    def window_numbers(self, seed: int, step: int, size: int, rows: range | None = None) -> list[int]:
+        """The numbers of the windows of batch `step` (from 0) of `size` windows, or only of these `rows` of it."""
         samples = step * size + np.array(range(size) if rows is None else rows)
         epochs, indices = np.divmod(samples, self.windows)
-        order = [
-            permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)
-        ]
-        return np.array(order) * self.stride
+        return [permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)]
+
+    def packed_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> PackedWindows:
+        """Batch `step` (from 0) of `size` packed windows, or only these `rows` of it."""
+        assert self.packed is not None
+        return self.packed.windows(self.tokens, self.window_numbers(seed, step, size, rows), self.context_length + 1)
+
+    def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
+        assert self.tokens.marks is not None
+        start, stop = self.split(name)
+        marks = self.tokens.marks.read(start, stop)
+        starts = [*(start + np.flatnonzero(marks & BEGINS)).tolist(), stop]
+        for begin, end in pairwise(starts):
+            end = min(end, begin + self.context_length + 1)
+            yield self.tokens.read(begin, end), (self.tokens.marks.read(begin, end) & TRAINED) > 0
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""

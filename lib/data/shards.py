@@ -17,20 +17,25 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
+#: What a mark says of its token: a model learns to write it; a text begins with it.
+TRAINED, BEGINS = 1, 2
+
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
     """The smallest of uint16 and uint32 that holds every id."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-def write_shards(folder: Path, ids: Iterable[np.ndarray], dtype: np.dtype[Any], shard_tokens: int) -> list[str]:
-    """Write the stream `ids` into `folder` as shard-00000.npy and so on; return their names."""
+def write_shards(
+    folder: Path, ids: Iterable[np.ndarray], dtype: np.dtype[Any], shard_tokens: int, name: str = "shard"
+) -> list[str]:
+    """Write the stream `ids` into `folder` as shard-00000.npy and so on, or by another `name`; return their names."""
     names: list[str] = []
     shard = np.empty(shard_tokens, dtype)
     filled = 0
 
     def flush() -> None:
-        names.append(f"shard-{len(names):05d}.npy")
+        names.append(f"{name}-{len(names):05d}.npy")
         with open(folder / names[-1], "wb") as file:  # numpy.save does not say why a write failed
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(shard[:filled]))
             file.write(shard[:filled].data)
@@ -72,19 +77,11 @@ class InMemoryTokens(TokenSource):
         return self._ids[start:stop]
 
 
-class Tokens(TokenSource):
-    """The ids of a tokens folder as one sequence, read from memory-mapped shards: len(tokens), tokens.read(a, b)."""
+class Sharded(TokenSource):
+    """Numbers in memory-mapped shards as one sequence."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open `folder` and verify its files against its manifest."""
-        self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder, "tokens")
-        verify_files(self.folder, self.manifest.outputs)
-        shards = (name for name in self.manifest.outputs if name.endswith(".npy"))
-        names = sorted(shards, key=lambda name: (len(name), name))
-        if not names:
-            raise MakegptError(f"{self.folder} holds no token shards; make the folder again with `tokenize`")
-        self.shards = [open_shard(self.folder / name) for name in names]
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.shards = [open_shard(path) for path in sorted(paths, key=lambda path: (len(path.name), path.name))]
         self._ends = np.cumsum([len(shard) for shard in self.shards])
 
     def __len__(self) -> int:
@@ -106,6 +103,32 @@ class Tokens(TokenSource):
             filled += len(part)
             shard += 1
         return ids
+
+
+class Tokens(Sharded):
+    """The ids of a tokens folder as one sequence, read from memory-mapped shards: len(tokens), tokens.read(a, b).
+
+    `marks`: for tokens of conversations, what each is (TRAINED, BEGINS), in a sequence of the same length; else None.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder` and verify its files against its manifest."""
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, "tokens")
+        verify_files(self.folder, self.manifest.outputs)
+        names = [name for name in self.manifest.outputs if name.startswith("shard-")]
+        if not names:
+            raise MakegptError(f"{self.folder} holds no token shards; make the folder again with `tokenize`")
+        super().__init__(self.folder / name for name in names)
+        marks = [self.folder / name for name in self.manifest.outputs if name.startswith("marks-")]
+        self.marks = Sharded(marks) if marks else None
+        if self.marks and len(self.marks) != len(self):
+            raise MakegptError(f"{self.folder} is damaged: {len(self.marks)} marks of {len(self)} tokens; tokenize again")
+
+    @property
+    def chat(self) -> dict[str, Any] | None:
+        """The chat template that conversations were written with (`ChatTemplate.to_saved`); None for running text."""
+        return self.manifest.parameters.get("chat")
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer that made these ids; MakegptError if its vocabulary lacks one of them."""
@@ -136,7 +159,7 @@ def open_shard(path: Path) -> np.ndarray:
         header = _HEADER.match(file.read(_LONGEST_HEADER))
     if header is None or len(header[0]) != len(_MAGIC) + 2 + int.from_bytes(header["length"], "little"):
         raise MakegptError(
-            f"{path} is not a token shard, a 1-D array of uint16 or uint32; make the folder again with `tokenize`"
+            f"{path} is not a token shard, a 1-D array of uint8, uint16 or uint32; make the folder again with `tokenize`"
         )
     dtype, count, start = np.dtype(header["dtype"].decode("ascii")), int(header["count"]), len(header[0])
     if path.stat().st_size != start + count * dtype.itemsize:
@@ -150,7 +173,7 @@ def open_shard(path: Path) -> np.ndarray:
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
     re.escape(_MAGIC)
-    + rb"(?P<length>..)\{'descr': '(?P<dtype><u[24])', 'fortran_order': False, 'shape': \((?P<count>\d{1,18}),\), \} *\n",
+    + rb"(?P<length>..)\{'descr': '(?P<dtype>\|u1|<u[24])', 'fortran_order': False, 'shape': \((?P<count>\d{1,18}),\), \} *\n",
     re.DOTALL,
 )
 _LONGEST_HEADER = 1 << 10  # numpy writes 128 bytes

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lib.model.language_model import LanguageModel
 from lib.model.loss import SoftTargets
+from lib.model.packing import PackedTargets
 
 
 def should_compile(choice: str, device: torch.device) -> bool:
@@ -29,8 +30,12 @@ class CompiledTrainStep:
         if self.failure is not None:
             self._features = model.features
 
-    def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
-        """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed over all positions."""
+    def loss(
+        self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None, packed: PackedTargets | None = None
+    ) -> Tensor:
+        """As `LanguageModel.loss`: ids and targets, (B, T) -> nats, summed. Packed texts are not compiled."""
+        if packed is not None:
+            return self.model.loss(ids, targets, soft, packed)
         features = self._features(ids.contiguous())  # other strides would be compiled again
         return self.model.head_loss(features, targets, soft)
 

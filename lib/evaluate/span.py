@@ -9,7 +9,7 @@ import numpy as np
 from lib.artifact.manifest import read_manifest
 from lib.data.dataset import Dataset
 from lib.data.shards import InMemoryTokens, TokenSource
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.run.folder import TrainedModel, dataset_folder, is_imported
 from lib.tokenizer.base import Tokenizer, UnknownText
 
@@ -40,6 +40,11 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `--tokenizer {folder}`"
+        )
+    if dataset.packed:
+        raise UsageError(
+            f"{dataset.folder} holds conversations, and evaluate reads running text: the loss of their answers on the "
+            "validation split is in metrics.jsonl; `evaluate RUN --text FILE` scores any text"
         )
     dataset.tokens.check_ids(trained.tokenizer.vocab_size)
     return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)

@@ -5,7 +5,7 @@ to go by and the last has T. Where they overlap, one beginning every `stride` to
 `stride` tokens alone, all of which have more than T - stride tokens to go by: so one sees what a short context costs.
 """
 
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -62,6 +62,21 @@ def total_nats(
         total += model.loss(inputs, targets).item()
         if on_tokens:
             on_tokens(targets.numel())
+    model.train(was_training)
+    return total
+
+
+@torch.inference_mode()
+def total_nats_of_texts(model: LanguageModel, texts: Iterable[tuple[np.ndarray, np.ndarray]], device: torch.device) -> float:
+    """The summed loss of the learned ids of `texts`, each (ids, learned or not), and each predicted from its own text alone."""
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    for ids, learned in texts:
+        if learned[1:].any():
+            window = torch.from_numpy(ids.astype("int64"))[None].to(device)
+            x = model.features(window[:, :-1])[0, torch.from_numpy(learned[1:]).to(device)]
+            total += model.head_loss(x, window[0, 1:][torch.from_numpy(learned[1:]).to(device)]).item()
     model.train(was_training)
     return total
 

@@ -2,11 +2,12 @@
 
     float32    as trained
     bfloat16   half the memory: the first 16 of a number's 32 bits, rounded
-    int8       a quarter: each row of a matrix as integers from -127 to 127, times one scale per row
+    int8       a quarter: blocks of 32 numbers in 8 bits, each with a scale
+    int4       a sixth: blocks of 32 numbers in 4 bits, each with a scale and a minimum; the output head as in int8
 
 A generated token reads all matrices once, so their size determines its time. Only they are smaller: activations stay float32,
-and so do the embeddings, of which a token reads one row. (The kernel multiplies int8 weights with inputs as 16-bit integers,
-each row with its own scale.)
+and so do the embeddings, of which a token reads one row; but those that are tied to an int8 head are its rows. (The kernel
+multiplies blocks with inputs as 16-bit integers, which also have a scale for every 32.)
 """
 
 import copy
@@ -15,25 +16,25 @@ from typing import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lib.generate.kernel import Block, Decoder, Long, Matrix, Norm, Pointer, is_switched_off, load_kernel, why_no_kernel
+from lib.generate.linear import QuantizedEmbedding, QuantizedLinear, address
 from lib.model.block import TransformerBlock
+from lib.model.embeddings import EmbeddingModel
 from lib.model.feed_forward import SwiGLU
 from lib.model.gpt import GPT
 from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.language_model import LanguageModel, check_ids
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
+from lib.model.packing import Packing
 from lib.model.single_block import SingleBlock
 
-#: `--weights` -> the type of the matrices.
-WEIGHT_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+#: The choices of `--weights` -> bits per number of a matrix, scales and minima included.
+WEIGHT_FORMATS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.5, "int4": 5.0}
 
-#: The type of a matrix -> its number in `enum Format` of product.h.
-_KERNEL_FORMAT = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-
-_LONG = 64  # tokens
+#: The format of the output head, if it is another one: errors of a logit change the token at once.
+HEAD_FORMATS = {"int4": "int8"}
 
 
 class InferenceModel(LanguageModel):
@@ -52,18 +53,17 @@ class InferenceModel(LanguageModel):
         self.weights = weights
         self.no_kernel = _why_no_kernel(model)
         kernel = load_kernel() if self.no_kernel is None else None
-        dtype = WEIGHT_FORMATS[weights]
-        if kernel is not None or dtype != torch.float32:
-            _quantize_linears(self.network, dtype, kernel)
+        if kernel is not None or weights != "float32":
+            _quantize(self.network, weights, kernel)
         self.out_head = self.network.out_head
         self._step: _Step | None = None
         if kernel is not None and isinstance(self.network, (GPT, SingleBlock)):
             self._step = _Step(self.network, kernel)
         self.eval()
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
-        return self.network.features(ids, kv_cache)
+        return self.network.features(ids, kv_cache, packing)
 
     def cache(self, capacity: int) -> KVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
@@ -98,65 +98,16 @@ def _why_no_kernel(model: LanguageModel) -> str | None:
     return why_no_kernel()
 
 
-def _quantize_linears(network: nn.Module, dtype: torch.dtype, kernel: ctypes.CDLL | None) -> None:
+def _quantize(network: LanguageModel, weights: str, kernel: ctypes.CDLL | None) -> None:
+    head = network.out_head
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, Linear):
-                setattr(module, name, QuantizedLinear(child, dtype, kernel))
-
-
-def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, K) as integers from -127 to 127, int8, and a scale per row, (N,): weight ≈ numbers · scale.
-
-    The largest number of a row becomes ±127, so the error is at most half of the row's scale.
-    """
-    scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight / scale[:, None]).round().to(torch.int8), scale
-
-
-class QuantizedLinear(nn.Module):
-    """A `Linear` for inference, its weight of type `dtype`, one of `WEIGHT_FORMATS`; `kernel` None: PyTorch computes."""
-
-    weight: Tensor
-    scale: Tensor | None
-    bias: Tensor | None
-
-    def __init__(self, linear: Linear, dtype: torch.dtype, kernel: ctypes.CDLL | None) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        numbers, scale = int8_rows(weight) if dtype == torch.int8 else (weight.to(dtype), None)
-        self.register_buffer("weight", numbers.contiguous())
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        self._kernel = kernel
-        self.descriptor = Matrix(
-            weight=_address(self.weight),
-            scale=_address(self.scale),
-            bias=_address(self.bias),
-            format=_KERNEL_FORMAT[dtype],
-            N=self.weight.shape[0],
-            K=self.weight.shape[1],
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (…, in) -> (…, out)."""
-        if self._kernel is not None and not self._is_long(x):
-            x = x.contiguous()
-            y = x.new_empty(*x.shape[:-1], self.weight.shape[0])
-            self._kernel.product(ctypes.byref(self.descriptor), x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1])
-            return y
-        if self.weight.dtype == torch.float32:
-            return F.linear(x, self.weight, self.bias)
-        y = x @ self.weight.to(x.dtype).T
-        if self.scale is not None:
-            y = y * self.scale
-        return y if self.bias is None else y + self.bias
-
-    def _is_long(self, x: Tensor) -> bool:
-        """Whether PyTorch is faster: float32 and many tokens of one text. The number of texts does not matter, so that
-        each gets the numbers it would get alone.
-        """
-        return self.weight.dtype == torch.float32 and x.dim() == 3 and x.shape[1] > _LONG
+                format = HEAD_FORMATS.get(weights, weights) if child is head else weights
+                setattr(module, name, QuantizedLinear(child, format, kernel))
+    tied = isinstance(network, EmbeddingModel) and isinstance(head, Linear) and head.weight is network.tok_emb.weight
+    if tied and isinstance(network.out_head, QuantizedLinear) and network.out_head.blocks is not None:
+        network.tok_emb = QuantizedEmbedding(network.out_head)
 
 
 class _Step:
@@ -174,11 +125,11 @@ class _Step:
         self._kernel, self._model = kernel, model
         self._vocab_size = model.vocab_size
         self._decoder = Decoder(
-            tok_emb=_address(model.tok_emb.weight),
-            pos_emb=_address(pos_emb),
+            tok_emb=None if isinstance(model.tok_emb, QuantizedEmbedding) else address(model.tok_emb.weight),
+            pos_emb=address(pos_emb),
             tok_scale=model.waves.scale if model.positions == "sinusoidal" else 1.0,
-            cos=_address(None if rotate is None else rotate.cos),
-            sin=_address(None if rotate is None else rotate.sin),
+            cos=address(None if rotate is None else rotate.cos),
+            sin=address(None if rotate is None else rotate.sin),
             blocks=(Block * len(blocks))(*map(_block, blocks)),
             final_norm=_norm(model.final_norm),
             out_head=model.out_head.descriptor,
@@ -201,7 +152,7 @@ class _Step:
             ctypes.byref(self._decoder),
             B,
             (Long * B)(*ids),
-            _address(ngrams),
+            address(ngrams),
             (Long * B)(*[cache.length for cache in caches]),
             (Pointer * B)(*[cache.address for cache in caches]),
             (Long * B)(*[cache.capacity for cache in caches]),
@@ -212,16 +163,12 @@ class _Step:
         return logits
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def _norm(norm: nn.Module) -> Norm:
     """A norm as in step.cpp; nn.Identity is an empty one."""
     if isinstance(norm, LayerNorm):
-        return Norm(_address(norm.scale), _address(norm.shift), norm.eps)
+        return Norm(address(norm.scale), address(norm.shift), norm.eps)
     if isinstance(norm, RMSNorm):
-        return Norm(_address(norm.scale), None, norm.eps)
+        return Norm(address(norm.scale), None, norm.eps)
     return Norm()
 
 

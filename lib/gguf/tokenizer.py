@@ -2,6 +2,7 @@
 
 Byte-level BPE is their model `gpt2`: tokens in GPT-2's way of writing bytes, merges, and the name of a pattern, since a file
 cannot hold the pattern itself. Bytes and characters are their model `rwkv`, which takes the longest token at each place.
+SentencePiece's tokenizers are `llama` (merges by scores) and `t5` (Unigram).
 """
 
 import re
@@ -40,8 +41,12 @@ def read_tokenizer(file: GGUFFile) -> Tokenizer:
             f"{file.path}: tokenizer.ggml.model={model} is not supported; it must be gpt2, a byte-level BPE, llama or t5, "
             "which are SentencePiece's, or rwkv with bytes or characters"
         )
-    if not isinstance(tokens, list) or not _are_texts(tokens) or not _are_numbers(types) or len(types) != len(tokens):
-        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens or their types")
+    if not isinstance(tokens, list) or not _are_texts(tokens):
+        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks tokens")
+    if types is None:
+        types = np.full(len(tokens), NORMAL)
+    if not _are_numbers(types) or len(types) != len(tokens):
+        raise MakegptError(f"{file.path} is damaged: its tokenizer lacks the types of its tokens")
     try:
         return _MODELS[model](file, tokens, list(map(int, types)))
     except ValueError as error:
@@ -72,7 +77,7 @@ def _read_bpe(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
 
 def _read_sentencepiece(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokenizer:
     values = {key.removeprefix("tokenizer.ggml."): value for key, value in file.values.items()}
-    scores, charsmap = values.get("scores"), values.get("precompiled_charsmap", b"")
+    scores, charsmap = values.get("scores"), values.get("precompiled_charsmap", np.empty(0))
     if not _are_numbers(scores):
         raise MakegptError(f"{file.path} is damaged: its tokenizer lacks scores")
     is_bpe = values["model"] == "llama"
@@ -87,7 +92,7 @@ def _read_sentencepiece(file: GGUFFile, tokens: list[str], types: list[int]) -> 
         endoftext=values.get("eos_token_id"),
         add_dummy_prefix=bool(values.get("add_space_prefix", is_bpe)),
         remove_extra_whitespaces=bool(values.get("remove_extra_whitespaces", False)) and not is_bpe,
-        charsmap=b"" if is_bpe else bytes(np.asarray(charsmap).astype(np.uint8)),
+        charsmap=charsmap.astype(np.uint8).tobytes() if _are_numbers(charsmap) and not is_bpe else b"",
     )
 
 
@@ -104,13 +109,15 @@ def _read_pieces(file: GGUFFile, tokens: list[str], types: list[int]) -> Tokeniz
     return CharTokenizer("".join(characters))
 
 
-_MODELS = {"rwkv": _read_pieces, "gpt2": _read_bpe, "llama": _read_sentencepiece, "t5": _read_sentencepiece}
+_MODELS = {"gpt2": _read_bpe, "llama": _read_sentencepiece, "t5": _read_sentencepiece, "rwkv": _read_pieces}
 
 
 def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     """The keys `tokenizer.*` with which llama.cpp gives the ids of `tokenizer`; their values as in `GGUFFile.values`.
 
-    A text with characters that `tokenizer` refuses is not refused there: they are dropped, or tokenization never ends.
+    A text with characters that `tokenizer` refuses is not refused there: they are dropped, or tokenization never ends. Texts
+    are not composed there: one that is not in NFC has other ids if `tokenizer` composes it.
+
     MakegptError if llama.cpp has no such tokenizer.
     """
     match tokenizer:
@@ -121,7 +128,13 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
             plain = {*tokenizer.special, *tokenizer.added}
             tokens = [token.decode("utf-8") if id in plain else byte_string(token) for id, token in enumerate(tokenizer.tokens)]
             pre = tokenizer.pattern if isinstance(tokenizer.pattern, str) else None
-            values = _gpt2(pre, tokens, tokenizer.merges(), tokenizer)
+            merges, whole_pieces = tokenizer.merges()
+            if whole_pieces and pre not in _WHOLE_PIECES:
+                raise MakegptError(
+                    "llama.cpp would not find all tokens of this tokenizer: some have no merge, and with the pre-tokenizer "
+                    f"{pre} it does not look for whole pieces"
+                )
+            values = _gpt2(pre, tokens, merges, tokenizer)
             values["tokenizer.ggml.token_type"][tokenizer.added] = ADDED
             return values
         case BytesTokenizer() | CharTokenizer():

@@ -46,7 +46,9 @@ def write_gguf(path: Path, values: Mapping[str, Any], tensors: Mapping[str, np.n
     writer = GGUFWriter(path, values["general.architecture"])
     for key, value in (dict(values) | _file_type(quantize)).items():
         if key != "general.architecture":
-            plain = value.tolist() if isinstance(value, np.ndarray) else value
+            plain = value
+            if isinstance(value, np.ndarray):  # bytes are the package's way to write an array of uint8
+                plain = value.tobytes() if value.dtype == np.uint8 else value.tolist()
             writer.add_key_value(key, plain, kinds.get(type(plain), GGUFValueType.ARRAY))
     types: Counter[str] = Counter()
     for name, tensor in tensors.items():

@@ -58,7 +58,8 @@ def to_hf_tokenizer(tokenizer: Tokenizer) -> dict[str, Any] | None:
             tokens = [token.decode("utf-8") if id in plain else byte_string(token) for id, token in enumerate(tokenizer.tokens)]
             pattern = tokenizer.pattern
             cut = to_pre_tokenizer(steps_of(LLAMA_CPP_NAMES[pattern]) if isinstance(pattern, str) else pattern)
-            content = _tokenizer_json(_bpe(tokens, tokenizer.merges()) | {"ignore_merges": True}, cut, BYTES)
+            merges, whole_pieces = tokenizer.merges()
+            content = _tokenizer_json(_bpe(tokens, merges) | {"ignore_merges": whole_pieces}, cut, BYTES)
             content["normalizer"] = {"type": "NFC"} if tokenizer.nfc else None
         case BytesTokenizer():
             tokens = [byte_string(bytes([byte])) for byte in range(256)]

@@ -13,6 +13,7 @@ from lib.model.dropout import Dropout
 from lib.model.kv_cache import LayerKVCache
 from lib.model.layers import Linear
 from lib.model.norm import EPS, RMSNorm
+from lib.model.packing import Packing
 from lib.model.positions import ROTARY_BASE, Llama3Scaling, Rotary, rope_scaling
 
 
@@ -79,41 +80,51 @@ class MultiHeadAttention(nn.Module):
         q, k, _ = self.queries_keys_values(x)
         return self._weights(q, k)
 
-    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
-        return attention_weights(q, self._shared(k), self._mask(q, k))
+    def _weights(self, q: Tensor, k: Tensor, others: Tensor | None = None) -> Tensor:
+        return attention_weights(q, self._shared(k), self._mask(q, k, others))
 
-    def _mask(self, q: Tensor, k: Tensor) -> Tensor:
-        """(T, N), true where a query must not attend; the T queries are the last of N positions."""
+    def _mask(self, q: Tensor, k: Tensor, others: Tensor | None = None) -> Tensor:
+        """(T, N), or (B, 1, T, N), true where a query must not attend; the T queries are the last of N positions."""
         T, N = q.shape[-2], k.shape[-2]
-        return self.mask[N - T : N, :N]
+        mask = self.mask[N - T : N, :N]
+        return mask if others is None else mask | others
 
     def _shared(self, kv: Tensor) -> Tensor:
         """Each of the G heads repeated H/G times: (B, G, T, D) -> (B, H, T, D)."""
         return kv.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
-    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
-        """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its keys and values are added to it."""
+    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None, packing: Packing | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, C); with a `kv_cache`, x continues it, and its keys and values are added to it.
+
+        `packing`: several texts in each window, none of which sees another.
+        """
         B, T, _ = x.shape
-        if kv_cache is None:
+        if packing is not None:
+            heads = self._heads(*self.queries_keys_values(x, packing.positions), packing.others)
+        elif kv_cache is None:
             heads = self._heads(*self.queries_keys_values(x))
         else:
             q, k, v = self.queries_keys_values(x, kv_cache.positions)
             heads = torch.cat([self._heads(q[b : b + 1], *kv) for b, kv in enumerate(kv_cache.add(k, v))])
         return self.out_proj(heads.transpose(1, 2).reshape(B, T, -1))
 
-    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The context vectors of each head: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D)."""
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor, others: Tensor | None = None) -> Tensor:
+        """The context vectors of each head: (B, H, T, D), (B, G, N, D), (B, G, N, D) -> (B, H, T, D).
+
+        `others`: (B, 1, T, N), true where a query must not attend besides.
+        """
         drop_rate = self.dropout.rate if self.training else 0.0
         if materializes_weights(self.fused, drop_rate, q.device):
-            return self.dropout(self._weights(q, k)) @ self._shared(v)
+            return self.dropout(self._weights(q, k, others)) @ self._shared(v)
         T, N = q.shape[-2], k.shape[-2]
-        unmasked = self.window is None and T == 1  # a single new token attends to all
-        causal = self.window is None and T == N
+        plain = self.window is None and others is None
+        unmasked = plain and T == 1  # a single new token attends to all
+        causal = plain and T == N
         return F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if unmasked or causal else ~self._mask(q, k),
+            attn_mask=None if unmasked or causal else ~self._mask(q, k, others),
             is_causal=causal and not unmasked,
             dropout_p=drop_rate,
             enable_gqa=self.n_kv_heads < self.n_heads,

@@ -9,6 +9,7 @@ from lib.config.model import ModelConfig
 from lib.model.kv_cache import BatchKVCache
 from lib.model.language_model import INIT_LOGIT_STD, LanguageModel
 from lib.model.layers import Embedding
+from lib.model.packing import Packing
 
 
 class Bigram(LanguageModel):
@@ -18,7 +19,7 @@ class Bigram(LanguageModel):
         super().__init__(config)
         self.out_head = Embedding(self.vocab_size, self.vocab_size)
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T): its only context is the token itself."""
         return ids
 

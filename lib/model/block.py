@@ -8,6 +8,7 @@ from lib.model.dropout import Dropout
 from lib.model.feed_forward import FEED_FORWARDS
 from lib.model.kv_cache import LayerKVCache
 from lib.model.norm import NORMS
+from lib.model.packing import Packing
 
 
 class TransformerBlock(nn.Module):
@@ -27,7 +28,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FEED_FORWARDS[config.feed_forward](config.emb_dim, config.ff_dim, fused=fused)
         self.dropout = Dropout(config.drop_rate, fused=fused)
 
-    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, kv_cache: LayerKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """x: (B, T, C) -> (B, T, C), continuing the KV cache."""
-        x = x + self.dropout(self.attention(self.norm1(x), kv_cache))
+        x = x + self.dropout(self.attention(self.norm1(x), kv_cache, packing))
         return x + self.dropout(self.feed_forward(self.norm2(x)))

@@ -58,13 +58,18 @@ class CausalAttention(nn.Module):
         self.dropout_on = dropout_on
         self.register_buffer("mask", causal_mask(context_length), persistent=False)  # follows the device, is not saved
 
-    def weights(self, x: Tensor) -> Tensor:
-        """The attention weights of each position for each other: (B, T, C) -> (B, T, T), without dropout."""
-        T = x.shape[-2]
-        return attention_weights(self.W_query(x), self.W_key(x), self.mask[:T, :T])
+    def weights(self, x: Tensor, others: Tensor | None = None) -> Tensor:
+        """The attention weights of each position for each other: (B, T, C) -> (B, T, T), without dropout.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, T, C) -> (B, T, D)."""
+        `others`: (B, T, T), true where a position must not attend besides.
+        """
+        T = x.shape[-2]
+        mask = self.mask[:T, :T] if others is None else self.mask[:T, :T] | others
+        return attention_weights(self.W_query(x), self.W_key(x), mask)
+
+    def forward(self, x: Tensor, others: Tensor | None = None) -> Tensor:
+        """x: (B, T, C) -> (B, T, D); `others` as in `weights`."""
+        weights = self.weights(x, others)
         if self.dropout_on == "weights":
-            return self.dropout(self.weights(x)) @ self.W_value(x)
-        return self.dropout(self.weights(x) @ self.W_value(x))
+            return self.dropout(weights) @ self.W_value(x)
+        return self.dropout(weights @ self.W_value(x))

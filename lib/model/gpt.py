@@ -13,6 +13,7 @@ from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 from lib.model.norm import NORMS
+from lib.model.packing import Packing
 
 
 class GPT(EmbeddingModel):
@@ -30,11 +31,11 @@ class GPT(EmbeddingModel):
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), continuing the KV cache."""
-        x = self.dropout(self.embed(ids, kv_cache))
+        x = self.dropout(self.embed(ids, kv_cache, packing))
         for layer, block in enumerate(self.blocks):
-            x = block(x, kv_cache and kv_cache.of(layer))
+            x = block(x, kv_cache and kv_cache.of(layer), packing)
         return self.final_norm(x)
 
     def init_std(self, name: str, weight: Tensor) -> float:

@@ -15,6 +15,7 @@ from lib.errors import MakegptError
 from lib.model.kv_cache import BatchKVCache, KVCache
 from lib.model.layers import Linear, SharedRowHead
 from lib.model.loss import SoftTargets, cross_entropy, linear_cross_entropy, naive_cross_entropy
+from lib.model.packing import PackedTargets, Packing
 
 #: The standard deviation of the initial logits: E[loss] = ln V + σ²/2 for normal logits, here 0.045 above ln V.
 INIT_LOGIT_STD = 0.3
@@ -49,8 +50,11 @@ class LanguageModel(nn.Module):
         self.fused = config.layer_impl == "fused"
         self.config = config
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
-        """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
+        """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C).
+
+        `packing`: several texts in each window, each computed as if it were alone.
+        """
         raise NotImplementedError
 
     def cache(self, capacity: int) -> KVCache | None:
@@ -67,21 +71,26 @@ class LanguageModel(nn.Module):
         with self._explain_unknown_ids(ids):
             return self.out_head(self.features(ids))
 
-    def loss(self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
+    def loss(
+        self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None, packed: PackedTargets | None = None
+    ) -> Tensor:
         """The cross-entropy of the logits for `ids` and the `targets`, both (B, T): nats, summed over all positions.
 
-        `soft`: what the targets are mixed with, B·T rows.
+        `soft`: what the targets are mixed with, B·T rows. `packed`: several texts in each window, and which targets count.
         """
         self._check_length(ids.shape[1])
         with self._explain_unknown_ids(ids):
-            return self.head_loss(self.features(ids), targets, soft)
+            if packed is None:
+                return self.head_loss(self.features(ids), targets, soft)
+            x = self.features(ids, packing=packed.packing)
+            return self.head_loss(x[packed.trained], targets[packed.trained])
 
     def head_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
-        """The part of `loss` that follows `features`: x, (B, T, C), and targets, (B, T) -> nats, summed.
+        """The part of `loss` that follows `features`: x, (…, C), and targets, (…,) -> nats, summed.
 
         Where the head's last row stands for several tokens, `soft` gives each of them an equal part of its last column.
         """
-        x, targets = x.flatten(0, 1), targets.flatten()
+        x, targets = x.reshape(-1, *x.shape[targets.dim() :]), targets.flatten()
         copies = self.out_head.copies if isinstance(self.out_head, SharedRowHead) else 1
         nats = self._class_loss(x, targets, soft, copies)
         return nats + soft.share * math.log(copies) * soft.rows[:, -1].sum() if soft and copies > 1 else nats

@@ -7,6 +7,7 @@ from lib.model.attention import build_attention
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
+from lib.model.packing import Packing
 
 
 class MultiHead(EmbeddingModel):
@@ -19,6 +20,6 @@ class MultiHead(EmbeddingModel):
         self.attention = build_attention(config)
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), continuing the KV cache."""
-        return self.attention(self.embed(ids, kv_cache), kv_cache and kv_cache.of(0))
+        return self.attention(self.embed(ids, kv_cache, packing), kv_cache and kv_cache.of(0), packing)

@@ -11,6 +11,7 @@ from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
+from lib.model.packing import Packing
 
 
 class SingleBlock(EmbeddingModel):
@@ -24,6 +25,6 @@ class SingleBlock(EmbeddingModel):
         self.final_norm = LayerNorm(config.emb_dim, fused=config.layer_impl == "fused")
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), continuing the KV cache."""
-        return self.final_norm(self.block(self.embed(ids, kv_cache), kv_cache and kv_cache.of(0)))
+        return self.final_norm(self.block(self.embed(ids, kv_cache, packing), kv_cache and kv_cache.of(0), packing))

@@ -7,6 +7,7 @@ from lib.model.causal_attention import CausalAttention
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
+from lib.model.packing import Packing
 
 
 class SingleHead(EmbeddingModel):
@@ -19,6 +20,6 @@ class SingleHead(EmbeddingModel):
         )
         self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
 
-    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None) -> Tensor:
+    def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C)."""
-        return self.attention(self.embed(ids))
+        return self.attention(self.embed(ids, packing=packing), None if packing is None else packing.others[:, 0])

@@ -20,7 +20,7 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
-from lib.chat.template import ChatTemplate, template_from_saved
+from lib.chat.template import ChatTemplate, template_in
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.errors import MakegptError
@@ -112,13 +112,14 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:
     """How the model of the run in `folder` expects conversations; None if it is not said to know any."""
-    saved = read_json(folder / CONFIG_FILE)
-    if not isinstance(saved, dict) or saved.get("chat") is None:
-        return None
-    try:
-        return template_from_saved(saved["chat"])
-    except ValueError as error:
-        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: chat: {error}; import the weights again") from None
+    return template_in(folder / CONFIG_FILE)
+
+
+def chat_template_source(folder: Path, manifest: Manifest) -> str | None:
+    """The chat template of the run in `folder` in Jinja's language: as it was imported, else that of the template it knows."""
+    source: str | None = manifest.metadata.get(CHAT_TEMPLATE)
+    template = None if source else read_chat_template(folder)
+    return template.jinja() if template else source
 
 
 def chat_template_source(folder: Path, manifest: Manifest) -> str | None:

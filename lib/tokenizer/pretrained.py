@@ -103,12 +103,23 @@ class PretrainedTokenizer(MergingTokenizer):
     def special_ids(self) -> Sequence[int]:
         return self.special
 
-    def merges(self) -> list[tuple[bytes, bytes]]:
-        """The two parts that each token was merged from, in the order of ids; none of one that is only a whole piece."""
+    def merges(self) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """The two parts that each token is merged from, in the order of ids; whether some tokens are only whole pieces.
+
+        These cannot be made from their bytes, so they have all the parts that they have.
+        """
         plain = {*self.special, *self.added}
         ranks = {token: id for id, token in enumerate(self.tokens) if id not in plain}
-        parts = [last_merge(token, ranks) for token in ranks if len(token) > 1]
-        return [(pair[0], pair[1]) for pair in parts if len(pair) == 2]
+        pairs: list[tuple[bytes, bytes]] = []
+        whole_pieces = False
+        for token in ranks:
+            parts = last_merge(token, ranks)
+            if len(parts) == 2:
+                pairs.append((parts[0], parts[1]))
+            elif len(parts) > 2:
+                whole_pieces = True
+                pairs += [pair for pair in _splits(token) if {*pair} <= ranks.keys()]
+        return pairs, whole_pieces
 
     def to_saved(self) -> dict[str, Any]:
         pattern = self.pattern if isinstance(self.pattern, str) else list(self.pattern)
@@ -176,14 +187,17 @@ def from_merges(
         if len(token) == 1:
             continue
         parts, known = last_merge(token, ids), pairs[id]
-        splits = [(token[:at], token[at:]) for at in range(1, len(token))]
-        if len(parts) > 2 and whole_pieces and all(pair in known or not {*pair} <= ids.keys() for pair in splits):
+        if len(parts) > 2 and whole_pieces and all(pair in known or not {*pair} <= ids.keys() for pair in _splits(token)):
             continue  # any two tokens that are merged into it here are so by the list
         if not known or len(parts) > 2:
             raise ValueError(f"the token {written[id]!r} is not made by a merge")
         if parts not in known:
             raise ValueError(f"the merge that makes {written[id]!r} is never the last one that makes it")
     return PretrainedTokenizer(pattern, tokens, special, endoftext, added=added or (), nfc=nfc)
+
+
+def _splits(token: bytes) -> list[tuple[bytes, bytes]]:
+    return [(token[:at], token[at:]) for at in range(1, len(token))]
 
 
 def _bytes_of(text: str) -> bytes:

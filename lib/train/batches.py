@@ -1,10 +1,12 @@
 """The windows of each optimizer step, and the distributions that their targets are mixed with: functions of (seed, step).
 
 The first windows of a batch are read from the dataset, which visits each once an epoch; the last ones are invented if
-`train.invented_share` asks for it.
+`train.invented_share` asks for it. Windows of conversations hold several of them, and say which tokens are learned.
 
 B windows, T context length, V vocabulary
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +14,26 @@ from torch import Tensor
 
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
+from lib.errors import UsageError
 from lib.model.loss import SoftTargets
 from lib.train.invented_text import InventedText
 from lib.train.teacher import Teacher
+
+
+class Batch(NamedTuple):
+    """Windows of a batch on one device: `ids`, (B, T + 1), what the B · T targets are mixed with, and for packed texts the
+    number of each input's text and which targets are learned, (B, T) each.
+    """
+
+    ids: Tensor
+    soft: SoftTargets | None = None
+    packed: tuple[Tensor, Tensor] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on `device`."""
+        soft = self.soft and SoftTargets(self.soft.rows.to(device), self.soft.share)
+        packed = self.packed and (self.packed[0].to(device), self.packed[1].to(device))
+        return Batch(self.ids.to(device), soft, packed)
 
 
 class Batches:
@@ -27,19 +46,32 @@ class Batches:
         self._from_dataset = config.batch_size - config.invented_windows
         if not config.counts_share:
             return
+        if dataset.packed:
+            raise UsageError("train.counts_share counts running text, and this dataset has conversations; set it to 0")
         self._teacher = Teacher(dataset, config.counts_order, columns)
         if config.invented_windows:
             self._invented = InventedText(dataset.tokens.read(*dataset.split("train")))
 
-    def batch(self, step: int, rows: range | None = None) -> tuple[Tensor, SoftTargets | None]:
-        """Batch `step` (from 0), or only these `rows` of it: ids, (B, T + 1), and what the B · T targets are mixed with."""
+    def batch(self, step: int, rows: range | None = None) -> "Batch":
+        """Batch `step` (from 0), or only these `rows` of it."""
         rows = range(self.config.batch_size) if rows is None else rows
+        if self.dataset.packed:
+            windows = self.dataset.packed_batch(self.config.seed, step, self.config.batch_size, rows)
+            ids, texts, trained = map(torch.from_numpy, windows)
+            return Batch(ids, packed=(texts[:, :-1], trained[:, 1:]))
         read = range(rows.start, min(rows.stop, self._from_dataset))
         invented = range(max(rows.start, self._from_dataset), rows.stop)
         parts = [make(step, part) for make, part in ((self._read, read), (self._invent, invented)) if part]
         ids = torch.from_numpy(np.concatenate([ids for ids, _ in parts]).astype(np.int64))
         distributions = [distribution for _, distribution in parts if distribution is not None]
-        return ids, SoftTargets(torch.cat(distributions), self.config.counts_share) if distributions else None
+        return Batch(ids, SoftTargets(torch.cat(distributions), self.config.counts_share) if distributions else None)
+
+    def targets(self, step: int) -> int:
+        """How many targets the whole batch `step` has."""
+        if self.dataset.packed:
+            windows = self.dataset.packed_batch(self.config.seed, step, self.config.batch_size)
+            return int(windows.trained[:, 1:].sum())
+        return self.config.batch_size * self.dataset.context_length
 
     def _read(self, step: int, rows: range) -> tuple[np.ndarray, Tensor | None]:
         """These rows of the batch, windows of the dataset."""

@@ -56,8 +56,10 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
         )
-    theirs, ours = asdict(read_model_config(folder)), asdict(config)
-    differing = [name for name in ours if ours[name] != theirs[name] and name not in _FREE]
+    there = read_model_config(folder)
+    theirs, ours = asdict(there), asdict(config)
+    same = {"n_kv_heads", "head_dim"} if _heads(there) == _heads(config) else set()  # null, and the number it stands for
+    differing = [name for name in ours if ours[name] != theirs[name] and name not in {*_FREE, *same}]
     if differing:
         differences = [f"model.{name} is {_as_set(theirs[name])} in {folder}, {_as_set(ours[name])} here" for name in differing]
         changes = " ".join(f"--set model.{name}={_as_set(theirs[name])}" for name in differing)
@@ -68,6 +70,11 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
             f"use that many or fewer: --set model.context_length={theirs['context_length']}"
         )
     return source
+
+
+def _heads(config: ModelConfig) -> tuple[int, int]:
+    """The heads of keys and values, and their size."""
+    return config.n_kv_heads or config.n_heads, config.head_size
 
 
 def _as_set(value: object) -> str:

@@ -65,6 +65,8 @@ def train_run(
     model_config = fit_vocabulary(model_config, tokenizer)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
+    if chat := dataset.tokens.chat:
+        parameters["chat"] = chat
     metadata = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
     inputs = [(dataset.folder, dataset.identity())]
     source = _source(init_from, folder, dataset, model_config)

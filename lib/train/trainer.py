@@ -18,9 +18,10 @@ from lib.device.distributed import SINGLE_PROCESS, GradientSum, ProcessGroup, sh
 from lib.device.hardware import derive_seed, thread_count
 from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import MakegptError, UsageError
-from lib.evaluate.windows import total_nats
+from lib.evaluate.windows import total_nats, total_nats_of_texts
 from lib.model.language_model import LanguageModel
 from lib.model.loss import SoftTargets
+from lib.model.packing import PackedTargets, Packing
 from lib.model.seen_vocabulary import SeenVocabulary, share_unseen_rows
 from lib.run.metrics import StepMetrics
 from lib.run.state import SavedState
@@ -154,16 +155,16 @@ class Trainer:
         """
         config = self.config
         mine = self.group.share(self._pieces)
-        n_targets = config.batch_size * self.dataset.context_length
+        n_targets = self._batches.targets(self.state.step)
         scale = self.loss_scale.value if self.loss_scale else 1.0
         loss = 0.0
         for piece in mine:
             rows = shard_range(config.batch_size, piece, self._pieces)
-            ids, soft = self._batch(rows)
+            ids, soft, packed = self._batch(rows)
             torch.manual_seed(derive_seed(config.seed, self.state.step, piece))  # for dropout alone
             with autocast(self.precision, self.device):
                 # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
-                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:], soft) / n_targets
+                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:], soft, packed) / n_targets
             with self._gradients.of(last_piece=piece == mine[-1]):
                 (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
@@ -175,25 +176,22 @@ class Trainer:
             self._vocabulary.average_gradient()
         return self.group.total(loss, self.device)
 
-    def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None]:
+    def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None, PackedTargets | None]:
         """These windows of this step's batch on the device, as rows of the trained model's tables: (b, T + 1)."""
-        ids, soft = self._batches.batch(self.state.step, rows)
-        ids = ids.to(self.device)
-        if soft:
-            soft = SoftTargets(soft.rows.to(self.device), soft.share)
-        return (self._vocabulary.columns[ids] if self._vocabulary else ids), soft
+        batch = self._batches.batch(self.state.step, rows).to(self.device)
+        ids = self._vocabulary.columns[batch.ids] if self._vocabulary else batch.ids
+        return ids, batch.soft, batch.packed and PackedTargets(Packing(batch.packed[0]), batch.packed[1])
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
 
     def validate(self) -> float:
-        """The loss on the whole validation split, in nats/token; Diverged if it is not finite."""
-        start, stop = self.dataset.split("val")
-        blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
-        mine = self.group.share(blocks)
-        first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
-        nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
+        """The loss on the whole validation split, in nats/token; Diverged if it is not finite.
+
+        Of conversations, the loss of the tokens that are learned.
+        """
+        nats, predicted = self._nats_of_texts() if self.dataset.packed else self._nats_of_windows()
         nats = self.group.total(nats, self.device)
         if not math.isfinite(nats):
             raise Diverged(
@@ -201,13 +199,29 @@ class Trainer:
                 f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps",
                 {"step": self.state.step, "validation_loss": str(nats)},
             )
-        return nats / self.dataset.predicted("val")
+        return nats / predicted
+
+    def _nats_of_windows(self) -> tuple[float, int]:
+        """The loss of this process's part of the validation split, and how many tokens all of it predicts."""
+        start, stop = self.dataset.split("val")
+        blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
+        mine = self.group.share(blocks)
+        first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
+        nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
+        return nats, self.dataset.predicted("val")
+
+    def _nats_of_texts(self) -> tuple[float, int]:
+        """The same of a split of conversations."""
+        texts = list(self.dataset.texts_of("val"))
+        mine = self.group.share(len(texts))
+        nats = total_nats_of_texts(self.model, [texts[number] for number in mine], self.device)
+        return nats, sum(int(trained[1:].sum()) for _, trained in texts)
 
     def _diverged(self, loss: float, norm: Tensor, lr: float) -> Diverged:
         """The error about a loss or gradient that is not finite."""
         wrong = [name for name, w in self.trained.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
-        batch, _ = self._batches.batch(self.state.step)
+        batch = self._batches.batch(self.state.step).ids
         return Diverged(
             f"step {self.state.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {lr:.3g}) "

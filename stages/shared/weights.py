@@ -12,7 +12,7 @@ class Weights(NamedTuple):
     format: str = "float32"
 
 
-_CHOICES = {"saved": ("published", "last"), "format": ("float32", "bfloat16", "int8")}
+_CHOICES = {"saved": ("published", "last"), "format": ("float32", "bfloat16", "int8", "int4")}
 
 
 def _parse_weights(_: click.Context, __: click.Parameter, value: str) -> Weights:
@@ -33,5 +33,5 @@ weights_option = click.option(
     default="published,float32",
     show_default=True,
     metavar="WHICH,FORMAT",
-    help="published (finished runs) or last (latest checkpoint); float32, bfloat16 or int8.",
+    help="published (finished runs) or last (latest checkpoint); float32, bfloat16, int8 or int4.",
 )

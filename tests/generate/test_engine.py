@@ -18,7 +18,8 @@ from lib.errors import MakegptError
 from lib.generate import kernel
 from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
 from lib.generate.kernel import load_kernel
-from lib.generate.quantize import _KERNEL_FORMAT, WEIGHT_FORMATS, InferenceModel, QuantizedLinear, int8_rows
+from lib.generate.linear import KERNEL_FORMATS, QuantizedLinear
+from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.generate.request import Request, StreamDecoder, complete, encode_prompt, in_request_order, make_requests, stream_text
 from lib.generate.sampling import apply_repetition_penalty, keep_min_p, keep_top_k, keep_top_p, sample_token, temperature_scaled
 from lib.model.language_model import LanguageModel
@@ -232,7 +233,7 @@ def test_the_kernel_compiles() -> None:
 
 @pytest.mark.parametrize("config", [GREEDY, WARM, replace(WARM, top_k=5, top_p=0.9, repetition_penalty=1.2)])
 @pytest.mark.parametrize("design", ["gpt2", "grouped, normed", "bigram"])
-@pytest.mark.parametrize("format", ["float32", "int8"])
+@pytest.mark.parametrize("format", ["float32", "int8", "int4"])
 def test_a_text_does_not_depend_on_its_batch(config: GenerateConfig, design: str, format: str) -> None:
     model = InferenceModel(random_model(config_of(*DESIGNS[design])), format)
     prompts = ["a", "to be, or not to be, that is the question", "whether", "z", "to be"]
@@ -250,34 +251,26 @@ def test_a_row_of_the_kernel_does_not_depend_on_the_other_rows(format: str) -> N
         linear.weight.normal_(generator=draw)
         assert linear.bias is not None
         linear.bias.normal_(generator=draw)
-    product = QuantizedLinear(linear, WEIGHT_FORMATS[format], load_kernel())
+    product = QuantizedLinear(linear, format, load_kernel())
     x = torch.randn(11, 70, generator=draw)
     whole = product(x)
     for rows in (slice(0, 1), slice(3, 6), slice(2, 10)):
         assert torch.equal(product(x[rows]), whole[rows])
-    by_torch = QuantizedLinear(linear, WEIGHT_FORMATS[format], None)
-    torch.testing.assert_close(whole, by_torch(x), atol=2e-3 if format == "int8" else 1e-4, rtol=1e-4)
+    by_torch = QuantizedLinear(linear, format, None)
+    torch.testing.assert_close(whole, by_torch(x), atol=2e-3 if format in ("int8", "int4") else 1e-4, rtol=1e-4)
 
 
-def test_int8_differs_by_half_a_step_at_most() -> None:
-    weight = torch.randn(9, 50, generator=torch.Generator().manual_seed(1))
-    weight[4] = 0
-    numbers, scale = int8_rows(weight)
-    assert numbers.dtype == torch.int8
-    assert numbers.abs().amax(dim=1).tolist() == [127] * 4 + [0] + [127] * 4
-    assert ((numbers * scale[:, None] - weight).abs() <= scale[:, None] * 0.5001).all()
-
-
+@pytest.mark.parametrize("format", ["int8", "int4"])
 @pytest.mark.parametrize("width", [2048, 8192, 20000])
-def test_integer_sums_do_not_overflow_32_bits(width: int) -> None:
+def test_integer_sums_do_not_overflow_32_bits(width: int, format: str) -> None:
     """All weights and inputs have the largest value, with the same sign."""
     linear = Linear(width, 7, bias=False)
     torch.nn.init.constant_(linear.weight, 2.0)
-    product = QuantizedLinear(linear, torch.int8, load_kernel())
+    product = QuantizedLinear(linear, format, load_kernel())
     torch.testing.assert_close(product(torch.full((1, width), 3.0)), torch.full((1, 7), 6.0 * width), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(("format", "tolerance"), [("bfloat16", 0.02), ("int8", 0.04)])
+@pytest.mark.parametrize(("format", "tolerance"), [("bfloat16", 0.02), ("int8", 0.04), ("int4", 0.4)])
 def test_smaller_weight_formats_give_similar_logits(format: str, tolerance: float) -> None:
     model = random_model(config_of())
     inference = InferenceModel(model, format)
@@ -310,9 +303,9 @@ def test_an_inference_model_does_not_change_the_trained_one(format: str) -> None
 
 
 def test_the_numbers_of_the_formats_are_those_of_the_kernel() -> None:
-    header = (Path(kernel.__file__).parent / "product.h").read_text(encoding="utf-8")
-    for dtype, number in _KERNEL_FORMAT.items():
-        assert re.search(rf"\b{str(dtype).removeprefix('torch.').upper()} = {number}\b", header)
+    header = (Path(kernel.__file__).parent / "matrix.h").read_text(encoding="utf-8")
+    for format, number in KERNEL_FORMATS.items():
+        assert re.search(rf"\b{format.upper()} = {number}\b", header)
 
 
 def test_ids_outside_the_vocabulary_are_named_everywhere() -> None:
@@ -523,7 +516,7 @@ def test_a_prompt_beyond_the_context_is_cropped_with_a_notice_or_refused(small: 
         ("--temperature -0.5", "between 0 and"),
         ("--repetition-penalty 0", "between 0.01 and 100"),
         ("--num-samples 0", "0 is not in the range"),
-        ("--weights int4", "published or last, float32 or bfloat16 or int8"),
+        ("--weights int3", "published or last, float32 or bfloat16 or int8 or int4"),
         ("--weights int8,bfloat16", "published or last,"),
         ("--interactive", "one of PROMPT"),
         ("--prompts x.jsonl", "one of PROMPT"),
@@ -609,7 +602,7 @@ def test_a_step_beyond_the_capacity_of_a_cache_is_refused() -> None:
 def test_weights_that_are_not_finite_are_detected(format: str, name: str) -> None:
     model = random_model(config_of())
     with torch.no_grad():
-        model.get_parameter(name)[3, 1] = torch.inf if format != "int8" else torch.nan
+        model.get_parameter(name)[3, 1] = torch.inf
     for config in (GREEDY, WARM):
         with pytest.raises(MakegptError, match="not finite"):
             continue_prompts(InferenceModel(model, format), ["to be"], config)

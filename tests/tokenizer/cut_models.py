@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.tokenizer.sentencepiece_model import fields
+from lib.tokenizer.sentencepiece import SentencePieceTokenizer
+from lib.tokenizer.sentencepiece_model import fields, read_sentencepiece
 
 CUT = Path(__file__).with_name("models.json")
 SOURCE = "sentencepiece 0.2.3 (Apache-2.0), test/botchan_en_*_1000.model and 97th lines of test/botchan.txt"
@@ -41,6 +42,12 @@ def cut(model: bytes) -> bytes:
     inner = b"".join(field(number, value) for number, value in normalizer.items())
     pieces = b"".join(field(1, piece) for piece in message[1])
     return pieces + field(2, message[2][-1]) + field(NORMALIZER, inner)
+
+
+def read_cut_model(name: str, folder: Path) -> SentencePieceTokenizer:
+    """The tokenizer of the cut model `name`, from a file in `folder`."""
+    (folder / f"{name}.model").write_bytes(base64.b64decode(json.loads(CUT.read_text(encoding="utf-8"))[name]["model"]))
+    return read_sentencepiece(folder / f"{name}.model")
 
 
 def main(folder: Path) -> None:

@@ -14,7 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lib.gguf.reader import open_gguf
+from lib.gguf.tokenizer import read_tokenizer
+from lib.gguf.writer import write_gguf
+from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.byte_alphabet import BYTE_OF, byte_string
 from lib.tokenizer.patterns import LLAMA_CPP_NAMES, split, steps_of
 
@@ -64,6 +69,29 @@ def cut(path: Path) -> dict[str, Any]:
     if "scores" in values:
         result["scores"] = [float(values["scores"][id]) for id in sorted(kept)]
     return result | {"goldens": goldens}
+
+
+def load_cut() -> dict[str, Any]:
+    """The cut vocabularies by name."""
+    saved: dict[str, Any] = json.loads(CUT.read_text(encoding="utf-8"))
+    assert saved.pop("source") == SOURCE
+    return saved
+
+
+def read_cut(saved: dict[str, Any], path: Path) -> Tokenizer:
+    """The tokenizer of the cut vocabulary `saved`, read from a GGUF file that is written to `path`: ids from 0 on."""
+    tokens = saved["tokens"]
+    values = {key: saved[key] for key in ("model", "pre", "merges") if key in saved} | {
+        "tokens": list(tokens.values()),
+        "token_type": np.array([saved["types"].get(id, NORMAL) for id in tokens], dtype=np.int32),
+        "eos_token_id": list(tokens).index(str(saved["eos_token_id"])),
+    }
+    if "scores" in saved:
+        values["scores"] = np.array(saved["scores"], dtype=np.float32)
+    keys = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+    write_gguf(path, {"general.architecture": "llama"} | keys, {"token_embd.weight": np.ones((1, 32), np.float32)}, "f32")
+    with open_gguf(path) as file:
+        return read_tokenizer(file)
 
 
 def main(folder: Path) -> None:

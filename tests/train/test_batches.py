@@ -77,7 +77,7 @@ def test_a_window_depends_on_its_own_seed_alone() -> None:
 def test_a_batch_ends_with_its_invented_windows(small: Path) -> None:
     dataset = Dataset(small / "dataset")
     chosen = config("train.counts_share=0.5", "train.invented_share=0.5")
-    ids, soft = Batches(dataset, chosen).batch(step=3)
+    ids, soft, _ = Batches(dataset, chosen).batch(step=3)
     assert ids.shape == (4, dataset.context_length + 1)
     assert soft is not None
     assert soft.rows.shape == (4 * dataset.context_length, 256)
@@ -90,18 +90,18 @@ def test_a_batch_ends_with_its_invented_windows(small: Path) -> None:
 
 def test_the_pieces_of_a_batch_make_the_whole(small: Path) -> None:
     made = Batches(Dataset(small / "dataset"), config("train.counts_share=0.5", "train.invented_share=0.25"))
-    ids, soft = made.batch(step=2)
+    ids, soft, _ = made.batch(step=2)
     pieces = [made.batch(2, range(2)), made.batch(2, range(2, 3)), made.batch(2, range(3, 4))]
-    assert torch.equal(ids, torch.cat([piece for piece, _ in pieces]))
+    assert torch.equal(ids, torch.cat([piece.ids for piece in pieces]))
     assert soft is not None
-    assert torch.equal(soft.rows, torch.cat([own.rows for _, own in pieces if own]))
+    assert torch.equal(soft.rows, torch.cat([piece.soft.rows for piece in pieces if piece.soft]))
 
 
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_invented_windows_are_taught_by_counts_of_the_whole_training_text(small: Path, order: int) -> None:
     dataset = Dataset(small / "dataset")
     changes = ["train.counts_share=1", "train.invented_share=1", f"train.counts_order={order}"]
-    ids, soft = Batches(dataset, config(*changes)).batch(step=0)
+    ids, soft, _ = Batches(dataset, config(*changes)).batch(step=0)
     counts = KneserNey(NGrams(dataset.tokens, [dataset.split("train")], order, 256))
     for row in range(4):  # from the fourth target on the window has all that the counts look at
         positions = np.arange(4, dataset.context_length + 1)

@@ -11,7 +11,8 @@ import torch
 from lib.artifact.manifest import MANIFEST, describe_files
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
-from lib.generate.quantize import InferenceModel, QuantizedLinear
+from lib.generate.linear import QuantizedLinear
+from lib.generate.quantize import InferenceModel
 from lib.model.registry import build_model
 from lib.run.folder import MODEL_FILE, finished_manifest
 from lib.run.metrics import METRICS_FILE, StepMetrics

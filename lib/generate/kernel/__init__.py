@@ -21,7 +21,7 @@ from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 
 _HERE = Path(__file__).parent
-_SOURCES = ("step.cpp", "product.h", "vectors.h")
+_SOURCES = ("step.cpp", "product.h", "rows.h", "blocks.h", "matrix.h", "vectors.h")
 # no contraction: the compiler would fuse multiply and add in some places only, and a row would depend on its neighbors
 _FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-ffp-contract=off", "-fopenmp", "-shared", "-fPIC")
 _SECONDS = 120
@@ -30,9 +30,12 @@ Pointer, Long = ctypes.c_void_p, ctypes.c_long
 
 
 class Matrix(ctypes.Structure):
-    """As in product.h."""
+    """As in matrix.h."""
 
-    _fields_ = (("weight", Pointer), ("scale", Pointer), ("bias", Pointer), ("format", Long), ("N", Long), ("K", Long))
+    _fields_ = (
+        *((name, Pointer) for name in ("weight", "scale", "minimum", "bias")),
+        *((name, Long) for name in ("format", "N", "K")),
+    )
 
 
 class Norm(ctypes.Structure):

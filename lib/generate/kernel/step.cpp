@@ -1,7 +1,7 @@
 // One step of a decoder: a new token for each of B texts, from its id to the logits of the next one.
 //
 // The fast equivalent of `GPT` and of `Linear` (lib/model/) on a CPU; tests compare their numbers. All is float32 except
-// the weights of the matrices, which may be bfloat16 or int8. The result of a row depends on that row only, to the last
+// the weights of the matrices, which may be bfloat16, int8 or int4. The result of a row depends on that row only, to the last
 // bit: not on the other rows, nor on the number of threads.
 
 #include "product.h"
@@ -19,7 +19,7 @@ struct Block {
 };
 
 struct Decoder {
-    const float *tok_emb, *pos_emb;  // (V, C), and (context, C) or null: they are added
+    const float *tok_emb, *pos_emb;  // (V, C), null: the rows of an int8 out_head; and (context, C) or null: they are added
     float tok_scale;                 // factor of tok_emb
     const float *cos, *sin;          // of rotary positions, (context, D/2), or null
     const Block* blocks;
@@ -102,29 +102,36 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
     const long H = model.H, G = model.G, D = model.D;
     const Block& block = model.blocks[layer];
     long looked_at = 0;
-    for (long b = 0; b < B; b++) looked_at += positions[b] + 1;
-    shared_out(B * G, 2 * H * D * looked_at, [&](const long i) {
-        const long b = i / G, g = i % G, position = positions[b], capacity = capacities[b];
-        float *row = qkv + b * (H + 2 * G) * D, *keys = kept[b] + (2 * layer * G + g) * capacity * D;
-        float* values = keys + G * capacity * D;
-        float *k = row + (H + g) * D, *v = k + G * D;
-        normalize(block.k_norm, k, k, D);
-        if (model.cos) rotate(model, k, position);
-        memcpy(keys + position * D, k, D * sizeof(float));
-        memcpy(values + position * D, v, D * sizeof(float));
-        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
-        for (long h = g * (H / G); h < (g + 1) * (H / G); h++) {
-            float* q = row + h * D;
-            normalize(block.q_norm, q, q, D);
-            if (model.cos) rotate(model, q, position);
-            gather(q, keys, values, first, position + 1, D, y + (b * H + h) * D);
+    for (long b = 0; b < B; b++) {
+        const long position = positions[b], capacity = capacities[b];
+        looked_at += position + 1;
+        for (long g = 0; g < G; g++) {
+            float *k = qkv + (b * (H + 2 * G) + H + g) * D, *v = k + G * D;
+            float* keys = kept[b] + (2 * layer * G + g) * capacity * D;
+            normalize(block.k_norm, k, k, D);
+            if (model.cos) rotate(model, k, position);
+            memcpy(keys + position * D, k, D * sizeof(float));
+            memcpy(keys + (G * capacity + position) * D, v, D * sizeof(float));
         }
+    }
+    // A multiplication takes longer here than in a matrix product, about as long as four.
+    shared_out(B * H, 4 * 2 * H * D * looked_at, [&](const long i) {
+        const long b = i / H, h = i % H, position = positions[b], capacity = capacities[b];
+        const float* keys = kept[b] + (2 * layer * G + h / (H / G)) * capacity * D;
+        float* q = qkv + (b * (H + 2 * G) + h) * D;
+        normalize(block.q_norm, q, q, D);
+        if (model.cos) rotate(model, q, position);
+        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
+        gather(q, keys, keys + G * capacity * D, first, position + 1, D, y + (b * H + h) * D);
     });
 }
 
 }  // namespace
 
 // ── what Python calls ──
+
+// The rows of int8 and int4 matrices that are interleaved.
+extern "C" const long lanes = L;
 
 // x (M, K) -> y (M, N).
 extern "C" void product(const Matrix* w, const float* x, float* y, const long M) { multiply(x, *w, y, M); }
@@ -141,10 +148,16 @@ extern "C" void step(const Decoder* model, const long B, const long* ids, const 
     const auto add = [&] {
         for (long i = 0; i < B * C; i++) x[i] += change[i];
     };
-    for (long b = 0; b < B; b++)
+    for (long b = 0; b < B; b++) {
+        float* row = x.data() + b * C;
+        if (model->tok_emb)
+            memcpy(row, model->tok_emb + ids[b] * C, C * sizeof(float));
+        else
+            read_row(model->out_head, ids[b], row);
         for (long i = 0; i < C; i++)
-            x[b * C + i] = model->tok_scale * model->tok_emb[ids[b] * C + i] +
-                           (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0) + (ngrams ? ngrams[b * C + i] : 0);
+            row[i] = model->tok_scale * row[i] + (model->pos_emb ? model->pos_emb[positions[b] * C + i] : 0) +
+                     (ngrams ? ngrams[b * C + i] : 0);
+    }
     for (long layer = 0; layer < model->layers; layer++) {
         const Block& block = model->blocks[layer];
         norm(block.norm1);

@@ -1,0 +1,165 @@
+"""Conversations to tokens to packed windows: what is learned, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lib.chat.examples import example_segments, read_examples
+from lib.chat.messages import Message
+from lib.chat.template import ALPACA_SYSTEM, Alpaca, ChatML
+from lib.data.dataset import Dataset
+from lib.data.packing import pack
+from lib.data.shards import BEGINS, TRAINED, Tokens
+from lib.errors import MakegptError
+from tests.chat.test_template import TOKENIZER
+from tests.conftest import Here
+
+CHATML = ChatML()
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def learned(value: Any, format: str = "messages") -> list[str]:
+    return [segment.text for segment in example_segments(value, CHATML, format) if segment.trained]
+
+
+@pytest.mark.parametrize(
+    ("value", "format", "texts"),
+    [
+        ({"messages": [USER, ANSWER, USER, ANSWER]}, "messages", ["a", "<|im_end|>"] * 2),
+        ({"prompt": [USER, ANSWER, USER], "completion": [ANSWER]}, "messages", ["a", "<|im_end|>"]),
+        ({"prompt": "2 + 2 =", "completion": " 4"}, "messages", [" 4", "<|im_end|>"]),
+        ({"text": "all of it"}, "messages", ["all of it", "<|im_end|>"]),
+        ({"instruction": "Add.", "input": "2 + 2", "output": "4"}, "alpaca", ["4", "<|im_end|>"]),
+    ],
+)
+def test_each_shape_says_what_is_learned(value: Any, format: str, texts: list[str]) -> None:
+    assert learned(value, format) == texts
+
+
+def test_alpaca_s_shape_is_written_as_the_textbook_has_it() -> None:
+    value = {"instruction": "Add.", "input": "2 + 2", "output": "4"}
+    text = "".join(segment.text for segment in example_segments(value, Alpaca(ALPACA_SYSTEM), "alpaca"))
+    assert text == f"{ALPACA_SYSTEM}\n\n### Instruction:\nAdd.\n\n### Input:\n2 + 2\n\n### Response:\n4<|endoftext|>"
+    without = "".join(segment.text for segment in example_segments(value | {"input": ""}, Alpaca(), "alpaca"))
+    assert without == "### Instruction:\nAdd.\n\n### Response:\n4<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ([], "must be a JSON object"),
+        ({}, 'an example has "messages"'),
+        ({"messages": []}, "at least one message"),
+        ({"messages": [USER]}, "nothing is learned"),
+        ({"prompt": [USER, ANSWER], "completion": []}, "nothing is learned"),
+        ({"prompt": "q", "completion": " "}, "nothing is learned"),
+        ({"text": ""}, "nothing is learned"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "the role 'bot'"),
+    ],
+)
+def test_an_example_without_an_answer_or_shape_is_refused(value: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        example_segments(value, CHATML)
+
+
+@pytest.mark.parametrize(
+    "pieces", [['{"a": 1}\n', '\n{"a"', ": 2}\r\n{", '"a": 3}'], ['[{"a": 1},\n\n{"a": 2}, {"a"', ": 3}]"]]
+)
+def test_json_lines_and_a_list_are_read_alike(pieces: list[str]) -> None:
+    assert [value["a"] for _, value in read_examples(pieces, "f")] == [1, 2, 3]
+
+
+def test_an_error_names_the_line() -> None:
+    with pytest.raises(MakegptError, match="f, line 3: not valid JSON"):
+        list(read_examples(['{"a": 1}\n\n{"a" 2}\n'], "f"))
+    assert list(read_examples(["\n \n"], "f")) == []
+
+
+def test_windows_hold_whole_texts_and_few_of_them_are_needed() -> None:
+    lengths = np.random.default_rng(1).integers(1, 60, 500).tolist()
+    windows = pack(lengths, 64)
+    assert sorted(text for window in windows for text in window) == list(range(500))
+    assert all(sum(lengths[text] for text in window) <= 64 for window in windows)
+    assert len(windows) <= 1.03 * sum(lengths) / 64 + 1
+    assert pack([3, 3, 3], 3) == [[0], [1], [2]]
+    with pytest.raises(ValueError, match="text 1 has 5 tokens"):
+        pack([1, 5], 4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer and twenty conversations, of which one is longer than a window of 64."""
+    folder = tmp_path_factory.mktemp("conversations")
+    TOKENIZER.save(folder / "tokenizer.json")
+    answers = ["a" * (1 + number % 7) for number in range(20)]
+    answers[4] = "long " * 30
+    lines = [{"messages": [USER, ANSWER | {"content": answer}]} for answer in answers]
+    (folder / "talk.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return folder
+
+
+def build(folder: Path, here: Here, *words: Any) -> Dataset:
+    here("tokenize", "--chat", folder / "talk.jsonl", "--tokenizer", folder, "-o", folder / "tokens")
+    here("build-dataset", folder / "tokens", "-o", folder / "dataset", "--context-length", 64, *words)
+    return Dataset(folder / "dataset")
+
+
+def test_marks_say_where_a_conversation_begins_and_what_is_learned(folder: Path, here: Here) -> None:
+    output = here("tokenize", "--chat", folder / "talk.jsonl", "--tokenizer", folder, "-o", folder / "tokens").err
+    assert "20 conversations" in output
+    tokens = Tokens(folder / "tokens")
+    assert tokens.chat == CHATML.to_saved()
+    assert tokens.marks is not None
+    ids, marks = tokens.read(0, len(tokens)), tokens.marks.read(0, len(tokens))
+    assert int((marks & BEGINS > 0).sum()) == 20
+    (end,) = np.flatnonzero(marks[1:] & BEGINS)[:1] + 1
+    assert TOKENIZER.decode(ids[:end]) == CHATML.text([Message("user", "q"), Message("assistant", "a")])
+    assert TOKENIZER.decode(ids[:end][marks[:end] & TRAINED > 0]) == "a<|im_end|>"
+
+
+def test_a_dataset_holds_each_training_conversation_once(folder: Path, here: Here) -> None:
+    dataset = build(folder, here, "--val-fraction", 0.2, "--test-fraction", 0.1)
+    assert dataset.packed is not None
+    assert [len(list(dataset.texts_of(name))) for name in ("train", "val", "test")] == [14, 4, 2]
+    seen = []
+    for number in range(dataset.windows):
+        windows = dataset.packed.windows(dataset.tokens, [number], 65)
+        assert windows.ids.shape == (1, 65)
+        for text in range(windows.texts.max() + 1):
+            here_is = windows.texts[0] == text
+            seen.append((TOKENIZER.decode(windows.ids[0, here_is]), windows.trained[0, here_is].tolist()))
+        assert not windows.trained[0, windows.texts[0] == -1].any()
+    expected = [(TOKENIZER.decode(ids), trained.tolist()) for ids, trained in dataset.texts_of("train")]
+    assert sorted(seen) == sorted(expected)
+    assert max(len(trained) for _, trained in seen) == 65
+    assert dataset.manifest.metadata["cut_texts"] == 1
+
+
+def test_every_epoch_has_every_window(folder: Path, here: Here) -> None:
+    dataset = build(folder, here, "--val-fraction", 0.2)
+    numbers = [number for step in range(dataset.windows) for number in dataset.window_numbers(1, step, 2)]
+    assert sorted(numbers) == sorted([*range(dataset.windows)] * 2)
+    part, whole = dataset.packed_batch(1, 3, 4, range(1, 3)), dataset.packed_batch(1, 3, 4)
+    assert all(np.array_equal(mine, all_of_them[1:3]) for mine, all_of_them in zip(part, whole, strict=True))
+
+
+def test_what_does_not_fit_is_refused(folder: Path, here: Here, tmp_path: Path) -> None:
+    build(folder, here)
+    tokens = folder / "tokens"
+    assert "is for running text" in here("build-dataset", tokens, "-o", tmp_path / "d", "--stride", 3, code=2).err
+    assert "has an answer within 9" in here("build-dataset", tokens, "-o", tmp_path / "d", "--context-length", 8, code=1).err
+    assert "each split takes one" in here("build-dataset", tokens, "-o", tmp_path / "d", "--val-fraction", 0.97, code=1).err
+    assert not (tmp_path / "d").exists()
+    (tmp_path / "bad.jsonl").write_text('{"messages": [{"role": "user", "content": "q"}]}')
+    chat = ("tokenize", "--chat", "--tokenizer", folder, "-o", tmp_path / "t")
+    assert "bad.jsonl, line 1: nothing is learned" in here(*chat, tmp_path / "bad.jsonl", code=1).err
+    assert (
+        "no special token <|im_start|>" in here(*chat[:2], "--tokenizer", "bytes", *chat[4:], folder / "talk.jsonl", code=1).err
+    )
+    assert (
+        "--format goes with --chat" in here("tokenize", "--format", "alpaca", folder / "talk.jsonl", "-o", tmp_path, code=2).err
+    )
+    assert not (tmp_path / "t").exists()
