@@ -122,13 +122,6 @@ def chat_template_source(folder: Path, manifest: Manifest) -> str | None:
     return template.jinja() if template else source
 
 
-def chat_template_source(folder: Path, manifest: Manifest) -> str | None:
-    """The chat template of the run in `folder` in Jinja's language: as it was imported, else that of the template it knows."""
-    source: str | None = manifest.metadata.get(CHAT_TEMPLATE)
-    template = None if source else read_chat_template(folder)
-    return source or (template.jinja() if template else None)
-
-
 def is_imported(manifest: Manifest) -> bool:
     """Whether a run's weights come from elsewhere: it was never trained here, and has no dataset and no losses."""
     return manifest.stage == IMPORT_STAGE
