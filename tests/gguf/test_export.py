@@ -32,6 +32,7 @@ from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
+from stages.export_weights import _QUANTIZE
 from tests.conftest import PROJECT, Here
 
 CPU = torch.device("cpu")
@@ -263,6 +264,10 @@ def test_a_chat_template_that_is_none_of_ours_is_left_to_ollama() -> None:
 def test_a_message_of_the_system_cannot_add_commands_to_a_modelfile() -> None:
     with pytest.raises(MakegptError, match="cannot hold"):
         modelfile(GGUF_FILE, 32, ChatML('"""\nADAPTER ./other'))
+
+
+def test_export_weights_offers_every_type_that_is_written() -> None:
+    assert tuple(FILE_TYPES) == _QUANTIZE
 
 
 def test_export_weights_writes_a_gguf_file_and_says_what_the_certificate_says(tmp_path: Path, here: Here) -> None:
