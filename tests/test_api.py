@@ -49,8 +49,8 @@ def test_a_wrong_name_or_value_is_refused_with_what_is_right(model: Model, small
         model.generate("To be", temprature=1)
     with pytest.raises(UsageError, match=r"generate\.top_p=2 must be greater than 0 and at most 1"):
         model.generate("To be", top_p=2)
-    with pytest.raises(UsageError, match=r"weights='int4' is unknown"):
-        Model.from_run(small / "run", weights="int4")
+    with pytest.raises(UsageError, match=r"weights='int3' is unknown"):
+        Model.from_run(small / "run", weights="int3")
 
 
 def test_training_from_a_text_equals_the_commands(small: Path, tmp_path: Path) -> None:

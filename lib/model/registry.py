@@ -21,6 +21,7 @@ LADDER = (
     "layers",
     "dropout",
     "kv_cache",
+    "packing",
     "loss",
     "language_model",
     "bigram",

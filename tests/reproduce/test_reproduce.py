@@ -69,7 +69,7 @@ def broken_attention(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MultiHeadAttention, "_mask", lambda self, q, k: torch.zeros_like(self.mask))
+    monkeypatch.setattr(MultiHeadAttention, "_mask", lambda self, q, k, others: torch.zeros_like(self.mask))
 
 
 def broken_init(monkeypatch: pytest.MonkeyPatch) -> None:
