@@ -12,7 +12,7 @@ from typing import Any
 from lib.run.metrics import training_seconds
 
 RUN = Path("artifacts/runs/gpt_balanced-hamlet")
-WEIGHTS = ("float32", "bfloat16", "int8")
+WEIGHTS = ("float32", "bfloat16", "int8", "int4")
 
 
 def evaluate(run: Path, weights: str) -> dict[str, Any]:
