@@ -297,7 +297,7 @@ def test_the_extras_of_their_page_are_those_of_the_results() -> None:
 
 
 def test_the_cost_of_smaller_weights_is_that_of_the_results() -> None:
-    table = re.findall(r"^\| (float32|bfloat16|int8) \| ([\d.]+) \| ([\d.]+) \|$", COMMANDS, re.MULTILINE)
+    table = re.findall(r"^\| (float32|bfloat16|int8|int4) \| ([\d.]+) \| ([\d.]+) \|$", COMMANDS, re.MULTILINE)
     weights = read_results("hamlet")["weights"]
     assert table == [(name, f"{scores['loss']:.4f}", f"{scores['bits_per_byte']:.4f}") for name, scores in weights.items()]
 
