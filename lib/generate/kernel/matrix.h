@@ -4,7 +4,7 @@
 
 #include <omp.h>
 
-enum Format : long { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };  // KERNEL_FORMATS in lib/generate/quantize.py
+enum Format : long { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2, INT4 = 3 };  // KERNEL_FORMATS in lib/generate/linear.py
 
 struct Matrix {  // y = x Wᵀ + bias, W (N, K), bias (N,) or null; weight null: no matrix
     const void* weight;
