@@ -196,8 +196,7 @@ def test_the_tables_of_performance_are_those_of_the_results(name: str, table: Ca
 
 
 def test_the_tables_next_to_llama_cpp_are_those_of_the_results() -> None:
-    if not (RESULTS / "llama_cpp.json").exists():
-        pytest.skip("`make bench-llama-cpp` has not been run on an idle machine yet")
+    assert read_results("llama_cpp")
     for part in read_results("llama_cpp").values():
         assert f"{llama_cpp_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
 
