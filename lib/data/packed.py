@@ -19,6 +19,9 @@ import numpy as np
 
 from lib.data.packing import pack
 from lib.data.shards import BEGINS, TRAINED, Tokens, open_shard, write_shards
+from lib.errors import MakegptError
+
+_MOST_TOKENS = 2**32 - 1  # of uint32
 
 SPANS_FILE, ENDS_FILE = "spans-00000.npy", "ends-00000.npy"
 
@@ -85,9 +88,12 @@ def text_starts(tokens: Tokens) -> np.ndarray:
 def pack_texts(tokens: Tokens, starts: np.ndarray, length: int) -> Packed:
     """Pack the texts between `starts`, (n + 1,), into windows of `length` tokens; a text is cut if it is longer.
 
-    A text of which nothing that is learned is left after the cut is left out.
+    A text of which nothing that is learned is left after the cut is left out. MakegptError if there are more tokens than the
+    files can count.
     """
     assert tokens.marks is not None
+    if starts[-1] > _MOST_TOKENS:
+        raise MakegptError(f"{tokens.folder} has {starts[-1]:,} tokens for training; at most {_MOST_TOKENS:,} can be packed")
     sizes = np.minimum(np.diff(starts), length)
     cut = int((np.diff(starts) > length).sum())
     kept = [

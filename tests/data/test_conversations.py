@@ -11,6 +11,7 @@ from lib.chat.examples import example_segments, read_examples
 from lib.chat.messages import Message
 from lib.chat.template import ALPACA_SYSTEM, Alpaca, ChatML
 from lib.data.dataset import Dataset
+from lib.data.packed import pack_texts
 from lib.data.packing import pack
 from lib.data.shards import BEGINS, TRAINED, Tokens
 from lib.errors import MakegptError
@@ -136,6 +137,12 @@ def test_a_dataset_holds_each_training_conversation_once(folder: Path, here: Her
     assert sorted(seen) == sorted(expected)
     assert max(len(trained) for _, trained in seen) == 65
     assert dataset.manifest.metadata["cut_texts"] == 1
+
+
+def test_more_tokens_than_the_files_can_count_are_refused(folder: Path, here: Here) -> None:
+    tokens = build(folder, here).tokens
+    with pytest.raises(MakegptError, match="at most 4,294,967,295 can be packed"):
+        pack_texts(tokens, np.array([0, 2**32]), 65)
 
 
 def test_every_epoch_has_every_window(folder: Path, here: Here) -> None:
