@@ -346,3 +346,10 @@ def test_the_study_in_two_sentences_is_that_of_its_results() -> None:
     }
     worse = dropout[0.4].loss - dropout[0.0].loss
     assert f"0.4 is worse by {worse:.3f} ± {math.sqrt(2) * dropout[0.4].error:.3f}" in flat(DESIGN)
+
+
+def test_what_nanogpt_reaches_in_our_time_is_that_of_the_results() -> None:
+    theirs = read_results("learning")["characters_fast"]["nanogpt"]
+    experiments = flat((PROJECT / "EXPERIMENTS.md").read_text(encoding="utf-8"))
+    steps = f"{theirs['steps']:,} steps in {theirs['seconds']:.0f} s"
+    assert f"reaches {theirs['loss']:.3f} in the time of `decoder_fast`, {steps}" in experiments
