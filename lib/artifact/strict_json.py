@@ -31,6 +31,16 @@ def loads_json(content: bytes | str) -> Any:
     return data
 
 
+def loads_copied_json(text: str) -> Any:
+    """The data in `text`, of which parts are copied to an output: numbers of any size, and only text that can be written.
+
+    ValueError or RecursionError if it is not valid JSON.
+    """
+    data = json.loads(text, parse_constant=_refuse_constant)
+    json.dumps(data, ensure_ascii=False).encode("utf-8")  # a UnicodeError is a ValueError
+    return data
+
+
 def load_json(path: Path) -> Any:
     """The data in the file `path`; ValueError if it is not JSON or not a file, OSError if it cannot be read."""
     return loads_json(_content(path, MAX_BYTES))

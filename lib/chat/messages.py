@@ -1,9 +1,9 @@
 """A conversation: messages with roles, in an order that a template can write down."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Sequence
 
+from lib.artifact.strict_json import loads_copied_json
 from lib.errors import MakegptError, nearest
 
 ROLES = ("system", "user", "assistant")
@@ -65,8 +65,7 @@ def read_conversation(line: str, place: str) -> tuple[list[Message], dict[str, A
     the `place` of the line, for anything else, and for a conversation that ends with an answer.
     """
     try:
-        value = json.loads(line, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = loads_copied_json(line)
         fields = {"prompt": value} if isinstance(value, str) else value
         if not isinstance(fields, dict) or ("prompt" in fields) == ("messages" in fields):
             raise ValueError("either messages or a prompt is needed")
@@ -74,12 +73,8 @@ def read_conversation(line: str, place: str) -> tuple[list[Message], dict[str, A
         messages = parse_messages(given)
         if messages[-1].role == "assistant":
             raise ValueError("the last message is an answer already")
-    except (ValueError, RecursionError) as error:  # a UnicodeError is a ValueError too
+    except (ValueError, RecursionError) as error:
         raise MakegptError(
             f'{place}: {error}; a line must be a JSON string, {{"prompt": "…"}}, or {{"messages": […]}} that ends with the user'
         ) from None
     return messages, fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -1,13 +1,13 @@
 """Text in, text out: a prompt is encoded, continued by the engine, and decoded piece by piece as it grows."""
 
 import codecs
-import json
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from lib.artifact.strict_json import loads_copied_json
 from lib.config.schema import GenerateConfig
 from lib.data.text import check_word, read_line, read_whole
 from lib.errors import MakegptError, UsageError
@@ -209,17 +209,12 @@ def read_prompts(file: BinaryIO, tokenizer: Tokenizer, name: str, **settings: An
         if not content.strip():
             continue
         try:
-            value = json.loads(content, parse_constant=_refuse_constant)
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            value = loads_copied_json(content)
             fields = {"prompt": value} if isinstance(value, str) else value
             text = fields["prompt"]
             if not isinstance(text, str):
                 raise ValueError("the prompt is not a string")
-        except (ValueError, KeyError, TypeError, RecursionError) as error:  # a UnicodeError is a ValueError too
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = "the prompt is missing" if isinstance(error, (KeyError, TypeError)) else error
             raise MakegptError(f'{place}: {reason}; a line must be a JSON string, or an object {{"prompt": "…"}}') from None
         yield encode_prompt(tokenizer, text, fields, place, **settings)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -3,9 +3,10 @@
 `lib.gguf.gpt2` and `lib.gguf.llama` describe three. Their tables are read in both directions, by import and by export.
 """
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping
+
+from lib.run.weights import names_in_layout
 
 #: Our names -> theirs, in every architecture; {n} is the number of a block.
 COMMON_NAMES = {
@@ -37,7 +38,6 @@ class Architecture:
     interleaved: bool = False  # rotary positions rotate pairs (2i, 2i+1), not (i, i + D/2)
     written: Mapping[str, Any] = field(default_factory=dict)
 
-    def theirs(self, ours: str) -> list[str]:
+    def theirs(self, ours: str) -> tuple[str, ...]:
         """Their names of our parameter `ours`."""
-        number = re.search(r"\d+", ours)
-        return [name.format(n=number and number[0]) for name in self.names[re.sub(r"\.\d+\.", ".{n}.", ours)]]
+        return names_in_layout(self.names, ours)

@@ -16,7 +16,7 @@ from lib.config.model import ModelConfig
 from lib.errors import MakegptError
 from lib.huggingface.files import HF_CONFIG_FILE, LazyTensor
 from lib.model.registry import build_model
-from lib.run.weights import check_shapes
+from lib.run.weights import check_shapes, names_in_layout
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _TABLE, _HEAD = "tok_emb.weight", "out_head.weight"
@@ -66,10 +66,8 @@ def tensor_mappings(layout: Layout, config: ModelConfig) -> list[TensorMapping]:
     """Every tensor of a model of `config`."""
     mappings = []
     for ours, weight in build_model(config, "meta").named_parameters():
-        number = re.search(r"\d+", ours)
-        template = re.sub(r"\.\d+\.", ".{n}.", ours)
-        theirs = tuple(name.format(n=number and number[0]) for name in layout.tensor_names[template])
-        transposed = layout.transposed and template.startswith("blocks.") and weight.dim() == 2
+        theirs = names_in_layout(layout.tensor_names, ours)
+        transposed = layout.transposed and ours.startswith("blocks.") and weight.dim() == 2
         parts = weight.split(config.qkv_rows) if len(theirs) > 1 else (weight,)  # type: ignore[no-untyped-call]
         shapes = tuple(tuple(part.T.shape if transposed else part.shape) for part in parts)
         mappings.append(TensorMapping(ours, theirs, shapes, transposed))

@@ -1,5 +1,6 @@
 """Weights on disk into a model, every shape checked."""
 
+import re
 from pathlib import Path
 from typing import Mapping
 
@@ -12,6 +13,12 @@ from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 
 _NAMED = 8  # tensors that an error names; of more it tells how many
+
+
+def names_in_layout(names: Mapping[str, tuple[str, ...]], ours: str) -> tuple[str, ...]:
+    """The names that a layout has for our parameter `ours`, by its table `names`, in which {n} is the number of a block."""
+    number = re.search(r"\d+", ours)
+    return tuple(name.format(n=number and number[0]) for name in names[re.sub(r"\.\d+\.", ".{n}.", ours)])
 
 
 def load_model(config: ModelConfig, path: Path, device: torch.device) -> LanguageModel:

@@ -54,9 +54,10 @@ class MergingTokenizer(Tokenizer):
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:
         if len(self._steps) > 1:  # which a step may cut differently where a text is cut
-            pieces = ["".join(pieces)]
-        for texts in _groups(cut_into_words(pieces) if len(self._steps) == 1 else pieces, _PIECES_AT_ONCE):
-            if len(self._steps) > 1 or any(map(_LONG_BLANKS.search, texts)):
+            yield np.array(self.encode("".join(pieces)), dtype=np.uint32)
+            return
+        for texts in _groups(cut_into_words(pieces), _PIECES_AT_ONCE):
+            if any(map(_LONG_BLANKS.search, texts)):
                 encoded = list(map(self.encode, texts))
             else:
                 for text in texts:

@@ -45,7 +45,7 @@ def fields(message: bytes) -> dict[int, list[Any]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, 7 bits a byte, the lowest first, and where it ends."""
+    """The number at `at`, of 7 bits from each byte, the lowest first, and where it ends."""
     value = 0
     for end in range(at, min(at + 10, len(message))):
         value |= (message[end] & 0x7F) << 7 * (end - at)
