@@ -36,7 +36,7 @@ from lib.artifact.manifest import (
 )
 from lib.artifact.record import Positive, RecordError, from_json, to_json
 from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
-from lib.data.shards import BEGINS, TRAINED, Tokens
+from lib.data.shards import BEGINS, Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
 
@@ -223,15 +223,18 @@ class Dataset:
         assert self.packed is not None
         return self.packed.windows(self.tokens, self.window_numbers(seed, step, size, rows), self.context_length + 1)
 
-    def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
+    def text_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """Where each conversation of a split begins and ends, in order."""
         assert self.tokens.marks is not None
         start, stop = self.split(name)
-        marks = self.tokens.marks.read(start, stop)
-        starts = [*(start + np.flatnonzero(marks & BEGINS)).tolist(), stop]
-        for begin, end in pairwise(starts):
+        starts = start + np.flatnonzero(self.tokens.marks.read(start, stop) & BEGINS)
+        yield from pairwise([*starts.tolist(), stop])
+
+    def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
+        for begin, end in self.text_ranges(name):
             end = min(end, begin + self.context_length + 1)
-            yield self.tokens.read(begin, end), (self.tokens.marks.read(begin, end) & TRAINED) > 0
+            yield self.tokens.read(begin, end), self.tokens.trained(begin, end)
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""

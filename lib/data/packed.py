@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data.packing import pack
-from lib.data.shards import BEGINS, TRAINED, Tokens, open_shard, write_shards
+from lib.data.shards import BEGINS, Tokens, open_shard, write_shards
 from lib.errors import MakegptError
 
 _MOST_TOKENS = 2**32 - 1  # of uint32
@@ -61,7 +61,6 @@ class Packed:
 
     def windows(self, tokens: Tokens, numbers: list[int], length: int) -> PackedWindows:
         """The windows with these `numbers`, `length` tokens each."""
-        assert tokens.marks is not None
         shape = (len(numbers), length)
         ids, texts, trained = np.zeros(shape, np.int64), np.full(shape, -1), np.zeros(shape, bool)
         for row, number in enumerate(numbers):
@@ -70,7 +69,7 @@ class Packed:
             for text, (start, size) in enumerate(self.spans[first : int(self.ends[number])].astype(int)):
                 ids[row, at : at + size] = tokens.read(start, start + size)
                 texts[row, at : at + size] = text
-                trained[row, at : at + size] = (tokens.marks.read(start, start + size) & TRAINED) > 0
+                trained[row, at : at + size] = tokens.trained(start, start + size)
                 at += size
         return PackedWindows(ids, texts, trained)
 
@@ -99,7 +98,7 @@ def pack_texts(tokens: Tokens, starts: np.ndarray, length: int) -> Packed:
     kept = [
         number
         for number, (start, size) in enumerate(zip(starts[:-1], sizes, strict=True))
-        if (tokens.marks.read(int(start), int(start + size)) & TRAINED).any()
+        if tokens.trained(int(start), int(start + size)).any()
     ]
     windows = pack([int(sizes[number]) for number in kept], length)
     order = [kept[number] for window in windows for number in window]
