@@ -60,6 +60,8 @@ from stages.shared.streams import say
     type=click.Choice(["chatml", "alpaca"]),
     help="With --chat: how a conversation is written  [default: that of the run --tokenizer, else chatml]",
 )
+@click.option("--strict", is_flag=True, help="With --chat: refuse a conversation that is longer than a window.")
+@parameter("model.context_length")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
@@ -77,6 +79,7 @@ def main(
     chat: bool,
     format: str | None,
     template: str | None,
+    strict: bool,
     config: Config,
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
@@ -84,7 +87,8 @@ def main(
     --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
     without the fractions that build-dataset will hold out for validation and test.
 
-    --chat -o DIR takes conversations and marks what a model learns of them: the answers.
+    --chat -o DIR takes conversations and marks what a model learns of them: the answers. A vocabulary without the special
+    tokens of the template gets them. With --strict a conversation must fit into a window of --context-length + 1 tokens.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
@@ -114,8 +118,8 @@ def main(
     check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
     if chat and (output is None or train_kind is not None):
         raise UsageError("--chat makes shards; give -o DIR, without --train")
-    if not chat and (format or template):
-        raise UsageError(f"--{'format' if format else 'template'} goes with --chat")
+    if not chat and (format or template or strict):
+        raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
     if decode:
         if files:
@@ -151,10 +155,12 @@ def main(
                     manifest = write_conversations(
                         output,
                         documents,
-                        saved_tokenizer(tokenizer_name, "--chat"),
+                        tokenizer_name,
                         choose_template(template, Path(tokenizer_name)),
                         format or "messages",
                         config.tokenize,
+                        config.build_dataset,
+                        config.model.context_length + 1 if strict else None,
                         started=started,
                         on_bytes=bar.advance,
                     )

@@ -69,6 +69,8 @@ def example_segments(value: Any, template: ChatTemplate, format: str = "messages
         return _learned([Segment(text, trained=bool(text.strip())), end])
     prompt, completion = value.get("prompt"), value.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
+        if not prompt:
+            raise ValueError('all of it is learned: its prompt is empty; a text that is learned whole is {"text": …}')
         return _learned([Segment(prompt), Segment(completion, trained=bool(completion.strip())), end])
     if isinstance(prompt, list) and isinstance(completion, list):
         messages = parse_messages([*prompt, *completion])

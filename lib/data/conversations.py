@@ -4,6 +4,7 @@ shard-00000.npy …   the ids, one conversation after the other
 marks-00000.npy …   a byte for each: TRAINED, a model learns to write it; BEGINS, a conversation begins with it
 """
 
+from itertools import islice
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
@@ -12,34 +13,43 @@ import numpy as np
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
 from lib.chat.examples import example_segments, read_examples
-from lib.chat.template import ChatTemplate, encode_segments
-from lib.config.text import TokenizeConfig
+from lib.chat.template import ChatTemplate, Segment, encode_segments
+from lib.config.text import BuildDatasetConfig, TokenizeConfig
+from lib.data.corpus import saved_tokenizer
+from lib.data.dataset import split_sizes
 from lib.data.documents import document_inputs, total_bytes
+from lib.data.downloads import data_folder
 from lib.data.shards import BEGINS, TRAINED, Sharded, dtype_for, write_shards
 from lib.data.text import Document, ReadCounter
+from lib.data.vocabulary import LEARNED, learned_parameters
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer, UnknownText
-from lib.tokenizer.registry import TOKENIZER_FILE
+from lib.tokenizer.extended import with_special_tokens
+from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
 
 def write_conversations(
     target: Path,
     documents: Sequence[Document],
-    tokenizer: Tokenizer,
+    kind: str,
     template: ChatTemplate,
     format: str,
     config: TokenizeConfig,
+    split: BuildDatasetConfig,
+    longest: int | None = None,
     *,
     started: str,
     on_bytes: Callable[[int], None],
 ) -> Manifest:
     """Write the tokens folder `target` of the examples in `documents`; return its manifest.
 
-    `format` as in `example_segments`. A MakegptError names the line of an example that is wrong.
+    `kind` as in `chat_tokenizer`, `format` as in `example_segments`, `longest`: the most tokens that an example may have. A
+    MakegptError names the line of an example that is wrong.
     """
     with replacing_folder(target, "tokens") as folder:
-        counter = ReadCounter(on_bytes)
-        encoded = _Encoded(documents, tokenizer, template, format, counter)
+        examples = _Examples(documents, template, format)
+        tokenizer = chat_tokenizer(kind, examples, config, split)
+        encoded = _Encoded(examples, tokenizer, ReadCounter(on_bytes), longest)
         names = write_shards(folder, encoded.ids(), dtype_for(tokenizer.vocab_size), config.shard_tokens)
         marks = write_shards(folder, encoded.marks(), np.dtype(np.uint8), config.shard_tokens, "marks")
         tokenizer.save(folder / TOKENIZER_FILE)
@@ -55,7 +65,8 @@ def write_conversations(
                 "chat": template.to_saved(),
                 "format": format,
                 "shard_tokens": config.shard_tokens,
-            },
+            }
+            | (learned_parameters(config, split) if kind == "bpe" else {}),
             inputs=document_inputs(list(documents)),
             outputs=describe_files(folder, [*names, *marks, TOKENIZER_FILE]),
             metadata={
@@ -83,30 +94,62 @@ def conversations_summary(manifest: Manifest) -> str:
     )
 
 
+class _Examples:
+    """The examples of some documents, as segments."""
+
+    def __init__(self, documents: Sequence[Document], template: ChatTemplate, format: str) -> None:
+        self.documents, self.template, self.format = documents, template, format
+
+    def read(self, counter: ReadCounter | None = None) -> Iterator[tuple[str, list[Segment]]]:
+        """Each example, with its place; a MakegptError names that of one that is wrong."""
+        for document in self.documents:
+            for place, value in read_examples(document.pieces(counter=counter), document.name):
+                try:
+                    yield place, example_segments(value, self.template, self.format)
+                except ValueError as error:
+                    raise MakegptError(f"{place}: {error}") from None
+
+
+def chat_tokenizer(kind: str, examples: _Examples, config: TokenizeConfig, split: BuildDatasetConfig) -> Tokenizer:
+    """The tokenizer `kind`, as in `saved_tokenizer`, or of a kind that learns its vocabulary from the examples.
+
+    `bpe` learns from those that `split` leaves for training. Special tokens of the template that it lacks are added.
+    """
+    if kind not in LEARNED:
+        tokenizer = saved_tokenizer(kind, "--chat")
+    else:
+        count = sum(1 for _ in examples.read())
+        learned = split_sizes(count, split.val_fraction, split.test_fraction)[0] if kind == "bpe" else count
+        texts = ([segment.text for segment in segments if not segment.special] for _, segments in examples.read())
+        tokenizer = make_tokenizer(kind, islice(texts, learned), data_folder(), config.vocab_size)
+    return with_special_tokens(tokenizer, examples.template.special)
+
+
 class _Encoded:
     """All examples, encoded as they are read; the marks are kept until all ids are written, a byte each."""
 
-    def __init__(
-        self, documents: Sequence[Document], tokenizer: Tokenizer, template: ChatTemplate, format: str, counter: ReadCounter
-    ) -> None:
-        self._documents, self._tokenizer, self._template = documents, tokenizer, template
-        self._format, self._counter = format, counter
+    def __init__(self, examples: _Examples, tokenizer: Tokenizer, counter: ReadCounter, longest: int | None) -> None:
+        self._examples, self._tokenizer, self._counter, self._longest = examples, tokenizer, counter, longest
         self._marks: list[np.ndarray] = []
         self.count = 0
 
     def ids(self) -> Iterator[np.ndarray]:
         """The ids of each example."""
-        for document in self._documents:
-            for place, value in read_examples(document.pieces(counter=self._counter), document.name):
-                try:
-                    ids, trained = encode_segments(example_segments(value, self._template, self._format), self._tokenizer)
-                except (ValueError, UnknownText) as error:
-                    raise MakegptError(f"{place}: {error}") from None
-                marks = np.array(trained, np.uint8) * np.uint8(TRAINED)
-                marks[0] = BEGINS  # nothing comes before it, so it cannot be learned
-                self._marks.append(marks)
-                self.count += 1
-                yield np.array(ids, np.uint32)
+        for place, segments in self._examples.read(self._counter):
+            try:
+                ids, trained = encode_segments(segments, self._tokenizer)
+            except UnknownText as error:
+                raise UnknownText(f"{place}: {error}") from None
+            if self._longest is not None and len(ids) > self._longest:
+                raise MakegptError(
+                    f"{place}: it has {len(ids):,} tokens, and a window {self._longest:,}; shorten it, use a longer "
+                    "--context-length, or leave --strict, and its end is cut"
+                )
+            marks = np.array(trained, np.uint8) * np.uint8(TRAINED)
+            marks[0] = BEGINS  # nothing comes before it, so it cannot be learned
+            self._marks.append(marks)
+            self.count += 1
+            yield np.array(ids, np.uint32)
 
     def marks(self) -> Iterator[np.ndarray]:
         """The marks of each example, after `ids`."""

@@ -79,13 +79,17 @@ def build_dataset(
     stride: int | None,
     val_fraction: float,
     test_fraction: float = 0.0,
+    strict: bool = False,
     started: str,
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    Raises MakegptError if a split of the text is too short, or the text has ids that its tokenizer lacks.
+    Raises MakegptError if a split of the text is too short, or the text has ids that its tokenizer lacks. With `strict` also
+    for a conversation that is longer than a window, which otherwise is cut.
     """
     tokens = Tokens(tokens_folder)
+    if strict:
+        _check_lengths(tokens, context_length + 1)
     tokenizer = tokens.load_tokenizer()
     packed = None
     if tokens.marks is None:
@@ -154,6 +158,18 @@ def _pack(
         )
     ends = starts[[train, train + val, train + val + test]]
     return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed
+
+
+def _check_lengths(tokens: Tokens, longest: int) -> None:
+    """MakegptError with the number of the first conversation that has more than `longest` tokens."""
+    if tokens.marks is None:
+        raise UsageError("--strict is for conversations; running text is cut into windows")
+    sizes = np.diff(text_starts(tokens))
+    if len(too_long := np.flatnonzero(sizes > longest)):
+        raise MakegptError(
+            f"conversation {too_long[0] + 1:,} of {tokens.folder} has {sizes[too_long[0]]:,} tokens, and a window {longest:,}; "
+            "shorten it, use a longer --context-length, or leave --strict, and its end is cut"
+        )
 
 
 def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
