@@ -4,22 +4,23 @@ shard-00000.npy …   the ids, one conversation after the other
 marks-00000.npy …   a byte for each: TRAINED, a model learns to write it; BEGINS, a conversation begins with it
 """
 
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from lib.artifact.folders import replacing_folder
-from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
+from lib.artifact.manifest import Manifest, describe_files, new_manifest, read_manifest, write_manifest
 from lib.chat.examples import example_segments, read_examples
 from lib.chat.template import ChatTemplate, Segment, encode_segments
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.data.corpus import saved_tokenizer
-from lib.data.dataset import split_sizes
+from lib.data.dataset import Dataset, split_sizes
 from lib.data.documents import document_inputs, total_bytes
 from lib.data.downloads import data_folder
-from lib.data.shards import BEGINS, TRAINED, Sharded, dtype_for, write_shards
+from lib.data.packed import text_starts
+from lib.data.shards import BEGINS, TRAINED, Sharded, Tokens, dtype_for, write_shards
 from lib.data.text import Document, ReadCounter
 from lib.data.vocabulary import LEARNED, learned_parameters
 from lib.errors import MakegptError
@@ -92,6 +93,40 @@ def conversations_summary(manifest: Manifest) -> str:
         f"{metadata['trained_tokens']:,} of which are learned; template {manifest.parameters['chat']['template']}; "
         f"vocabulary {metadata['vocab_size']:,}"
     )
+
+
+class MarkedConversation(NamedTuple):
+    """A conversation of an artifact: which one it is, and its text in parts, learned or not."""
+
+    title: str
+    parts: list[tuple[str, bool]]
+
+
+def find_conversation(path: Path, number: int | None) -> MarkedConversation | None:
+    """Conversation `number`, from 1, of the tokens or dataset folder `path`; the first for None, or None if it has none.
+
+    MakegptError for a number that it does not have.
+    """
+    kind = read_manifest(path, None).artifact if path.is_dir() else ""
+    tokens = Tokens(path) if kind == "tokens" else Dataset(path).tokens if kind == "dataset" else None
+    if tokens is None or tokens.marks is None:
+        if number is None:
+            return None
+        raise MakegptError(
+            f"{path} holds no conversations; --conversation goes with tokens of `tokenize --chat`, or their dataset"
+        )
+    starts = text_starts(tokens).tolist()
+    count, number = len(starts) - 1, number or 1
+    if number > count:
+        raise MakegptError(f"{path} has {count:,} conversations, and no number {number:,}")
+    start, stop = starts[number - 1 : number + 1]
+    ids, trained, tokenizer = tokens.read(start, stop).tolist(), tokens.trained(start, stop), tokens.load_tokenizer()
+    parts = [
+        (tokenizer.decode([id for id, _ in part]), bool(learned))
+        for learned, part in groupby(zip(ids, trained, strict=True), lambda pair: pair[1])
+    ]
+    title = f"conversation {number:,} of {count:,}: {int(trained.sum()):,} of {len(ids):,} tokens are learned"
+    return MarkedConversation(title, parts)
 
 
 class _Examples:

@@ -35,7 +35,7 @@ from lib.artifact.manifest import (
     write_manifest,
 )
 from lib.artifact.record import Positive, RecordError, from_json, to_json
-from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
+from lib.data.packed import Packed, PackedWindows, check_lengths, pack_texts, text_starts
 from lib.data.shards import BEGINS, Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
@@ -89,7 +89,7 @@ def build_dataset(
     """
     tokens = Tokens(tokens_folder)
     if strict:
-        _check_lengths(tokens, context_length + 1)
+        check_lengths(tokens, context_length + 1)
     tokenizer = tokens.load_tokenizer()
     packed = None
     if tokens.marks is None:
@@ -160,18 +160,6 @@ def _pack(
     return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed
 
 
-def _check_lengths(tokens: Tokens, longest: int) -> None:
-    """MakegptError with the number of the first conversation that has more than `longest` tokens."""
-    if tokens.marks is None:
-        raise UsageError("--strict is for conversations; running text is cut into windows")
-    sizes = np.diff(text_starts(tokens))
-    if len(too_long := np.flatnonzero(sizes > longest)):
-        raise MakegptError(
-            f"conversation {too_long[0] + 1:,} of {tokens.folder} has {sizes[too_long[0]]:,} tokens, and a window {longest:,}; "
-            "shorten it, use a longer --context-length, or leave --strict, and its end is cut"
-        )
-
-
 def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
     """How many of a text's tokens are for training, validation and test, in this order; exact in decimals."""
     val, test = Decimal(str(val_fraction)), Decimal(str(test_fraction))
@@ -238,6 +226,11 @@ class Dataset:
         """Batch `step` (from 0) of `size` packed windows, or only these `rows` of it."""
         assert self.packed is not None
         return self.packed.windows(self.tokens, self.window_numbers(seed, step, size, rows), self.context_length + 1)
+
+    def packed_targets(self, seed: int, step: int, size: int) -> int:
+        """How many tokens of `packed_batch` are learned."""
+        assert self.packed is not None
+        return self.packed.trained(self.tokens, self.window_numbers(seed, step, size))
 
     def text_ranges(self, name: str) -> Iterator[tuple[int, int]]:
         """Where each conversation of a split begins and ends, in order."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from lib.data.packing import pack
 from lib.data.shards import BEGINS, Tokens, open_shard, write_shards
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 
 _MOST_TOKENS = 2**32 - 1  # of uint32
 
@@ -73,6 +73,12 @@ class Packed:
                 at += size
         return PackedWindows(ids, texts, trained)
 
+    def trained(self, tokens: Tokens, numbers: list[int]) -> int:
+        """How many tokens of the windows with these `numbers` are learned."""
+        ends = [(int(self.ends[number - 1]) if number else 0, int(self.ends[number])) for number in numbers]
+        spans = np.concatenate([self.spans[first:end] for first, end in ends]).astype(int)
+        return sum(int(tokens.trained(start, start + size).sum()) for start, size in spans)
+
 
 def text_starts(tokens: Tokens) -> np.ndarray:
     """Where each text of `tokens`, which have marks, begins, and where the last one ends: (texts + 1,)."""
@@ -82,6 +88,18 @@ def text_starts(tokens: Tokens) -> np.ndarray:
         starts.append(at + np.flatnonzero(block & BEGINS))
         at += len(block)
     return np.concatenate([*starts, [at]]).astype(np.int64)
+
+
+def check_lengths(tokens: Tokens, longest: int) -> None:
+    """MakegptError with the number of the first conversation that has more than `longest` tokens."""
+    if tokens.marks is None:
+        raise UsageError("--strict is for conversations; running text is cut into windows")
+    sizes = np.diff(text_starts(tokens))
+    if len(too_long := np.flatnonzero(sizes > longest)):
+        raise MakegptError(
+            f"conversation {too_long[0] + 1:,} of {tokens.folder} has {sizes[too_long[0]]:,} tokens, and a window {longest:,}; "
+            "shorten it, use a longer --context-length, or leave --strict, and its end is cut"
+        )
 
 
 def pack_texts(tokens: Tokens, starts: np.ndarray, length: int) -> Packed:

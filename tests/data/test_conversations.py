@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from lib.data.packed import pack_texts
 from lib.data.packing import pack
 from lib.data.shards import BEGINS, TRAINED, Tokens
 from lib.errors import MakegptError
+from stages.shared.tokens import conversation_text
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import Here
 
@@ -216,3 +218,25 @@ def test_a_vocabulary_is_learned_from_the_texts_that_are_for_training(folder: Pa
     (tmp_path / "more.jsonl").write_text("\n".join(lines), encoding="utf-8")
     here("tokenize", "--chat", tmp_path / "more.jsonl", *words, "-o", tmp_path / "more")
     assert Tokens(tmp_path / "more").load_tokenizer().identity() == tokenizer.identity(), "the second half is held out"
+
+
+def test_inspect_shows_a_conversation_with_what_is_learned_of_it(folder: Path, here: Here) -> None:
+    build(folder, here)
+    shown = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[aa<|im_end|>]]\n"
+    for name in ("tokens", "dataset"):
+        output = here("inspect", folder / name, "--conversation", 2).out
+        assert output.startswith("conversation 2 of 20: 3 of ")
+        assert shown in output
+        whole = here("inspect", folder / name).out
+        assert "conversations: 20" in whole
+        assert "[[a<|im_end|>]]" in whole
+        assert "[[" not in here("inspect", folder / name, "--json").out
+    assert "has 20 conversations, and no number 21" in here("inspect", folder / "tokens", "--conversation", 21, code=1).err
+    error = here("inspect", folder / "tokenizer.json", "--conversation", 1, code=1).err
+    assert "holds no conversations" in error
+
+
+def test_on_a_terminal_what_is_learned_is_green_and_control_characters_are_escaped() -> None:
+    parts = [("a\n", False), ("b\x1b[2J\n", True)]
+    assert conversation_text(parts, colored=True) == "a\n" + click.style("b\\x1b[2J\n", fg="green")
+    assert conversation_text(parts, colored=False) == "a\n[[b\\x1b[2J\n]]"
