@@ -19,7 +19,7 @@ from lib.data.corpus import saved_tokenizer
 from lib.data.dataset import Dataset, split_sizes
 from lib.data.documents import document_inputs, total_bytes
 from lib.data.downloads import data_folder
-from lib.data.packed import text_starts
+from lib.data.packed import SPANS_FILE, text_starts
 from lib.data.shards import BEGINS, TRAINED, Sharded, Tokens, dtype_for, write_shards
 from lib.data.text import Document, ReadCounter
 from lib.data.vocabulary import LEARNED, learned_parameters
@@ -107,14 +107,19 @@ def find_conversation(path: Path, number: int | None) -> MarkedConversation | No
 
     MakegptError for a number that it does not have.
     """
-    kind = read_manifest(path, None).artifact if path.is_dir() else ""
-    tokens = Tokens(path) if kind == "tokens" else Dataset(path).tokens if kind == "dataset" else None
-    if tokens is None or tokens.marks is None:
+    outputs = read_manifest(path, None).outputs if path.is_dir() else {}
+    if not any(name == SPANS_FILE or name.startswith("marks-") for name in outputs):
         if number is None:
             return None
         raise MakegptError(
             f"{path} holds no conversations; --conversation goes with tokens of `tokenize --chat`, or their dataset"
         )
+    try:
+        tokens = Tokens(path) if SPANS_FILE not in outputs else Dataset(path).tokens
+    except MakegptError:  # a dataset is described without its tokens, too
+        if number is not None:
+            raise
+        return None
     starts = text_starts(tokens).tolist()
     count, number = len(starts) - 1, number or 1
     if number > count:

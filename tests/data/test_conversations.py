@@ -232,6 +232,10 @@ def test_inspect_shows_a_conversation_with_what_is_learned_of_it(folder: Path, h
         assert "[[a<|im_end|>]]" in whole
         assert "[[" not in here("inspect", folder / name, "--json").out
     assert "has 20 conversations, and no number 21" in here("inspect", folder / "tokens", "--conversation", 21, code=1).err
+    (folder / "tokens").rename(folder / "moved")
+    assert "[[" not in here("inspect", folder / "dataset").out, "a dataset is described without its tokens"
+    assert "does not exist" in here("inspect", folder / "dataset", "--conversation", 1, code=1).err
+    (folder / "moved").rename(folder / "tokens")
     error = here("inspect", folder / "tokenizer.json", "--conversation", 1, code=1).err
     assert "holds no conversations" in error
 
