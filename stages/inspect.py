@@ -39,9 +39,9 @@ def main(path: Path, verify: bool, as_json: bool, conversation: int | None) -> N
         click.echo(json.dumps(description, indent=2))
     elif conversation is None:
         click.echo("\n".join(lineage_lines(description)))
-    if not as_json and (shown := find_conversation(path, conversation)):
-        click.echo(shown.title)
-        click.echo(conversation_text(shown.parts, colored(sys.stdout)))
+    if not as_json and (marked := find_conversation(path, conversation)):
+        click.echo(marked.title)
+        click.echo(conversation_text(marked.parts, colored(sys.stdout)))
     if verify:
         checked, missing = verify_lineage(path if path.is_dir() else path.parent)
         for folder in checked:
