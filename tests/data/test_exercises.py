@@ -34,5 +34,5 @@ def test_fetch_writes_the_pinned_bytes(name: str, tmp_path: Path) -> None:
 
 def test_an_unknown_rule_is_refused() -> None:
     entry = {"about": "", "license": "", "files": {"x.jsonl": "0" * 64}, "exercise": "sum"}
-    with pytest.raises(UsageError, match="there is no exercise 'sum'.*sums"):
+    with pytest.raises(UsageError, match=r"there is no exercise 'sum'.*sums"):
         find_input({"inputs": {"x": entry}}, "x")

@@ -38,7 +38,8 @@ def trl_dpo(policy: Tensor, reference: Tensor) -> dict[str, Any]:
     same = SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x)
     trainer = SimpleNamespace(
         model=SimpleNamespace(training=True), accelerator=same, aux_loss_enabled=False, ld_alpha=None,
-        precompute_ref_logps=True, f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], beta=BETA, use_weighting=False,
+        precompute_ref_logps=True, f_divergence_type="reverse_kl",
+        loss_types=["sigmoid"], loss_weights=[1.0], beta=BETA, use_weighting=False,
         _metrics=metrics, _total_train_tokens=0, _tp_size=1,
     )  # fmt: skip
     chosen, rejected = reference.sum(dim=1).chunk(2)
