@@ -16,7 +16,10 @@ from lib.errors import UsageError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    task: str = parameter("what the model learns: the next token of a text or of a conversation's answers", one_of=("text",))
+    task: str = parameter(
+        "what the model learns: the next token of a text or of a conversation's answers", one_of=("text", "dpo")
+    )
+    dpo_beta: float = parameter("with train.task=dpo: how strongly the model is held to the one it starts from", above=0.0)
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)

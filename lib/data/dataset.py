@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Iterator, Self
+from typing import Iterable, Iterator, Self
 
 import numpy as np
 
@@ -247,10 +247,10 @@ class Dataset:
             end = min(end, begin + self.context_length + 1)
             yield self.tokens.read(begin, end), (self.tokens.marks.read(begin, end) & TRAINED) > 0
 
-    def pair_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> list[Pair]:
-        """Batch `step` (from 0) of `size` pairs of answers, or only these `rows` of it."""
+    def pairs(self, numbers: Iterable[int]) -> list[Pair]:
+        """The pairs for training with these `numbers`."""
         assert self.packed is not None
-        return packed_pairs(self.tokens, self.packed, self.window_numbers(seed, step, size, rows))
+        return packed_pairs(self.tokens, self.packed, numbers)
 
     def pairs_of(self, name: str) -> list[Pair]:
         """The pairs of a split, in order, their texts cut to T + 1; without those that then have nothing to compare."""

@@ -23,10 +23,11 @@ from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event, Notice
 from lib.train.initial_weights import InitFrom, initial_model, resolve_init_from
 from lib.train.loop import train_loop
+from lib.train.objective import Start
 from lib.train.resume import ResumeState, inspect_run_folder, manifest_inputs
 from lib.train.run_folder import RunFolder
 from lib.train.samples import Sampler
-from lib.train.tasks import build_objective
+from lib.train.tasks import build_objective, check_task
 from lib.train.trainer import Diverged, Trainer
 from lib.train.writer import NullWriter, RunWriter
 
@@ -70,6 +71,7 @@ def train_run(
         parameters["chat"] = chat
     metadata = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
     inputs = [(dataset.folder, dataset.identity())]
+    check_task(train_config.task, dataset, init_from)
     source = _source(init_from, folder, dataset, model_config)
     if source:
         metadata["init_from"] = source.sha256
@@ -92,7 +94,19 @@ def train_run(
         stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
-        objective = build_objective(model, dataset, train_config, device, group)
+        objective = build_objective(
+            model,
+            dataset,
+            train_config,
+            device,
+            group,
+            Start(
+                reference=load_tensors(run.path / CHECKPOINT_FOLDER / saved.reference)[0]
+                if saved and saved.reference
+                else None,
+                model=lambda: initial_model(run.path, None, source, model_config, train_config, dataset).to(device),
+            ),
+        )
         trainer = Trainer(objective)
         sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
         if failure := trainer.compile():

@@ -19,7 +19,7 @@ from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
 from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
 from lib.run.samples import SAMPLES_FILE
 from lib.run.sessions import end_session
-from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState
+from lib.run.state import CHECKPOINT_FOLDER, REFERENCE_FILE, STATE_FILE, SavedState
 from lib.tokenizer.registry import TOKENIZER_FILE
 from lib.train.samples import Sampler
 from lib.train.trainer import Trainer
@@ -60,9 +60,14 @@ class RunWriter:
         weights: dict[str, Tensor] = dict(trainer.model.named_parameters())
         save_tensors(folder / saved.weights, weights, self._metadata | {"step": saved.step})
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
+        names = {saved.weights, saved.optimizer, saved.published_weights or saved.weights}
+        if reference := trainer.objective.reference():
+            names.add(REFERENCE_FILE)
+            if not (folder / REFERENCE_FILE).exists():
+                save_tensors(folder / REFERENCE_FILE, reference, self._metadata)
         saved = replace(
             saved,
-            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.published_weights or saved.weights})),
+            files=describe_files(folder, sorted(names)),
             metrics_bytes=flushed_size(self._folder / METRICS_FILE),
             samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
         )

@@ -2,14 +2,28 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lib.train.dpo import PairLogProbs, dpo_loss, pair_values, rewards
+from lib.artifact.tensors import load_tensors
+from lib.config.params import load_params, resolve_config
+from lib.data.dataset import Dataset
+from lib.device.distributed import SINGLE_PROCESS
+from lib.run.metrics import read_metrics
+from lib.train.dpo import DPO, VALUES, PairLogProbs, dpo_loss, pair_values, rewards
+from lib.train.objective import Start
+from lib.train.trainer import Trainer
+from tests.chat.test_template import TOKENIZER
+from tests.conftest import PROJECT, Here
 from tests.train.trl_dpo import BETA, random_log_probs, trl_dpo
 
+CPU = torch.device("cpu")
+T = 24
+SETTINGS = ("--config", "debug", "--set", f"model.context_length={T}", "--set", "train.batch_size=6", "--quiet")
 GOLDEN = json.loads((Path(__file__).parent / "dpo.json").read_text(encoding="utf-8"))
 
 
@@ -55,3 +69,92 @@ def test_the_gradient_of_one_pair_by_hand() -> None:
     assert (chosen.grad.item(), rejected.grad.item()) == pytest.approx((-slope, slope))
     gained = rewards(PairLogProbs(chosen, rejected), reference, 0.5)
     assert (gained.chosen.item(), gained.rejected.item()) == (0.25, -0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 40 pairs, in which the answer in small letters is preferred, and 40 answers of both kinds."""
+    folder = tmp_path_factory.mktemp("preferences")
+    TOKENIZER.save(folder / "tokenizer.json")
+    letters = ["abcdefgh"[number % 8] * (1 + number % 3) for number in range(40)]
+    lines = [{"prompt": f"{text[0]}:", "chosen": text, "rejected": text.upper() + text[0]} for text in letters]
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    both = [
+        {"prompt": f"{text[0]}:", "completion": text.upper() if number % 2 else text} for number, text in enumerate(letters)
+    ]
+    (folder / "both.jsonl").write_text("\n".join(map(json.dumps, both)))
+    return folder
+
+
+@pytest.fixture
+def base(folder: Path, here: Here) -> Path:
+    """The run that trainings start from, which answers in both ways; and folder/pairs, the dataset."""
+    if not (folder / "base").exists():
+        for name in ("pairs", "both"):
+            here("tokenize", "--chat", folder / f"{name}.jsonl", "--tokenizer", folder, "-o", folder / f"{name}-tokens")
+            here("build-dataset", folder / f"{name}-tokens", "-o", folder / name, "--context-length", T, "--val-fraction", 0.2)
+        here("train", folder / "both", "-o", folder / "base", *SETTINGS, "--max-steps", 40)
+    return folder / "base"
+
+
+def trainer(base: Path, **changes: Any) -> Trainer:
+    from lib.run.folder import load_run
+
+    config = resolve_config(load_params(PROJECT / "params.yaml"), "debug", ["train.batch_size=6", "train.task=dpo"])
+    model = load_run(base, CPU).model
+    dataset = Dataset(base.parent / "pairs")
+    return Trainer(DPO(model, dataset, replace(config.train, **changes), CPU, SINGLE_PROCESS, Start(model=lambda: model)))
+
+
+def test_the_first_loss_of_a_training_is_ln_2_and_the_loss_is_the_mean_over_the_pairs_of_the_batch(base: Path) -> None:
+    whole, cut = trainer(base), trainer(base, grad_accum_steps=3)
+    assert whole.validate().loss == pytest.approx(math.log(2), abs=1e-6)
+    for step in range(3):
+        first, second = whole.train_step(), cut.train_step()
+        assert first.train_loss == pytest.approx(second.train_loss, rel=1e-5)
+        assert first.grad_norm == pytest.approx(second.grad_norm, rel=1e-4)
+        assert first.values == pytest.approx(second.values, rel=1e-3, abs=1e-5)
+        if not step:
+            assert first.train_loss == pytest.approx(math.log(2), abs=1e-6)
+            assert first.values["rewards/margins"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_training_prefers_the_chosen_answers_and_ends_with_the_same_bytes_after_a_resume(base: Path, here: Here) -> None:
+    folder = base.parent
+    train = ("train", folder / "pairs", "--init-from", base, "--task", "dpo", *SETTINGS, "--max-steps", 20)
+    here(*train, "-o", folder / "whole")
+    here(*train, "-o", folder / "stopped", "--stop-after", "0s")
+    reference = folder / "stopped" / "checkpoint" / "reference.safetensors"
+    tensors = load_tensors(reference)[0]
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "numbers": (32,),
+        "train": (32, 2),
+        "val": (8, 2),
+    }
+    content = reference.read_bytes()
+    reference.write_bytes(content[:-1] + b"?")
+    assert "reference.safetensors is damaged" in here(*train, "-o", folder / "stopped", code=1).err
+    reference.write_bytes(content)
+    here(*train, "-o", folder / "stopped")
+    assert (folder / "stopped" / "checkpoint" / "reference.safetensors").read_bytes() == content
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (folder / "whole" / name).read_bytes() == (folder / "stopped" / name).read_bytes()
+    first, *_, last = read_metrics(folder / "whole")
+    assert set(last.values) == {*VALUES, *(f"val_{name}" for name in VALUES)}
+    assert first.val_loss == pytest.approx(math.log(2), abs=1e-6)
+    assert last.val_loss is not None
+    assert last.val_loss < 0.5
+    assert last.values["val_rewards/accuracies"] == 1.0
+
+
+def test_what_cannot_be_preferred_is_refused(base: Path, here: Here, tmp_path: Path) -> None:
+    folder = base.parent
+
+    def refused(*words: Any) -> str:
+        error = here("train", *words, "-o", tmp_path / "run", *SETTINGS, code=2).err
+        assert not (tmp_path / "run").exists()
+        return str(error)
+
+    assert "name its run with --init-from" in refused(folder / "pairs", "--task", "dpo")
+    assert "has conversations; tokenize a file with" in refused(folder / "both", "--task", "dpo", "--init-from", base)
+    assert "from which --task dpo learns, not --task text" in refused(folder / "pairs", "--init-from", base)
