@@ -39,7 +39,7 @@ from lib.artifact.record import Positive, RecordError, from_json, to_json
 from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
 from lib.data.pairs import Pair, has_pairs, packed_pairs, paired, select_pairs
 from lib.data.shards import BEGINS, TRAINED, Tokens
-from lib.data.shuffle import permute
+from lib.data.shuffle import batch_numbers
 from lib.errors import MakegptError, UsageError
 
 DATASET_FILE = "dataset.json"
@@ -223,9 +223,7 @@ class Dataset:
 
     def window_numbers(self, seed: int, step: int, size: int, rows: range | None = None) -> list[int]:
         """The numbers of the windows of batch `step` (from 0) of `size` windows, or only of these `rows` of it."""
-        samples = step * size + np.array(range(size) if rows is None else rows)
-        epochs, indices = np.divmod(samples, self.windows)
-        return [permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)]
+        return batch_numbers(self.windows, seed, step, size, rows)
 
     def packed_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> PackedWindows:
         """Batch `step` (from 0) of `size` packed windows, or only these `rows` of it."""

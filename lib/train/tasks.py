@@ -10,8 +10,14 @@ from lib.device.distributed import ProcessGroup
 from lib.errors import UsageError
 from lib.model.language_model import LanguageModel
 from lib.train.dpo import DPO
+from lib.train.grpo import GRPO
 from lib.train.next_token import NextToken
 from lib.train.objective import Objective, Start
+
+_OBJECTIVES = {"text": NextToken}
+
+#: Those that compare the model with the one that the training starts from.
+_COMPARING = {"dpo": DPO, "grpo": GRPO}
 
 
 def check_task(task: str, dataset: Dataset, init_from: Path | None) -> None:
@@ -24,7 +30,12 @@ def check_task(task: str, dataset: Dataset, init_from: Path | None) -> None:
             f"--task dpo learns from pairs of answers, and {dataset.folder} has {kind}; tokenize a file with "
             '"chosen" and "rejected" answers by `tokenize --chat`'
         )
-    if task in ("dpo", "grpo") and init_from is None:
+    if task == "grpo" and not dataset.packed:
+        raise UsageError(
+            f"--task grpo answers the questions of conversations, and {dataset.folder} has running text; tokenize a file of "
+            "questions and right answers by `tokenize --chat`"
+        )
+    if task in _COMPARING and init_from is None:
         raise UsageError(f"--task {task} changes what a model answers already; name its run with --init-from RUN")
 
 
@@ -32,6 +43,6 @@ def build_objective(
     model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device, group: ProcessGroup, start: Start
 ) -> Objective:
     """What `train.task` minimizes: `model` on `dataset`."""
-    if config.task == "dpo":
-        return DPO(model, dataset, config, device, group, start)
-    return NextToken(model, dataset, config, device, group)
+    if comparing := _COMPARING.get(config.task):
+        return comparing(model, dataset, config, device, group, start)
+    return _OBJECTIVES[config.task](model, dataset, config, device, group)
