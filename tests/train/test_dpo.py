@@ -13,17 +13,16 @@ from lib.artifact.tensors import load_tensors
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS
+from lib.run.folder import load_run
 from lib.run.metrics import read_metrics
 from lib.train.dpo import DPO, VALUES, PairLogProbs, dpo_loss, pair_values, rewards
 from lib.train.objective import Start
 from lib.train.trainer import Trainer
-from tests.chat.test_template import TOKENIZER
 from tests.conftest import PROJECT, Here
+from tests.train.answers import SETTINGS, base_run
 from tests.train.trl_dpo import BETA, random_log_probs, trl_dpo
 
 CPU = torch.device("cpu")
-T = 24
-SETTINGS = ("--config", "debug", "--set", f"model.context_length={T}", "--set", "train.batch_size=6", "--quiet")
 GOLDEN = json.loads((Path(__file__).parent / "dpo.json").read_text(encoding="utf-8"))
 
 
@@ -73,33 +72,15 @@ def test_the_gradient_of_one_pair_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 40 pairs, in which the answer in small letters is preferred, and 40 answers of both kinds."""
-    folder = tmp_path_factory.mktemp("preferences")
-    TOKENIZER.save(folder / "tokenizer.json")
-    letters = ["abcdefgh"[number % 8] * (1 + number % 3) for number in range(40)]
-    lines = [{"prompt": f"{text[0]}:", "chosen": text, "rejected": text.upper() + text[0]} for text in letters]
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    both = [
-        {"prompt": f"{text[0]}:", "completion": text.upper() if number % 2 else text} for number, text in enumerate(letters)
-    ]
-    (folder / "both.jsonl").write_text("\n".join(map(json.dumps, both)))
-    return folder
+    return tmp_path_factory.mktemp("preferences")
 
 
 @pytest.fixture
 def base(folder: Path, here: Here) -> Path:
-    """The run that trainings start from, which answers in both ways; and folder/pairs, the dataset."""
-    if not (folder / "base").exists():
-        for name in ("pairs", "both"):
-            here("tokenize", "--chat", folder / f"{name}.jsonl", "--tokenizer", folder, "-o", folder / f"{name}-tokens")
-            here("build-dataset", folder / f"{name}-tokens", "-o", folder / name, "--context-length", T, "--val-fraction", 0.2)
-        here("train", folder / "both", "-o", folder / "base", *SETTINGS, "--max-steps", 40)
-    return folder / "base"
+    return base_run(folder, here)
 
 
 def trainer(base: Path, **changes: Any) -> Trainer:
-    from lib.run.folder import load_run
-
     config = resolve_config(load_params(PROJECT / "params.yaml"), "debug", ["train.batch_size=6", "train.task=dpo"])
     model = load_run(base, CPU).model
     dataset = Dataset(base.parent / "pairs")
