@@ -16,12 +16,13 @@ from stages.shared.streams import say
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output folder for the dataset."
 )
+@click.option("--strict", is_flag=True, help="Refuse a conversation that is longer than a window, instead of cutting it.")
 @parameter("model.context_length")
 @parameter("build-dataset.stride")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @config_options()
-def main(tokens: Path, output: Path, config: Config) -> None:
+def main(tokens: Path, output: Path, strict: bool, config: Config) -> None:
     """Split the tokens folder TOKENS into training, validation and test tokens, in this order.
 
     The training tokens are cut into windows. Without --test-fraction there is no test split.
@@ -35,6 +36,7 @@ def main(tokens: Path, output: Path, config: Config) -> None:
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
         test_fraction=config.build_dataset.test_fraction,
+        strict=strict,
         started=timestamp(),
     )
     metadata = manifest.metadata

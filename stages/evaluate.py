@@ -101,7 +101,7 @@ def main(
     from lib.evaluate.extras import LoadedRun, default_extras
     from lib.evaluate.probes import default_probes
     from lib.evaluate.results import EvaluatedWeights
-    from lib.evaluate.span import dataset_span, seen_in_training, why_no_dataset
+    from lib.evaluate.span import AnswerSpan, dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
     from lib.run.folder import dataset_folder, load_run
     from lib.run.metrics import training_seconds
@@ -126,6 +126,8 @@ def main(
         span = dataset_span(folder, trained, Dataset(dataset or dataset_folder(folder)), config.evaluate.split)
         if notice := seen_in_training(folder, span):
             say(notice)
+        if dynamic and isinstance(span, AnswerSpan):
+            raise UsageError("--dynamic learns from the text that it has read, and here each answer has its own; leave it out")
     file = None if output == STDOUT else output
     if per_token:
         _write_tokens(score_tokens(trained, span, device), file)

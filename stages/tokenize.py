@@ -61,6 +61,8 @@ from stages.shared.streams import say
     type=click.Choice(["chatml", "alpaca"]),
     help="With --chat: how a conversation is written  [default: that of the run --tokenizer, else chatml]",
 )
+@click.option("--strict", is_flag=True, help="With --chat: refuse what is otherwise cut or left out.")
+@parameter("model.context_length")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
@@ -78,6 +80,7 @@ def main(
     chat: bool,
     format: str | None,
     template: str | None,
+    strict: bool,
     config: Config,
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
@@ -86,7 +89,8 @@ def main(
     without the fractions that build-dataset will hold out for validation and test.
 
     --chat -o DIR takes conversations and marks what a model learns of them: the answers. With "chosen" and "rejected" an
-    example is a pair of answers, for `train --task dpo`.
+    example is a pair of answers, for `train --task dpo`. A vocabulary without the special tokens of the template gets them.
+    With --strict a conversation must fit into a window of --context-length + 1 tokens, and the answers of a pair must differ.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
@@ -116,8 +120,8 @@ def main(
     check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
     if chat and (output is None or train_kind is not None):
         raise UsageError("--chat makes shards; give -o DIR, without --train")
-    if not chat and (format or template):
-        raise UsageError(f"--{'format' if format else 'template'} goes with --chat")
+    if not chat and (format or template or strict):
+        raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
     if decode:
         if files:
@@ -153,10 +157,12 @@ def main(
                     manifest = write_conversations(
                         output,
                         documents,
-                        saved_tokenizer(tokenizer_name, "--chat"),
+                        tokenizer_name,
                         choose_template(template, Path(tokenizer_name)),
                         format or "messages",
                         config.tokenize,
+                        config.build_dataset,
+                        config.model.context_length + 1 if strict else None,
                         started=started,
                         on_bytes=bar.advance,
                     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
 from lib.artifact.tensors import load_tensors
@@ -22,6 +23,8 @@ from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.run.weights import fill_weights
+from lib.tokenizer.extended import is_extension
+from lib.tokenizer.registry import load_tokenizer
 
 #: Parameters of a model that its weights do not depend on.
 _FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
@@ -51,13 +54,15 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
     Raises MakegptError if the dataset was made with another tokenizer, UsageError if the design differs.
     """
     source = InitFrom(folder, finished_manifest(folder))
-    if source.manifest.metadata.get("tokenizer") != dataset.tokenizer_identity:
+    is_same = source.manifest.metadata.get("tokenizer") == dataset.tokenizer_identity
+    if not is_same and not is_extension(dataset.tokens.load_tokenizer(), load_tokenizer(folder)):
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
         )
     there = read_model_config(folder)
     theirs, ours = asdict(there), asdict(config)
+    theirs["vocab_size"] = config.vocab_size  # the dataset's may have more special tokens
     same = {"n_kv_heads", "head_dim"} if _heads(there) == _heads(config) else set()  # null, and the number it stands for
     differing = [name for name in ours if ours[name] != theirs[name] and name not in {*_FREE, *same}]
     if differing:
@@ -93,7 +98,8 @@ def initial_model(
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
     Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken. UsageError if the design cannot have the `train.head_init` or `train.position_init` that is asked for.
+    rows are taken; tokens that `source` lacks begin at the mean of those that it has. UsageError if the design cannot have the
+    `train.head_init` or `train.position_init` that is asked for.
     """
     model = build_model(config)
     if state:
@@ -105,12 +111,33 @@ def initial_model(
         tensors = load_tensors(path)[0]
         if "pos_emb.weight" in tensors:
             tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
+        extend_vocabulary(tensors, model)
         fill_weights(model, tensors, path)
     else:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
         init_positions(model, train_config.position_init)
     return model
+
+
+def extend_vocabulary(tensors: dict[str, Tensor], model: LanguageModel) -> None:
+    """Give `tensors` rows for the tokens that `model` has more, each the mean of the rows: its embeddings and its head.
+
+    A token that was never seen then is as likely as the average one (Hewitt 2021). The bigram's table grows in columns too.
+    """
+    for name, weight in model.named_parameters():
+        tensor = tensors.get(name)
+        if tensor is None or not model.is_embedding(name):
+            continue
+        for dim in range(tensor.dim()):
+            if (new := weight.shape[dim] - tensor.shape[dim]) > 0 and weight.shape[dim] == model.vocab_size:
+                tensor = torch.cat([tensor, tensor.mean(dim, keepdim=True).expand(*_sizes(tensor, dim, new))], dim)
+        tensors[name] = tensor
+
+
+def _sizes(tensor: Tensor, dim: int, size: int) -> list[int]:
+    """The shape of `tensor` with `size` in dimension `dim`."""
+    return [size if number == dim else length for number, length in enumerate(tensor.shape)]
 
 
 @torch.no_grad()
