@@ -21,8 +21,12 @@ from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
+    import torch
+
+    from lib.data.dataset import Dataset
     from lib.evaluate.evaluation import PairedComparison
     from lib.evaluate.results import Evaluation
+    from lib.run.folder import TrainedModel
 
 
 @click.command("evaluate", cls=Stage)
@@ -69,6 +73,8 @@ def main(
 
     Losses are in nats/token. The baselines are uniform guessing, n-grams counted on the training split, and compressors;
     a table of them goes to stderr. DATASET - reads a text from stdin.
+
+    Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
 
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
     of the (first) RUN alone.
@@ -123,7 +129,13 @@ def main(
         if span.training is None and (reason := why_no_dataset(folder)):
             say(f"no n-gram baselines: {reason}")
     else:
-        span = dataset_span(folder, trained, Dataset(dataset or dataset_folder(folder)), config.evaluate.split)
+        data = Dataset(dataset or dataset_folder(folder))
+        if data.has_pairs:
+            if first:
+                raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
+            _evaluate_preferences(trained, folder, data, weights, output, device, config)
+            return
+        span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
             say(notice)
         if dynamic and isinstance(span, AnswerSpan):
@@ -157,6 +169,32 @@ def main(
         click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
     else:
         write_json(file, to_json(result))
+
+
+def _evaluate_preferences(
+    trained: "TrainedModel",
+    folder: Path,
+    dataset: "Dataset",
+    weights: Weights,
+    output: Path | None,
+    device: "torch.device",
+    config: Config,
+) -> None:
+    """A model on pairs of answers: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.evaluate.preferences import evaluate_preferences, preference_lines
+    from lib.evaluate.results import EvaluatedWeights
+
+    split = config.evaluate.split
+    with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
+        result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights))
+    for line in preference_lines(folder.resolve().name, result):
+        say(line)
+    if output in (None, STDOUT):
+        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+    else:
+        write_json(output, to_json(result))
 
 
 def _split_arguments(folder: Path, others: tuple[Path, ...], ensemble: bool) -> tuple[list[Path], Path | None]:
