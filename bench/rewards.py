@@ -15,6 +15,7 @@ from typing import Any
 
 from lib.run.metrics import read_metrics
 
+RESULTS = Path(__file__).parent / "results" / "rewards.json"
 SEEDS = (1, 2, 3)
 KL_WEIGHT = 0.1
 
@@ -57,6 +58,29 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
+def rewards_table(results: dict[str, Any]) -> str:
+    """The table of docs/reward.md: means over the seeds, of the first and of the last ten steps."""
+    rows = {"exact": "the right answer", "contains": "contains it", "contains_kl": "contains it"}
+    lines = [
+        "| reward | KL weight | reward at first | at last | right answers at first | at last | KL at last | tokens at last |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, words in rows.items():
+        first, last = (_mean(results, name, part) for part in (slice(1, 11), slice(-10, None)))
+        numbers = [first["reward"], last["reward"], first["exact"], last["exact"]]
+        lines.append(
+            f"| {words} | {TRAININGS[name][1]:g} | {' | '.join(f'{number:.2f}' for number in numbers)} "
+            f"| {last['kl']:.1f} | {last['completions/mean_length']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(results: dict[str, Any], name: str, part: slice) -> dict[str, float]:
+    """The means over all seeds and some steps."""
+    lines = [line for curves in results["seeds"].values() for line in curves[name][part]]
+    return {key: sum(line[key] for line in lines) / len(lines) for key in lines[-1] if not key.startswith("val_")}
+
+
 def main(folder: Path) -> None:
     make_dataset(folder)
     results = {
@@ -64,8 +88,7 @@ def main(folder: Path) -> None:
         "seeds": {str(seed): train(folder, seed) for seed in SEEDS},
         "versions": json.loads((folder / f"exact-{SEEDS[0]}" / "manifest.json").read_text(encoding="utf-8"))["versions"],
     }
-    target = Path(__file__).parent / "results" / "rewards.json"
-    target.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(results) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
