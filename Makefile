@@ -145,8 +145,8 @@ reward: | $(READY)
 
 # The run of config $1 on dataset $2 is evaluated, and what it measured drawn, if that was not done since it was trained.
 measure = run=artifacts/runs/$1-$2; \
-	test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config $1; \
-	test $$run/values.png -nt $$run/model.safetensors || $(BIN)/plot values $$run -o $$run/values.png
+	{ test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config $1; } && \
+	{ test $$run/values.png -nt $$run/model.safetensors || $(BIN)/plot values $$run -o $$run/values.png; }
 
 reproduce: | $(READY)
 	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done
