@@ -60,6 +60,9 @@ from stages.shared.streams import say
     type=click.Choice(["chatml", "alpaca"]),
     help="With --chat: how a conversation is written  [default: that of the run --tokenizer, else chatml]",
 )
+@click.option("--labels", is_flag=True, help="Each FILE holds labeled texts: CSV with a header, or JSON Lines.")
+@click.option("--text-column", metavar="NAME", help="With --labels: the column, or key, with the text  [default: text]")
+@click.option("--label-column", metavar="NAME", help="With --labels: the column, or key, with the label  [default: label]")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
@@ -77,6 +80,9 @@ def main(
     chat: bool,
     format: str | None,
     template: str | None,
+    labels: bool,
+    text_column: str | None,
+    label_column: str | None,
     config: Config,
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
@@ -84,7 +90,8 @@ def main(
     --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
     without the fractions that build-dataset will hold out for validation and test.
 
-    --chat -o DIR takes conversations and marks what a model learns of them: the answers.
+    --chat -o DIR takes conversations and marks what a model learns of them: the answers. --labels -o DIR takes labeled texts,
+    for a classifier.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
@@ -100,6 +107,7 @@ def main(
         write_corpus,
     )
     from lib.data.documents import cleaning_notices, open_documents, total_bytes
+    from lib.data.labels import Columns, labels_summary, write_labeled
     from lib.data.text import ReadCounter
     from lib.data.vocabulary import check_training, vocabulary_summary, write_tokenizer
 
@@ -114,6 +122,10 @@ def main(
     check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
     if chat and (output is None or train_kind is not None):
         raise UsageError("--chat makes shards; give -o DIR, without --train")
+    if labels and (output is None or train_kind is not None or chat):
+        raise UsageError("--labels makes shards of labeled texts; give -o DIR, without --train and --chat")
+    if not labels and (text_column or label_column):
+        raise UsageError(f"--{'text' if text_column else 'label'}-column goes with --labels")
     if not chat and (format or template):
         raise UsageError(f"--{'format' if format else 'template'} goes with --chat")
     names = files or ("-",)
@@ -147,6 +159,19 @@ def main(
                 say(f"{output}: {vocabulary_summary(manifest)}")
                 return
             with progress(total_bytes(documents), "bytes") as bar:
+                if labels:
+                    columns = Columns(text_column or Columns.text, label_column or Columns.label)
+                    manifest = write_labeled(
+                        output,
+                        documents,
+                        saved_tokenizer(tokenizer_name, "--labels"),
+                        columns,
+                        config.tokenize,
+                        started=started,
+                        on_bytes=bar.advance,
+                    )
+                    say(f"{output}: {labels_summary(manifest)}")
+                    return
                 if chat:
                     manifest = write_conversations(
                         output,

@@ -4,7 +4,8 @@ With fractions V for validation and U for test, training ends at floor(n·(1-V-U
 for test, which is missing if U is 0. A training window starts every `stride` tokens and holds T + 1 ids: T inputs and, shifted
 by one, T targets. Nothing is copied: a dataset folder says which tokens, which splits and which windows.
 
-Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`).
+Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`). Labeled
+texts are shuffled before they are split, and read one by one (`lib.data.labeled`).
 
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
@@ -12,16 +13,15 @@ that the batch needs are computed. So a training resumes at any step at no cost.
 
 import math
 import shlex
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Iterator, Self
+from typing import Iterator
 
 import numpy as np
 
 from lib.artifact.folders import replacing_folder
-from lib.artifact.io import read_json, write_json
+from lib.artifact.io import write_json
 from lib.artifact.manifest import (
     Input,
     Manifest,
@@ -34,41 +34,13 @@ from lib.artifact.manifest import (
     verify_files,
     write_manifest,
 )
-from lib.artifact.record import Positive, RecordError, from_json, to_json
+from lib.artifact.record import to_json
+from lib.data.description import DATASET_FILE, DatasetDescription
+from lib.data.labeled import LabeledTexts, split_labeled
 from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
 from lib.data.shards import BEGINS, TRAINED, Tokens
 from lib.data.shuffle import permute
 from lib.errors import MakegptError, UsageError
-
-DATASET_FILE = "dataset.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetDescription:
-    """The content of dataset.json, which nothing else repeats."""
-
-    tokens: str  # identity of the tokens folder
-    tokenizer: str  # identity of its tokenizer
-    vocab_size: Positive
-    context_length: Positive
-    stride: Positive
-    train_tokens: Positive
-    val_tokens: Positive
-    test_tokens: Positive | None = None  # None: no test split
-    packed_windows: Positive | None = None  # None: windows of running text
-
-    @property
-    def windows(self) -> int:
-        """How many training windows there are."""
-        return self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The description in the file `path`."""
-        try:
-            return from_json(cls, read_json(path))
-        except RecordError as error:
-            raise MakegptError(f"{path} is damaged: {error}; build the dataset again") from None
 
 
 def build_dataset(
@@ -79,20 +51,31 @@ def build_dataset(
     stride: int | None,
     val_fraction: float,
     test_fraction: float = 0.0,
+    balance: bool = False,
+    seed: int = 1,
+    strict: bool = False,
     started: str,
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    Raises MakegptError if a split of the text is too short, or the text has ids that its tokenizer lacks.
+    `balance`, `seed` and `strict` are for labeled texts, see `split_labeled`. Raises MakegptError if a split of the text is too
+    short, or the text has ids that its tokenizer lacks.
     """
     tokens = Tokens(tokens_folder)
     tokenizer = tokens.load_tokenizer()
-    packed = None
-    if tokens.marks is None:
+    packed = labeled = None
+    if tokens.marks is not None and stride is not None:
+        raise UsageError(f"build-dataset.stride={stride} is for running text; leave it out for conversations and labeled texts")
+    if tokens.labels is not None:
+        labeled = split_labeled(tokens, context_length, val_fraction, test_fraction, balance=balance, seed=seed, strict=strict)
+        train, val, test = (int(labeled.lengths(name).sum()) for name in ("train", "val", "test"))
+    elif balance:
+        raise UsageError(f"--balance is for labeled texts (`tokenize --labels`), which {tokens_folder} does not hold")
+    elif tokens.marks is None:
         train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
     else:
-        train, val, test, packed = _pack(tokens, context_length, stride, val_fraction, test_fraction)
-    if train < context_length + 1 or val < 2 or (test_fraction and test < 2):
+        train, val, test, packed = _pack(tokens, context_length, val_fraction, test_fraction)
+    if not labeled and (train < context_length + 1 or val < 2 or (test_fraction and test < 2)):
         if test_fraction:
             sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
         else:
@@ -111,10 +94,12 @@ def build_dataset(
         val_tokens=val,
         test_tokens=test or None,
         packed_windows=len(packed.ends) if packed else None,
+        labeled=labeled.split if labeled else None,
     )
     with replacing_folder(target, "dataset") as folder:
         write_json(folder / DATASET_FILE, to_json(description))
-        files = [DATASET_FILE, *(packed.write(folder) if packed else [])]
+        parts = packed or labeled
+        files = [DATASET_FILE, *(parts.write(folder) if parts else [])]
         manifest = new_manifest(
             "dataset",
             "build-dataset",
@@ -123,23 +108,20 @@ def build_dataset(
                 "stride": stride,
                 "val_fraction": val_fraction,
                 "test_fraction": test_fraction,
-            },
+            }
+            | ({"balance": balance, "seed": seed} if labeled else {}),
             inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, files),
             metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test}
-            | ({"packed_texts": len(packed.spans), "packed_tokens": packed.used, "cut_texts": packed.cut} if packed else {}),
+            | (parts.metadata() if parts else {}),
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
 
 
-def _pack(
-    tokens: Tokens, context_length: int, stride: int | None, val_fraction: float, test_fraction: float
-) -> tuple[int, int, int, Packed]:
+def _pack(tokens: Tokens, context_length: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int, Packed]:
     """The split of tokens of conversations, and the windows of those for training."""
-    if stride is not None:
-        raise UsageError(f"build-dataset.stride={stride} is for running text; conversations are packed into windows, leave it")
     starts = text_starts(tokens)
     train, val, test = split_sizes(len(starts) - 1, val_fraction, test_fraction)
     if train < 1 or val < 1 or (test_fraction and test < 1):
@@ -163,11 +145,6 @@ def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple
     return val_start, test_start - val_start, tokens - test_start
 
 
-def count_windows(train_tokens: int, context_length: int, stride: int) -> int:
-    """How many windows of context_length + 1 tokens start every `stride` tokens."""
-    return (train_tokens - context_length - 1) // stride + 1
-
-
 class Dataset:
     """A dataset folder, open for reading; its tokens are verified when it is opened."""
 
@@ -185,14 +162,22 @@ class Dataset:
         self.tokenizer_identity = description.tokenizer
         self.windows = description.windows
         self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._command(self.folder)}`"))
-        if self.train_tokens + self.val_tokens + self.test_tokens != len(self.tokens) or self.windows < 1:
+        used = self.train_tokens + self.val_tokens + self.test_tokens
+        if (used != len(self.tokens) and not description.labeled) or self.windows < 1:
             raise MakegptError(
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
         self.packed = Packed.read(self.folder) if description.packed_windows else None
-        if (self.packed is None) != (self.tokens.marks is None):
+        if (self.packed is None) != (self.tokens.marks is None or self.tokens.labels is not None) or (
+            (description.labeled is None) != (self.tokens.labels is None)
+        ):
             raise MakegptError(f"{self.folder / DATASET_FILE} does not fit its tokens; build the dataset again")
+        self.labeled = (
+            LabeledTexts.open(self.folder, self.tokens, description.labeled, self.context_length)
+            if description.labeled
+            else None
+        )
 
     def _command(self, target: Path, **changes: float) -> str:
         """The command that builds this dataset in `target`, wherever its tokens are; `changes`: its new parameters."""
@@ -251,8 +236,9 @@ class Dataset:
     def split(self, name: str) -> tuple[int, int]:
         """The range of a split's ids, (start, stop). The first of them is context only and not predicted.
 
-        `name`: train, val or test. MakegptError if the dataset has no test split.
+        `name`: train, val or test. MakegptError if the dataset has no test split. Labeled texts have no such ranges.
         """
+        assert self.labeled is None
         if name == "test" and not self.test_tokens:
             raise MakegptError(
                 f"{self.folder} has no test split; build a dataset that has one, "

