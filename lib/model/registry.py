@@ -41,6 +41,7 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "classifier",
     "maps",
     "registry",
     "seen_vocabulary",
