@@ -44,6 +44,8 @@ LADDER = (
     "maps",
     "registry",
     "seen_vocabulary",
+    "lora",
+    "finetuning",
 )
 
 MODELS: dict[str, type[LanguageModel]] = {
