@@ -38,7 +38,7 @@ class Adapter(nn.Module):
         self.B = nn.Parameter(torch.zeros(size_out, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.A.T @ self.B.T * self.scale  # r numbers per position, never a matrix of W's size
+        return (x @ self.A.T * self.scale) @ self.B.T  # r numbers per position between the two
 
     def product(self) -> Tensor:
         """(α/r)·BA, (out, in)."""
