@@ -18,6 +18,7 @@ from lib.device.precision import autocast
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.train.initial_weights import init_head
+from lib.train.next_token import NextToken
 from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 from tests.conftest import PROJECT, TEXT
@@ -126,7 +127,7 @@ def small_trainer(dataset: Dataset, device: torch.device, design: str = "gpt_bal
     model = build_model(fit_vocabulary(config.model, dataset.tokens.load_tokenizer()))
     model.initialize(torch.Generator().manual_seed(1))
     init_head(model, config.train.head_init, dataset)
-    return Trainer(model.to(device), dataset, config.train, device)
+    return Trainer(NextToken(model.to(device), dataset, config.train, device))
 
 
 #: Recipes of training: parameters of section train.
