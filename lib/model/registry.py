@@ -45,6 +45,8 @@ LADDER = (
     "maps",
     "registry",
     "seen_vocabulary",
+    "lora",
+    "finetuning",
 )
 
 MODELS: dict[str, type[LanguageModel]] = {

@@ -5,6 +5,7 @@
     samples.jsonl                                   a line a sample of what the model writes by then
     checkpoint/                                           the state to resume from; checkpoint/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
+    adapter.safetensors                             of a training with LoRA: its adapters, which are merged into those
     evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
@@ -33,6 +34,7 @@ from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
 MODEL_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter.safetensors"
 CONFIG_FILE = "config.json"
 EVALUATION_FILE = "evaluation.json"
 SAMPLE_FILE = "sample.txt"
