@@ -90,23 +90,12 @@ def load_run(folder: Path, device: torch.device, weights: str = "published") -> 
     `weights`: "published", those of a finished run, or "last", those of the last saved state, of an unfinished run too.
     UsageError for a classifier.
     """
-    trained = _load(folder, device, weights)
-    if trained.classes:
-        raise UsageError(
-            f"{folder} is a classifier ({_listed(trained.classes)}), not a model that predicts tokens; "
-            f"use `classify {folder} TEXT`, or `evaluate {folder}`"
-        )
-    return trained
+    return _load(folder, device, weights, classifier=False)
 
 
 def load_classifier(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
     """The same for a classifier; UsageError for a model of texts."""
-    trained = _load(folder, device, weights)
-    if not trained.classes:
-        raise UsageError(
-            f"{folder} is no classifier; `train DATASET -o RUN --task classify --init-from {folder}` makes one of it"
-        )
-    return trained
+    return _load(folder, device, weights, classifier=True)
 
 
 def is_classifier(folder: Path) -> bool:
@@ -119,7 +108,7 @@ def _listed(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
 
 
-def _load(folder: Path, device: torch.device, weights: str) -> TrainedModel:
+def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool) -> TrainedModel:
     if weights == "published":
         path = folder / MODEL_FILE
         outputs = finished_manifest(folder).outputs
@@ -133,14 +122,23 @@ def _load(folder: Path, device: torch.device, weights: str) -> TrainedModel:
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights].sha256
     config = read_model_config(folder)
+    classes = read_classes(folder) if config.n_classes else ()
+    if classes and not classifier:
+        raise UsageError(
+            f"{folder} is a classifier ({_listed(classes)}), which predicts no tokens; use `classify {folder} TEXT`, or "
+            f"`evaluate {folder}`"
+        )
+    if classifier and not classes:
+        raise UsageError(
+            f"{folder} is no classifier; `train DATASET -o RUN --task classify --init-from {folder}` makes one of it"
+        )
+    if len(classes) != (config.n_classes or 0):
+        raise MakegptError(f"{folder}: it names {len(classes)} classes, the model has {config.n_classes}; train again")
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != config.vocab_size:
         raise MakegptError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; train again"
         )
-    classes = read_classes(folder) if config.n_classes else ()
-    if len(classes) != (config.n_classes or 0):
-        raise MakegptError(f"{folder}: it names {len(classes)} classes, the model has {config.n_classes}; train again")
     model = load_model(config, path, device)
     return TrainedModel(model.eval(), tokenizer, config, sha256, classes)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
 from lib.artifact.tensors import load_tensors
@@ -24,7 +25,7 @@ from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.run.weights import fill_weights
 
 #: Parameters of a model that its weights do not depend on.
-_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
+_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length", "n_classes")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
         )
     there = read_model_config(folder)
+    if there.n_classes:
+        raise UsageError(f"{folder} is a classifier; --init-from takes a model of texts")
     theirs, ours = asdict(there), asdict(config)
     same = {"n_kv_heads", "head_dim"} if _heads(there) == _heads(config) else set()  # null, and the number it stands for
     differing = [name for name in ours if ours[name] != theirs[name] and name not in {*_FREE, *same}]
@@ -105,12 +108,23 @@ def initial_model(
         tensors = load_tensors(path)[0]
         if "pos_emb.weight" in tensors:
             tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
+        if config.n_classes:
+            tensors["out_head.weight"] = _class_head(model, train_config.seed)
         fill_weights(model, tensors, path)
     else:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
         init_positions(model, train_config.position_init)
     return model
+
+
+@torch.no_grad()
+def _class_head(model: LanguageModel, seed: int) -> Tensor:
+    """The initial head of a classifier, (K, C), drawn from the seed."""
+    assert isinstance(model.out_head, Linear)
+    weight = torch.empty_like(model.out_head.weight)
+    std = model.init_std("out_head.weight", model.out_head.weight)
+    return weight.normal_(0.0, std, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
