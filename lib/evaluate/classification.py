@@ -1,4 +1,4 @@
-"""How often a classifier is right: accuracy with its interval, which classes are taken for which, and baselines on the same texts."""
+"""How often a classifier is right: accuracy with its interval, which class is taken for which, baselines on the same texts."""
 
 import math
 from dataclasses import dataclass
@@ -101,6 +101,7 @@ def evaluate_classifier(
     words, training_words = ([decode(ids.tolist()) for ids, _ in part] for part in (labeled, training))
     training_labels = np.array([classes[label] for _, label in training])
     right = logits.argmax(axis=1) == labels
+    seen = set(training_words)
     confusion = np.zeros((len(trained.classes),) * 2, int)
     np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
     return ClassEvaluation(
@@ -116,7 +117,7 @@ def evaluate_classifier(
             name: _baseline(fit(training_words, training_labels, len(trained.classes)).predict(words) == labels, right)
             for name, fit in PREDICTORS.items()
         },
-        seen_texts=len([text for text in words if text in set(training_words)]),
+        seen_texts=sum(text in seen for text in words),
         model_sha256=trained.sha256,
         dataset=dataset.identity(),
     )
@@ -133,7 +134,8 @@ def _classes_of(trained: TrainedModel, folder: Path, dataset: Dataset) -> list[i
         )
     if unknown := [name for name in dataset.labeled.classes if name not in trained.classes]:
         raise MakegptError(
-            f"{dataset.folder} has the label {unknown[0]!r}, which {folder} has not learned; it knows {', '.join(trained.classes)}"
+            f"{dataset.folder} has the label {unknown[0]!r}, which {folder} has not learned; it knows "
+            f"{', '.join(trained.classes)}"
         )
     return [trained.classes.index(name) for name in dataset.labeled.classes]
 
@@ -226,34 +228,3 @@ def read_class_evaluation(folder: Path) -> ClassEvaluation:
     if evaluation.model_sha256 != finished_manifest(folder).outputs[MODEL_FILE].sha256:
         raise MakegptError(f"{path} is of other weights than {folder / MODEL_FILE}; run `{command}` again")
     return evaluation
-
-
-def classification_table(name: str, evaluation: ClassEvaluation) -> list[str]:
-    """The evaluation as lines: model and baselines, the confusion matrix, the scores of each class."""
-    rows = [(name, evaluation.accuracy, evaluation.interval, "")]
-    for baseline, score in evaluation.baselines.items():
-        remark = f"+{score.right_alone} -{score.model_right_alone}" + ("" if score.significant else " (n.s.)")
-        rows.append((baseline, score.accuracy, score.interval, remark))
-    rows.sort(key=lambda row: -row[1])
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{evaluation.split} split, {evaluation.texts:,} texts", ""]
-    lines.append(f"{'':{width}}  accuracy  95% interval      texts right that {name} has wrong, and the reverse")
-    lines += [f"{row[0]:{width}}  {row[1]:7.2%}   {row[2][0]:6.2%} to {row[2][1]:7.2%}   {row[3]}".rstrip() for row in rows]
-    return [*lines, "", *_confusion_lines(evaluation), *_notes(evaluation)]
-
-
-def _confusion_lines(evaluation: ClassEvaluation) -> list[str]:
-    names = evaluation.classes
-    width = max(len("label"), *map(len, names))
-    cell = max(7, *map(len, names))
-    lines = [f"{'label':{width}}  " + "  ".join(f"{name:>{cell}}" for name in (*names, "precision", "recall", "F1"))]
-    for name, row in zip(names, evaluation.confusion, strict=True):
-        score = evaluation.scores[name]
-        numbers = ["-" if value is None else f"{value:.2%}" for value in (score.precision, score.recall, score.f1)]
-        lines.append(f"{name:{width}}  " + "  ".join(f"{item:>{cell}}" for item in (*(f"{n:,}" for n in row), *numbers)))
-    return lines
-
-
-def _notes(evaluation: ClassEvaluation) -> list[str]:
-    seen = evaluation.seen_texts
-    return [f"{seen:,} of the {evaluation.texts:,} texts are in the training split too, word for word"] if seen else []
