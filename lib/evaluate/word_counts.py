@@ -4,12 +4,10 @@ Words are runs of letters and digits, in lower case. A word that no training tex
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from typing import Callable, Protocol, Sequence
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 _WORD = re.compile(r"\w+")
 
@@ -52,35 +50,71 @@ class NaiveBayes:
 
 
 class LogisticRegression:
-    """Logits that are linear in the counts of words: the least Σ -ln p(class | text) + ½ Σ w², found by L-BFGS.
+    """Logits that are linear in the counts of words: the least Σ -ln p(class | text) + ½ Σ w² over all weights w.
 
-    The sum is strictly convex in the weights, so that there is one solution, which needs no random start. The biases are not
-    in the second sum.
+    The biases are not in the second sum. The whole is convex, so that no random start is needed.
     """
 
     def __init__(self, texts: Sequence[str], labels: np.ndarray, n_classes: int) -> None:
         self._vocabulary = Vocabulary(texts)
-        words, offsets = self._vocabulary.bags(texts)
-        targets = torch.from_numpy(labels.astype(np.int64))
-        self.weights = torch.zeros(len(self._vocabulary.columns), n_classes, dtype=torch.float64, requires_grad=True)
-        self.biases = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
-        solver = torch.optim.LBFGS(
-            [self.weights, self.biases], max_iter=500, tolerance_grad=1e-6, tolerance_change=0, line_search_fn="strong_wolfe"
-        )
+        self._shape = (len(self._vocabulary.columns) + 1, n_classes)  # the last row has the biases
+        words, rows = self._vocabulary.bags(texts)
 
-        def loss() -> torch.Tensor:
-            solver.zero_grad()
-            logits = F.embedding_bag(words, self.weights, offsets, mode="sum") + self.biases
-            total = F.cross_entropy(logits, targets, reduction="sum") + self.weights.square().sum() / 2
-            total.backward()  # type: ignore[no-untyped-call]
-            return total
+        def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+            table = weights.reshape(self._shape)
+            logits = _sum_rows(table, words, rows, len(texts))
+            largest = logits.max(axis=1, keepdims=True)
+            log_sum = np.log(np.exp(logits - largest).sum(axis=1, keepdims=True)) + largest
+            own = np.arange(len(texts)), labels
+            errors = np.exp(logits - log_sum)  # probabilities, less 1 for the text's own class
+            errors[own] -= 1
+            gradient = np.stack([np.bincount(words, errors[rows, k], self._shape[0]) for k in range(n_classes)], axis=1)
+            gradient[-1] = errors.sum(axis=0)
+            gradient[:-1] += table[:-1]
+            return float((log_sum[:, 0] - logits[own]).sum() + (table[:-1] ** 2).sum() / 2), gradient.ravel()
 
-        solver.step(loss)  # type: ignore[no-untyped-call]
+        self.weights = minimize(loss, np.zeros(self._shape[0] * n_classes)).reshape(self._shape)
 
-    @torch.no_grad()
     def predict(self, texts: Sequence[str]) -> np.ndarray:
-        words, offsets = self._vocabulary.bags(texts)
-        return (F.embedding_bag(words, self.weights, offsets, mode="sum") + self.biases).argmax(dim=1).numpy()
+        words, rows = self._vocabulary.bags(texts)
+        return np.asarray(_sum_rows(self.weights, words, rows, len(texts)).argmax(axis=1))
+
+
+def _sum_rows(table: np.ndarray, words: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """The sum of the rows of `table` for the words of each text, and its last row: (count, K)."""
+    sums = [np.bincount(rows, table[words, k], count) + table[-1, k] for k in range(table.shape[1])]
+    return np.stack(sums, axis=1)
+
+
+def minimize(
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, tolerance: float = 1e-6, most_steps: int = 1000
+) -> np.ndarray:
+    """Where the smooth convex `function`, which gives its value and gradient, is least: L-BFGS, from `x` on.
+
+    Its direction is the gradient, corrected by how the gradient changed over the last ten steps (Nocedal and Wright 2006,
+    algorithm 7.4); a step is halved until the value falls enough. The end is where no part of the gradient exceeds `tolerance`.
+    """
+    value, gradient = function(x)
+    changes: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=10)  # of x and of the gradient
+    for _ in range(most_steps):
+        if np.abs(gradient).max() <= tolerance:
+            break
+        direction, factors = gradient.copy(), []
+        for dx, dg in reversed(changes):
+            factors.append((dx @ direction) / (dx @ dg))
+            direction -= factors[-1] * dg
+        direction *= (changes[-1][0] @ changes[-1][1]) / (changes[-1][1] @ changes[-1][1]) if changes else 1 / len(x)
+        for dx, dg in changes:
+            direction += (factors.pop() - (dg @ direction) / (dx @ dg)) * dx
+        step, slope = 1.0, gradient @ direction
+        while (next_value := function(x - step * direction)[0]) > value - 1e-4 * step * slope and step > 1e-10:
+            step /= 2
+        moved = x - step * direction
+        value, next_gradient = next_value, function(moved)[1]
+        if (moved - x) @ (next_gradient - gradient) > 0:
+            changes.append((moved - x, next_gradient - gradient))
+        x, gradient = moved, next_gradient
+    return x
 
 
 class Vocabulary:
@@ -95,11 +129,11 @@ class Vocabulary:
         known = (self.columns.get(word) for word in _WORD.findall(text.lower()))
         return np.array([column for column in known if column is not None], np.int64)
 
-    def bags(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The words of all texts, and where each text begins."""
+    def bags(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of the words of all texts, and the number of the text that each is in."""
         words = [self.words(text) for text in texts]
-        offsets = np.cumsum([0, *map(len, words[:-1])])
-        return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *words])), torch.from_numpy(offsets)
+        rows = np.repeat(np.arange(len(texts)), [len(columns) for columns in words])
+        return np.concatenate([np.empty(0, np.int64), *words]), rows
 
 
 #: What a classifier is compared with, by the names of tables.

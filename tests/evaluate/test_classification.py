@@ -2,15 +2,13 @@
 
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from lib.evaluate.classification import mcnemar_p, read_class_evaluation, wilson_interval
+from lib.evaluate.classification import mcnemar_p, read_class_evaluation, softmax, wilson_interval
 from lib.evaluate.word_counts import LogisticRegression, MostFrequent, NaiveBayes
 from tests.conftest import Here, Stage
 from tests.train.test_classes import SETTINGS, labeled_csv
@@ -44,28 +42,27 @@ def test_naive_bayes_is_counted_by_hand() -> None:
     assert NaiveBayes(TEXTS, LABELS, 3).predict(TEXTS).tolist() == LABELS.tolist()
 
 
+def word_counts(model: LogisticRegression) -> np.ndarray:
+    vocabulary = model._vocabulary
+    return np.array([np.bincount(vocabulary.words(text), minlength=len(vocabulary.columns)) for text in TEXTS])
+
+
+def probabilities(model: LogisticRegression) -> np.ndarray:
+    return softmax(word_counts(model) @ model.weights[:-1] + model.weights[-1])
+
+
 def test_logistic_regression_is_at_the_least_of_its_loss() -> None:
     model = LogisticRegression(TEXTS, LABELS, 3)
-    words, offsets = model._vocabulary.bags(TEXTS)
-    counts = torch.zeros(6, len(model._vocabulary.columns), dtype=torch.float64)
-    for text, (start, stop) in enumerate(pairwise([*offsets.tolist(), len(words)])):
-        counts[text] = torch.bincount(words[start:stop], minlength=counts.shape[1])
-    errors = torch.softmax(counts @ model.weights + model.biases, dim=1) - torch.eye(3, dtype=torch.float64)[LABELS]
-    assert torch.allclose(counts.T @ errors + model.weights, torch.zeros(()).double(), atol=1e-5)  # its gradient
-    assert torch.allclose(errors.sum(0), torch.zeros(()).double(), atol=1e-5)
+    errors = probabilities(model) - np.eye(3)[LABELS]
+    assert np.allclose(word_counts(model).T @ errors + model.weights[:-1], 0, atol=1e-5)  # its gradient
+    assert np.allclose(errors.sum(axis=0), 0, atol=1e-5)
     assert model.predict(TEXTS).tolist() == LABELS.tolist()
 
 
-def test_logistic_regression_is_that_of_scikit_learn() -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    mine = LogisticRegression(TEXTS, LABELS, 3)
-    counts = np.array([np.bincount(mine._vocabulary.words(text), minlength=len(mine._vocabulary.columns)) for text in TEXTS])
-    theirs = linear_model.LogisticRegression(tol=1e-8, max_iter=1000).fit(counts, LABELS)
-    expected, found = (
-        theirs.predict_proba(counts),
-        torch.softmax(torch.from_numpy(counts).double() @ mine.weights.detach() + mine.biases.detach(), dim=1),
-    )
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
+def test_logistic_regression_gives_the_probabilities_that_scikit_learn_gave() -> None:
+    """scikit-learn 1.9.1, with its default regularization, for the first and the last text."""
+    golden = [[0.155574, 0.663735, 0.180691], [0.102855, 0.285323, 0.611822]]
+    assert np.allclose(probabilities(LogisticRegression(TEXTS, LABELS, 3))[[0, 5]], golden, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +120,7 @@ def test_tables_of_losses_refuse_a_classifier(folder: Path, here: Here, tmp_path
 
 
 def test_evaluate_refuses_other_labels_and_modes(folder: Path, here: Here, tmp_path: Path) -> None:
-    assert "--ensemble is for models of texts" in here("evaluate", folder / "run", folder / "run", "--ensemble", code=2).err
+    assert "--dynamic is for models of texts" in here("evaluate", folder / "run", "--dynamic", code=2).err
     (tmp_path / "other.csv").write_text("label,text\nphish,a\nwin,b\nphish,a\nwin,b\n")
     here("tokenize", "--labels", tmp_path / "other.csv", "--tokenizer", "bytes", "-o", tmp_path / "tokens")
     here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "data", "--context-length", 32, "--val-fraction", 0.25)
@@ -136,11 +133,12 @@ def test_classify_prints_a_label_and_its_probability_per_line(folder: Path, here
     lines = here("classify", folder / "run", "ok then PRIZE 3", "what a day today 2").out.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["win", "plain"]
     assert all(0.5 <= float(line.split("\t")[1]) <= 1 for line in lines)
-    text = "".join(f"call me later {'PRIZE' if n % 2 else 'today'} {n}\n" for n in range(70))
-    piped = stage("classify", folder / "run", "-", "--json", input=text).stdout.splitlines()
+    texts = [f"call me later {'PRIZE' if n % 2 else 'today'} {n}" for n in range(70)]
+    piped = stage("classify", folder / "run", "-", "--json", input="\n".join(texts)).stdout.splitlines()
     answers = [json.loads(line) for line in piped]
-    assert [answer["text"] for answer in answers] == text.splitlines()
-    assert [answer["label"] for answer in answers] == ["plain", "win"] * 35
+    assert [answer["text"] for answer in answers] == texts
+    turned = here("classify", folder / "run", *texts[::-1]).out.splitlines()[::-1]
+    assert [answer["label"] for answer in answers] == [line.split("\t")[0] for line in turned]
     for answer in answers:
         assert math.isclose(sum(answer["probabilities"].values()), 1)
         assert answer["probability"] == answer["probabilities"][answer["label"]]
