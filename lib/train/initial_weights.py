@@ -7,11 +7,13 @@ import numpy as np
 import torch
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
+from lib.artifact.record import from_json
 from lib.artifact.tensors import load_tensors
 from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
@@ -21,7 +23,7 @@ from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
-from lib.run.weights import fill_weights
+from lib.run.weights import fill_base, fill_weights
 
 #: Parameters of a model that its weights do not depend on.
 _FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
@@ -92,24 +94,22 @@ def initial_model(
 ) -> LanguageModel:
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
-    Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken. UsageError if the design cannot have the `train.head_init` or `train.position_init` that is asked for.
+    Weights that `train.finetune` freezes are in no checkpoint and always from `source`. Random weights are drawn on the CPU,
+    so that every device starts alike. UsageError if the design cannot have the `train.finetune`, `train.head_init` or
+    `train.position_init` that is asked for.
     """
     model = build_model(config)
-    if state:
-        path = folder / CHECKPOINT_FOLDER / state.weights
-        fill_weights(model, load_tensors(path)[0], path)
-    elif source:
+    if source and (state is None or train_config.finetune != "all"):
         verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
-        path = source.folder / MODEL_FILE
-        tensors = load_tensors(path)[0]
-        if "pos_emb.weight" in tensors:
-            tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
-        fill_weights(model, tensors, path)
-    else:
+        fill_base(model, source.folder / MODEL_FILE)
+    elif state is None:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
         init_positions(model, train_config.position_init)
+    select_trained(model, from_json(Finetuning, asdict(train_config)))
+    if state:
+        path = folder / CHECKPOINT_FOLDER / state.weights
+        fill_weights(model, load_tensors(path)[0], path)
     return model
 
 
