@@ -25,6 +25,9 @@ PARTS = {
 }
 
 
+ADAPTERS = ".adapters."  # in the name of every parameter of an adapter
+
+
 class Adapter(nn.Module):
     """(α/r)·BAx: (…, in) -> (…, out). B is 0 at first, so that nothing changes before the first step.
 
@@ -124,7 +127,7 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
     weights: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
-        layer, _, rest = name.partition(".adapters.")
+        layer, _, rest = name.partition(ADAPTERS)
         if rest:
             continue
         layer, _, own = name.rpartition(".")

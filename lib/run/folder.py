@@ -18,18 +18,19 @@ from pathlib import Path
 
 import torch
 
-from lib.artifact.io import read_json
+from lib.artifact.io import read_json, sha256_of
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
 from lib.chat.template import ChatTemplate, template_in
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
 from lib.errors import MakegptError, UsageError
+from lib.model.finetuning import Finetuning
 from lib.model.language_model import LanguageModel
 from lib.run.state import CHECKPOINT_FOLDER as LAST
 from lib.run.state import STATE_FILE as STATE
 from lib.run.state import read_state
-from lib.run.weights import load_model
+from lib.run.weights import load_finetuned, load_model
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
@@ -111,11 +112,11 @@ def _listed(classes: tuple[str, ...]) -> str:
 def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool) -> TrainedModel:
     if weights == "published":
         path = folder / MODEL_FILE
-        outputs = finished_manifest(folder).outputs
-        verify_files(folder, outputs)
-        sha256 = outputs[MODEL_FILE].sha256
+        manifest = finished_manifest(folder)
+        verify_files(folder, manifest.outputs)
+        sha256 = manifest.outputs[MODEL_FILE].sha256
     else:
-        read_manifest(folder, "run")
+        manifest = read_manifest(folder, "run")
         state = read_state(folder)
         if state is None:
             raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
@@ -139,8 +140,32 @@ def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool)
         raise MakegptError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; train again"
         )
-    model = load_model(config, path, device)
+    options = _read_finetuning(folder) if weights == "last" else Finetuning()
+    if options.finetune == "all":
+        model = load_model(config, path, device)
+    else:
+        model = load_finetuned(config, _base_weights(folder, manifest), path, options, device)
     return TrainedModel(model.eval(), tokenizer, config, sha256, classes)
+
+
+def _read_finetuning(folder: Path) -> Finetuning:
+    """Which weights the training in `folder` changes: those that its checkpoints hold."""
+    try:
+        return from_json(Finetuning, read_json(folder / CONFIG_FILE).get("train", {}), "train")
+    except RecordError as error:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: {error}; train the run again") from None
+
+
+def _base_weights(folder: Path, manifest: Manifest) -> Path:
+    """The weights that the training in `folder` starts from."""
+    for name in manifest.inputs:
+        path = (folder / name / MODEL_FILE).resolve()
+        if path.is_file() and sha256_of(path) == manifest.metadata.get("init_from"):
+            return path
+    raise MakegptError(
+        f"{folder} has saved only the weights that it trains, and the run with the others is not where it was, or has changed; "
+        f"put it back, or finish the training: `{manifest.command}`"
+    )
 
 
 def read_model_config(folder: Path) -> ModelConfig:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
+from lib.artifact.record import from_json
 from lib.artifact.tensors import load_tensors
 from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
@@ -22,7 +23,7 @@ from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
-from lib.run.weights import fill_weights
+from lib.run.weights import fill_base, fill_weights
 
 #: Parameters of a model that its weights do not depend on.
 _FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length", "n_classes")
@@ -95,36 +96,32 @@ def initial_model(
 ) -> LanguageModel:
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
-    Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken. UsageError if the design cannot have the `train.head_init` or `train.position_init` that is asked for.
+    Weights that `train.finetune` freezes are in no checkpoint and always from `source`. Random weights are drawn on the CPU,
+    so that every device starts alike. UsageError if the design cannot have the `train.finetune`, `train.head_init` or
+    `train.position_init` that is asked for.
     """
     model = build_model(config)
-    if state:
-        path = folder / CHECKPOINT_FOLDER / state.weights
-        fill_weights(model, load_tensors(path)[0], path)
-    elif source:
+    if source and (state is None or train_config.finetune != "all"):
         verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
-        path = source.folder / MODEL_FILE
-        tensors = load_tensors(path)[0]
-        if "pos_emb.weight" in tensors:
-            tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
         if config.n_classes:
-            tensors["out_head.weight"] = _class_head(model, train_config.seed)
-        fill_weights(model, tensors, path)
-    else:
+            _init_class_head(model, train_config.seed)
+        fill_base(model, source.folder / MODEL_FILE)
+    elif state is None:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
         init_positions(model, train_config.position_init)
+    select_trained(model, from_json(Finetuning, asdict(train_config)))
+    if state:
+        path = folder / CHECKPOINT_FOLDER / state.weights
+        fill_weights(model, load_tensors(path)[0], path)
     return model
 
 
 @torch.no_grad()
-def _class_head(model: LanguageModel, seed: int) -> Tensor:
-    """The initial head of a classifier, (K, C), drawn from the seed."""
-    assert isinstance(model.out_head, Linear)
-    weight = torch.empty_like(model.out_head.weight)
-    std = model.init_std("out_head.weight", model.out_head.weight)
-    return weight.normal_(0.0, std, generator=torch.Generator().manual_seed(seed))
+def _init_class_head(model: LanguageModel, seed: int) -> None:
+    """Draw the head of a classifier, which the run that it starts from does not have."""
+    weight = model.get_parameter("out_head.weight")
+    weight.normal_(0.0, model.init_std("out_head.weight", weight), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

@@ -82,12 +82,14 @@ def train_run(
         parameters["chat"] = chat
     if dataset.labeled:
         parameters["classes"] = to_json(ClassNames(dataset.labeled.classes))
-    metadata = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
+    metadata: dict[str, Any] = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
     inputs = [(dataset.folder, dataset.identity())]
-    source = _source(init_from, folder, dataset, model_config)
+    source = _source(init_from, folder, dataset, model_config, train_config.finetune)
     if source:
         metadata["init_from"] = source.sha256
         inputs.append((source.folder, source.identity))
+    if train_config.finetune == "lora":
+        metadata["lora_alpha"] = train_config.lora_alpha  # with the adapters' tensors all that they need
     run = RunFolder(folder)
     with ExitStack() as stack:
 
@@ -131,9 +133,13 @@ def train_run(
             raise Diverged(f"{error}; details are in {folder / DIVERGED_FILE}", error.details) from None
 
 
-def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: ModelConfig) -> InitFrom | None:
-    """The finished run that the training starts from, if one was named."""
+def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: ModelConfig, finetune: str) -> InitFrom | None:
+    """The finished run that the training starts from, if one was named; UsageError if `train.finetune` needs it."""
     if init_from is None:
+        if finetune != "all":
+            raise UsageError(
+                f"train.finetune={finetune} leaves most weights as they are; name the run they are from: --init-from RUN"
+            )
         return None
     if init_from.resolve() == folder.resolve():
         raise UsageError(f"--init-from {init_from} is the run to be trained itself; use another -o")

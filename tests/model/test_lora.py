@@ -9,7 +9,7 @@ from torch import Tensor
 from lib.config.params import load_params, resolve_config
 from lib.errors import UsageError
 from lib.generate.quantize import InferenceModel
-from lib.model.finetuning import select_trained
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.lora import AdaptedLinear, Adapter, add_adapters, merged_weights
@@ -151,7 +151,7 @@ def test_a_bigram_has_nothing_to_adapt() -> None:
 @pytest.mark.parametrize(("kind", "head"), [("gpt2", {"out_head.weight"}), ("llama", set())])
 def test_the_last_block_the_final_norm_and_a_separate_head_are_trained(kind: str, head: set[str]) -> None:
     model = model_of(kind)
-    select_trained(model, {"finetune": "last_block"})
+    select_trained(model, Finetuning(finetune="last_block"))
     model.loss(IDS[:, :-1], IDS[:, 1:]).backward()
     trained = {name for name in dict(model.named_parameters()) if name.startswith(("blocks.1.", "final_norm."))} | head
     assert {name for name, weight in model.named_parameters() if weight.grad is not None} == trained == trained_names(model)
@@ -172,4 +172,4 @@ def test_a_frozen_head_costs_no_gradient_and_changes_none() -> None:
 
 def test_the_last_block_needs_a_stack_of_blocks() -> None:
     with pytest.raises(UsageError, match=r"last_block needs a stack of blocks, model\.kind=gpt, not multi_head"):
-        select_trained(model_of("multi_head"), {"finetune": "last_block"})
+        select_trained(model_of("multi_head"), Finetuning(finetune="last_block"))

@@ -1,7 +1,7 @@
 """Training a classifier: the loss however the batch is cut, what is trained, and the same bytes after a resume."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from lib.artifact.record import from_json
 from lib.artifact.tensors import load_tensors
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.data.packing import text_windows
 from lib.device.distributed import SINGLE_PROCESS
 from lib.model.classifier import WindowTensors, class_logits
-from lib.model.finetuning import select_trained
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.gpt import GPT
 from lib.model.registry import build_model
 from lib.run.folder import load_classifier, read_classes
@@ -56,7 +57,7 @@ def objective(dataset: Dataset, **changes: Any) -> Classes:
     train = replace(config.train, **changes)
     model = build_model(replace(config.model, vocab_size=256, n_classes=2))
     model.initialize(torch.Generator().manual_seed(1))
-    select_trained(model, vars(train))
+    select_trained(model, from_json(Finetuning, asdict(train)))
     return Classes(model, dataset, train, CPU, SINGLE_PROCESS)
 
 
@@ -127,10 +128,11 @@ def test_below_the_last_block_nothing_moves_and_kept_features_change_nothing(dat
 
 @pytest.mark.parametrize("finetune", ["all", "last_block", "lora"])
 def test_a_training_learns_the_classes_and_ends_with_the_same_bytes_after_a_resume(
-    dataset: Dataset, folder: Path, here: Here, finetune: str
+    dataset: Dataset, folder: Path, here: Here, small: Path, finetune: str
 ) -> None:
     changes = ("--set", f"train.finetune={finetune}", "--set", "train.learning_rate=1e-2", "--max-steps", 40)
-    train = ("train", folder / "dataset", *SETTINGS, *changes)
+    base = () if finetune == "all" else ("--init-from", small / "run")
+    train = ("train", folder / "dataset", *SETTINGS, *changes, *base)
     whole, stopped = folder / f"{finetune}-whole", folder / f"{finetune}-stopped"
     here(*train, "-o", whole)
     here(*train, "-o", stopped, "--stop-after", "0s")
