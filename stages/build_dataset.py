@@ -51,8 +51,9 @@ def main(tokens: Path, output: Path, strict: bool, config: Config) -> None:
             f"{metadata['test_texts']:,} for test; {metadata['cut_texts']:,} cut to {config.model.context_length} tokens"
         )
         return
+    unit = "pairs of at most twice" if "pairs" in metadata else "windows of"
     say(
-        f"{output}: {metadata['train_tokens']:,} training tokens in {metadata['windows']:,} windows of "
+        f"{output}: {metadata['train_tokens']:,} training tokens in {metadata['windows']:,} {unit} "
         f"{config.model.context_length} + 1, {metadata['val_tokens']:,} validation tokens"
         + (f", {metadata['test_tokens']:,} test tokens" if metadata["test_tokens"] else "")
     )

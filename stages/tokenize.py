@@ -53,7 +53,8 @@ from stages.shared.streams import say
     "--format",
     "format",
     type=click.Choice(["messages", "alpaca"]),
-    help='With --chat: {"messages": …}, {"prompt", "completion"} and {"text"}; or Alpaca\'s shape  [default: messages]',
+    help='With --chat: {"messages": …}, {"prompt", "completion"}, {"text"} and {"prompt", "chosen", "rejected"}; or Alpaca\'s '
+    "shape  [default: messages]",
 )
 @click.option(
     "--template",
@@ -90,14 +91,14 @@ def main(
     --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
     without the fractions that build-dataset will hold out for validation and test.
 
-    --chat -o DIR takes conversations and marks what a model learns of them: the answers. --labels -o DIR takes labeled texts,
-    for a classifier.
+    --chat -o DIR takes conversations and marks what a model learns of them: the answers. With "chosen" and "rejected" an
+    example is a pair of answers, for `train --task dpo`. --labels -o DIR takes labeled texts, for `train --task classify`.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
     """
     from lib.chat.template import choose_template
-    from lib.data.conversations import conversations_summary, write_conversations
+    from lib.data.conversations import conversations_summary, equal_pairs_notice, write_conversations
     from lib.data.corpus import (
         corpus_summary,
         decode_ids,
@@ -183,6 +184,8 @@ def main(
                         started=started,
                         on_bytes=bar.advance,
                     )
+                    if left_out := equal_pairs_notice(manifest):
+                        bar.note(left_out)
                     say(f"{output}: {conversations_summary(manifest)}")
                     return
                 manifest = write_corpus(

@@ -4,8 +4,9 @@ With fractions V for validation and U for test, training ends at floor(n·(1-V-U
 for test, which is missing if U is 0. A training window starts every `stride` tokens and holds T + 1 ids: T inputs and, shifted
 by one, T targets. Nothing is copied: a dataset folder says which tokens, which splits and which windows.
 
-Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`). Labeled
-texts are shuffled before they are split, and read one by one (`lib.data.labeled`).
+Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`); those of
+preferences are split between two pairs, and a window is a pair (`lib.data.pairs`). Labeled texts are shuffled before they are
+split, and read one by one (`lib.data.labeled`).
 
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
@@ -16,7 +17,7 @@ import shlex
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Iterator
+from typing import Iterable, Iterator
 
 import numpy as np
 
@@ -38,8 +39,9 @@ from lib.artifact.record import to_json
 from lib.data.description import DATASET_FILE, DatasetDescription
 from lib.data.labeled import LabeledTexts, split_labeled
 from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
+from lib.data.pairs import Pair, has_pairs, packed_pairs, paired, select_pairs
 from lib.data.shards import BEGINS, TRAINED, Tokens
-from lib.data.shuffle import permute
+from lib.data.shuffle import batch_numbers
 from lib.errors import MakegptError, UsageError
 
 
@@ -63,7 +65,7 @@ def build_dataset(
     """
     tokens = Tokens(tokens_folder)
     tokenizer = tokens.load_tokenizer()
-    packed = labeled = None
+    packed, pairs, labeled = None, False, None
     if tokens.marks is not None and stride is not None:
         raise UsageError(f"build-dataset.stride={stride} is for running text; leave it out for conversations and labeled texts")
     if tokens.labels is not None:
@@ -74,7 +76,7 @@ def build_dataset(
     elif tokens.marks is None:
         train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
     else:
-        train, val, test, packed = _pack(tokens, context_length, val_fraction, test_fraction)
+        train, val, test, packed, pairs = _pack(tokens, context_length, val_fraction, test_fraction)
     if not labeled and (train < context_length + 1 or val < 2 or (test_fraction and test < 2)):
         if test_fraction:
             sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
@@ -93,7 +95,8 @@ def build_dataset(
         train_tokens=train,
         val_tokens=val,
         test_tokens=test or None,
-        packed_windows=len(packed.ends) if packed else None,
+        packed_windows=len(packed.ends) if packed and not pairs else None,
+        pairs=len(packed.ends) if packed and pairs else None,
         labeled=labeled.split if labeled else None,
     )
     with replacing_folder(target, "dataset") as folder:
@@ -113,29 +116,33 @@ def build_dataset(
             inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, files),
             metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test}
-            | (parts.metadata() if parts else {}),
+            | (parts.metadata() if parts else {})
+            | ({"pairs": len(packed.ends)} if packed and pairs else {}),
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
 
 
-def _pack(tokens: Tokens, context_length: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int, Packed]:
-    """The split of tokens of conversations, and the windows of those for training."""
+def _pack(tokens: Tokens, context_length: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int, Packed, bool]:
+    """The split of tokens of conversations or of pairs, the windows of those for training, and whether they are pairs."""
     starts = text_starts(tokens)
-    train, val, test = split_sizes(len(starts) - 1, val_fraction, test_fraction)
+    pairs = has_pairs(tokens, starts)
+    noun, size = ("pairs", 2) if pairs else ("conversations", 1)
+    firsts = starts[::size]
+    train, val, test = split_sizes(len(firsts) - 1, val_fraction, test_fraction)
     if train < 1 or val < 1 or (test_fraction and test < 1):
         raise MakegptError(
-            f"{tokens.folder} holds {len(starts) - 1} conversations, {train} for training, {val} for validation and {test} for "
-            "test; each split takes one: use more conversations or other fractions"
+            f"{tokens.folder} holds {len(firsts) - 1} {noun}, {train} for training, {val} for validation and {test} for "
+            "test; each split takes one: use more {noun} or other fractions"
         )
-    packed = pack_texts(tokens, starts[: train + 1], context_length + 1)
+    packed = (select_pairs if pairs else pack_texts)(tokens, starts[: size * train + 1], context_length + 1)
     if not len(packed.ends):
         raise MakegptError(
-            f"no conversation of {tokens.folder} has an answer within {context_length + 1} tokens; use a longer context length"
+            f"none of the {noun} of {tokens.folder} has an answer within {context_length + 1} tokens; use a longer context"
         )
-    ends = starts[[train, train + val, train + val + test]]
-    return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed
+    ends = firsts[[train, train + val, train + val + test]]
+    return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed, pairs
 
 
 def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
@@ -168,7 +175,8 @@ class Dataset:
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
-        self.packed = Packed.read(self.folder) if description.packed_windows else None
+        self.has_pairs = description.pairs is not None
+        self.packed = Packed.read(self.folder) if description.packed_windows or self.has_pairs else None
         if (self.packed is None) != (self.tokens.marks is None or self.tokens.labels is not None) or (
             (description.labeled is None) != (self.tokens.labels is None)
         ):
@@ -199,9 +207,7 @@ class Dataset:
 
     def window_numbers(self, seed: int, step: int, size: int, rows: range | None = None) -> list[int]:
         """The numbers of the windows of batch `step` (from 0) of `size` windows, or only of these `rows` of it."""
-        samples = step * size + np.array(range(size) if rows is None else rows)
-        epochs, indices = np.divmod(samples, self.windows)
-        return [permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)]
+        return batch_numbers(self.windows, seed, step, size, rows)
 
     def packed_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> PackedWindows:
         """Batch `step` (from 0) of `size` packed windows, or only these `rows` of it."""
@@ -222,6 +228,15 @@ class Dataset:
         for begin, end in pairwise(starts):
             end = min(end, begin + self.context_length + 1)
             yield self.tokens.read(begin, end), (self.tokens.marks.read(begin, end) & TRAINED) > 0
+
+    def pairs(self, numbers: Iterable[int]) -> list[Pair]:
+        """The pairs for training with these `numbers`."""
+        assert self.packed is not None
+        return packed_pairs(self.tokens, self.packed, numbers)
+
+    def pairs_of(self, name: str) -> list[Pair]:
+        """The pairs of a split, in order, their texts cut to T + 1; without those that then have nothing to compare."""
+        return paired(self.texts_of(name))
 
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""

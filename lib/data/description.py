@@ -24,7 +24,8 @@ class DatasetDescription:
     train_tokens: Positive
     val_tokens: Positive
     test_tokens: Positive | None = None  # None: no test split
-    packed_windows: Positive | None = None  # None: windows of running text
+    packed_windows: Positive | None = None  # None: windows of running text, or pairs
+    pairs: Positive | None = None  # for training; None: no pairs of answers
     labeled: LabeledSplit | None = None  # of labeled texts
 
     @property
@@ -32,7 +33,7 @@ class DatasetDescription:
         """How many training windows, or labeled texts for training, there are."""
         if self.labeled:
             return self.labeled.train
-        return self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
+        return self.pairs or self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
 
     @classmethod
     def read(cls, path: Path) -> Self:

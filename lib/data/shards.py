@@ -17,8 +17,9 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
-#: What a mark says of its token: a model learns to write it; a text begins with it.
-TRAINED, BEGINS = 1, 2
+#: What a mark says of its token: a model learns to write it; a text begins with it; that text is the rejected one of a pair,
+#: and the chosen one is before it.
+TRAINED, BEGINS, REJECTED = 1, 2, 4
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:

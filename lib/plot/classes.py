@@ -1,7 +1,7 @@
 """A classifier in one figure: loss and accuracy during the training, and the confusion matrix of its evaluation."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def classes_figure(run: ClassifierRun, config: PlotConfig) -> Figure:
 def _curves(axes: Axes, metrics: list[StepMetrics], title: str, curves: list[tuple[str, str]]) -> None:
     """The batches as a thin line, the validations with markers."""
     color, marker = LINE_STYLES[0]
-    styles = ({"linewidth": 0.8, "alpha": 0.5}, {"marker": marker, "markersize": 4})
+    styles: tuple[dict[str, Any], ...] = ({"linewidth": 0.8, "alpha": 0.5}, {"marker": marker, "markersize": 4})
     for (name, label), style in zip(curves, styles, strict=True):
         numbers = [(line.step, line.values.get(name, getattr(line, name, None))) for line in metrics]
         points = [(step, number) for step, number in numbers if number is not None]

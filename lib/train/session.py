@@ -24,6 +24,7 @@ from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event, Notice
 from lib.train.initial_weights import InitFrom, initial_model, resolve_init_from
 from lib.train.loop import train_loop
+from lib.train.objective import Start
 from lib.train.resume import ResumeState, inspect_run_folder, manifest_inputs
 from lib.train.run_folder import RunFolder
 from lib.train.samples import Sampler
@@ -74,7 +75,7 @@ def train_run(
     All processes of a `group` call this with the same arguments and see the same folder; only the main one writes there.
     """
     tokenizer = dataset.tokens.load_tokenizer()
-    check_task(dataset, train_config.task)
+    check_task(train_config.task, dataset, init_from)
     model_config = fit_classes(fit_vocabulary(model_config, tokenizer), dataset)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
@@ -108,7 +109,19 @@ def train_run(
         stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
-        objective = build_objective(model, dataset, train_config, device, group)
+        objective = build_objective(
+            model,
+            dataset,
+            train_config,
+            device,
+            group,
+            Start(
+                reference=load_tensors(run.path / CHECKPOINT_FOLDER / saved.reference)[0]
+                if saved and saved.reference
+                else None,
+                model=lambda: initial_model(run.path, None, source, model_config, train_config, dataset).to(device),
+            ),
+        )
         trainer = Trainer(objective)
         sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
         if failure := trainer.compile():

@@ -160,7 +160,10 @@ def test_a_classifier_begins_with_the_body_of_a_model_of_texts(
 
 
 def test_tasks_and_datasets_must_fit(dataset: Dataset, folder: Path, here: Here, small: Path, tmp_path: Path) -> None:
-    assert "use --task classify" in here("train", folder / "dataset", "--config", "debug", "-o", tmp_path / "r", code=2).err
+    assert (
+        "from which --task classify learns, not --task text"
+        in here("train", folder / "dataset", "--config", "debug", "-o", tmp_path / "r", code=2).err
+    )
     assert "needs labeled texts" in here("train", small / "dataset", *SETTINGS, "-o", tmp_path / "r", code=2).err
     three = ("--set", "model.n_classes=3")
     assert (
