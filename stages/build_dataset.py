@@ -22,7 +22,7 @@ from stages.shared.streams import say
 @parameter("build-dataset.test_fraction")
 @parameter("build-dataset.balance")
 @parameter("build-dataset.seed")
-@click.option("--strict", is_flag=True, help="Refuse a labeled text that is longer than the context, instead of cutting it.")
+@click.option("--strict", is_flag=True, help="Refuse a conversation or a labeled text that is too long, instead of cutting it.")
 @config_options()
 def main(tokens: Path, output: Path, strict: bool, config: Config) -> None:
     """Split the tokens folder TOKENS into training, validation and test tokens, in this order.

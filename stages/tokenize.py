@@ -64,6 +64,8 @@ from stages.shared.streams import say
 @click.option("--labels", is_flag=True, help="Each FILE holds labeled texts: CSV with a header, or JSON Lines.")
 @click.option("--text-column", metavar="NAME", help="With --labels: the column, or key, with the text  [default: text]")
 @click.option("--label-column", metavar="NAME", help="With --labels: the column, or key, with the label  [default: label]")
+@click.option("--strict", is_flag=True, help="With --chat: refuse what is otherwise cut or left out.")
+@parameter("model.context_length")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
 @parameter("tokenize.errors")
@@ -84,6 +86,7 @@ def main(
     labels: bool,
     text_column: str | None,
     label_column: str | None,
+    strict: bool,
     config: Config,
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
@@ -92,7 +95,10 @@ def main(
     without the fractions that build-dataset will hold out for validation and test.
 
     --chat -o DIR takes conversations and marks what a model learns of them: the answers. With "chosen" and "rejected" an
-    example is a pair of answers, for `train --task dpo`. --labels -o DIR takes labeled texts, for `train --task classify`.
+    example is a pair of answers, for `train --task dpo`. A vocabulary without the special tokens of the template gets them.
+    With --strict a conversation must fit into a window of --context-length + 1 tokens, and the answers of a pair must differ.
+
+    --labels -o DIR takes labeled texts, for `train --task classify`.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
@@ -127,8 +133,8 @@ def main(
         raise UsageError("--labels makes shards of labeled texts; give -o DIR, without --train and --chat")
     if not labels and (text_column or label_column):
         raise UsageError(f"--{'text' if text_column else 'label'}-column goes with --labels")
-    if not chat and (format or template):
-        raise UsageError(f"--{'format' if format else 'template'} goes with --chat")
+    if not chat and (format or template or strict):
+        raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
     if decode:
         if files:
@@ -177,10 +183,12 @@ def main(
                     manifest = write_conversations(
                         output,
                         documents,
-                        saved_tokenizer(tokenizer_name, "--chat"),
+                        tokenizer_name,
                         choose_template(template, Path(tokenizer_name)),
                         format or "messages",
                         config.tokenize,
+                        config.build_dataset,
+                        config.model.context_length + 1 if strict else None,
                         started=started,
                         on_bytes=bar.advance,
                     )

@@ -68,6 +68,8 @@ def example_segments(value: Any, template: ChatTemplate, format: str = "messages
         return learned(text_segments("", text, template))
     prompt, completion = value.get("prompt"), value.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
+        if not prompt:
+            raise ValueError('all of it is learned: its prompt is empty; a text that is learned whole is {"text": …}')
         return learned(text_segments(prompt, completion, template))
     if isinstance(prompt, list) and isinstance(completion, list):
         messages = parse_messages([*prompt, *completion])

@@ -132,7 +132,9 @@ class EvaluateConfig:
         at_most=0.99,
     )
     passages: int = parameter(
-        "number of texts of each kind to search for copied training text (0: none)", at_least=0, at_most=1000
+        "number of texts of each kind to search for copied training text; of questions to answer (0: none)",
+        at_least=0,
+        at_most=1000,
     )
     dynamic_lr: float = parameter("learning rate of dynamic evaluation (SGD)", at_least=0.0)
 

@@ -17,7 +17,7 @@ import shlex
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Iterator
 
 import numpy as np
 
@@ -38,9 +38,9 @@ from lib.artifact.manifest import (
 from lib.artifact.record import to_json
 from lib.data.description import DATASET_FILE, DatasetDescription
 from lib.data.labeled import LabeledTexts, split_labeled
-from lib.data.packed import Packed, PackedWindows, pack_texts, text_starts
-from lib.data.pairs import Pair, has_pairs, packed_pairs, paired, select_pairs
-from lib.data.shards import BEGINS, TRAINED, Tokens
+from lib.data.packed import Packed, PackedWindows, check_lengths, pack_texts, text_starts
+from lib.data.pairs import Pair, has_pairs, paired, select_pairs
+from lib.data.shards import BEGINS, Tokens
 from lib.data.shuffle import batch_numbers
 from lib.errors import MakegptError, UsageError
 
@@ -60,10 +60,13 @@ def build_dataset(
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    `balance`, `seed` and `strict` are for labeled texts, see `split_labeled`. Raises MakegptError if a split of the text is too
-    short, or the text has ids that its tokenizer lacks.
+    `balance` and `seed` are for labeled texts, see `split_labeled`. Raises MakegptError if a split of the text is too short, or
+    the text has ids that its tokenizer lacks. With `strict` also for a conversation that is longer than a window, or a labeled
+    text that is longer than the context, which otherwise are cut.
     """
     tokens = Tokens(tokens_folder)
+    if strict and tokens.labels is None:
+        check_lengths(tokens, context_length + 1)
     tokenizer = tokens.load_tokenizer()
     packed, pairs, labeled = None, False, None
     if tokens.marks is not None and stride is not None:
@@ -219,20 +222,18 @@ class Dataset:
         assert self.packed is not None
         return self.packed.trained(self.tokens, self.window_numbers(seed, step, size))
 
-    def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
+    def text_ranges(self, name: str) -> Iterator[tuple[int, int]]:
+        """Where each conversation of a split begins and ends, in order."""
         assert self.tokens.marks is not None
         start, stop = self.split(name)
-        marks = self.tokens.marks.read(start, stop)
-        starts = [*(start + np.flatnonzero(marks & BEGINS)).tolist(), stop]
-        for begin, end in pairwise(starts):
-            end = min(end, begin + self.context_length + 1)
-            yield self.tokens.read(begin, end), (self.tokens.marks.read(begin, end) & TRAINED) > 0
+        starts = start + np.flatnonzero(self.tokens.marks.read(start, stop) & BEGINS)
+        yield from pairwise([*starts.tolist(), stop])
 
-    def pairs(self, numbers: Iterable[int]) -> list[Pair]:
-        """The pairs for training with these `numbers`."""
-        assert self.packed is not None
-        return packed_pairs(self.tokens, self.packed, numbers)
+    def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
+        for begin, end in self.text_ranges(name):
+            end = min(end, begin + self.context_length + 1)
+            yield self.tokens.read(begin, end), self.tokens.trained(begin, end)
 
     def pairs_of(self, name: str) -> list[Pair]:
         """The pairs of a split, in order, their texts cut to T + 1; without those that then have nothing to compare."""

@@ -134,6 +134,10 @@ class Tokens(Sharded):
         """The names of the classes of labeled texts."""
         return tuple(self.manifest.metadata.get("classes") or ())
 
+    def trained(self, start: int, stop: int) -> np.ndarray:
+        """Whether a model learns to write each of the ids `start` to `stop`: (stop - start,) bool; of running text, all."""
+        return np.ones(stop - start, bool) if self.marks is None else (self.marks.read(start, stop) & TRAINED) > 0
+
     @property
     def chat(self) -> dict[str, Any] | None:
         """The chat template that conversations were written with (`ChatTemplate.to_saved`); None for running text."""

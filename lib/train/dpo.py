@@ -14,7 +14,7 @@ B pairs
 """
 
 from collections import Counter
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Iterable, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
-from lib.data.pairs import Pair, Text
+from lib.data.pairs import Pair, Text, packed_pairs
 from lib.device.distributed import ProcessGroup
 from lib.device.precision import autocast, choose_precision
 from lib.errors import UsageError
@@ -87,7 +87,7 @@ class DPO(Objective):
         if config.max_steps * config.batch_size < len(numbers):
             numbers = sorted({number for step in range(config.max_steps) for number in self._numbers(step)})
         with autocast(choose_precision(config.precision, self.device), self.device):
-            train = self._measure(self.dataset.pairs(numbers))
+            train = self._measure(self._pairs(numbers))
             val = self._measure(self._held_out)
         return {"numbers": torch.tensor(numbers), "train": torch.stack(train, dim=1), "val": torch.stack(val, dim=1)}
 
@@ -114,9 +114,13 @@ class DPO(Objective):
     def _numbers(self, step: int, rows: range | None = None) -> list[int]:
         return self.dataset.window_numbers(self.config.seed, step, self.config.batch_size, rows)
 
+    def _pairs(self, numbers: Iterable[int]) -> list[Pair]:
+        assert self.dataset.packed is not None
+        return packed_pairs(self.dataset.tokens, self.dataset.packed, numbers)
+
     def loss(self, step: int, rows: range) -> BatchLoss:
         numbers = self._numbers(step, rows)
-        policy = PairLogProbs(*answer_log_probs(self._model, _texts(self.dataset.pairs(numbers)), self.device).chunk(2))
+        policy = PairLogProbs(*answer_log_probs(self._model, _texts(self._pairs(numbers)), self.device).chunk(2))
         return self._loss(policy, self._reference["train"][[self._rows[number] for number in numbers]])
 
     def _loss(self, policy: PairLogProbs, reference: Tensor) -> BatchLoss:

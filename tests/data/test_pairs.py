@@ -9,6 +9,7 @@ import pytest
 from lib.chat.preferences import is_pair, pair_segments
 from lib.chat.template import ChatML
 from lib.data.dataset import Dataset
+from lib.data.pairs import packed_pairs
 from lib.data.shards import BEGINS, REJECTED, Tokens
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import Here
@@ -102,7 +103,8 @@ def test_a_dataset_is_split_by_pairs_and_leaves_out_those_that_the_cut_makes_equ
     assert (dataset.windows, len(dataset.pairs_of("train")), len(dataset.pairs_of("val"))) == (14, 14, 4)
     assert dataset.manifest.metadata["cut_texts"] == 2
     expected = [TOKENIZER.decode(pair.chosen.ids) for pair in dataset.pairs_of("train")]
-    batch = dataset.pairs(dataset.window_numbers(1, 0, 14))
+    assert dataset.packed is not None
+    batch = packed_pairs(dataset.tokens, dataset.packed, dataset.window_numbers(1, 0, 14))
     assert sorted(TOKENIZER.decode(pair.chosen.ids) for pair in batch) == sorted(expected)
     for pair in batch:
         chosen, rejected = (TOKENIZER.decode(text.ids[text.answer]) for text in pair)
@@ -123,3 +125,9 @@ def test_what_is_no_pair_is_refused(folder: Path, here: Here, tmp_path: Path) ->
     assert "line 2: it is no pair of answers, unlike those before" in refused(good, {"prompt": "q", "completion": "a"})
     assert "line 2: it is a pair of answers, unlike those before" in refused({"text": "a"}, good)
     assert "has no pairs of different answers" in refused(good | {"rejected": "a"})
+
+
+def test_with_strict_nothing_is_left_out(folder: Path, here: Here, tmp_path: Path) -> None:
+    words = ("tokenize", "--chat", "--strict", folder / "pairs.jsonl", "--tokenizer", folder, "-o", tmp_path / "t")
+    assert "line 3: its two answers are equal" in here(*words, "--context-length", 64, code=1).err
+    assert not (tmp_path / "t").exists()

@@ -126,6 +126,17 @@ def test_a_training_prefers_the_chosen_answers_and_ends_with_the_same_bytes_afte
     assert last.val_loss is not None
     assert last.val_loss < 0.5
     assert last.values["val_rewards/accuracies"] == 1.0
+    # evaluate counts the same, and what the base run finds more likely
+    output = here("evaluate", folder / "whole", folder / "pairs")
+    evaluation = json.loads(output.out)
+    assert evaluation["pairs"] == 8
+    assert evaluation["moved"]["accuracy"]["value"] == 1.0
+    assert evaluation["moved"]["margin"]["value"] == pytest.approx(last.values["val_rewards/margins"], rel=1e-4)
+    assert evaluation["model"]["chosen"]["value"] == pytest.approx(last.values["val_logps/chosen"], rel=1e-4)
+    assert evaluation["reference"]["chosen"]["value"] == pytest.approx(first.values["val_logps/chosen"], rel=1e-4)
+    assert "val split, 8 pairs" in output.err
+    assert "moved" not in json.loads(here("evaluate", base, folder / "pairs").out)
+    assert "--dynamic is for texts" in here("evaluate", folder / "whole", folder / "pairs", "--dynamic", code=2).err
 
 
 def test_what_cannot_be_preferred_is_refused(base: Path, here: Here, tmp_path: Path) -> None:
