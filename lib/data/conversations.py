@@ -29,7 +29,7 @@ from lib.data.vocabulary import LEARNED, learned_parameters
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.extended import with_special_tokens
-from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
+from lib.tokenizer.registry import TOKENIZER_FILE, TOKENIZERS, make_tokenizer
 
 
 def write_conversations(
@@ -65,7 +65,7 @@ def write_conversations(
             "tokens",
             "tokenize",
             parameters={
-                "tokenizer": tokenizer.kind,
+                "tokenizer": kind if kind in TOKENIZERS else tokenizer.kind,
                 "vocabulary": tokenizer.identity(),
                 "chat": template.to_saved(),
                 "format": format,

@@ -50,11 +50,17 @@ class Input:
     clean: str | None = None
     url: str | None = None
     exercise: str | None = None  # a rule of lib.data.exercises
+    conversations: str | None = None  # the shape of its conversations, one of lib.chat.examples.FORMATS
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text for training."""
-        return all(name.endswith(".txt") for name in self.files)
+        """Whether it is a text for training, or conversations."""
+        return self.conversations is not None or all(name.endswith(".txt") for name in self.files)
+
+    @property
+    def weights(self) -> str | None:
+        """The path in data/ of pretrained weights, if it is a file of them."""
+        return next((name for name in self.files if name.endswith((".gguf", ".safetensors"))), None)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from lib.data.shards import InMemoryTokens
 from lib.data.shuffle import permute
 from lib.evaluate.memorization import CopyIndex, measure_copying
 from lib.evaluate.metrics import BlockSums
-from lib.evaluate.results import AnswerScores
+from lib.evaluate.results import AnswerSample, AnswerScores
 from lib.evaluate.span import AnswerSpan, TokenSpan, joined, runs_of
 from lib.evaluate.windows import OnTokens
 from lib.generate.request import Prompt, Request, complete, make_requests
 from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer
+
+_SAMPLES = 3  # answers that an evaluation keeps
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class GreedyAnswers:
         prompts = [Prompt("", question.prompt.tolist(), {}, question.end) for question in questions]
         greedy = replace(self.generate, temperature=0.0, repetition_penalty=1.0)
         answers = complete(trained.model, make_requests(tokenizer, prompts, greedy, logprobs=False), device)
+        samples = [
+            AnswerSample(tokenizer.decode(prompt.ids), answer.text, tokenizer.decode(question.reference.tolist()))
+            for prompt, answer, question in zip(prompts, answers[:_SAMPLES], questions, strict=False)
+        ]
         exact = [is_exact(answer, question) for answer, question in zip(answers, questions, strict=True)]
         rate, n = float(np.mean(exact)), len(exact)
         copying = measure_copying(
@@ -84,6 +90,7 @@ class GreedyAnswers:
                 standard_error=(rate * (1 - rate) / n) ** 0.5 if 0 < rate < 1 else None,
                 finished=float(np.mean([answer.finish_reason == "end_of_text" for answer in answers])),
                 **copying,
+                samples=tuple(samples),
             )
         }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.artifact.io import read_json
 from lib.artifact.record import Count, Positive, RecordError, from_json
-from lib.errors import MakegptError
+from lib.errors import MakegptError, printable
 from lib.evaluate.metrics import Lead, Score, StandardErrors, unpaired_lead
 from lib.run.folder import EVALUATION_FILE, MODEL_FILE, finished_manifest
 
@@ -95,12 +95,21 @@ class Memorization:
     test: Copying | None = None
 
 
+@dataclass(frozen=True)
+class AnswerSample:
+    """The text that a model answered, its greedy answer, and the reference."""
+
+    prompt: str
+    answer: str
+    reference: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerScores:
     """Greedy answers to a sample of the split's questions, of at most `max_new_tokens` tokens (`lib.evaluate.answers`).
 
     `exact_match`: the fraction that equals the reference answer; `finished`: the fraction that came to an end. `answers` and
-    `references`: what these copy from the answers of the training split.
+    `references`: what these copy from the answers of the training split. `samples`: the first few.
     """
 
     questions: Positive
@@ -110,6 +119,7 @@ class AnswerScores:
     finished: float
     answers: Copying
     references: Copying
+    samples: tuple[AnswerSample, ...] = ()
 
     def __str__(self) -> str:
         """One line for a reader of the scores."""
@@ -180,6 +190,8 @@ class Evaluation(Score):
             notes.append(f"no bits/byte: {self.unknown_tokens:,} tokens are unknown words, whose bytes are not known")
         if self.answers:
             notes.append(str(self.answers))
+            for sample in self.answers.samples:
+                notes.append(f"answer {printable(repr(sample.answer))}, reference {printable(repr(sample.reference))}")
         return notes
 
 

@@ -146,6 +146,9 @@ def test_answers_are_compared_with_the_references(run: Path, here: Here) -> None
     assert answers["finished"] > 0.5
     assert 0 < answers["exact_match"] < 1
     assert answers["references"]["longest_run"] > 1
+    assert [set(sample) for sample in answers["samples"]] == [{"prompt", "answer", "reference"}] * 3
+    assert all(sample["prompt"].endswith("<|im_start|>assistant\n") for sample in answers["samples"])
+    assert f"reference {answers['samples'][0]['reference']!r}" in output.err
     assert f"exact match {answers['exact_match']:.1%}" in output.err
     assert "answers" not in evaluation(here, run, "--passages", 0)
 
