@@ -125,7 +125,7 @@ def test_a_stopped_one_can_be_evaluated_and_needs_its_base(small: Path, tmp_path
 
 
 def test_the_best_adapters_are_merged_if_they_are_to_be_published(small: Path, tmp_path: Path) -> None:
-    worsening = LORA | {"learning_rate": 10.0, "eval_interval": 2, "warmup_steps": 0, "min_lr_ratio": 1.0, "publish": "best"}
+    worsening = LORA | {"learning_rate": 20.0, "eval_interval": 2, "warmup_steps": 0, "min_lr_ratio": 1.0, "publish": "best"}
     folder = tmp_path / "run"
     train(folder, small / "dataset", config(**worsening), small / "run")
     losses = {line.step: line.val_loss for line in read_metrics(folder)[1:] if line.val_loss is not None}
