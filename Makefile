@@ -23,7 +23,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -52,7 +52,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo chat $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -68,6 +68,8 @@ help:
 ##                trains nothing
 ## demo           SmolLM2, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The capital of France is"
+## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
+##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
 ##                it resumes.  study-check: are the committed figures and the page those of the committed results?
 ##                study-figures: draw them once more
@@ -121,6 +123,12 @@ demo: | $(READY)
 	fi; \
 	$(BIN)/generate "$$run" "$$PROMPT" --temperature 0 --max-new-tokens 30 --explain --echo
 
+chat: CONFIG := $(if $(filter file,$(origin CONFIG)),chat,$(CONFIG))
+chat: DATASET := $(if $(filter file,$(origin DATASET)),instructions,$(DATASET))
+chat: | $(READY)
+	@$(MAKE) --silent --no-print-directory evaluate generate CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT=
+	@$(BIN)/compare $$($(PLAN) compared '$(CONFIG)' '$(DATASET)' '' '$(SET)')
+
 reproduce: | $(READY)
 	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done
 	@test -z '$(SLOW)' || { \
@@ -144,6 +152,7 @@ $(if $(filter error:,$(firstword $(PLANNED))),$(error $(wordlist 2,999,$(PLANNED
 $(if $(PLANNED),,$(error the plan gave no answer; `$(PLAN) configs` may show why; `rm -r $(VENV)` lets make set up again))
 $(foreach assignment,$(PLANNED),$(eval $(assignment)))
 
+CHAT    := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS) $(if $(BASE),--tokenizer $(BASE)))
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
 
 all: generate plot
@@ -151,7 +160,7 @@ fetch: $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
 tokenize: $(TOKENS)/manifest.json
 build-dataset: $(WINDOWS)/manifest.json
 train: $(RUN)/model.safetensors
-evaluate: $(RUN)/evaluation.json
+evaluate: $(RUN)/evaluation.json $(if $(BASE),$(BASE)/evaluation.json)
 generate: $(RUN)/sample.txt
 plot: $(FIGURE)
 report: $(RUN)/report.html
@@ -162,21 +171,30 @@ $(lastword $(TEXTS)):
 $(lastword $(VOCABULARY)):
 	$(BIN)/fetch gpt2
 
+ifneq (,$(BASE))
+$(BASE)/model.safetensors:
+	$(BIN)/fetch $(notdir $(BASE))
+	$(BIN)/import-weights $(WEIGHTS) -o $(BASE)
+
+$(BASE)/evaluation.json: $(AGAIN.base) | $(WINDOWS)/manifest.json
+	$(BIN)/evaluate $(BASE) $(WINDOWS) -o $@ $(OPTIONS)
+endif
+
 # AGAIN.STAGE is `again` if the artifact is not what is asked for now: contents decide, not times.
-$(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
-	$(BIN)/tokenize -o $(TOKENS) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
+$(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY)) $(if $(BASE),$(BASE)/model.safetensors)
+	$(BIN)/tokenize -o $(TOKENS) $(CHAT) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
 
 $(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(TOKENS)/manifest.json
 	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
 
 $(RUN)/model.safetensors: $(AGAIN.train) | $(WINDOWS)/manifest.json
-	$(BIN)/train $(WINDOWS) -o $(RUN) $(OPTIONS)
+	$(BIN)/train $(WINDOWS) -o $(RUN) $(if $(BASE),--init-from $(BASE)) $(OPTIONS)
 
 $(RUN)/evaluation.json: $(AGAIN.evaluate) | $(RUN)/model.safetensors
 	$(BIN)/evaluate $(RUN) $(WINDOWS) -o $@ $(OPTIONS)
 
 $(RUN)/sample.txt: $(AGAIN.generate) | $(RUN)/model.safetensors
-	$(BIN)/generate $(RUN) -o $@ $(OPTIONS)
+	$(BIN)/generate $(RUN) -o $@ $(if $(CHAT),--chat) $(OPTIONS)
 	@$(PLAN) note generate $(INPUT) > /dev/null
 
 $(RUN)/loss.png: $(AGAIN.plot) | $(RUN)/evaluation.json $(RUN)/sample.txt

@@ -38,7 +38,7 @@ _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 )
 @click.option("--interactive", is_flag=True, help="Read prompts line by line and answer each.")
 @click.option(
-    "--chat", is_flag=True, help="PROMPT is a message to be answered; without one, a conversation (/reset: a new one)."
+    "--chat", is_flag=True, help="PROMPT is a message to be answered; without any, a conversation (/reset: a new one)."
 )
 @click.option("--system", metavar="TEXT", help="With --chat: the message of the system  [default: the template's]")
 @click.option("--from-endoftext", is_flag=True, help="Put the token <|endoftext|> before the prompt, as GPT-2's release does.")
@@ -106,7 +106,7 @@ def main(
         raise UsageError("give one of PROMPT, --prompts and --interactive")
     if prompt is not None:
         check_one_value("PROMPT", prompt, "generate.prompt")
-    interactive = interactive or (chat and prompt is None and prompts is None)
+    interactive = interactive or (chat and prompt is None and prompts is None and config.generate.prompt is None)
     if interactive and output is not None:
         raise UsageError("a conversation and --interactive write to stdout; leave -o")
     if chat and from_endoftext:

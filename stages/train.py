@@ -82,6 +82,8 @@ def main(
     keep_freed_memory()
     data = Dataset(dataset)
     chosen = choose_device(device_name)
+    if plan and data.labeled:
+        raise UsageError(f"--plan estimates a training on windows of text, and {dataset} holds labeled texts; leave it out")
     if plan:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         estimate = estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids()))

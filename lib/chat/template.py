@@ -45,6 +45,8 @@ class ChatTemplate(ABC):
     name: ClassVar[str]
     #: The special token that ends an answer.
     end: ClassVar[str]
+    #: All the special tokens that it writes.
+    special: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def segments(self, messages: Sequence[Message], *, answer: bool = False) -> list[Segment]:
@@ -75,6 +77,7 @@ class ChatML(ChatTemplate):
 
     name = "chatml"
     end = IM_END
+    special = (IM_START, IM_END)
 
     def segments(self, messages: Sequence[Message], *, answer: bool = False) -> list[Segment]:
         segments = []
@@ -100,6 +103,7 @@ class Alpaca(ChatTemplate):
 
     name = "alpaca"
     end = ENDOFTEXT
+    special = (ENDOFTEXT,)
 
     _HEADINGS: ClassVar[dict[str, str]] = {"user": "### Instruction:\n", "assistant": "### Response:\n"}
 

@@ -107,14 +107,14 @@ def config_names(tree: YamlTree) -> list[str]:
 def resolve_config(tree: YamlTree, name: str | None = None, changes: Iterable[str] = ()) -> Config:
     """The defaults, overridden by config `name` (None: only the defaults), then by `section.key=value` changes."""
     merged = copy.deepcopy(tree["defaults"])
-    for ancestor in _lineage(tree, name):
+    for ancestor in config_lineage(tree, name):
         _overlay(merged, _sections(tree, ancestor), f"configs.{ancestor}")
     for change in changes:
         _overlay(merged, _parse_change(change), "--set")
     return build_config(merged, f"config {name}" if name else "defaults")
 
 
-def _lineage(tree: YamlTree, name: str | None) -> list[str]:
+def config_lineage(tree: YamlTree, name: str | None) -> list[str]:
     """The configs that config `name` is built from, itself last: each extends the one before it."""
     names: list[str] = []
     while name is not None:

@@ -22,7 +22,21 @@ LORA_TARGETS = ("query", "key", "value", "out", "gate", "expand", "contract")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    task: str = parameter("what the model learns: the next token of a text or of a conversation's answers", one_of=("text",))
+    task: str = parameter(
+        "what the model learns: the next token of a text or of a conversation's answers, the classes of texts, to prefer the "
+        "better of two answers, or to give right ones",
+        one_of=("text", "classify", "dpo", "grpo"),
+    )
+    dpo_beta: float = parameter("with train.task=dpo: how strongly the model is held to the one it starts from", above=0.0)
+    reward: str = parameter(
+        "with train.task=grpo: an answer is worth 1 if it is the right one, or if it contains the right one",
+        one_of=("exact", "contains"),
+    )
+    group_size: int = parameter("with train.task=grpo: answers to each question", at_least=2)
+    answer_tokens: int = parameter("with train.task=grpo: maximum number of tokens of an answer", at_least=1)
+    kl_weight: float = parameter(
+        "with train.task=grpo: weight of the KL divergence from the model that the training starts from", at_least=0.0
+    )
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)
@@ -118,7 +132,9 @@ class EvaluateConfig:
         at_most=0.99,
     )
     passages: int = parameter(
-        "number of texts of each kind to search for copied training text (0: none)", at_least=0, at_most=1000
+        "number of texts of each kind to search for copied training text; of questions to answer (0: none)",
+        at_least=0,
+        at_most=1000,
     )
     dynamic_lr: float = parameter("learning rate of dynamic evaluation (SGD)", at_least=0.0)
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data.packing import pack
-from lib.data.shards import BEGINS, TRAINED, Tokens, open_shard, write_shards
-from lib.errors import MakegptError
+from lib.data.shards import BEGINS, Tokens, open_shard, write_shards
+from lib.errors import MakegptError, UsageError
 
 _MOST_TOKENS = 2**32 - 1  # of uint32
 
@@ -47,6 +47,10 @@ class Packed:
         """Tokens in all windows."""
         return int(self.spans[:, 1].sum())
 
+    def metadata(self) -> dict[str, int]:
+        """What a manifest says of it."""
+        return {"packed_texts": len(self.spans), "packed_tokens": self.used, "cut_texts": self.cut}
+
     def write(self, folder: Path) -> list[str]:
         """Write both files into `folder`; return their names."""
         names = []
@@ -61,7 +65,6 @@ class Packed:
 
     def windows(self, tokens: Tokens, numbers: list[int], length: int) -> PackedWindows:
         """The windows with these `numbers`, `length` tokens each."""
-        assert tokens.marks is not None
         shape = (len(numbers), length)
         ids, texts, trained = np.zeros(shape, np.int64), np.full(shape, -1), np.zeros(shape, bool)
         for row, number in enumerate(numbers):
@@ -70,17 +73,15 @@ class Packed:
             for text, (start, size) in enumerate(self.spans[first : int(self.ends[number])].astype(int)):
                 ids[row, at : at + size] = tokens.read(start, start + size)
                 texts[row, at : at + size] = text
-                trained[row, at : at + size] = (tokens.marks.read(start, start + size) & TRAINED) > 0
+                trained[row, at : at + size] = tokens.trained(start, start + size)
                 at += size
         return PackedWindows(ids, texts, trained)
 
     def trained(self, tokens: Tokens, numbers: list[int]) -> int:
         """How many tokens of the windows with these `numbers` are learned."""
-        assert tokens.marks is not None
-        marks = tokens.marks
         ends = [(int(self.ends[number - 1]) if number else 0, int(self.ends[number])) for number in numbers]
         spans = np.concatenate([self.spans[first:end] for first, end in ends]).astype(int)
-        return sum(int(((marks.read(start, start + size) & TRAINED) > 0).sum()) for start, size in spans)
+        return sum(int(tokens.trained(start, start + size).sum()) for start, size in spans)
 
 
 def text_starts(tokens: Tokens) -> np.ndarray:
@@ -91,6 +92,18 @@ def text_starts(tokens: Tokens) -> np.ndarray:
         starts.append(at + np.flatnonzero(block & BEGINS))
         at += len(block)
     return np.concatenate([*starts, [at]]).astype(np.int64)
+
+
+def check_lengths(tokens: Tokens, longest: int) -> None:
+    """MakegptError with the number of the first conversation that has more than `longest` tokens."""
+    if tokens.marks is None:
+        raise UsageError("--strict is for conversations; running text is cut into windows")
+    sizes = np.diff(text_starts(tokens))
+    if len(too_long := np.flatnonzero(sizes > longest)):
+        raise MakegptError(
+            f"conversation {too_long[0] + 1:,} of {tokens.folder} has {sizes[too_long[0]]:,} tokens, and a window {longest:,}; "
+            "shorten it, use a longer --context-length, or leave --strict, and its end is cut"
+        )
 
 
 def pack_texts(tokens: Tokens, starts: np.ndarray, length: int) -> Packed:
@@ -107,7 +120,7 @@ def pack_texts(tokens: Tokens, starts: np.ndarray, length: int) -> Packed:
     kept = [
         number
         for number, (start, size) in enumerate(zip(starts[:-1], sizes, strict=True))
-        if (tokens.marks.read(int(start), int(start + size)) & TRAINED).any()
+        if tokens.trained(int(start), int(start + size)).any()
     ]
     windows = pack([int(sizes[number]) for number in kept], length)
     order = [kept[number] for window in windows for number in window]

@@ -10,7 +10,7 @@ import numpy as np
 from lib.data.dataset import Dataset
 from lib.evaluate.compressors import COMPRESSORS, LOOK_BACK, added_bytes
 from lib.evaluate.metrics import BlockSums
-from lib.evaluate.span import TokenSpan, decoded_pieces
+from lib.evaluate.span import AnswerSpan, TokenSpan, decoded_pieces
 from lib.ngrams.add_one import AddOneBigram
 from lib.ngrams.counts import MAX_COUNTED_TOKENS, NGrams
 from lib.ngrams.kneser_ney import KneserNey
@@ -33,7 +33,7 @@ class Uniform:
 
     def nats(self, span: TokenSpan) -> Mapping[str, BlockSums]:
         sums = BlockSums(span.predicted)
-        for block in span.tokens.blocks(span.start + 1, span.stop):
+        for block in span.ids():
             sums.add(np.full(len(block), np.log(self.vocab_size)))
         return {"uniform": sums}
 
@@ -52,7 +52,7 @@ class NGramCounts:
         smoothed: list[Smoothing] = [KneserNey(ngrams), *([AddOneBigram(ngrams)] if self.order > 1 else [])]
         sums: dict[str, BlockSums] = {}
         for smoothing in smoothed:
-            for block in smoothing.nats(span.tokens, span.start + 1, span.stop):
+            for block in span.counted(smoothing):
                 for name, nats in block.items():
                     sums.setdefault(name, BlockSums(span.predicted)).add(nats)
         return sums
@@ -69,19 +69,27 @@ class Compressor:
         if self.training:  # as much as a compressor can look back on: a token is a byte at least
             start, stop = end_of_training(self.training, LOOK_BACK)
             text = b"".join(decoded_pieces(self.training.tokens, start, stop, self.tokenizer))[-LOOK_BACK:]
-        bits = 8 * added_bytes(self.name, text, lambda: decoded_pieces(span.tokens, span.start + 1, span.stop, self.tokenizer))
+        bits = 8 * added_bytes(self.name, text, lambda: span.text(self.tokenizer))
         return {self.name: bits * float(np.log(2))}
 
 
 def default_baselines(span: TokenSpan, tokenizer: Tokenizer, ngram_order: int) -> list[Baseline]:
-    """All baselines; n-grams only if there is a training text to count."""
+    """All baselines; n-grams only if there is a training text to count, compressors only for running text.
+
+    A compressor cannot be charged for the answers alone.
+    """
     counts = [NGramCounts(span.training, ngram_order, tokenizer.vocab_size)] if span.training else []
-    return [Uniform(tokenizer.vocab_size), *counts, *(Compressor(name, span.training, tokenizer) for name in COMPRESSORS)]
+    compressors = [] if isinstance(span, AnswerSpan) else [Compressor(name, span.training, tokenizer) for name in COMPRESSORS]
+    return [Uniform(tokenizer.vocab_size), *counts, *compressors]
 
 
 def count_training(training: Dataset, order: int, vocab_size: int) -> NGrams:
-    """The n-grams of the end of the training split."""
-    return NGrams(training.tokens, [end_of_training(training, MAX_COUNTED_TOKENS)], order, vocab_size)
+    """The n-grams of the end of the training split; of conversations, those that end in an answer."""
+    start, stop = end_of_training(training, MAX_COUNTED_TOKENS)
+    if not training.packed:
+        return NGrams(training.tokens, [(start, stop)], order, vocab_size)
+    ranges = [(max(start, begin), end) for begin, end in training.text_ranges("train") if end > start]
+    return NGrams(training.tokens, ranges, order, vocab_size, training.tokens.trained)
 
 
 def end_of_training(training: Dataset, tokens: int) -> tuple[int, int]:

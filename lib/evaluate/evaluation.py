@@ -33,8 +33,8 @@ from lib.evaluate.results import (
     ExtraScore,
     PositionBand,
 )
-from lib.evaluate.span import TokenSpan, decoded_pieces
-from lib.evaluate.windows import OnTokens, iterate_predictions, predict_batches
+from lib.evaluate.span import TokenSpan
+from lib.evaluate.windows import OnTokens
 from lib.generate.token_scores import score_token
 from lib.ngrams.counts import MAX_COUNTED_TOKENS
 from lib.run.folder import TrainedModel
@@ -107,10 +107,9 @@ class _Predictions:
 def _predict(trained: TrainedModel, span: TokenSpan, device: torch.device, on_tokens: OnTokens) -> _Predictions:
     T, n = trained.config.context_length, span.predicted
     sums = _Predictions(BlockSums(n), BlockSums(n), BlockSums(n), np.zeros((2, T)))
-    for nats, ranks in predict_batches(trained.model, span.tokens, span.start, span.stop, device):
-        positions = (sums.nats.count + np.arange(len(nats))) % T
-        sums.by_position[0] += np.bincount(positions, weights=nats, minlength=T)
-        sums.by_position[1] += np.bincount(positions, minlength=T)
+    for nats, ranks, places in span.predict(trained.model, device):
+        sums.by_position[0] += np.bincount(places - 1, weights=nats, minlength=T)
+        sums.by_position[1] += np.bincount(places - 1, minlength=T)
         sums.nats.add(nats.astype(np.float64))
         sums.top_1.add(ranks <= 1)
         sums.top_5.add(ranks <= 5)
@@ -137,7 +136,7 @@ def count_bytes(span: TokenSpan, tokenizer: Tokenizer) -> tuple[BlockSums | None
     The bytes of an unknown word are not known: they are not in the total, and the blocks are None then.
     """
     lengths, n_bytes, unknown = tokenizer.byte_lengths(), BlockSums(span.predicted), 0
-    for block in span.tokens.blocks(span.start + 1, span.stop):
+    for block in span.ids():
         n_bytes.add(lengths[block])
         unknown += int((block == tokenizer.unknown).sum()) if tokenizer.unknown is not None else 0
     return None if unknown else n_bytes, round(n_bytes.total), unknown
@@ -165,13 +164,16 @@ def _counted_tokens(span: TokenSpan) -> CountedTokens | None:
     if span.training is None:
         return None
     start, stop = end_of_training(span.training, MAX_COUNTED_TOKENS)
-    return CountedTokens(stop - start, span.training.train_tokens)
+    if not span.training.packed:
+        return CountedTokens(stop - start, span.training.train_tokens)
+    learned = span.training.tokens.trained(0, span.training.train_tokens)
+    return CountedTokens(int(learned[start:].sum()), int(learned.sum()))
 
 
 def _text_sha256(span: TokenSpan, tokenizer: Tokenizer) -> str:
     """SHA-256 of the predicted text: scores of different texts are never compared, whatever their tokens."""
     digest = hashlib.sha256()
-    for piece in decoded_pieces(span.tokens, span.start + 1, span.stop, tokenizer):
+    for piece in span.text(tokenizer):
         digest.update(piece)
     return digest.hexdigest()
 
@@ -227,5 +229,5 @@ def compare_models(
 
 def score_tokens(trained: TrainedModel, span: TokenSpan, device: torch.device) -> Iterator[dict[str, Any]]:
     """The score of each token of a span, and its position."""
-    for position, id, logits in iterate_predictions(trained.model, span.tokens, span.start, span.stop, device):
+    for position, id, logits in span.logits(trained.model, device):
         yield {"position": position} | vars(score_token(logits, id, trained.tokenizer))

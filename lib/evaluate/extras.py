@@ -19,7 +19,7 @@ from lib.evaluate.dynamic import dynamic_nats
 from lib.evaluate.metrics import BlockSums, loss_scores
 from lib.evaluate.results import EnsembleMember
 from lib.evaluate.span import TokenSpan
-from lib.evaluate.windows import OnTokens, predict_batches
+from lib.evaluate.windows import OnTokens
 from lib.model.registry import build_model, count_parameters
 from lib.ngrams.cache import UnigramCache
 from lib.ngrams.counts import NGRAM_NAMES
@@ -185,12 +185,12 @@ def aligned(streams: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
 
 
 def _model_nats(trained: TrainedModel, span: TokenSpan, device: torch.device, on_tokens: OnTokens) -> Iterator[np.ndarray]:
-    for nats, _ in predict_batches(trained.model, span.tokens, span.start, span.stop, device):
+    for nats, *_ in span.predict(trained.model, device):
         on_tokens(len(nats))
         yield nats.astype(np.float64)
 
 
 def _count_nats(smoothing: Smoothing, span: TokenSpan) -> Iterator[np.ndarray]:
     """The nats of the highest order."""
-    for losses in smoothing.nats(span.tokens, span.start + 1, span.stop):
+    for losses in span.counted(smoothing):
         yield list(losses.values())[-1]

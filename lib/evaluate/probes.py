@@ -11,10 +11,11 @@ import torch
 
 from lib.config.schema import Config, EvaluateConfig, GenerateConfig
 from lib.data.dataset import Dataset
+from lib.evaluate.answers import GreedyAnswers
 from lib.evaluate.memorization import measure_recall
 from lib.evaluate.metrics import BlockSums, scores_with_errors
 from lib.evaluate.results import SlidingScore
-from lib.evaluate.span import TokenSpan, is_training_dataset
+from lib.evaluate.span import AnswerSpan, TokenSpan, is_training_dataset
 from lib.evaluate.windows import OnTokens, predict_batches
 from lib.run.folder import TrainedModel
 
@@ -69,7 +70,13 @@ class CopiedText:
 
 
 def default_probes(folder: Path, span: TokenSpan, config: Config) -> list[Probe]:
-    """The probes that `config` asks for; copies are looked for only in the dataset that the run in `folder` was trained on."""
+    """The probes that `config` asks for; copies are looked for only in the dataset that the run in `folder` was trained on.
+
+    Of conversations, which no window cuts, the greedy answers; a base model's too, to compare.
+    """
+    if isinstance(span, AnswerSpan):
+        assert span.training is not None
+        return [GreedyAnswers(span.training, config.evaluate, config.generate)] if config.evaluate.passages else []
     probes: list[Probe] = [SlidingWindows(config.evaluate.overlap)] if config.evaluate.overlap else []
     if span.split and span.training and config.evaluate.passages and is_training_dataset(folder, span.training):
         probes.append(CopiedText(span.training, config.evaluate, config.generate))

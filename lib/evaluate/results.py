@@ -6,7 +6,7 @@ from typing import Any
 
 from lib.artifact.io import read_json
 from lib.artifact.record import Count, Positive, RecordError, from_json
-from lib.errors import MakegptError
+from lib.errors import MakegptError, printable
 from lib.evaluate.metrics import Lead, Score, StandardErrors, unpaired_lead
 from lib.run.folder import EVALUATION_FILE, MODEL_FILE, finished_manifest
 
@@ -96,6 +96,42 @@ class Memorization:
 
 
 @dataclass(frozen=True)
+class AnswerSample:
+    """The text that a model answered, its greedy answer, and the reference."""
+
+    prompt: str
+    answer: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerScores:
+    """Greedy answers to a sample of the split's questions, of at most `max_new_tokens` tokens (`lib.evaluate.answers`).
+
+    `exact_match`: the fraction that equals the reference answer; `finished`: the fraction that came to an end. `answers` and
+    `references`: what these copy from the answers of the training split. `samples`: the first few.
+    """
+
+    questions: Positive
+    max_new_tokens: Positive
+    exact_match: float
+    standard_error: float | None
+    finished: float
+    answers: Copying
+    references: Copying
+    samples: tuple[AnswerSample, ...] = ()
+
+    def __str__(self) -> str:
+        """One line for a reader of the scores."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.1%}"
+        return (
+            f"exact match {self.exact_match:.1%}{error} of {self.questions:,} greedy answers, {self.finished:.1%} of them "
+            f"finished within {self.max_new_tokens:,} tokens; longest run copied from the training answers: "
+            f"{self.answers.longest_run:,} tokens (reference answers: {self.references.longest_run:,})"
+        )
+
+
+@dataclass(frozen=True)
 class CountedTokens:
     """How many of the `total` training tokens the n-grams were counted on."""
 
@@ -129,6 +165,7 @@ class Evaluation(Score):
     baselines: dict[str, BaselineScore]
     ngram_training_tokens: CountedTokens | None = None
     memorization: Memorization | None = None
+    answers: AnswerScores | None = None
     extras: tuple[ExtraScore, ...] = ()
     model_sha256: str
     weights: EvaluatedWeights
@@ -145,12 +182,16 @@ class Evaluation(Score):
         return self.split == "val" and self.dataset == metadata.get("dataset")
 
     def notes(self) -> list[str]:
-        """What a reader of the scores has to know: n-grams of a part of the training text only, unknown words."""
+        """What a reader of the scores has to know: n-grams of a part of the training text only, unknown words, the answers."""
         notes = []
         if (tokens := self.ngram_training_tokens) and tokens.counted < tokens.total:
             notes.append(f"n-grams are counted on the last {tokens.counted:,} of {tokens.total:,} training tokens")
         if self.unknown_tokens:
             notes.append(f"no bits/byte: {self.unknown_tokens:,} tokens are unknown words, whose bytes are not known")
+        if self.answers:
+            notes.append(str(self.answers))
+            for sample in self.answers.samples:
+                notes.append(f"answer {printable(repr(sample.answer))}, reference {printable(repr(sample.reference))}")
         return notes
 
 

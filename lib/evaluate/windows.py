@@ -113,8 +113,32 @@ def predict_batches(
             done += nats.shape[1] - fresh
 
 
+@torch.inference_mode()
+def predict_texts(
+    model: LanguageModel, texts: Iterable[tuple[np.ndarray, np.ndarray]], device: torch.device
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """The learned ids of `texts`, each (ids, learned or not), and each text alone: its learned ids' places in it, (n,), the
+    logits they were predicted by, (n, V), and the ids, (n,); texts of which nothing is learned are skipped.
+    """
+    for ids, learned in texts:
+        places = np.flatnonzero(learned[1:])  # of the inputs that they follow
+        if len(places):
+            window = torch.from_numpy(ids.astype("int64")).to(device)
+            index = torch.from_numpy(places).to(device)
+            yield places + 1, model(window[None, :-1])[0, index], window[1:][index]
+
+
+def predict_learned(
+    model: LanguageModel, texts: Iterable[tuple[np.ndarray, np.ndarray]], device: torch.device
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The loss in nats, the rank and the place in its text of each learned id of `texts`, text by text: three (n,) arrays."""
+    for places, logits, targets in predict_texts(model, texts, device):
+        nats, ranks = _scored(logits, targets)
+        yield nats.cpu().numpy(), ranks.cpu().numpy(), places
+
+
 def _scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """What (B, T, V) logits say of (B, T) targets: their loss in nats and their rank."""
+    """What (…, V) logits say of (…) targets: their loss in nats and their rank."""
     logits = logits.float()
     own = logits.gather(-1, targets[..., None])
     earlier = torch.arange(logits.shape[-1], device=logits.device) < targets[..., None]

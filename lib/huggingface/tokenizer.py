@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Iterable
 
 from lib.artifact.io import read_json
+from lib.chat.template import IM_END, IM_START
 from lib.errors import MakegptError
 from lib.huggingface.pre_tokenizer import BYTES, BYTES_OF_WORDS, from_pre_tokenizer, to_pre_tokenizer
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer
@@ -193,8 +194,8 @@ def from_hf_tokenizer(saved: dict[str, Any], endoftext: str | None = None) -> To
     if pre_tokenizer is None:
         raise ValueError("its pre_tokenizer is None")
     try:
-        if normalizer or model.get("ignore_merges"):
-            raise ValueError("it normalizes texts or ignores merges")
+        if normalizer or model.get("ignore_merges") or any(token["content"] in (IM_START, IM_END) for token in added):
+            raise ValueError("it normalizes texts, ignores merges, or has the tags of a chat template")
         return _in_gpt2s_order(pre_tokenizer, model, added)
     except ValueError as error:
         try:

@@ -32,6 +32,8 @@ def select_trained(model: LanguageModel, options: Finetuning) -> None:
     elif options.finetune == "lora":
         targets = None if "all" in options.lora_targets.split(",") else options.lora_targets.split(",")
         add_adapters(model, options.lora_rank, options.lora_alpha, targets, torch.Generator().manual_seed(options.seed))
+        if model.config.n_classes:  # a head that was just drawn must be learned
+            model.out_head.requires_grad_(True)
 
 
 def _freeze_below_last_block(model: LanguageModel) -> None:
@@ -39,6 +41,7 @@ def _freeze_below_last_block(model: LanguageModel) -> None:
     if not isinstance(model, GPT):
         raise UsageError(f"train.finetune=last_block needs a stack of blocks, model.kind=gpt, not {model.config.kind}")
     model.requires_grad_(False)
-    trained = [model.blocks[-1], model.final_norm, *([] if model.config.tie_weights else [model.out_head])]
+    is_tied = model.config.tie_weights and not model.config.n_classes
+    trained = [model.blocks[-1], model.final_norm, *([] if is_tied else [model.out_head])]
     for module in trained:
         module.requires_grad_(True)

@@ -44,6 +44,7 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "classifier",
     "maps",
     "lora",
     "registry",

@@ -83,10 +83,18 @@ class NGrams:
     """The counts of the orders 1 to `order`: `orders[n - 1]` has those of order n.
 
     `ranges`: (start, stop) of the parts of `tokens` that are counted, fewer than 2³¹ ids in all; no n-gram crosses from one
-    into the next. `vocab_size`: V; every id is below it.
+    into the next. `vocab_size`: V; every id is below it. `counted`: (start, stop) -> whether an n-gram that ends with each of
+    these ids counts, (stop - start,) bool; those that never do are contexts with a count of 0. By default all count.
     """
 
-    def __init__(self, tokens: TokenSource, ranges: Sequence[tuple[int, int]], order: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        tokens: TokenSource,
+        ranges: Sequence[tuple[int, int]],
+        order: int,
+        vocab_size: int,
+        counted: Callable[[int, int], np.ndarray] | None = None,
+    ) -> None:
         self.vocab_size = vocab_size
         self.orders: list[OrderCounts] = []
         # For each range: the number of the n - 1 ids before each id, for growing n; one more at the end.
@@ -103,8 +111,8 @@ class NGrams:
                 for at in range(start + n - 1, stop, _BLOCK)
             ]
             runs: list[Run] = []
-            for block in blocks:
-                add_run(runs, keys(*block))
+            for part, at, end in blocks:
+                add_run(runs, keys(part, at, end), counted and counted(at, end))
             distinct, counts = merge_all(runs)
             contexts = len(self.orders[-1].keys) if self.orders else 1
             suffixes = np.empty(len(distinct), np.uint32)  # the number of each n-gram less its first id
@@ -114,7 +122,7 @@ class NGrams:
                 suffixes[numbers] = before[part][following]
                 before[part][following] = numbers
             if self.orders:
-                self.orders[-1] = _with_continuations(self.orders[-1], suffixes)
+                self.orders[-1] = _with_continuations(self.orders[-1], suffixes if counted is None else suffixes[counts > 0])
             self.orders.append(OrderCounts(distinct, counts, _starts(distinct, contexts, vocab_size), None))
 
     def numbers(self, ids: np.ndarray) -> Iterator[tuple[OrderCounts, np.ndarray, np.ndarray]]:

@@ -10,9 +10,13 @@ import numpy as np
 Run = tuple[np.ndarray, np.ndarray]
 
 
-def add_run(runs: list[Run], keys: np.ndarray) -> None:
-    """Count `keys`, in any order, onto the stack."""
-    distinct, counts = np.unique(keys, return_counts=True)
+def add_run(runs: list[Run], keys: np.ndarray, counted: np.ndarray | None = None) -> None:
+    """Count `keys`, in any order, onto the stack; only where `counted` is true, the others with 0."""
+    if counted is None:
+        distinct, counts = np.unique(keys, return_counts=True)
+    else:
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        counts = np.bincount(inverse, weights=counted, minlength=len(distinct))
     runs.append((distinct, counts.astype(np.uint32)))
     while len(runs) > 1 and len(runs[-2][0]) < 2 * len(runs[-1][0]):
         _merge_last(runs)

@@ -24,7 +24,7 @@ class WittenBell:
             losses, p = {}, np.asarray(1 / self.ngrams.vocab_size)
             for n, (table, contexts, numbers) in enumerate(lookups, 1):
                 c = at_numbers(table.counts, numbers)
-                N, T = table.totals(contexts, table.counts, np.ones_like)
+                N, T = table.totals(contexts, table.counts, np.sign)
                 p = np.where(N > 0, (c + T * p) / np.maximum(N + T, 1), p)
                 losses[NGRAM_NAMES[n]] = -np.log(p)
             yield losses

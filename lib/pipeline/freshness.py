@@ -83,6 +83,7 @@ class Freshness:
             "tokenize": self._check_tokens,
             "build-dataset": self._check_dataset,
             "train": self._check_run,
+            "base": self._check_evaluation,
             "evaluate": self._check_evaluation,
         }
         try:
@@ -98,6 +99,12 @@ class Freshness:
     def _check_tokens(self, step: Step) -> None:
         manifest = _manifest(step.target.parent)
         parameters = dict(manifest.parameters)
+        if base := self.pipeline.base:
+            if parameters["vocabulary"] != _manifest(base.run).metadata["tokenizer"]:
+                raise _Stale(f"it was tokenized with another vocabulary than that of {base.run}")
+            del parameters["tokenizer"]
+        if self.pipeline.conversations:
+            del parameters["vocabulary"], parameters["chat"]  # which follow from the others
         held_out: dict[str, Any] = {key: parameters.pop(key) for key in ("val_fraction", "test_fraction") if key in parameters}
         _compare(_flat({"tokenize": parameters, "build-dataset": held_out}), step.parameters)
         if (texts := manifest.texts) != self.pipeline.hashes:
@@ -126,8 +133,11 @@ class Freshness:
         windows = self.pipeline.step("build-dataset").target.parent
         if manifest.metadata["dataset"] != identity_of(_manifest(windows)):
             raise _Stale(f"it was trained on another dataset than {windows} holds now")
-        if "init_from" in manifest.metadata:
-            raise _Stale("it began with the weights of another run")
+        base = self.pipeline.base
+        if manifest.metadata.get("init_from") != (self._weights(base.run) if base else None):
+            raise _Stale(
+                f"it began with other weights than those of {base.run}" if base else "it began with the weights of another run"
+            )
         if _MODEL not in manifest.outputs:
             raise _Stale(f"{step.target} is not of the training that {MANIFEST} records")
         self._check_outputs(step, manifest)
@@ -137,8 +147,8 @@ class Freshness:
         if "parameters" not in evaluation:
             raise _Stale("it is not known with what it was made")
         _compare(_flat(evaluation["parameters"]), step.parameters)
-        if evaluation["model_sha256"] != self._weights() or evaluation["weights"] != _PUBLISHED:
-            raise _Stale(f"it is of other weights than {self.pipeline.run / _MODEL}")
+        if evaluation["model_sha256"] != self._weights(step.target.parent) or evaluation["weights"] != _PUBLISHED:
+            raise _Stale(f"it is of other weights than {step.target.with_name(_MODEL)}")
         windows = self.pipeline.step("build-dataset").target.parent
         if evaluation.get("dataset") != identity_of(_manifest(windows)):
             raise _Stale(f"it is of another text than {windows}")
@@ -166,13 +176,13 @@ class Freshness:
     def _inputs(self, step: Step) -> dict[str, str]:
         """The hashes of what a stage without a manifest reads: a sample the weights, the others all of the run."""
         if step.stage == "generate":
-            return {_MODEL: self._weights()}
+            return {_MODEL: self._weights(self.pipeline.run)}
         names = [self.pipeline.step(before).target.name for before in step.after]
         run = {str(self.pipeline.run): identity_of(_manifest(self.pipeline.run))}
         return run | {name: self.sha256(self.pipeline.run / name) for name in names}
 
-    def _weights(self) -> str:
-        return str(_manifest(self.pipeline.run).outputs[_MODEL].sha256)
+    def _weights(self, run: Path) -> str:
+        return str(_manifest(run).outputs[_MODEL].sha256)
 
     def _note(self, step: Step) -> Path:
         return STAMPS / f"{step.target.parent.name}.{step.stage}.json"

@@ -3,6 +3,7 @@
     .venv/bin/python -m lib.pipeline.plan variables CONFIG DATASET TEXT SET    NAME:=value and NAME+=value words for $(eval)
     .venv/bin/python -m lib.pipeline.plan why CONFIG DATASET TEXT SET          what `make all` would run, and why
     .venv/bin/python -m lib.pipeline.plan runs CONFIGS DATASET TEXT SET        the run folders of several configs
+    .venv/bin/python -m lib.pipeline.plan compared CONFIG DATASET TEXT SET     the run folder, after that of its base
     .venv/bin/python -m lib.pipeline.plan note STAGE CONFIG DATASET TEXT SET   write down what STAGE's output was made from
     .venv/bin/python -m lib.pipeline.plan configs                              the configs and texts of params.yaml
     .venv/bin/python -m lib.pipeline.plan unknown NAME KNOWN...                what a mistyped variable may have meant
@@ -39,6 +40,12 @@ def runs(names: str, dataset: str, text: str, changes: str) -> str:
     return " ".join(str(build_pipeline(name, dataset, text, changes).run) for name in names.split())
 
 
+def compared(config: str, dataset: str, text: str, changes: str) -> str:
+    """The run folder of a config, after that of the pretrained weights that it starts from, if it does."""
+    pipeline = build_pipeline(config, dataset, text, changes)
+    return " ".join(map(str, [*([pipeline.base.run] if pipeline.base else []), pipeline.run]))
+
+
 def variables(*words: str) -> str:
     """What the Makefile needs: folders, inputs, and AGAIN.STAGE for each stage that must run again."""
 
@@ -50,6 +57,9 @@ def variables(*words: str) -> str:
             "WINDOWS": pipeline.step("build-dataset").target.parent,
             "RUN": pipeline.run,
             "FIGURE": pipeline.figure,
+            "CONVERSATIONS": pipeline.conversations or "",
+            "BASE": pipeline.base.run if pipeline.base else "",
+            "WEIGHTS": pipeline.base.weights if pipeline.base else "",
             "TEXTS": "",
             "VOCABULARY": "",
         } | {f"AGAIN.{stage}": "again" if reason else "" for stage, reason in reasons.items()}
@@ -100,7 +110,9 @@ def _ask(question: Callable[[Freshness], str], *words: str, check: bool = True) 
     return answer
 
 
-QUESTIONS: dict[str, Callable[..., str]] = {ask.__name__: ask for ask in (variables, why, runs, note, configs, unknown)}
+QUESTIONS: dict[str, Callable[..., str]] = {
+    ask.__name__: ask for ask in (variables, why, runs, compared, note, configs, unknown)
+}
 
 
 def main(words: list[str]) -> int:

@@ -13,15 +13,16 @@ from typing import Any, Callable, Collection
 
 from lib.artifact.io import sha256_of
 from lib.artifact.manifest import MANIFEST
-from lib.config.params import load_params, resolve_config
+from lib.config.params import config_lineage, load_params, resolve_config
 from lib.config.schema import IGNORED_FOR_IDENTITY, Config, config_tree
-from lib.data.downloads import data_folder, load_inputs
+from lib.data.downloads import Input, data_folder, load_inputs
 from lib.errors import MakegptError, UsageError, nearest
 
 #: From a file to its SHA-256.
 Sha256 = Callable[[Path], str]
 
 FIGURES = Path("artifacts/plots")
+RUNS = Path("artifacts/runs")
 
 #: The Makefile's default DATASET, which a figure's name leaves out.
 USUAL_DATASET = "hamlet"
@@ -44,14 +45,29 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Base:
+    """Pretrained weights that a training starts from: the input they are, their file in data/, and the run they become."""
+
+    name: str
+    weights: Path
+    run: Path
+
+
+@dataclass(frozen=True)
 class Pipeline:
-    """All steps from a text to a figure, and the files that must be fetched first."""
+    """All steps from a text to a figure, and the files that must be fetched first.
+
+    `conversations`: the shape of those that are learned from instead of running text, or None; `base`: the weights that such
+    a training starts from, if the config extends that of pretrained weights.
+    """
 
     texts: list[Path]  # fetched if they are missing; empty if the text is the user's own
     vocabulary: list[Path]
     hashes: list[str]  # SHA-256 of each document
     steps: list[Step]
     figure: Path  # a copy of loss.png
+    conversations: str | None = None
+    base: Base | None = None
 
     def step(self, stage: str) -> Step:
         """The step of `stage`."""
@@ -74,6 +90,8 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     if config.evaluate.split == "test" and not config.build_dataset.test_fraction:
         raise UsageError("evaluate.split=test needs a test split; add build-dataset.test_fraction=0.1 to SET")
     pinned = load_inputs(tree)
+    conversations = None if text or dataset not in pinned else pinned[dataset].conversations
+    base = _base(tree, config_name, pinned) if conversations else None
     if text:
         dataset, texts = text_name(text, pinned), []
         hashes = [_hash_of_text(text, sha256)]
@@ -84,11 +102,20 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     else:
         names = [name for name in pinned if pinned[name].is_text]
         raise UsageError(f"DATASET={dataset} is unknown; {nearest(dataset, names)}; TEXT=my.txt takes a text of yours")
-    needs_vocabulary = config.tokenize.tokenizer == "gpt2"
+    needs_vocabulary = config.tokenize.tokenizer == "gpt2" and base is None
     vocabulary = [data_folder() / name for name in pinned["gpt2"].files] if needs_vocabulary else []
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
-    return Pipeline(texts, vocabulary, hashes, _steps(config, f"{config_part}-{dataset}", dataset), figure)
+    steps = _steps(config, f"{config_part}-{dataset}", dataset, conversations, base)
+    return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, base)
+
+
+def _base(tree: dict[str, Any], config_name: str, pinned: dict[str, Input]) -> Base | None:
+    """The pretrained weights whose config the config `config_name` extends, or is."""
+    for name in reversed(config_lineage(tree, config_name)):
+        if name in pinned and (weights := pinned[name].weights):
+            return Base(name, data_folder() / weights, RUNS / name)
+    return None
 
 
 def _hash_of_text(text: str, sha256: Sha256) -> str:
@@ -117,12 +144,12 @@ def _with_digits(name: str, whole: str) -> str:
     return f"{held or 'text'}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
 
 
-def _steps(config: Config, run: str, dataset: str) -> list[Step]:
+def _steps(config: Config, run: str, dataset: str, conversations: str | None, base: Base | None) -> list[Step]:
     context = config.model.context_length
-    name = f"{dataset}.{config.tokenize.label}"
+    name = f"{dataset}.{base.name if base else config.tokenize.label}"
     tokens = Path("artifacts/tokens") / name / MANIFEST
     windows = Path("artifacts/datasets") / f"{name}.{context}" / MANIFEST
-    folder = Path("artifacts/runs") / run
+    folder = RUNS / run
 
     def of(*sections: str) -> dict[str, Any]:
         tree = config_tree(config)
@@ -132,10 +159,17 @@ def _steps(config: Config, run: str, dataset: str) -> list[Step]:
     # bpe does not learn from what build-dataset will hold out
     fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
     held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer == "bpe"}
+    text = of("tokenize")
+    if conversations:
+        text = {"tokenize.format": conversations, "tokenize.shard_tokens": text["tokenize.shard_tokens"]}
+        if base is None:
+            text |= {key: of("tokenize")[key] for key in ("tokenize.tokenizer", "tokenize.vocab_size")}
+    of_base = [Step("base", base.run / "evaluation.json", of("evaluate", "generate"), ("build-dataset",))] if base else []
     return [
-        Step("tokenize", tokens, of("tokenize") | held_out),
+        Step("tokenize", tokens, text | held_out),
         Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
+        *of_base,
         Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
         Step("generate", folder / "sample.txt", of("generate"), ("train",)),
         Step("plot", folder / "loss.png", of("plot"), ("evaluate",)),

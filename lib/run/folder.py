@@ -24,7 +24,7 @@ from lib.artifact.record import Count, RecordError, from_json
 from lib.chat.template import ChatTemplate, template_in
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.model.finetuning import Finetuning
 from lib.model.language_model import LanguageModel
 from lib.run.state import CHECKPOINT_FOLDER as LAST
@@ -68,6 +68,13 @@ class TrainedMetadata:
 
 
 @dataclass(frozen=True)
+class ClassNames:
+    """`classes` in a classifier's config.json: their names, in the order of the logits."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """A run's model, loaded; `sha256` is that of the file its weights are from."""
 
@@ -75,13 +82,34 @@ class TrainedModel:
     tokenizer: Tokenizer
     config: ModelConfig
     sha256: str
+    classes: tuple[str, ...] = ()  # the names of a classifier's classes
 
 
 def load_run(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
-    """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
+    """Load the model of texts of the run in `folder`, its files verified; it is in evaluation mode.
 
     `weights`: "published", those of a finished run, or "last", those of the last saved state, of an unfinished run too.
+    UsageError for a classifier.
     """
+    return _load(folder, device, weights, classifier=False)
+
+
+def load_classifier(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
+    """The same for a classifier; UsageError for a model of texts."""
+    return _load(folder, device, weights, classifier=True)
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether the run in `folder` is a classifier."""
+    return read_model_config(folder).n_classes is not None
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    """The names of classes, the first few of many."""
+    return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
+
+
+def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool) -> TrainedModel:
     if weights == "published":
         path = folder / MODEL_FILE
         manifest = finished_manifest(folder)
@@ -95,6 +123,18 @@ def load_run(folder: Path, device: torch.device, weights: str = "published") -> 
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights].sha256
     config = read_model_config(folder)
+    classes = read_classes(folder) if config.n_classes else ()
+    if classes and not classifier:
+        raise UsageError(
+            f"{folder} is a classifier ({_listed(classes)}), which predicts no tokens; use `classify {folder} TEXT`, or "
+            f"`evaluate {folder}`"
+        )
+    if classifier and not classes:
+        raise UsageError(
+            f"{folder} is no classifier; `train DATASET -o RUN --task classify --init-from {folder}` makes one of it"
+        )
+    if len(classes) != (config.n_classes or 0):
+        raise MakegptError(f"{folder}: it names {len(classes)} classes, the model has {config.n_classes}; train again")
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != config.vocab_size:
         raise MakegptError(
@@ -105,7 +145,7 @@ def load_run(folder: Path, device: torch.device, weights: str = "published") -> 
         model = load_model(config, path, device)
     else:
         model = load_finetuned(config, _base_weights(folder, manifest), path, options, device)
-    return TrainedModel(model.eval(), tokenizer, config, sha256)
+    return TrainedModel(model.eval(), tokenizer, config, sha256, classes)
 
 
 def _read_finetuning(folder: Path) -> Finetuning:
@@ -135,6 +175,15 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
     config: ModelConfig = build_section("model", GPT_2 | saved["model"], str(folder / CONFIG_FILE))
     return config
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the classes of the classifier in `folder`."""
+    saved = read_json(folder / CONFIG_FILE)
+    try:
+        return from_json(ClassNames, saved.get("classes") if isinstance(saved, dict) else None, "classes").names
+    except RecordError as error:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: {error}; train the run again") from None
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:

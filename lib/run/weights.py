@@ -44,11 +44,38 @@ def load_finetuned(config: ModelConfig, base: Path, path: Path, options: Finetun
 
 
 def fill_base(model: LanguageModel, path: Path) -> None:
-    """Copy the weights of a finished run in `path` into `model`; of a longer table of learned positions the first rows."""
+    """Copy the weights of a finished run in `path` into `model`; of a longer table of learned positions the first rows.
+
+    Tokens that the run lacks begin at the mean of those that it has. The head of a classifier, which a model of texts does not
+    have, is left as it is.
+    """
     tensors = load_tensors(path)[0]
+    if model.config.n_classes:
+        tensors["out_head.weight"] = model.get_parameter("out_head.weight").detach()
     if "pos_emb.weight" in tensors:
         tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: model.context_length]
+    extend_vocabulary(tensors, model)
     fill_weights(model, tensors, path)
+
+
+def extend_vocabulary(tensors: dict[str, torch.Tensor], model: LanguageModel) -> None:
+    """Give `tensors` rows for the tokens that `model` has more, each the mean of the rows: its embeddings and its head.
+
+    A token that was never seen then is as likely as the average one (Hewitt 2021). The bigram's table grows in columns too.
+    """
+    for name, weight in model.named_parameters():
+        tensor = tensors.get(name)
+        if tensor is None or not model.is_embedding(name):
+            continue
+        for dim in range(tensor.dim()):
+            if (new := weight.shape[dim] - tensor.shape[dim]) > 0 and weight.shape[dim] == model.vocab_size:
+                tensor = torch.cat([tensor, tensor.mean(dim, keepdim=True).expand(*_sizes(tensor, dim, new))], dim)
+        tensors[name] = tensor
+
+
+def _sizes(tensor: torch.Tensor, dim: int, size: int) -> list[int]:
+    """The shape of `tensor` with `size` in dimension `dim`."""
+    return [size if number == dim else length for number, length in enumerate(tensor.shape)]
 
 
 def check_model_fits(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:

@@ -1,7 +1,7 @@
 """The tokenizers by name: trained on texts, saved as a self-contained tokenizer.json, loaded from it."""
 
 from pathlib import Path
-from typing import Iterable
+from typing import Any, Iterable
 
 from lib.artifact.io import read_json
 from lib.errors import MakegptError
@@ -9,6 +9,7 @@ from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.extended import ExtendedTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.pretrained import PretrainedTokenizer
 from lib.tokenizer.sentencepiece import SentencePieceTokenizer
@@ -27,6 +28,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
         WordTokenizer,
         PretrainedTokenizer,
         SentencePieceTokenizer,
+        ExtendedTokenizer,
     )
 }
 
@@ -48,6 +50,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if not isinstance(saved, dict) or saved.get("kind") not in list(TOKENIZERS):
         raise MakegptError(f"{path} is not a makegpt tokenizer; make one with `tokenize FILE -o DIR`")
     try:
-        return TOKENIZERS[saved["kind"]].from_saved(saved)
+        return tokenizer_from_saved(saved)
     except (KeyError, TypeError, ValueError):
         raise MakegptError(f"{path} is damaged: its vocabulary cannot be read; make it again with `tokenize`") from None
+
+
+def tokenizer_from_saved(saved: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of the content of a tokenizer.json; KeyError, TypeError or ValueError if that is damaged."""
+    kind = TOKENIZERS[saved["kind"]]
+    if kind is ExtendedTokenizer:
+        if saved["base"]["kind"] == ExtendedTokenizer.kind:
+            raise ValueError("the base of an extended tokenizer is extended")
+        saved = saved | {"base": tokenizer_from_saved(saved["base"])}
+    return kind.from_saved(saved)

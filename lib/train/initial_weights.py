@@ -24,9 +24,11 @@ from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.run.weights import fill_base, fill_weights
+from lib.tokenizer.extended import is_extension
+from lib.tokenizer.registry import load_tokenizer
 
 #: Parameters of a model that its weights do not depend on.
-_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
+_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length", "n_classes")
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
     Raises MakegptError if the dataset was made with another tokenizer, UsageError if the design differs.
     """
     source = InitFrom(folder, finished_manifest(folder))
-    if source.manifest.metadata.get("tokenizer") != dataset.tokenizer_identity:
+    is_same = source.manifest.metadata.get("tokenizer") == dataset.tokenizer_identity
+    if not is_same and not is_extension(dataset.tokens.load_tokenizer(), load_tokenizer(folder)):
         raise MakegptError(
             f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
         )
     there = read_model_config(folder)
+    if there.n_classes:
+        raise UsageError(f"{folder} is a classifier; --init-from takes a model of texts")
     theirs, ours = asdict(there), asdict(config)
+    theirs["vocab_size"] = config.vocab_size  # the dataset's may have more special tokens
     same = {"n_kv_heads", "head_dim"} if _heads(there) == _heads(config) else set()  # null, and the number it stands for
     differing = [name for name in ours if ours[name] != theirs[name] and name not in {*_FREE, *same}]
     if differing:
@@ -94,13 +100,15 @@ def initial_model(
 ) -> LanguageModel:
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
-    Weights that `train.finetune` freezes are in no checkpoint and always from `source`. Random weights are drawn on the CPU,
-    so that every device starts alike. UsageError if the design cannot have the `train.finetune`, `train.head_init` or
-    `train.position_init` that is asked for.
+    Weights that `train.finetune` freezes are in no checkpoint and always from `source`; tokens that `source` lacks begin at the
+    mean of those that it has. Random weights are drawn on the CPU, so that every device starts alike. UsageError if the design
+    cannot have the `train.finetune`, `train.head_init` or `train.position_init` that is asked for.
     """
     model = build_model(config)
     if source and (state is None or train_config.finetune != "all"):
         verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
+        if config.n_classes:
+            _init_class_head(model, train_config.seed)
         fill_base(model, source.folder / MODEL_FILE)
     elif state is None:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
@@ -111,6 +119,13 @@ def initial_model(
         path = folder / CHECKPOINT_FOLDER / state.weights
         fill_weights(model, load_tensors(path)[0], path)
     return model
+
+
+@torch.no_grad()
+def _init_class_head(model: LanguageModel, seed: int) -> None:
+    """Draw the head of a classifier, which the run that it starts from does not have."""
+    weight = model.get_parameter("out_head.weight")
+    weight.normal_(0.0, model.init_std("out_head.weight", weight), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

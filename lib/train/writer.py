@@ -18,7 +18,7 @@ from lib.run.folder import ADAPTER_FILE, CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
 from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
 from lib.run.samples import SAMPLES_FILE
 from lib.run.sessions import end_session
-from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState
+from lib.run.state import CHECKPOINT_FOLDER, REFERENCE_FILE, STATE_FILE, SavedState
 from lib.run.weights import fill_weights, trained_weights
 from lib.tokenizer.registry import TOKENIZER_FILE
 from lib.train.samples import Sampler
@@ -59,9 +59,14 @@ class RunWriter:
         folder, saved = self._folder / CHECKPOINT_FOLDER, trainer.saved_state()
         save_tensors(folder / saved.weights, trained_weights(trainer.model), self._metadata | {"step": saved.step})
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
+        names = {saved.weights, saved.optimizer, saved.published_weights or saved.weights}
+        if reference := trainer.objective.reference():
+            names.add(REFERENCE_FILE)
+            if not (folder / REFERENCE_FILE).exists():
+                save_tensors(folder / REFERENCE_FILE, reference, self._metadata)
         saved = replace(
             saved,
-            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.published_weights or saved.weights})),
+            files=describe_files(folder, sorted(names)),
             metrics_bytes=flushed_size(self._folder / METRICS_FILE),
             samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
         )

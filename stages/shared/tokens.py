@@ -2,9 +2,11 @@
 
 import json
 import re
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 import click
+
+from lib.errors import printable
 
 HEAD = f"{'token':<18} {'probability':>11}  {'rank':>6}  most likely"
 
@@ -32,6 +34,20 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"bg": 130, "fg": 231, "underline": True},
     {"bg": 52, "fg": 231, "underline": True, "bold": True},
 )
+
+
+def conversation_text(parts: Iterable[tuple[str, bool]], colored: bool) -> str:
+    """The text of parts, each learned or not: what is learned in green, or between [[ and ]]."""
+    return "".join(_learned(_lines(part), colored) if learned else _lines(part) for part, learned in parts)
+
+
+def _learned(text: str, colored: bool) -> str:
+    return click.style(text, fg="green") if colored else f"[[{text}]]"
+
+
+def _lines(text: str) -> str:
+    """`text` with control characters escaped, but for its line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _quoted(text: str) -> str:

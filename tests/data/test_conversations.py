@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from lib.data.packed import pack_texts
 from lib.data.packing import pack
 from lib.data.shards import BEGINS, TRAINED, Tokens
 from lib.errors import MakegptError
+from stages.shared.tokens import conversation_text
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import Here
 
@@ -57,6 +59,7 @@ def test_alpaca_s_shape_is_written_as_the_textbook_has_it() -> None:
         ({"messages": [USER]}, "nothing is learned"),
         ({"prompt": [USER, ANSWER], "completion": []}, "nothing is learned"),
         ({"prompt": "q", "completion": " "}, "nothing is learned"),
+        ({"prompt": "", "completion": "a"}, "all of it is learned"),
         ({"text": ""}, "nothing is learned"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "the role 'bot'"),
     ],
@@ -164,9 +167,76 @@ def test_what_does_not_fit_is_refused(folder: Path, here: Here, tmp_path: Path) 
     chat = ("tokenize", "--chat", "--tokenizer", folder, "-o", tmp_path / "t")
     assert "bad.jsonl, line 1: nothing is learned" in here(*chat, tmp_path / "bad.jsonl", code=1).err
     assert (
-        "no special token <|im_start|>" in here(*chat[:2], "--tokenizer", "bytes", *chat[4:], folder / "talk.jsonl", code=1).err
-    )
-    assert (
         "--format goes with --chat" in here("tokenize", "--format", "alpaca", folder / "talk.jsonl", "-o", tmp_path, code=2).err
     )
     assert not (tmp_path / "t").exists()
+
+
+def test_a_long_conversation_is_refused_if_asked_by_its_line_or_number(folder: Path, here: Here, tmp_path: Path) -> None:
+    talk, window = folder / "talk.jsonl", ("--context-length", 64)
+    build(folder, here)
+    chat = ("tokenize", "--chat", "--strict", "--tokenizer", folder, "-o", tmp_path / "t")
+    assert "talk.jsonl, line 5: it has 169 tokens, and a window 65" in here(*chat, talk, *window, code=1).err
+    dataset = ("build-dataset", folder / "tokens", "-o", tmp_path / "d", "--strict")
+    assert "conversation 5 of" in here(*dataset, *window, code=1).err
+    assert not any(tmp_path.iterdir())
+    here(*chat, talk, "--context-length", 200)
+    here(*dataset, "--context-length", 200)
+    assert "--strict goes with --chat" in here("tokenize", "--strict", talk, "-o", tmp_path / "u", code=2).err
+    here("tokenize", talk, "--tokenizer", "bytes", "-o", tmp_path / "text")
+    assert "is for conversations" in here("build-dataset", tmp_path / "text", "-o", tmp_path / "x", "--strict", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('{"messages": [{"role": "tool", "content": "x"}]}', "the role 'tool'"),
+        ('{"messages": [{"role": "user", "content": " "}]}', "message 1, of the user, is empty"),
+        ('{"messages": ', "not valid JSON"),
+        ('{"prompt": "", "completion": "x"}', "all of it is learned"),
+    ],
+)
+def test_a_wrong_line_is_named_and_nothing_is_left(line: str, problem: str, folder: Path, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"text": "fine"}) + "\n" + line, encoding="utf-8")
+    error = here("tokenize", "--chat", tmp_path / "bad.jsonl", "--tokenizer", folder, "-o", tmp_path / "t", code=1).err
+    assert "bad.jsonl, line 2: " in error
+    assert problem in error
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_vocabulary_is_learned_from_the_texts_that_are_for_training(folder: Path, here: Here, tmp_path: Path) -> None:
+    words = ("--tokenizer", "bpe", "--set", "tokenize.vocab_size=265", "--val-fraction", 0.5)
+    here("tokenize", "--chat", folder / "talk.jsonl", *words, "-o", tmp_path / "t")
+    tokens = Tokens(tmp_path / "t")
+    tokenizer = tokens.load_tokenizer()
+    assert tokenizer.vocab_size == 267
+    assert [tokenizer.token_bytes(id) for id in tokenizer.special_ids()] == [b"<|endoftext|>", b"<|im_start|>", b"<|im_end|>"]
+    assert b"aa" in map(tokenizer.token_bytes, range(265))
+    assert tokens.manifest.parameters["val_fraction"] == 0.5
+    other = [json.dumps({"messages": [USER, ANSWER | {"content": "zzzz" * 20}]})] * 10
+    lines = (folder / "talk.jsonl").read_text(encoding="utf-8").splitlines()[:10] + other
+    (tmp_path / "more.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    here("tokenize", "--chat", tmp_path / "more.jsonl", *words, "-o", tmp_path / "more")
+    assert Tokens(tmp_path / "more").load_tokenizer().identity() == tokenizer.identity(), "the second half is held out"
+
+
+def test_inspect_shows_a_conversation_with_what_is_learned_of_it(folder: Path, here: Here) -> None:
+    build(folder, here)
+    shown = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n[[aa<|im_end|>]]\n"
+    for name in ("tokens", "dataset"):
+        output = here("inspect", folder / name, "--conversation", 2).out
+        assert output.startswith("conversation 2 of 20: 3 of ")
+        assert shown in output
+        whole = here("inspect", folder / name).out
+        assert "conversations: 20" in whole
+        assert "[[a<|im_end|>]]" in whole
+        assert "[[" not in here("inspect", folder / name, "--json").out
+    assert "has 20 conversations, and no number 21" in here("inspect", folder / "tokens", "--conversation", 21, code=1).err
+    error = here("inspect", folder / "tokenizer.json", "--conversation", 1, code=1).err
+    assert "holds no conversations" in error
+
+
+def test_on_a_terminal_what_is_learned_is_green_and_control_characters_are_escaped() -> None:
+    parts = [("a\n", False), ("b\x1b[2J\n", True)]
+    assert conversation_text(parts, colored=True) == "a\n" + click.style("b\\x1b[2J\n", fg="green")
+    assert conversation_text(parts, colored=False) == "a\n[[b\\x1b[2J\n]]"

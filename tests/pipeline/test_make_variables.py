@@ -115,6 +115,9 @@ def test_every_documented_variable_is_known_to_make() -> None:
     assigned = set(re.findall(r"^(?:\w[\w-]*: (?:export )?)?([A-Z_0-9]+) *[:?]?=", text, re.MULTILINE))
     used = set(re.findall(r"\$\(([A-Z_0-9]{2,})\)", re.sub(r"(?m)^#.*$", "", text))) - {
         "TEXTS",
+        "BASE",
+        "CONVERSATIONS",
+        "WEIGHTS",
         "TOKENS",
         "WINDOWS",
         "FIGURE",

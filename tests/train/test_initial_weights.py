@@ -19,6 +19,7 @@ from lib.evaluate.evaluation import evaluate
 from lib.evaluate.span import dataset_span
 from lib.run.folder import MODEL_FILE, dataset_folder, finished_manifest, load_run
 from lib.run.metrics import StepMetrics, read_metrics
+from lib.tokenizer.registry import load_tokenizer
 from lib.train.session import train_run
 from tests.conftest import TINY, Here
 from tests.device.test_distributed import train_forked
@@ -190,3 +191,37 @@ def test_two_processes_begin_with_the_same_weights(small: Path, tmp_path: Path) 
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     assert two[0].val_loss == pytest.approx(one[0].val_loss, rel=1e-5)
     assert two[-1].train_loss == pytest.approx(one[-1].train_loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_special_tokens_begin_at_the_mean_of_the_rows(tied: bool, tmp_path: Path, here: Here) -> None:
+    """A run on text is continued on conversations, with two tokens that its vocabulary lacks."""
+    (tmp_path / "text.txt").write_text("user assistant Say it. " * 40, encoding="utf-8")
+    talk = {"messages": [{"role": "user", "content": "Say"}, {"role": "assistant", "content": "it."}]}
+    (tmp_path / "talk.jsonl").write_text("\n".join([json.dumps(talk)] * 20), encoding="utf-8")
+    settings = ("--config", "debug", "--set", f"model.tie_weights={str(tied).lower()}", "--quiet")
+    base, run = tmp_path / "base", tmp_path / "run"
+    here("tokenize", tmp_path / "text.txt", "--tokenizer", "bpe", "--set", "tokenize.vocab_size=262", "-o", tmp_path / "text")
+    here("build-dataset", tmp_path / "text", "-o", tmp_path / "base-dataset", "--context-length", 32)
+    here("train", tmp_path / "base-dataset", "-o", base, *settings, *TINY)
+    here("tokenize", "--chat", tmp_path / "talk.jsonl", "--tokenizer", base, "-o", tmp_path / "tokens")
+    here("build-dataset", tmp_path / "tokens", "-o", tmp_path / "dataset", "--context-length", 32)
+    here("train", tmp_path / "dataset", "-o", run, *settings, *TINY, "--init-from", base, "--set", "train.learning_rate=0")
+    before, after = load_tensors(base / MODEL_FILE)[0], load_tensors(run / MODEL_FILE)[0]
+    assert before.keys() == after.keys()
+    grown = [name for name in before if before[name].shape != after[name].shape]
+    assert grown == (["tok_emb.weight"] if tied else ["out_head.weight", "tok_emb.weight"])
+    for name in before:
+        rows = len(before[name])
+        assert torch.equal(after[name][:rows], before[name])
+        if name in grown:
+            assert len(after[name]) == 264
+            assert torch.equal(after[name][rows:], before[name].mean(0).expand(2, -1))
+    # the exports have the new tokens too
+    here("export-weights", run, "--to", "hf", "-o", tmp_path / "hf")
+    here("import-weights", tmp_path / "hf", "-o", tmp_path / "again")
+    tokenizers = [load_tokenizer(folder) for folder in (run, tmp_path / "again")]
+    assert tokenizers[0].identity() == tokenizers[1].identity()
+    here("train", tmp_path / "dataset", "-o", tmp_path / "other", *settings, *TINY, "--init-from", run)
+    error = here("train", tmp_path / "base-dataset", "-o", tmp_path / "no", *settings, *TINY, "--init-from", run, code=1).err
+    assert "was made with another tokenizer" in error
