@@ -16,6 +16,7 @@ from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.lora import ADAPTERS, AdaptedLinear, Adapter
+from lib.model.lstm import LSTM
 from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
@@ -28,6 +29,7 @@ LADDER = (
     "loss",
     "language_model",
     "bigram",
+    "lstm",
     "positions",
     "ngram_embeddings",
     "embeddings",
@@ -54,6 +56,7 @@ LADDER = (
 
 MODELS: dict[str, type[LanguageModel]] = {
     "bigram": Bigram,
+    "lstm": LSTM,
     "single_head": SingleHead,
     "multi_head": MultiHead,
     "single_block": SingleBlock,

@@ -162,8 +162,8 @@ def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: Mode
     new_tokens = (config.vocab_size or 0) - (read_model_config(init_from).vocab_size or 0)
     if finetune != "all" and new_tokens:
         raise UsageError(
-            f"train.finetune={finetune} leaves the embeddings as they are, so the {new_tokens} tokens that {init_from} lacks would "
-            "never be learned; use train.finetune=all, for a few steps at least, and start from that run"
+            f"train.finetune={finetune} leaves the embeddings as they are, so the {new_tokens} tokens that {init_from} lacks "
+            "would never be learned; use train.finetune=all, for a few steps at least, and start from that run"
         )
     return source
 

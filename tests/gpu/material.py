@@ -42,6 +42,7 @@ DESIGNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpt2_small": ("gpt2_small", SMALL),
     "window": ("gpt_balanced", (*SMALL, "model.window=16", "model.positions=sinusoidal")),
     "bigram": ("bigram", ("model.context_length=64",)),
+    "lstm": ("lstm", ("model.emb_dim=64",)),
     "single_head": ("single_head", ("model.context_length=64",)),
     "multi_head": ("multi_head", ("model.context_length=64",)),
     "single_block": ("single_block", ("model.context_length=64",)),
