@@ -8,6 +8,8 @@ from typing import Callable
 
 import pytest
 
+from bench.chat import RESULTS as CHAT_RESULTS
+from bench.chat import chat_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -147,6 +149,11 @@ def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+
+
+def test_the_page_and_the_results_show_the_same_answers() -> None:
+    rows = json.loads(CHAT_RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert chat_table(rows) in (DOCS / "assistant.md").read_text(encoding="utf-8")
 
 
 def test_every_cited_source_is_in_the_bibliography() -> None:
