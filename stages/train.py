@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @device_option
 @click.option("--plan", is_flag=True, help="Print the estimated time and memory as JSON; do not train.")
 @parameter("train.task")
+@parameter("train.finetune")
 @parameter("train.max_steps")
 @parameter("train.seed")
 @config_options(required=True)

@@ -10,6 +10,8 @@ import pytest
 
 from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
+from bench.chat import RESULTS as CHAT_RESULTS
+from bench.chat import chat_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -156,6 +158,11 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     page = (DOCS / "classes.md").read_text(encoding="utf-8")
     assert classes_table(results) in page
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_and_the_results_show_the_same_answers() -> None:
+    rows = json.loads(CHAT_RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert chat_table(rows) in (DOCS / "assistant.md").read_text(encoding="utf-8")
 
 
 def test_every_cited_source_is_in_the_bibliography() -> None:

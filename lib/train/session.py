@@ -17,7 +17,7 @@ from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.hardware import deterministic_kernels, set_thread_count
 from lib.errors import UsageError
 from lib.model.registry import count_parameters
-from lib.run.folder import DIVERGED_FILE, ClassNames
+from lib.run.folder import DIVERGED_FILE, ClassNames, read_model_config
 from lib.run.sessions import begin_session, end_session, session_differences, with_sessions
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.tokenizer.base import Tokenizer
@@ -123,6 +123,8 @@ def train_run(
             ),
         )
         trainer = Trainer(objective)
+        if train_config.finetune != "all":
+            yield Notice(f"{_count(trainer, True):,} parameters are trained, {_count(trainer, False):,} frozen")
         sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
@@ -156,7 +158,19 @@ def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: Mode
         return None
     if init_from.resolve() == folder.resolve():
         raise UsageError(f"--init-from {init_from} is the run to be trained itself; use another -o")
-    return resolve_init_from(init_from, dataset, config)
+    source = resolve_init_from(init_from, dataset, config)
+    new_tokens = (config.vocab_size or 0) - (read_model_config(init_from).vocab_size or 0)
+    if finetune != "all" and new_tokens:
+        raise UsageError(
+            f"train.finetune={finetune} leaves the embeddings as they are, so the {new_tokens} tokens that {init_from} lacks "
+            "would never be learned; use train.finetune=all, for a few steps at least, and start from that run"
+        )
+    return source
+
+
+def _count(trainer: Trainer, is_trained: bool) -> int:
+    """The parameters that are trained, or those that are frozen."""
+    return sum(weight.numel() for weight in trainer.trained.parameters() if weight.requires_grad == is_trained)
 
 
 def _on_main(group: ProcessGroup, write: Callable[..., None], *arguments: Any) -> None:
