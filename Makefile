@@ -23,7 +23,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -52,7 +52,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo chat spam $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo chat preferences reward spam $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -70,6 +70,9 @@ help:
 ##                PROMPT="The capital of France is"
 ## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
 ##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
+## preferences    SmolLM2 taught which of two answers people prefer, from 1,100 pairs, next to SmolLM2 itself: some minutes
+## reward         a small model that adds two digits, then learns from rewards for its own answers: two minutes;
+##                DATASET=reverse reverses words instead
 ## spam           SmolLM2 taught to tell spam from other messages, next to classifiers that count words: some minutes.
 ##                CONFIG=spam_small begins with random weights, in about a minute
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
@@ -135,6 +138,22 @@ spam: CONFIG := $(if $(filter file,$(origin CONFIG)),spam,$(CONFIG))
 spam: DATASET := $(if $(filter file,$(origin DATASET)),sms_spam,$(DATASET))
 spam: | $(READY)
 	@$(MAKE) --silent --no-print-directory plot CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT='$(TEXT)'
+
+preferences: | $(READY)
+	@$(MAKE) --silent --no-print-directory train CONFIG=preferences DATASET=preferences TEXT= SET='$(SET)'
+	@$(call measure,preferences,preferences)
+
+reward: DATASET := $(if $(filter file,$(origin DATASET)),sums,$(DATASET))
+reward: | $(READY)
+	@$(MAKE) --silent --no-print-directory train CONFIG=exercises DATASET='$(DATASET)' TEXT= SET=
+	@$(BIN)/train artifacts/datasets/$(DATASET).bytes.32 -o artifacts/runs/reward-$(DATASET) \
+	    --init-from artifacts/runs/exercises-$(DATASET) --config reward $(foreach change,$(SET),--set '$(change)')
+	@$(call measure,reward,$(DATASET))
+
+# The run of config $1 on dataset $2 is evaluated, and what it measured drawn, if that was not done since it was trained.
+measure = run=artifacts/runs/$1-$2; \
+	{ test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config $1; } && \
+	{ test $$run/values.png -nt $$run/model.safetensors || $(BIN)/plot values $$run -o $$run/values.png; }
 
 reproduce: | $(READY)
 	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done

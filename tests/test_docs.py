@@ -8,10 +8,12 @@ from typing import Callable
 
 import pytest
 
-from bench.classes import RESULTS as CLASSES_RESULTS
-from bench.classes import classes_table
 from bench.chat import RESULTS as CHAT_RESULTS
 from bench.chat import chat_table
+from bench.classes import RESULTS as CLASSES_RESULTS
+from bench.classes import classes_table
+from bench.rewards import RESULTS as REWARDS
+from bench.rewards import rewards_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -158,6 +160,14 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     page = (DOCS / "classes.md").read_text(encoding="utf-8")
     assert classes_table(results) in page
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_and_the_results_show_the_same_rewards() -> None:
+    results = json.loads(REWARDS.read_text(encoding="utf-8"))
+    assert rewards_table(results) in (DOCS / "reward.md").read_text(encoding="utf-8")
+    for curves in results["seeds"].values():  # in every one of them
+        assert max(line["exact"] for line in curves["contains"][-10:]) < 0.1 < curves["contains"][1]["exact"]
+        assert min(line["exact"] for line in curves["contains_kl"][-10:]) > 0.1
 
 
 def test_the_page_and_the_results_show_the_same_answers() -> None:
