@@ -72,6 +72,7 @@ def main(
     Losses are in nats/token. The baselines are uniform guessing, n-grams counted on the training split, and compressors;
     a table of them goes to stderr. DATASET - reads a text from stdin.
 
+    Of a classifier, accuracy, confusion matrix, precision and recall, compared with classifiers that count words.
     Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
 
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
@@ -107,12 +108,17 @@ def main(
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import AnswerSpan, dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
-    from lib.run.folder import dataset_folder, load_run
+    from lib.run.folder import dataset_folder, is_classifier, load_run
     from lib.run.metrics import training_seconds
     from stages.shared.reading import read_text_span
 
     keep_freed_memory()
     device = choose_device(device_name)
+    if is_classifier(folder):
+        if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
+            raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
+        _evaluate_classifier(folder, dataset, weights, output, device_name, config)
+        return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
     trained = models[0]
@@ -167,6 +173,34 @@ def main(
         click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
     else:
         write_json(file, to_json(result))
+
+
+def _evaluate_classifier(
+    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device_name: str, config: Config
+) -> None:
+    """A classifier on a split: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.data.dataset import Dataset
+    from lib.device.hardware import choose_device
+    from lib.evaluate.class_table import classification_table
+    from lib.evaluate.classification import evaluate_classifier
+    from lib.evaluate.results import EvaluatedWeights
+    from lib.run.folder import dataset_folder, load_classifier
+
+    device = choose_device(device_name)
+    if weights.format != "float32":
+        raise UsageError(f"a classifier is evaluated in float32; leave out --weights {weights.format}")
+    trained = load_classifier(folder, device, weights.saved)
+    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
+    with progress(len(data.labeled.numbers(split)) if data.labeled else 0, "texts") as bar:
+        result = evaluate_classifier(trained, folder, data, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
+    for line in classification_table(folder.resolve().name, result):
+        say(line)
+    if output in (None, STDOUT):
+        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+    else:
+        write_json(output, to_json(result))
 
 
 def _evaluate_preferences(

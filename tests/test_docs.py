@@ -10,6 +10,8 @@ import pytest
 
 from bench.chat import RESULTS as CHAT_RESULTS
 from bench.chat import chat_table
+from bench.classes import RESULTS as CLASSES_RESULTS
+from bench.classes import classes_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.vocabularies import RESULTS, vocabulary_table
@@ -151,6 +153,13 @@ def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+
+
+def test_the_page_and_the_results_show_the_same_classifiers() -> None:
+    results = json.loads(CLASSES_RESULTS.read_text(encoding="utf-8"))
+    page = (DOCS / "classes.md").read_text(encoding="utf-8")
+    assert classes_table(results) in page
+    assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
 
 
 def test_the_page_and_the_results_show_the_same_rewards() -> None:

@@ -24,7 +24,7 @@ def read_examples(pieces: Iterable[str], name: str) -> Iterator[tuple[str, Any]]
 
     Empty lines are skipped. MakegptError, with the place, for what is not JSON.
     """
-    lines = ((number, line) for number, line in enumerate(_lines(pieces), 1) if line.strip())
+    lines = ((number, line) for number, line in enumerate(read_text_lines(pieces), 1) if line.strip())
     first = next(lines, None)
     if first is None:
         return
@@ -36,7 +36,7 @@ def read_examples(pieces: Iterable[str], name: str) -> Iterator[tuple[str, Any]]
         yield f"{name}, line {number}", _parse(line, f"{name}, line {number}")
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
+def read_text_lines(pieces: Iterable[str]) -> Iterator[str]:
     """The lines of a text in `pieces`, each with its line break. Only LF and CR LF end a line: JSON may hold the others."""
     rest: list[str] = []
     for piece in pieces:

@@ -62,6 +62,12 @@ def _loss(request: Request) -> Figure:
     return (panels_figure if request.panels else loss_figure)(read_curves(request.folders), request.config.plot)
 
 
+def _classes(request: Request) -> Figure:
+    from lib.plot.classes import classes_figure, read_classifier
+
+    return classes_figure(read_classifier(request.folders[0]), request.config.plot)
+
+
 def _values(request: Request) -> Figure:
     from lib.plot.values import read_values, values_figure
 
@@ -139,6 +145,7 @@ KINDS = {
             _loss,
             options=("panels", "summary"),
         ),
+        Kind("classes", "a classifier: loss and accuracy by step, and its confusion matrix", Takes.RUN, _classes),
         Kind("values", "what a training measured besides its loss: rewards, divergence, margins", Takes.RUNS, _values),
         Kind("ladder", "bits/byte against parameters, with the baselines", Takes.RUNS, _ladder, options=("summary",)),
         Kind("attention", "what each head attends to as it reads --prompt", Takes.RUN, _attention, options=("summary",)),

@@ -9,12 +9,13 @@ from lib.data.dataset import Dataset
 from lib.device.distributed import ProcessGroup
 from lib.errors import UsageError
 from lib.model.language_model import LanguageModel
+from lib.train.classes import Classes
 from lib.train.dpo import DPO
 from lib.train.grpo import GRPO
 from lib.train.next_token import NextToken
 from lib.train.objective import Objective, Start
 
-_OBJECTIVES = {"text": NextToken}
+_OBJECTIVES: dict[str, type[NextToken | Classes]] = {"text": NextToken, "classify": Classes}
 
 #: Those that compare the model with the one that the training starts from.
 _COMPARING = {"dpo": DPO, "grpo": GRPO}
@@ -22,6 +23,10 @@ _COMPARING = {"dpo": DPO, "grpo": GRPO}
 
 def check_task(task: str, dataset: Dataset, init_from: Path | None) -> None:
     """UsageError if `task` cannot be learned from the kind of `dataset`, or not from random weights."""
+    if dataset.labeled and task != "classify":
+        raise UsageError(f"{dataset.folder} has labeled texts, from which --task classify learns, not --task {task}")
+    if task == "classify" and not dataset.labeled:
+        raise UsageError(f"--task classify needs labeled texts (`tokenize --labels`), which {dataset.folder} does not have")
     if dataset.has_pairs and task != "dpo":
         raise UsageError(f"{dataset.folder} has pairs of answers, from which --task dpo learns, not --task {task}")
     if task == "dpo" and not dataset.has_pairs:
