@@ -208,6 +208,7 @@ def _dataset_folder(source: Path, out: Path, config: Config, started: str) -> Pa
         stride=config.build_dataset.stride,
         val_fraction=config.build_dataset.val_fraction,
         test_fraction=config.build_dataset.test_fraction,
+        seed=config.build_dataset.seed,
         started=started,
     )
     return dataset

@@ -12,6 +12,7 @@ STAGES = {
     "train": "Train a model on a dataset",
     "evaluate": "Measure loss, perplexity and bits/byte against baselines",
     "generate": "Continue a prompt with a trained model",
+    "classify": "Print the class of each text",
     "plot": "Draw a figure of a run or of a config",
     "report": "Write one HTML page about finished runs",
     "compare": "Print a table of evaluated runs and their baselines",

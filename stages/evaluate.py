@@ -21,8 +21,10 @@ from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
+    from lib.data.dataset import Dataset
     from lib.evaluate.evaluation import PairedComparison
     from lib.evaluate.results import Evaluation
+    from lib.run.folder import TrainedModel
 
 
 @click.command("evaluate", cls=Stage)
@@ -70,6 +72,9 @@ def main(
     Losses are in nats/token. The baselines are uniform guessing, n-grams counted on the training split, and compressors;
     a table of them goes to stderr. DATASET - reads a text from stdin.
 
+    Of a classifier, accuracy, confusion matrix, precision and recall, compared with classifiers that count words.
+    Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
+
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
     of the (first) RUN alone.
     """
@@ -103,12 +108,17 @@ def main(
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import AnswerSpan, dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
-    from lib.run.folder import dataset_folder, load_run
+    from lib.run.folder import dataset_folder, is_classifier, load_run
     from lib.run.metrics import training_seconds
     from stages.shared.reading import read_text_span
 
     keep_freed_memory()
     device = choose_device(device_name)
+    if is_classifier(folder):
+        if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
+            raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
+        _evaluate_classifier(folder, dataset, weights, output, device_name, config)
+        return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
     trained = models[0]
@@ -123,7 +133,13 @@ def main(
         if span.training is None and (reason := why_no_dataset(folder)):
             say(f"no n-gram baselines: {reason}")
     else:
-        span = dataset_span(folder, trained, Dataset(dataset or dataset_folder(folder)), config.evaluate.split)
+        data = Dataset(dataset or dataset_folder(folder))
+        if data.has_pairs:
+            if first:
+                raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
+            _evaluate_preferences(trained, folder, data, weights, output, device_name, config)
+            return
+        span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
             say(notice)
         if dynamic and isinstance(span, AnswerSpan):
@@ -157,6 +173,62 @@ def main(
         click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
     else:
         write_json(file, to_json(result))
+
+
+def _evaluate_classifier(
+    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device_name: str, config: Config
+) -> None:
+    """A classifier on a split: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.data.dataset import Dataset
+    from lib.device.hardware import choose_device
+    from lib.evaluate.class_table import classification_table
+    from lib.evaluate.classification import evaluate_classifier
+    from lib.evaluate.results import EvaluatedWeights
+    from lib.run.folder import dataset_folder, load_classifier
+
+    device = choose_device(device_name)
+    if weights.format != "float32":
+        raise UsageError(f"a classifier is evaluated in float32; leave out --weights {weights.format}")
+    trained = load_classifier(folder, device, weights.saved)
+    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
+    with progress(len(data.labeled.numbers(split)) if data.labeled else 0, "texts") as bar:
+        result = evaluate_classifier(trained, folder, data, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
+    for line in classification_table(folder.resolve().name, result):
+        say(line)
+    if output in (None, STDOUT):
+        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+    else:
+        write_json(output, to_json(result))
+
+
+def _evaluate_preferences(
+    trained: "TrainedModel",
+    folder: Path,
+    dataset: "Dataset",
+    weights: Weights,
+    output: Path | None,
+    device_name: str,
+    config: Config,
+) -> None:
+    """A model on pairs of answers: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.device.hardware import choose_device
+    from lib.evaluate.preferences import evaluate_preferences, preference_lines
+    from lib.evaluate.results import EvaluatedWeights
+
+    split = config.evaluate.split
+    device = choose_device(device_name)
+    with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
+        result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights))
+    for line in preference_lines(folder.resolve().name, result):
+        say(line)
+    if output in (None, STDOUT):
+        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+    else:
+        write_json(output, to_json(result))
 
 
 def _split_arguments(folder: Path, others: tuple[Path, ...], ensemble: bool) -> tuple[list[Path], Path | None]:

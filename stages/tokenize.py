@@ -53,14 +53,18 @@ from stages.shared.streams import say
     "--format",
     "format",
     type=click.Choice(["messages", "alpaca"]),
-    help='With --chat: {"messages": …}, {"prompt", "completion"} and {"text"}; or Alpaca\'s shape  [default: messages]',
+    help='With --chat: {"messages": …}, {"prompt", "completion"}, {"text"} and {"prompt", "chosen", "rejected"}; or Alpaca\'s '
+    "shape  [default: messages]",
 )
 @click.option(
     "--template",
     type=click.Choice(["chatml", "alpaca"]),
     help="With --chat: how a conversation is written  [default: that of the run --tokenizer, else chatml]",
 )
-@click.option("--strict", is_flag=True, help="With --chat: refuse a conversation that is longer than a window.")
+@click.option("--labels", is_flag=True, help="Each FILE holds labeled texts: CSV with a header, or JSON Lines.")
+@click.option("--text-column", metavar="NAME", help="With --labels: the column, or key, with the text  [default: text]")
+@click.option("--label-column", metavar="NAME", help="With --labels: the column, or key, with the label  [default: label]")
+@click.option("--strict", is_flag=True, help="With --chat: refuse what is otherwise cut or left out.")
 @parameter("model.context_length")
 @parameter("build-dataset.val_fraction")
 @parameter("build-dataset.test_fraction")
@@ -79,6 +83,9 @@ def main(
     chat: bool,
     format: str | None,
     template: str | None,
+    labels: bool,
+    text_column: str | None,
+    label_column: str | None,
     strict: bool,
     config: Config,
 ) -> None:
@@ -87,14 +94,17 @@ def main(
     --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
     without the fractions that build-dataset will hold out for validation and test.
 
-    --chat -o DIR takes conversations and marks what a model learns of them: the answers. A vocabulary without the special
-    tokens of the template gets them. With --strict a conversation must fit into a window of --context-length + 1 tokens.
+    --chat -o DIR takes conversations and marks what a model learns of them: the answers. With "chosen" and "rejected" an
+    example is a pair of answers, for `train --task dpo`. A vocabulary without the special tokens of the template gets them.
+    With --strict a conversation must fit into a window of --context-length + 1 tokens, and the answers of a pair must differ.
+
+    --labels -o DIR takes labeled texts, for `train --task classify`.
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
     """
     from lib.chat.template import choose_template
-    from lib.data.conversations import conversations_summary, write_conversations
+    from lib.data.conversations import conversations_summary, equal_pairs_notice, write_conversations
     from lib.data.corpus import (
         corpus_summary,
         decode_ids,
@@ -104,6 +114,7 @@ def main(
         write_corpus,
     )
     from lib.data.documents import cleaning_notices, open_documents, total_bytes
+    from lib.data.labels import Columns, labels_summary, write_labeled
     from lib.data.text import ReadCounter
     from lib.data.vocabulary import check_training, vocabulary_summary, write_tokenizer
 
@@ -118,6 +129,10 @@ def main(
     check_training(train_kind, kind, pattern, ties, to_folder=output is not None)
     if chat and (output is None or train_kind is not None):
         raise UsageError("--chat makes shards; give -o DIR, without --train")
+    if labels and (output is None or train_kind is not None or chat):
+        raise UsageError("--labels makes shards of labeled texts; give -o DIR, without --train and --chat")
+    if not labels and (text_column or label_column):
+        raise UsageError(f"--{'text' if text_column else 'label'}-column goes with --labels")
     if not chat and (format or template or strict):
         raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
@@ -151,6 +166,19 @@ def main(
                 say(f"{output}: {vocabulary_summary(manifest)}")
                 return
             with progress(total_bytes(documents), "bytes") as bar:
+                if labels:
+                    columns = Columns(text_column or Columns.text, label_column or Columns.label)
+                    manifest = write_labeled(
+                        output,
+                        documents,
+                        saved_tokenizer(tokenizer_name, "--labels"),
+                        columns,
+                        config.tokenize,
+                        started=started,
+                        on_bytes=bar.advance,
+                    )
+                    say(f"{output}: {labels_summary(manifest)}")
+                    return
                 if chat:
                     manifest = write_conversations(
                         output,
@@ -164,6 +192,8 @@ def main(
                         started=started,
                         on_bytes=bar.advance,
                     )
+                    if left_out := equal_pairs_notice(manifest):
+                        bar.note(left_out)
                     say(f"{output}: {conversations_summary(manifest)}")
                     return
                 manifest = write_corpus(

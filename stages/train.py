@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @device_option
 @click.option("--plan", is_flag=True, help="Print the estimated time and memory as JSON; do not train.")
 @parameter("train.task")
+@parameter("train.finetune")
 @parameter("train.max_steps")
 @parameter("train.seed")
 @config_options(required=True)
@@ -81,6 +82,8 @@ def main(
     keep_freed_memory()
     data = Dataset(dataset)
     chosen = choose_device(device_name)
+    if plan and data.labeled:
+        raise UsageError(f"--plan estimates a training on windows of text, and {dataset} holds labeled texts; leave it out")
     if plan:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         estimate = estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids()))

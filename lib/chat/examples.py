@@ -24,7 +24,7 @@ def read_examples(pieces: Iterable[str], name: str) -> Iterator[tuple[str, Any]]
 
     Empty lines are skipped. MakegptError, with the place, for what is not JSON.
     """
-    lines = ((number, line) for number, line in enumerate(_lines(pieces), 1) if line.strip())
+    lines = ((number, line) for number, line in enumerate(read_text_lines(pieces), 1) if line.strip())
     first = next(lines, None)
     if first is None:
         return
@@ -36,7 +36,7 @@ def read_examples(pieces: Iterable[str], name: str) -> Iterator[tuple[str, Any]]
         yield f"{name}, line {number}", _parse(line, f"{name}, line {number}")
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
+def read_text_lines(pieces: Iterable[str]) -> Iterator[str]:
     """The lines of a text in `pieces`, each with its line break. Only LF and CR LF end a line: JSON may hold the others."""
     rest: list[str] = []
     for piece in pieces:
@@ -63,34 +63,42 @@ def example_segments(value: Any, template: ChatTemplate, format: str = "messages
     if not isinstance(value, dict):
         raise ValueError("an example must be a JSON object")
     if format == "alpaca":
-        return _learned(template.segments(_alpaca(value)))
-    end = Segment(template.end, special=True, trained=True)
+        return learned(template.segments(alpaca_messages(value)))
     if isinstance(text := value.get("text"), str):
-        return _learned([Segment(text, trained=bool(text.strip())), end])
+        return learned(text_segments("", text, template))
     prompt, completion = value.get("prompt"), value.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
         if not prompt:
             raise ValueError('all of it is learned: its prompt is empty; a text that is learned whole is {"text": …}')
-        return _learned([Segment(prompt), Segment(completion, trained=bool(completion.strip())), end])
+        return learned(text_segments(prompt, completion, template))
     if isinstance(prompt, list) and isinstance(completion, list):
         messages = parse_messages([*prompt, *completion])
         context = [replace(message, trained=False) for message in messages[: len(prompt)]]
-        return _learned(template.segments([*context, *messages[len(prompt) :]]))
+        return learned(template.segments([*context, *messages[len(prompt) :]]))
     if "messages" in value:
-        return _learned(template.segments(parse_messages(value["messages"])))
+        return learned(template.segments(parse_messages(value["messages"])))
     raise ValueError('an example has "messages", "prompt" and "completion", or "text"; for Alpaca\'s shape use --format alpaca')
 
 
-def _alpaca(value: dict[str, Any]) -> list[Message]:
-    parts = [value.get("instruction"), value.get("input", ""), value.get("output")]
+def text_segments(prompt: str, completion: str, template: ChatTemplate) -> list[Segment]:
+    """A text without a template: of `prompt` and `completion` the latter is learned, and that the text then ends."""
+    begin = [Segment(prompt)] if prompt else []
+    end = Segment(template.end, special=True, trained=True)
+    return [*begin, Segment(completion, trained=bool(completion.strip())), end]
+
+
+def alpaca_messages(value: dict[str, Any], answer: str = "output") -> list[Message]:
+    """Question and answer of an example of Alpaca's shape; `answer`: the key that has it."""
+    parts = [value.get("instruction"), value.get("input", ""), value.get(answer)]
     instruction, about, output = parts
     if not isinstance(instruction, str) or not isinstance(about, str) or not isinstance(output, str):
-        raise ValueError('an example of Alpaca\'s shape has the texts "instruction", "input" and "output"')
+        raise ValueError(f'an example of Alpaca\'s shape has the texts "instruction", "input" and "{answer}"')
     question = f"{instruction}\n\n### Input:\n{about}" if about.strip() else instruction
     return parse_messages([{"role": "user", "content": question}, {"role": "assistant", "content": output}])
 
 
-def _learned(segments: list[Segment]) -> list[Segment]:
+def learned(segments: list[Segment]) -> list[Segment]:
+    """The `segments` themselves; ValueError if nothing of them is learned."""
     if not any(segment.trained and not segment.special for segment in segments):
         raise ValueError("nothing is learned of it: it has no answer of the assistant")
     return segments

@@ -29,6 +29,7 @@ GPT_2: dict[str, Any] = {
     "rope_low_freq_factor": 1.0,
     "rope_high_freq_factor": 4.0,
     "rope_original_context": 8192,
+    "n_classes": None,
 }
 
 #: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
@@ -80,6 +81,11 @@ class ModelConfig:
         "waves that turn more often than this within rope_original_context stay as they are", above=0.0, at_most=1e6
     )
     rope_original_context: int = parameter("context length in tokens before the scaling", at_least=1, at_most=2**32)
+    n_classes: int | None = parameter(
+        "classes of texts, whose logits replace those of tokens (null: none, or the dataset's with train.task=classify)",
+        at_least=2,
+        at_most=2**16,
+    )
     attention_impl: str = parameter(
         "attention: naive, or PyTorch's fused kernel (single_head: always naive)", one_of=("naive", "fused")
     )

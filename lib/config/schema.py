@@ -13,10 +13,30 @@ from lib.config.parameter import coerce, parameter
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.errors import UsageError, nearest
 
+#: What a training changes: all weights, some, or none of them, but adapters.
+FINETUNE_KINDS = ("all", "last_block", "lora")
+
+#: The matrices that LoRA can adapt, by what they compute.
+LORA_TARGETS = ("query", "key", "value", "out", "gate", "expand", "contract")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    task: str = parameter("what the model learns: the next token of a text or of a conversation's answers", one_of=("text",))
+    task: str = parameter(
+        "what the model learns: the next token of a text or of a conversation's answers, the classes of texts, to prefer the "
+        "better of two answers, or to give right ones",
+        one_of=("text", "classify", "dpo", "grpo"),
+    )
+    dpo_beta: float = parameter("with train.task=dpo: how strongly the model is held to the one it starts from", above=0.0)
+    reward: str = parameter(
+        "with train.task=grpo: an answer is worth 1 if it is the right one, or if it contains the right one",
+        one_of=("exact", "contains"),
+    )
+    group_size: int = parameter("with train.task=grpo: answers to each question", at_least=2)
+    answer_tokens: int = parameter("with train.task=grpo: maximum number of tokens of an answer", at_least=1)
+    kl_weight: float = parameter(
+        "with train.task=grpo: weight of the KL divergence from the model that the training starts from", at_least=0.0
+    )
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)
@@ -49,6 +69,13 @@ class TrainConfig:
         at_least=0.0,
         at_most=1.0,
     )
+    finetune: str = parameter(
+        "weights that are trained: all, those of the last block, final norm and head, or LoRA adapters of some matrices",
+        one_of=FINETUNE_KINDS,
+    )
+    lora_rank: int = parameter("rank of the adapters, with train.finetune=lora", at_least=1, at_most=2**16)
+    lora_alpha: float = parameter("the adapters' products are multiplied by lora_alpha / lora_rank", above=0.0, at_most=1e6)
+    lora_targets: str = parameter(f"matrices with adapters: all, or some of {', '.join(LORA_TARGETS)}, separated by commas")
     grad_clip: float = parameter("maximum gradient norm (0: no clipping)", at_least=0.0)
     publish: str = parameter(
         "weights that become the run's: of the last step, or those with the lowest validation loss", one_of=("last", "best")
@@ -84,6 +111,10 @@ class TrainConfig:
                 f"train.invented_share={self.invented_share} of train.batch_size={self.batch_size} windows is none; "
                 f"use {0.5 / self.batch_size:.3g} or more"
             )
+
+        for target in self.lora_targets.split(","):
+            if target not in ("all", *LORA_TARGETS):
+                raise UsageError(f"train.lora_targets has {target!r}; {nearest(target, ('all', *LORA_TARGETS))}")
 
     @property
     def invented_windows(self) -> int:

@@ -47,6 +47,8 @@ class BuildDatasetConfig:
     test_fraction: float = parameter(
         "fraction of the tokens, at the end, held out for test (0: no test split)", at_least=0.0, at_most=0.999
     )
+    balance: bool = parameter("of labeled texts: keep as many of each class as the smallest has")
+    seed: int = parameter("random seed of the order in which labeled texts are split", at_least=0, at_most=2**32 - 1)
 
     def __post_init__(self) -> None:
         held_out = Decimal(str(self.val_fraction)) + Decimal(str(self.test_fraction))

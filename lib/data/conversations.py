@@ -2,17 +2,20 @@
 
 shard-00000.npy …   the ids, one conversation after the other
 marks-00000.npy …   a byte for each: TRAINED, a model learns to write it; BEGINS, a conversation begins with it
+
+A pair of preferences is two conversations, the chosen one first, and REJECTED where the other begins.
 """
 
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, read_manifest, write_manifest
 from lib.chat.examples import example_segments, read_examples
+from lib.chat.preferences import is_pair, pair_segments
 from lib.chat.template import ChatTemplate, Segment, encode_segments
 from lib.config.text import BuildDatasetConfig, TokenizeConfig
 from lib.data.corpus import saved_tokenizer
@@ -20,7 +23,7 @@ from lib.data.dataset import Dataset, split_sizes
 from lib.data.documents import document_inputs, total_bytes
 from lib.data.downloads import data_folder
 from lib.data.packed import SPANS_FILE, text_starts
-from lib.data.shards import BEGINS, TRAINED, Sharded, Tokens, dtype_for, write_shards
+from lib.data.shards import BEGINS, REJECTED, TRAINED, Sharded, Tokens, dtype_for, write_shards
 from lib.data.text import Document, ReadCounter
 from lib.data.vocabulary import LEARNED, learned_parameters
 from lib.errors import MakegptError
@@ -55,7 +58,8 @@ def write_conversations(
         marks = write_shards(folder, encoded.marks(), np.dtype(np.uint8), config.shard_tokens, "marks")
         tokenizer.save(folder / TOKENIZER_FILE)
         if not encoded.count:
-            raise MakegptError(f"{documents[0].name} has no examples; JSON Lines, or one JSON list, are expected")
+            nothing = "pairs of different answers" if encoded.counted_pairs() else "examples"
+            raise MakegptError(f"{documents[0].name} has no {nothing}; JSON Lines, or one JSON list, are expected")
         written = Sharded(folder / name for name in marks)
         manifest = new_manifest(
             "tokens",
@@ -75,6 +79,7 @@ def write_conversations(
                 "trained_tokens": sum(int((block & TRAINED).sum()) for block in written.blocks(0, len(written))),
                 "documents": len(documents),
                 "conversations": encoded.count,
+                **encoded.counted_pairs(),
                 "bytes": total_bytes(documents),
                 "vocab_size": tokenizer.vocab_size,
                 "dtype": dtype_for(tokenizer.vocab_size).name,
@@ -88,10 +93,22 @@ def write_conversations(
 def conversations_summary(manifest: Manifest) -> str:
     """One line about the manifest of tokens of conversations."""
     metadata = manifest.metadata
+    pairs = f" in {metadata['pairs']:,} pairs" if "pairs" in metadata else ""
     return (
-        f"{metadata['conversations']:,} conversations of {metadata['tokens']:,} tokens ({manifest.parameters['tokenizer']}), "
-        f"{metadata['trained_tokens']:,} of which are learned; template {manifest.parameters['chat']['template']}; "
-        f"vocabulary {metadata['vocab_size']:,}"
+        f"{metadata['conversations']:,} conversations{pairs} of {metadata['tokens']:,} tokens "
+        f"({manifest.parameters['tokenizer']}), {metadata['trained_tokens']:,} of which are learned; "
+        f"template {manifest.parameters['chat']['template']}; vocabulary {metadata['vocab_size']:,}"
+    )
+
+
+def equal_pairs_notice(manifest: Manifest) -> str | None:
+    """What was left out of a file of preferences, if anything."""
+    metadata = manifest.metadata
+    if not (equal := metadata.get("equal_pairs")):
+        return None
+    return (
+        f"{equal:,} of {metadata['pairs'] + equal:,} pairs have two equal answers, from which nothing can be learned, and were "
+        f"left out; the first is {metadata['first_equal_pair']}"
     )
 
 
@@ -139,15 +156,25 @@ class _Examples:
 
     def __init__(self, documents: Sequence[Document], template: ChatTemplate, format: str) -> None:
         self.documents, self.template, self.format = documents, template, format
+        self.of_pairs: bool | None = None  # not known before the first example
 
-    def read(self, counter: ReadCounter | None = None) -> Iterator[tuple[str, list[Segment]]]:
-        """Each example, with its place; a MakegptError names that of one that is wrong."""
+    def read(self, counter: ReadCounter | None = None) -> Iterator[tuple[str, Sequence[list[Segment]]]]:
+        """The conversation of each example, or the two of a pair, with its place; a MakegptError names that of a wrong one."""
         for document in self.documents:
             for place, value in read_examples(document.pieces(counter=counter), document.name):
                 try:
-                    yield place, example_segments(value, self.template, self.format)
+                    yield place, self._conversations(value)
                 except ValueError as error:
                     raise MakegptError(f"{place}: {error}") from None
+
+    def _conversations(self, value: Any) -> Sequence[list[Segment]]:
+        of_pairs = is_pair(value)
+        if self.of_pairs not in (None, of_pairs):
+            raise ValueError(f"it is {'a' if of_pairs else 'no'} pair of answers, unlike those before it; use a file for each")
+        self.of_pairs = of_pairs
+        if of_pairs:
+            return pair_segments(value, self.template, self.format)
+        return [example_segments(value, self.template, self.format)]
 
 
 def chat_tokenizer(kind: str, examples: _Examples, config: TokenizeConfig, split: BuildDatasetConfig) -> Tokenizer:
@@ -160,7 +187,10 @@ def chat_tokenizer(kind: str, examples: _Examples, config: TokenizeConfig, split
     else:
         count = sum(1 for _ in examples.read())
         learned = split_sizes(count, split.val_fraction, split.test_fraction)[0] if kind == "bpe" else count
-        texts = ([segment.text for segment in segments if not segment.special] for _, segments in examples.read())
+        texts = (
+            [segment.text for segments in conversations for segment in segments if not segment.special]
+            for _, conversations in examples.read()
+        )
         tokenizer = make_tokenizer(kind, islice(texts, learned), data_folder(), config.vocab_size)
     return with_special_tokens(tokenizer, examples.template.special)
 
@@ -171,25 +201,44 @@ class _Encoded:
     def __init__(self, examples: _Examples, tokenizer: Tokenizer, counter: ReadCounter, longest: int | None) -> None:
         self._examples, self._tokenizer, self._counter, self._longest = examples, tokenizer, counter, longest
         self._marks: list[np.ndarray] = []
+        self._equal: list[str] = []  # the place of each pair of equal answers
         self.count = 0
 
     def ids(self) -> Iterator[np.ndarray]:
-        """The ids of each example."""
-        for place, segments in self._examples.read(self._counter):
+        """The ids of each conversation; of a pair, first those of the chosen one. Pairs of equal answers are left out."""
+        for place, conversations in self._examples.read(self._counter):
             try:
-                ids, trained = encode_segments(segments, self._tokenizer)
+                texts = [encode_segments(segments, self._tokenizer) for segments in conversations]
             except UnknownText as error:
                 raise UnknownText(f"{place}: {error}") from None
-            if self._longest is not None and len(ids) > self._longest:
-                raise MakegptError(
-                    f"{place}: it has {len(ids):,} tokens, and a window {self._longest:,}; shorten it, use a longer "
-                    "--context-length, or leave --strict, and its end is cut"
-                )
-            marks = np.array(trained, np.uint8) * np.uint8(TRAINED)
-            marks[0] = BEGINS  # nothing comes before it, so it cannot be learned
-            self._marks.append(marks)
-            self.count += 1
-            yield np.array(ids, np.uint32)
+            if self._longest is not None:
+                self._check(place, [ids for ids, _ in texts], self._longest)
+            if len(texts) == 2 and texts[0] == texts[1]:
+                self._equal.append(place)
+                continue
+            for number, (ids, trained) in enumerate(texts):
+                marks = np.array(trained, np.uint8) * np.uint8(TRAINED)
+                marks[0] = BEGINS | (REJECTED if number else 0)  # nothing comes before it, so it cannot be learned
+                self._marks.append(marks)
+                self.count += 1
+                yield np.array(ids, np.uint32)
+
+    def counted_pairs(self) -> dict[str, Any]:
+        """How many pairs there are, and how many were left out; after `ids`."""
+        if not self._examples.of_pairs:
+            return {}
+        first = {"first_equal_pair": self._equal[0]} if self._equal else {}
+        return {"pairs": self.count // 2, "equal_pairs": len(self._equal)} | first
+
+    def _check(self, place: str, texts: list[list[int]], longest: int) -> None:
+        """MakegptError for a text that is too long, and for a pair of equal answers."""
+        if (tokens := max(map(len, texts))) > longest:
+            raise MakegptError(
+                f"{place}: it has {tokens:,} tokens, and a window {longest:,}; shorten it, use a longer "
+                "--context-length, or leave --strict, and its end is cut"
+            )
+        if len(texts) == 2 and texts[0] == texts[1]:
+            raise MakegptError(f"{place}: its two answers are equal; change one, or leave --strict, and the pair is left out")
 
     def marks(self) -> Iterator[np.ndarray]:
         """The marks of each example, after `ids`."""

@@ -4,7 +4,9 @@ With fractions V for validation and U for test, training ends at floor(n·(1-V-U
 for test, which is missing if U is 0. A training window starts every `stride` tokens and holds T + 1 ids: T inputs and, shifted
 by one, T targets. Nothing is copied: a dataset folder says which tokens, which splits and which windows.
 
-Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`).
+Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`); those of
+preferences are split between two pairs, and a window is a pair (`lib.data.pairs`). Labeled texts are shuffled before they are
+split, and read one by one (`lib.data.labeled`).
 
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
@@ -12,16 +14,15 @@ that the batch needs are computed. So a training resumes at any step at no cost.
 
 import math
 import shlex
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Iterator, Self
+from typing import Iterator
 
 import numpy as np
 
 from lib.artifact.folders import replacing_folder
-from lib.artifact.io import read_json, write_json
+from lib.artifact.io import write_json
 from lib.artifact.manifest import (
     Input,
     Manifest,
@@ -34,41 +35,14 @@ from lib.artifact.manifest import (
     verify_files,
     write_manifest,
 )
-from lib.artifact.record import Positive, RecordError, from_json, to_json
+from lib.artifact.record import to_json
+from lib.data.description import DATASET_FILE, DatasetDescription
+from lib.data.labeled import LabeledTexts, split_labeled
 from lib.data.packed import Packed, PackedWindows, check_lengths, pack_texts, text_starts
+from lib.data.pairs import Pair, has_pairs, paired, select_pairs
 from lib.data.shards import BEGINS, Tokens
-from lib.data.shuffle import permute
+from lib.data.shuffle import batch_numbers
 from lib.errors import MakegptError, UsageError
-
-DATASET_FILE = "dataset.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetDescription:
-    """The content of dataset.json, which nothing else repeats."""
-
-    tokens: str  # identity of the tokens folder
-    tokenizer: str  # identity of its tokenizer
-    vocab_size: Positive
-    context_length: Positive
-    stride: Positive
-    train_tokens: Positive
-    val_tokens: Positive
-    test_tokens: Positive | None = None  # None: no test split
-    packed_windows: Positive | None = None  # None: windows of running text
-
-    @property
-    def windows(self) -> int:
-        """How many training windows there are."""
-        return self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The description in the file `path`."""
-        try:
-            return from_json(cls, read_json(path))
-        except RecordError as error:
-            raise MakegptError(f"{path} is damaged: {error}; build the dataset again") from None
 
 
 def build_dataset(
@@ -79,24 +53,34 @@ def build_dataset(
     stride: int | None,
     val_fraction: float,
     test_fraction: float = 0.0,
+    balance: bool = False,
+    seed: int = 1,
     strict: bool = False,
     started: str,
 ) -> Manifest:
     """Write the dataset folder `target` over `tokens_folder`; return its manifest.
 
-    Raises MakegptError if a split of the text is too short, or the text has ids that its tokenizer lacks. With `strict` also
-    for a conversation that is longer than a window, which otherwise is cut.
+    `balance` and `seed` are for labeled texts, see `split_labeled`. Raises MakegptError if a split of the text is too short, or
+    the text has ids that its tokenizer lacks. With `strict` also for a conversation that is longer than a window, or a labeled
+    text that is longer than the context, which otherwise are cut.
     """
     tokens = Tokens(tokens_folder)
-    if strict:
+    if strict and tokens.labels is None:
         check_lengths(tokens, context_length + 1)
     tokenizer = tokens.load_tokenizer()
-    packed = None
-    if tokens.marks is None:
+    packed, pairs, labeled = None, False, None
+    if tokens.marks is not None and stride is not None:
+        raise UsageError(f"build-dataset.stride={stride} is for running text; leave it out for conversations and labeled texts")
+    if tokens.labels is not None:
+        labeled = split_labeled(tokens, context_length, val_fraction, test_fraction, balance=balance, seed=seed, strict=strict)
+        train, val, test = (int(labeled.lengths(name).sum()) for name in ("train", "val", "test"))
+    elif balance:
+        raise UsageError(f"--balance is for labeled texts (`tokenize --labels`), which {tokens_folder} does not hold")
+    elif tokens.marks is None:
         train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
     else:
-        train, val, test, packed = _pack(tokens, context_length, stride, val_fraction, test_fraction)
-    if train < context_length + 1 or val < 2 or (test_fraction and test < 2):
+        train, val, test, packed, pairs = _pack(tokens, context_length, val_fraction, test_fraction)
+    if not labeled and (train < context_length + 1 or val < 2 or (test_fraction and test < 2)):
         if test_fraction:
             sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
         else:
@@ -114,11 +98,14 @@ def build_dataset(
         train_tokens=train,
         val_tokens=val,
         test_tokens=test or None,
-        packed_windows=len(packed.ends) if packed else None,
+        packed_windows=len(packed.ends) if packed and not pairs else None,
+        pairs=len(packed.ends) if packed and pairs else None,
+        labeled=labeled.split if labeled else None,
     )
     with replacing_folder(target, "dataset") as folder:
         write_json(folder / DATASET_FILE, to_json(description))
-        files = [DATASET_FILE, *(packed.write(folder) if packed else [])]
+        parts = packed or labeled
+        files = [DATASET_FILE, *(parts.write(folder) if parts else [])]
         manifest = new_manifest(
             "dataset",
             "build-dataset",
@@ -127,37 +114,38 @@ def build_dataset(
                 "stride": stride,
                 "val_fraction": val_fraction,
                 "test_fraction": test_fraction,
-            },
+            }
+            | ({"balance": balance, "seed": seed} if labeled else {}),
             inputs={relative_place(Path(tokens_folder), Path(target)): Input(identity=description.tokens)},
             outputs=describe_files(folder, files),
             metadata={"windows": description.windows, "train_tokens": train, "val_tokens": val, "test_tokens": test}
-            | ({"packed_texts": len(packed.spans), "packed_tokens": packed.used, "cut_texts": packed.cut} if packed else {}),
+            | (parts.metadata() if parts else {})
+            | ({"pairs": len(packed.ends)} if packed and pairs else {}),
             started=started,
         )
         write_manifest(folder, manifest)
     return manifest
 
 
-def _pack(
-    tokens: Tokens, context_length: int, stride: int | None, val_fraction: float, test_fraction: float
-) -> tuple[int, int, int, Packed]:
-    """The split of tokens of conversations, and the windows of those for training."""
-    if stride is not None:
-        raise UsageError(f"build-dataset.stride={stride} is for running text; conversations are packed into windows, leave it")
+def _pack(tokens: Tokens, context_length: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int, Packed, bool]:
+    """The split of tokens of conversations or of pairs, the windows of those for training, and whether they are pairs."""
     starts = text_starts(tokens)
-    train, val, test = split_sizes(len(starts) - 1, val_fraction, test_fraction)
+    pairs = has_pairs(tokens, starts)
+    noun, size = ("pairs", 2) if pairs else ("conversations", 1)
+    firsts = starts[::size]
+    train, val, test = split_sizes(len(firsts) - 1, val_fraction, test_fraction)
     if train < 1 or val < 1 or (test_fraction and test < 1):
         raise MakegptError(
-            f"{tokens.folder} holds {len(starts) - 1} conversations, {train} for training, {val} for validation and {test} for "
-            "test; each split takes one: use more conversations or other fractions"
+            f"{tokens.folder} holds {len(firsts) - 1} {noun}, {train} for training, {val} for validation and {test} for "
+            "test; each split takes one: use more {noun} or other fractions"
         )
-    packed = pack_texts(tokens, starts[: train + 1], context_length + 1)
+    packed = (select_pairs if pairs else pack_texts)(tokens, starts[: size * train + 1], context_length + 1)
     if not len(packed.ends):
         raise MakegptError(
-            f"no conversation of {tokens.folder} has an answer within {context_length + 1} tokens; use a longer context length"
+            f"none of the {noun} of {tokens.folder} has an answer within {context_length + 1} tokens; use a longer context"
         )
-    ends = starts[[train, train + val, train + val + test]]
-    return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed
+    ends = firsts[[train, train + val, train + val + test]]
+    return int(ends[0]), int(ends[1] - ends[0]), int(ends[2] - ends[1]), packed, pairs
 
 
 def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
@@ -165,11 +153,6 @@ def split_sizes(tokens: int, val_fraction: float, test_fraction: float) -> tuple
     val, test = Decimal(str(val_fraction)), Decimal(str(test_fraction))
     val_start, test_start = math.floor(tokens * (1 - val - test)), math.floor(tokens * (1 - test))
     return val_start, test_start - val_start, tokens - test_start
-
-
-def count_windows(train_tokens: int, context_length: int, stride: int) -> int:
-    """How many windows of context_length + 1 tokens start every `stride` tokens."""
-    return (train_tokens - context_length - 1) // stride + 1
 
 
 class Dataset:
@@ -189,14 +172,23 @@ class Dataset:
         self.tokenizer_identity = description.tokenizer
         self.windows = description.windows
         self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._command(self.folder)}`"))
-        if self.train_tokens + self.val_tokens + self.test_tokens != len(self.tokens) or self.windows < 1:
+        used = self.train_tokens + self.val_tokens + self.test_tokens
+        if (used != len(self.tokens) and not description.labeled) or self.windows < 1:
             raise MakegptError(
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
-        self.packed = Packed.read(self.folder) if description.packed_windows else None
-        if (self.packed is None) != (self.tokens.marks is None):
+        self.has_pairs = description.pairs is not None
+        self.packed = Packed.read(self.folder) if description.packed_windows or self.has_pairs else None
+        if (self.packed is None) != (self.tokens.marks is None or self.tokens.labels is not None) or (
+            (description.labeled is None) != (self.tokens.labels is None)
+        ):
             raise MakegptError(f"{self.folder / DATASET_FILE} does not fit its tokens; build the dataset again")
+        self.labeled = (
+            LabeledTexts.open(self.folder, self.tokens, description.labeled, self.context_length)
+            if description.labeled
+            else None
+        )
 
     def _command(self, target: Path, **changes: float) -> str:
         """The command that builds this dataset in `target`, wherever its tokens are; `changes`: its new parameters."""
@@ -218,9 +210,7 @@ class Dataset:
 
     def window_numbers(self, seed: int, step: int, size: int, rows: range | None = None) -> list[int]:
         """The numbers of the windows of batch `step` (from 0) of `size` windows, or only of these `rows` of it."""
-        samples = step * size + np.array(range(size) if rows is None else rows)
-        epochs, indices = np.divmod(samples, self.windows)
-        return [permute(int(index), self.windows, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)]
+        return batch_numbers(self.windows, seed, step, size, rows)
 
     def packed_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> PackedWindows:
         """Batch `step` (from 0) of `size` packed windows, or only these `rows` of it."""
@@ -245,6 +235,10 @@ class Dataset:
             end = min(end, begin + self.context_length + 1)
             yield self.tokens.read(begin, end), self.tokens.trained(begin, end)
 
+    def pairs_of(self, name: str) -> list[Pair]:
+        """The pairs of a split, in order, their texts cut to T + 1; without those that then have nothing to compare."""
+        return paired(self.texts_of(name))
+
     def batch(self, seed: int, step: int, size: int, rows: range | None = None) -> np.ndarray:
         """Batch `step` (from 0) of `size` training windows, or only these `rows` of it: ids, (B, T + 1)."""
         return self.read_windows(self.window_starts(seed, step, size, rows))
@@ -263,8 +257,9 @@ class Dataset:
     def split(self, name: str) -> tuple[int, int]:
         """The range of a split's ids, (start, stop). The first of them is context only and not predicted.
 
-        `name`: train, val or test. MakegptError if the dataset has no test split.
+        `name`: train, val or test. MakegptError if the dataset has no test split. Labeled texts have no such ranges.
         """
+        assert self.labeled is None
         if name == "test" and not self.test_tokens:
             raise MakegptError(
                 f"{self.folder} has no test split; build a dataset that has one, "

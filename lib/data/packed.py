@@ -47,6 +47,10 @@ class Packed:
         """Tokens in all windows."""
         return int(self.spans[:, 1].sum())
 
+    def metadata(self) -> dict[str, int]:
+        """What a manifest says of it."""
+        return {"packed_texts": len(self.spans), "packed_tokens": self.used, "cut_texts": self.cut}
+
     def write(self, folder: Path) -> list[str]:
         """Write both files into `folder`; return their names."""
         names = []

@@ -17,8 +17,9 @@ from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
-#: What a mark says of its token: a model learns to write it; a text begins with it.
-TRAINED, BEGINS = 1, 2
+#: What a mark says of its token: a model learns to write it; a text begins with it; that text is the rejected one of a pair,
+#: and the chosen one is before it.
+TRAINED, BEGINS, REJECTED = 1, 2, 4
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
@@ -108,7 +109,8 @@ class Sharded(TokenSource):
 class Tokens(Sharded):
     """The ids of a tokens folder as one sequence, read from memory-mapped shards: len(tokens), tokens.read(a, b).
 
-    `marks`: for tokens of conversations, what each is (TRAINED, BEGINS), in a sequence of the same length; else None.
+    `marks`: for tokens of conversations and of labeled texts, what each is (TRAINED, BEGINS), in a sequence of the same length;
+    else None. `labels`: for labeled texts, the number of each text's class in `classes`; else None.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,6 +126,13 @@ class Tokens(Sharded):
         self.marks = Sharded(marks) if marks else None
         if self.marks and len(self.marks) != len(self):
             raise MakegptError(f"{self.folder} is damaged: {len(self.marks)} marks of {len(self)} tokens; tokenize again")
+        labels = [self.folder / name for name in self.manifest.outputs if name.startswith("labels-")]
+        self.labels = Sharded(labels) if labels else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes of labeled texts."""
+        return tuple(self.manifest.metadata.get("classes") or ())
 
     def trained(self, start: int, stop: int) -> np.ndarray:
         """Whether a model learns to write each of the ids `start` to `stop`: (stop - start,) bool; of running text, all."""

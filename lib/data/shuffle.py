@@ -32,6 +32,12 @@ def permute(index: int, n: int, key: tuple[int, int]) -> int:
             return index
 
 
+def batch_numbers(n: int, seed: int, step: int, size: int, rows: range | None = None) -> list[int]:
+    """Which of `n` examples batch `step` (from 0) of `size` has, or only these `rows` of it; an epoch has each of them once."""
+    epochs, indices = np.divmod(step * size + np.array(range(size) if rows is None else rows), n)
+    return [permute(int(index), n, key=(seed, int(epoch))) for epoch, index in zip(epochs, indices, strict=True)]
+
+
 _ROUNDS = 6
 
 _WORD = (1 << 64) - 1

@@ -93,7 +93,8 @@ class GradientSum:
         self._sent: list[tuple[Any, Tensor, list[Tensor]]] = []  # the sum in progress, its numbers, the gradients
         if group.size > 1:
             for weight in model.parameters():
-                weight.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
+                if weight.requires_grad:
+                    weight.register_post_accumulate_grad_hook(self._complete)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def of(self, *, last_piece: bool) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lib.artifact.manifest import Manifest
 from lib.config.model import ModelConfig
+from lib.errors import UsageError
 from lib.evaluate.results import Evaluation, read_evaluation
 from lib.run.folder import EVALUATION_FILE, SAMPLE_FILE, finished_manifest, is_imported, read_model_config
 from lib.run.metrics import METRICS_FILE, StepMetrics, read_metrics, training_seconds
@@ -25,7 +26,13 @@ class RunView:
 
     @cached_property
     def manifest(self) -> Manifest:
-        return finished_manifest(self.folder)
+        manifest = finished_manifest(self.folder)
+        if manifest.parameters.get("classes"):
+            raise UsageError(
+                f"{self.folder} is a classifier, whose accuracy is not compared with losses of tokens; "
+                f"see it with `evaluate {self.folder}` and `plot classes {self.folder}`"
+            )
+        return manifest
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -62,7 +69,8 @@ class RunView:
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
-        return read_evaluation(self.folder) if (self.folder / EVALUATION_FILE).is_file() else None
+        has_one = bool(self.manifest) and (self.folder / EVALUATION_FILE).is_file()  # a classifier's is another
+        return read_evaluation(self.folder) if has_one else None
 
     @property
     def validation(self) -> Evaluation | None:

@@ -130,12 +130,7 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
     MakegptError if it was made with another tokenizer than the model of the run in `folder`, if a conversation is longer than
     the model's context, or if none has an answer.
     """
-    if dataset.tokenizer_identity != trained.tokenizer.identity():
-        raise MakegptError(
-            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
-            f"tokenize its text with `--tokenizer {folder}`"
-        )
-    dataset.tokens.check_ids(trained.tokenizer.vocab_size)
+    check_tokenizer(folder, trained, dataset)
     if not dataset.packed:
         return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)
     span = AnswerSpan(dataset.tokens, *dataset.split(split), dataset, split)
@@ -150,6 +145,16 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
             f"{trained.config.context_length}; build the dataset with --context-length {trained.config.context_length}"
         )
     return span
+
+
+def check_tokenizer(folder: Path, trained: TrainedModel, dataset: Dataset) -> None:
+    """MakegptError if `dataset` was made with another tokenizer than the model of the run in `folder`."""
+    if dataset.tokenizer_identity != trained.tokenizer.identity():
+        raise MakegptError(
+            f"{dataset.folder} was made with another tokenizer than the model of {folder}; "
+            f"tokenize its text with `--tokenizer {folder}`"
+        )
+    dataset.tokens.check_ids(trained.tokenizer.vocab_size)
 
 
 def text_span(pieces: Iterable[str], tokenizer: Tokenizer, name: str, training: Dataset | None = None) -> TokenSpan:

@@ -27,16 +27,24 @@ class GPT(EmbeddingModel):
         mask = causal_mask(config.context_length, config.window)  # T × T bytes, once for all blocks
         self.blocks = nn.ModuleList(TransformerBlock(config, mask) for _ in range(config.n_layers))
         self.final_norm = NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=self.fused)
-        self.out_head = Linear(config.emb_dim, self.vocab_size, bias=False)
-        if config.tie_weights:
+        self.out_head = Linear(config.emb_dim, config.n_classes or self.vocab_size, bias=False)
+        if config.tie_weights and not config.n_classes:
             self.out_head.weight = self.tok_emb.weight
 
     def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T) -> (B, T, C), continuing the KV cache."""
+        return self.last_features(self.first_features(ids, kv_cache, packing), kv_cache, packing)
+
+    def first_features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
+        """The part of `features` before the last block: ids, (B, T) -> (B, T, C)."""
         x = self.dropout(self.embed(ids, kv_cache, packing))
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.blocks[:-1]):
             x = block(x, kv_cache and kv_cache.of(layer), packing)
-        return self.final_norm(x)
+        return x
+
+    def last_features(self, x: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
+        """The last block and the final norm: (B, T, C) -> (B, T, C)."""
+        return self.final_norm(self.blocks[-1](x, kv_cache and kv_cache.of(len(self.blocks) - 1), packing))
 
     def init_std(self, name: str, weight: Tensor) -> float:
         """GPT-2's 0.02 for all but the head, tied or not, which uses that of `LanguageModel`, and n-grams, which begin at 0.

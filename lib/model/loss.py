@@ -64,26 +64,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int) -> Tensor:
-        nats, *gradients = _nats(x, weight, targets, soft, copies, gradients=True)
+        nats, *gradients = _nats(x, weight, targets, soft, copies, gradients=ctx.needs_input_grad[:2])
         ctx.save_for_backward(*gradients)
         return nats
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         dx, dweight = ctx.saved_tensors
-        return dx * gradient, dweight.mul_(gradient), None, None, None
+        return None if dx is None else dx * gradient, None if dweight is None else dweight.mul_(gradient), None, None, None
 
 
 def _nats(
-    x: Tensor, weight: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, gradients: bool = False
-) -> tuple[Tensor, ...]:
-    """The loss, with `gradients` also those of x and of the weight; all float32, whatever type the products use."""
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    soft: SoftTargets | None,
+    copies: int,
+    gradients: tuple[bool, bool] = (False, False),
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The loss, and those of its `gradients` that are asked for, of x and of the weight; all float32, whatever type the
+    products use.
+    """
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     factor = weight.to(dtype)
     stride = -(-len(weight) // _CACHE_LINE) * _CACHE_LINE
     rows = max(1, LOGITS_AT_ONCE // stride)
     buffer = x.new_empty((min(rows, len(x)), stride), dtype=torch.float32)[:, : len(weight)]
-    nats, dx, dweight = buffer.new_zeros(()), torch.empty_like(x), None
+    nats, dx, dweight = buffer.new_zeros(()), torch.empty_like(x) if gradients[0] else None, None
     for start in range(0, len(x), rows):
         chunk, labels = x[start : start + rows].to(dtype), targets[start : start + rows, None]
         logits = buffer[: len(chunk)]  # (R, V)
@@ -101,15 +108,17 @@ def _nats(
             target_logits = (1 - share) * target_logits + share * (soft_rows * logits).sum(dim=-1, keepdim=True)
         sums = logits.exp_().sum(dim=-1, keepdim=True)
         nats += (sums.log() - target_logits).sum()
-        if gradients:
+        if any(gradients):
             logits /= sums  # now the softmax; minus the target, 1 at its place, it is the gradient of the logits
             logits.scatter_add_(1, labels, torch.full_like(target_logits, share - 1.0))
             if soft_rows is not None:
                 logits.sub_(soft_rows, alpha=share)
             dlogits = logits.to(dtype)
-            dx[start : start + rows] = dlogits @ factor
-            dweight = _add_product(dweight, dlogits.T, chunk)
-    return (nats, dx, dweight) if gradients and dweight is not None else (nats,)
+            if dx is not None:
+                dx[start : start + rows] = dlogits @ factor
+            if gradients[1]:
+                dweight = _add_product(dweight, dlogits.T, chunk)
+    return nats, dx, dweight
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:

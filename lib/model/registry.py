@@ -3,17 +3,20 @@
 `LADDER` is the reading order of this package: each module imports only from earlier ones.
 """
 
+from typing import Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lib.config.model import ModelConfig
 from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
+from lib.model.causal_attention import CausalAttention
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
+from lib.model.lora import ADAPTERS, AdaptedLinear, Adapter
 from lib.model.lstm import LSTM
-from lib.model.maps import attentions
 from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
@@ -43,9 +46,12 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "classifier",
     "maps",
+    "lora",
     "registry",
     "seen_vocabulary",
+    "finetuning",
 )
 
 MODELS: dict[str, type[LanguageModel]] = {
@@ -65,23 +71,47 @@ def build_model(config: ModelConfig, device: torch.device | str = "cpu") -> Lang
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trainable parameters; a tied matrix counts once."""
-    return sum(weight.numel() for weight in model.parameters())
+    """Parameters of the model; a tied matrix counts once, adapters, which are merged in the end, not at all."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if ADAPTERS not in name)
 
 
-def matmul_parameters(model: nn.Module) -> int:
-    """The matrix products with weights in `count_operations`: 6 operations for each weight."""
-    return 6 * sum(module.weight.numel() for module in model.modules() if isinstance(module, Linear))
+def matmul_operations(model: nn.Module) -> int:
+    """The matrix products with weights in `count_operations`."""
+    return sum(
+        (2 + 2 * needs_gradient + 2 * weight.requires_grad) * weight.numel()
+        for module, needs_gradient in _with_gradients(model)
+        for weight in _multiplied(module)
+    )
+
+
+def _multiplied(module: nn.Module) -> list[Tensor]:
+    """The matrices that the input of `module` itself is multiplied with."""
+    if isinstance(module, Adapter):
+        return [module.A, module.B]
+    if isinstance(module, AdaptedLinear):
+        return [module.frozen]
+    return [module.weight] if isinstance(module, Linear) else []
+
+
+def _with_gradients(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+    """The modules, lowest first, and whether a gradient passes through each: it, or one below it, has trained weights."""
+    below = False
+    for module in model.modules():
+        yield module, below or any(weight.requires_grad for weight in module.parameters())
+        below = below or any(weight.requires_grad for weight in module.parameters(recurse=False))
 
 
 def count_operations(model: LanguageModel) -> int:
     """Floating-point operations of training on one token, forward and backward; the optimizer's are not counted.
 
     6 for each weight in a matrix product (Kaplan et al. 2020, 2.1), and 12·C·T for each attention: all of its T × T
-    scores, though half of them are masked.
+    scores, though half of them are masked. Two of 6 are the weight's gradient, which a frozen one does not need, two that of
+    its input, which none needs below the first trained weight.
     """
     width = sum(
-        module.n_heads * module.head_size if isinstance(module, MultiHeadAttention) else module.W_value.weight.shape[0]
-        for module in attentions(model)
+        (4 + 8 * needs_gradient)
+        * (module.n_heads * module.head_size if isinstance(module, MultiHeadAttention) else module.W_value.weight.shape[0])
+        for module, needs_gradient in _with_gradients(model)
+        if isinstance(module, (MultiHeadAttention, CausalAttention))
     )
-    return matmul_parameters(model) + 12 * width * model.context_length
+    return matmul_operations(model) + width * model.context_length

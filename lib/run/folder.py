@@ -5,6 +5,7 @@
     samples.jsonl                                   a line a sample of what the model writes by then
     checkpoint/                                           the state to resume from; checkpoint/state.json is written last
     model.safetensors                               the finished weights: its presence means "done"
+    adapter.safetensors                             of a training with LoRA: its adapters, which are merged into those
     evaluation.json  sample.txt  loss.png  report.html    made from it by the later stages
     diverged.json                                   of a training that met a number that is not finite: where, in which batch
 
@@ -17,22 +18,24 @@ from pathlib import Path
 
 import torch
 
-from lib.artifact.io import read_json
+from lib.artifact.io import read_json, sha256_of
 from lib.artifact.manifest import MANIFEST, Manifest, Session, input_folder, read_manifest, verify_files
 from lib.artifact.record import Count, RecordError, from_json
 from lib.chat.template import ChatTemplate, template_in
 from lib.config.model import GPT_2, ModelConfig
 from lib.config.schema import build_section
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
+from lib.model.finetuning import Finetuning
 from lib.model.language_model import LanguageModel
 from lib.run.state import CHECKPOINT_FOLDER as LAST
 from lib.run.state import STATE_FILE as STATE
 from lib.run.state import read_state
-from lib.run.weights import load_model
+from lib.run.weights import load_finetuned, load_model
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.registry import load_tokenizer
 
 MODEL_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter.safetensors"
 CONFIG_FILE = "config.json"
 EVALUATION_FILE = "evaluation.json"
 SAMPLE_FILE = "sample.txt"
@@ -65,6 +68,13 @@ class TrainedMetadata:
 
 
 @dataclass(frozen=True)
+class ClassNames:
+    """`classes` in a classifier's config.json: their names, in the order of the logits."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """A run's model, loaded; `sha256` is that of the file its weights are from."""
 
@@ -72,33 +82,90 @@ class TrainedModel:
     tokenizer: Tokenizer
     config: ModelConfig
     sha256: str
+    classes: tuple[str, ...] = ()  # the names of a classifier's classes
 
 
 def load_run(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
-    """Load the model of the run in `folder`, its files verified; it is in evaluation mode.
+    """Load the model of texts of the run in `folder`, its files verified; it is in evaluation mode.
 
     `weights`: "published", those of a finished run, or "last", those of the last saved state, of an unfinished run too.
+    UsageError for a classifier.
     """
+    return _load(folder, device, weights, classifier=False)
+
+
+def load_classifier(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
+    """The same for a classifier; UsageError for a model of texts."""
+    return _load(folder, device, weights, classifier=True)
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether the run in `folder` is a classifier."""
+    return read_model_config(folder).n_classes is not None
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    """The names of classes, the first few of many."""
+    return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
+
+
+def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool) -> TrainedModel:
     if weights == "published":
         path = folder / MODEL_FILE
-        outputs = finished_manifest(folder).outputs
-        verify_files(folder, outputs)
-        sha256 = outputs[MODEL_FILE].sha256
+        manifest = finished_manifest(folder)
+        verify_files(folder, manifest.outputs)
+        sha256 = manifest.outputs[MODEL_FILE].sha256
     else:
-        read_manifest(folder, "run")
+        manifest = read_manifest(folder, "run")
         state = read_state(folder)
         if state is None:
             raise MakegptError(f"{folder} has no saved state yet; train it on, or wait for its first validation")
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights].sha256
     config = read_model_config(folder)
+    classes = read_classes(folder) if config.n_classes else ()
+    if classes and not classifier:
+        raise UsageError(
+            f"{folder} is a classifier ({_listed(classes)}), which predicts no tokens; use `classify {folder} TEXT`, or "
+            f"`evaluate {folder}`"
+        )
+    if classifier and not classes:
+        raise UsageError(
+            f"{folder} is no classifier; `train DATASET -o RUN --task classify --init-from {folder}` makes one of it"
+        )
+    if len(classes) != (config.n_classes or 0):
+        raise MakegptError(f"{folder}: it names {len(classes)} classes, the model has {config.n_classes}; train again")
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != config.vocab_size:
         raise MakegptError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}; train again"
         )
-    model = load_model(config, path, device)
-    return TrainedModel(model.eval(), tokenizer, config, sha256)
+    options = _read_finetuning(folder) if weights == "last" else Finetuning()
+    if options.finetune == "all":
+        model = load_model(config, path, device)
+    else:
+        model = load_finetuned(config, _base_weights(folder, manifest), path, options, device)
+    return TrainedModel(model.eval(), tokenizer, config, sha256, classes)
+
+
+def _read_finetuning(folder: Path) -> Finetuning:
+    """Which weights the training in `folder` changes: those that its checkpoints hold."""
+    try:
+        return from_json(Finetuning, read_json(folder / CONFIG_FILE).get("train", {}), "train")
+    except RecordError as error:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: {error}; train the run again") from None
+
+
+def _base_weights(folder: Path, manifest: Manifest) -> Path:
+    """The weights that the training in `folder` starts from."""
+    for name in manifest.inputs:
+        path = (folder / name / MODEL_FILE).resolve()
+        if path.is_file() and sha256_of(path) == manifest.metadata.get("init_from"):
+            return path
+    raise MakegptError(
+        f"{folder} has saved only the weights that it trains, and the run with the others is not where it was, or has changed; "
+        f"put it back, or finish the training: `{manifest.command}`"
+    )
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -108,6 +175,15 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise MakegptError(f"{folder / CONFIG_FILE} is damaged: it describes no model; train the run again")
     config: ModelConfig = build_section("model", GPT_2 | saved["model"], str(folder / CONFIG_FILE))
     return config
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the classes of the classifier in `folder`."""
+    saved = read_json(folder / CONFIG_FILE)
+    try:
+        return from_json(ClassNames, saved.get("classes") if isinstance(saved, dict) else None, "classes").names
+    except RecordError as error:
+        raise MakegptError(f"{folder / CONFIG_FILE} is damaged: {error}; train the run again") from None
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:

@@ -10,6 +10,7 @@ from lib.errors import MakegptError
 
 CHECKPOINT_FOLDER = "checkpoint"
 STATE_FILE = "state.json"
+REFERENCE_FILE = "reference.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,11 @@ class SavedState:
     @property
     def published_weights(self) -> str | None:
         return None if self.published_step is None else weights_name(self.published_step)
+
+    @property
+    def reference(self) -> str | None:
+        """The file of what never changes in a training that compares its model with the one that it started from."""
+        return REFERENCE_FILE if REFERENCE_FILE in self.files else None
 
     @property
     def optimizer(self) -> str:

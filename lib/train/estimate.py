@@ -1,19 +1,22 @@
 """What a training would cost, estimated without doing any of it."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
+from lib.artifact.record import from_json
 from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
 from lib.device.hardware import matmul_rate, pass_rate
 from lib.device.precision import choose_precision
 from lib.model.attention import materializes_weights
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.language_model import LanguageModel
 from lib.model.loss import LOGITS_AT_ONCE
 from lib.model.maps import attentions
-from lib.model.registry import build_model, count_operations, count_parameters, matmul_parameters
+from lib.model.registry import build_model, count_operations, count_parameters, matmul_operations
+from lib.run.weights import trained_weights
 from lib.train.muon import ITERATIONS
 from lib.train.optimizer import parameter_groups
 
@@ -41,16 +44,26 @@ def estimate_training(
 
     Seconds: the products' arithmetic at the rate of such products, measured here and now, and the rest by how many numbers it
     passes over, at a rate measured likewise; a third of it for each token of a validation. Memory: weights, gradients
-    and the optimizer's moments, and the activations of one micro-batch with its logits. `seen_tokens`: how many tokens of the
-    vocabulary the training text has, if the others share a row.
+    and the optimizer's moments, these only of what `train.finetune` trains, and the activations of one micro-batch with its
+    logits. `seen_tokens`: how many tokens of the vocabulary the training text has, if the others share a row.
     """
     model = build_model(model_config, "meta")
-    trained = model
-    if seen_tokens and seen_tokens < model.vocab_size and config.unseen_rows == "shared" and config.head_init != "random":
+    trained = build_model(model_config, "meta")
+    select_trained(trained, from_json(Finetuning, asdict(config)))
+    untrained = sum(weight.numel() for weight in trained.parameters() if not weight.requires_grad)
+    if (
+        config.finetune == "all"
+        and seen_tokens
+        and seen_tokens < model.vocab_size
+        and config.unseen_rows == "shared"
+        and config.head_init != "random"
+    ):
         trained = build_model(replace(model_config, vocab_size=seen_tokens + 1), "meta")
-    parameters, moved = count_parameters(model), count_parameters(trained)
+        untrained = count_parameters(model)
+    parameters, moved = count_parameters(model), sum(weight.numel() for weight in trained_weights(trained).values())
     T, C, V = model_config.context_length, model_config.emb_dim, trained.vocab_size
     layers = len(attentions(model))
+    backward = 1 if config.finetune == "last_block" else layers
     tokens = config.max_steps * config.batch_size * T
     rows = config.batch_size // config.grad_accum_steps * T
     validations = 2 + (config.max_steps - 1) // config.eval_interval if config.eval_interval else 2
@@ -62,21 +75,25 @@ def estimate_training(
     passes = pass_rate(device)
 
     def token_seconds(model: LanguageModel, rate: float) -> float:
-        products = matmul_parameters(model)
+        products = matmul_operations(model)
         seconds = products / rate + (count_operations(model) - products) / (rate * _ATTENTION)
         return seconds + (_BLOCK_PASSES * layers * C + _LOGIT_PASSES * model.vocab_size) / passes
 
     a_piece = _BLOCK_SECONDS * layers if device.type == "cpu" else 0.0
-    update = _WEIGHT_PASSES * moved / passes + _orthogonalising(model, config) / rates[torch.float32]
+    update = _WEIGHT_PASSES * moved / passes + _orthogonalising(trained, config) / rates[torch.float32]
     a_step = a_piece * config.grad_accum_steps + update
     validating = token_seconds(model, rates[precision]) * val_tokens * validations / 3
 
     def seconds(dtype: torch.dtype) -> float:
         return token_seconds(trained, rates[dtype]) * tokens + validating + a_step * config.max_steps
 
-    kept = rows * C * _KEPT * layers + min(rows * V, LOGITS_AT_ONCE) + V * C
+    kept = (
+        rows * C * _KEPT * backward
+        + min(rows * V, LOGITS_AT_ONCE)
+        + V * C * trained.get_parameter("out_head.weight").requires_grad
+    )
     if materializes_weights(model_config.attention_impl == "fused", model_config.drop_rate, device):
-        kept += 3 * rows * T * model_config.n_heads * layers
+        kept += 3 * rows * T * model_config.n_heads * backward
     return {
         "parameters": parameters,
         "tokens": tokens,
@@ -84,7 +101,7 @@ def estimate_training(
         "steps": config.max_steps,
         "seconds": seconds(precision),
         "bfloat16_speedup": seconds(precision) / seconds(torch.bfloat16),
-        "memory_bytes": _BASE + _FLOAT * (4 * moved + (parameters if trained is not model else 0) + kept),
+        "memory_bytes": _BASE + _FLOAT * (4 * moved + untrained + kept),
     }
 
 

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lib.artifact.manifest import Manifest, identity_of, verify_files
+from lib.artifact.record import from_json
 from lib.artifact.tensors import load_tensors
 from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
+from lib.model.finetuning import Finetuning, select_trained
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm
@@ -22,12 +23,12 @@ from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 from lib.run.folder import MODEL_FILE, finished_manifest, read_model_config
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
-from lib.run.weights import fill_weights
+from lib.run.weights import fill_base, fill_weights
 from lib.tokenizer.extended import is_extension
 from lib.tokenizer.registry import load_tokenizer
 
 #: Parameters of a model that its weights do not depend on.
-_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length")
+_FREE = ("drop_rate", "attention_impl", "layer_impl", "context_length", "n_classes")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def resolve_init_from(folder: Path, dataset: Dataset, config: ModelConfig) -> In
             f"tokenize its text with `tokenize FILE -o TOKENS --tokenizer {folder}` and build the dataset again"
         )
     there = read_model_config(folder)
+    if there.n_classes:
+        raise UsageError(f"{folder} is a classifier; --init-from takes a model of texts")
     theirs, ours = asdict(there), asdict(config)
     theirs["vocab_size"] = config.vocab_size  # the dataset's may have more special tokens
     same = {"n_kv_heads", "head_dim"} if _heads(there) == _heads(config) else set()  # null, and the number it stands for
@@ -97,47 +100,32 @@ def initial_model(
 ) -> LanguageModel:
     """The model with the weights of the checkpoint `state` in the run `folder`, else those of `source`, else random ones.
 
-    Random weights are drawn on the CPU, so that every device starts alike. Of a longer table of learned positions the first
-    rows are taken; tokens that `source` lacks begin at the mean of those that it has. UsageError if the design cannot have the
-    `train.head_init` or `train.position_init` that is asked for.
+    Weights that `train.finetune` freezes are in no checkpoint and always from `source`; tokens that `source` lacks begin at the
+    mean of those that it has. Random weights are drawn on the CPU, so that every device starts alike. UsageError if the design
+    cannot have the `train.finetune`, `train.head_init` or `train.position_init` that is asked for.
     """
     model = build_model(config)
-    if state:
-        path = folder / CHECKPOINT_FOLDER / state.weights
-        fill_weights(model, load_tensors(path)[0], path)
-    elif source:
+    if source and (state is None or train_config.finetune != "all"):
         verify_files(source.folder, {MODEL_FILE: source.manifest.outputs[MODEL_FILE]})
-        path = source.folder / MODEL_FILE
-        tensors = load_tensors(path)[0]
-        if "pos_emb.weight" in tensors:
-            tensors["pos_emb.weight"] = tensors["pos_emb.weight"][: config.context_length]
-        extend_vocabulary(tensors, model)
-        fill_weights(model, tensors, path)
-    else:
+        if config.n_classes:
+            _init_class_head(model, train_config.seed)
+        fill_base(model, source.folder / MODEL_FILE)
+    elif state is None:
         model.initialize(torch.Generator().manual_seed(train_config.seed))
         init_head(model, train_config.head_init, dataset)
         init_positions(model, train_config.position_init)
+    select_trained(model, from_json(Finetuning, asdict(train_config)))
+    if state:
+        path = folder / CHECKPOINT_FOLDER / state.weights
+        fill_weights(model, load_tensors(path)[0], path)
     return model
 
 
-def extend_vocabulary(tensors: dict[str, Tensor], model: LanguageModel) -> None:
-    """Give `tensors` rows for the tokens that `model` has more, each the mean of the rows: its embeddings and its head.
-
-    A token that was never seen then is as likely as the average one (Hewitt 2021). The bigram's table grows in columns too.
-    """
-    for name, weight in model.named_parameters():
-        tensor = tensors.get(name)
-        if tensor is None or not model.is_embedding(name):
-            continue
-        for dim in range(tensor.dim()):
-            if (new := weight.shape[dim] - tensor.shape[dim]) > 0 and weight.shape[dim] == model.vocab_size:
-                tensor = torch.cat([tensor, tensor.mean(dim, keepdim=True).expand(*_sizes(tensor, dim, new))], dim)
-        tensors[name] = tensor
-
-
-def _sizes(tensor: Tensor, dim: int, size: int) -> list[int]:
-    """The shape of `tensor` with `size` in dimension `dim`."""
-    return [size if number == dim else length for number, length in enumerate(tensor.shape)]
+@torch.no_grad()
+def _init_class_head(model: LanguageModel, seed: int) -> None:
+    """Draw the head of a classifier, which the run that it starts from does not have."""
+    weight = model.get_parameter("out_head.weight")
+    weight.normal_(0.0, model.init_std("out_head.weight", weight), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()

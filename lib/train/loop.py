@@ -53,7 +53,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
             trainer.group.barrier()  # a process that left earlier would have torchrun end the one that still writes
             yield Stopped(state.step)
             return
-    writer.publish()
+    writer.publish(trainer)
 
 
 def _with_validation(metrics: StepMetrics, validation: Validation) -> StepMetrics:

@@ -47,7 +47,7 @@ class NextToken(Objective):
 
     def _share_rows(self) -> SeenVocabulary | None:
         """The model over the tokens of the training text, if the others may share a row."""
-        if self.config.unseen_rows == "separate":
+        if self.config.unseen_rows == "separate" or self.config.finetune != "all":
             return None
         return share_unseen_rows(self._model, torch.from_numpy(self.dataset.train_ids()).to(self.device))
 

@@ -6,7 +6,7 @@ Pretraining is one of them (`lib.train.next_token`).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,14 @@ class Validation:
 
     loss: float
     values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from: `model()`, loaded again, and, if it resumes, what it computed of that model."""
+
+    model: Callable[[], LanguageModel]
+    reference: dict[str, Tensor] | None = None
 
 
 class Objective(ABC):
@@ -73,6 +81,10 @@ class Objective(ABC):
     @abstractmethod
     def describe_batch(self, step: int) -> Any:
         """Batch `step` as JSON, for the report about a loss that is not finite."""
+
+    def reference(self) -> dict[str, Tensor]:
+        """What was computed before the first step and never changes; checkpoints keep it."""
+        return {}
 
     def compile(self, sizes: list[int]) -> str | None:
         """Compile the loss of pieces of these `sizes` in rows; None, or why it runs without compilation."""

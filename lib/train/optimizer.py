@@ -38,7 +38,7 @@ def naive_adamw(
 
 
 def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dict[str, Any]]:
-    """The weights by what decays and how fast it learns: tables, matrices, vectors.
+    """The weights that are trained, by what decays and how fast it learns: tables, matrices, vectors.
 
     Matrices decay; biases and norms do not. The tables, embeddings and head, decay too and have their own learning rate:
     a row of the embedding has a gradient only where its token occurs, and a row of the head a large one only there,
@@ -51,13 +51,15 @@ def parameter_groups(model: LanguageModel, config: TrainConfig) -> dict[str, dic
         "vectors": {"params": [], "weight_decay": 0.0, "lr_mult": 1.0},
     }
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         kind = "tables" if model.is_embedding(name) else "matrices" if model.uses_weight_decay(name) else "vectors"
         groups[kind]["params"].append(weight)
     return groups
 
 
 def build_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a training, each weight in one of them.
+    """The optimizers of a training, each weight that is trained in one of them.
 
     Matrices may go by Muon, the others never: AdamW is PyTorch's fused equivalent of `naive_adamw`.
     """

@@ -12,6 +12,7 @@ from lib.artifact.lock import hold_lock
 from lib.artifact.manifest import MANIFEST, Manifest, read_manifest, write_manifest
 from lib.errors import MakegptError, UsageError
 from lib.run.folder import (
+    ADAPTER_FILE,
     CONFIG_FILE,
     DIVERGED_FILE,
     EVALUATION_FILE,
@@ -30,6 +31,7 @@ from lib.tokenizer.registry import TOKENIZER_FILE
 #: What is removed when a run starts over: all that the older training and the stages after it wrote.
 _WRITTEN = (
     MODEL_FILE,
+    ADAPTER_FILE,
     EVALUATION_FILE,
     SAMPLE_FILE,
     LOSS_FIGURE_FILE,

@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterator
 import torch
 
 from lib.artifact.manifest import Manifest, Session, new_manifest
+from lib.artifact.record import to_json
 from lib.artifact.tensors import load_tensors
 from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
@@ -16,17 +17,18 @@ from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.hardware import deterministic_kernels, set_thread_count
 from lib.errors import UsageError
 from lib.model.registry import count_parameters
-from lib.run.folder import DIVERGED_FILE
+from lib.run.folder import DIVERGED_FILE, ClassNames, read_model_config
 from lib.run.sessions import begin_session, end_session, session_differences, with_sessions
 from lib.run.state import CHECKPOINT_FOLDER, SavedState
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event, Notice
 from lib.train.initial_weights import InitFrom, initial_model, resolve_init_from
 from lib.train.loop import train_loop
+from lib.train.objective import Start
 from lib.train.resume import ResumeState, inspect_run_folder, manifest_inputs
 from lib.train.run_folder import RunFolder
 from lib.train.samples import Sampler
-from lib.train.tasks import build_objective
+from lib.train.tasks import build_objective, check_task
 from lib.train.trainer import Diverged, Trainer
 from lib.train.writer import NullWriter, RunWriter
 
@@ -39,6 +41,16 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
             f"{tokenizer.vocab_size} tokens; leave it null"
         )
     return replace(config, vocab_size=tokenizer.vocab_size)
+
+
+def fit_classes(config: ModelConfig, dataset: Dataset) -> ModelConfig:
+    """The model's configuration with the number of classes of labeled texts; UsageError if another one was asked for."""
+    n_classes = len(dataset.labeled.classes) if dataset.labeled else None
+    if config.n_classes not in (None, n_classes):
+        raise UsageError(
+            f"model.n_classes={config.n_classes}, but {dataset.folder} has {n_classes or 'no'} classes; leave it null"
+        )
+    return replace(config, n_classes=n_classes)
 
 
 def train_run(
@@ -63,17 +75,22 @@ def train_run(
     All processes of a `group` call this with the same arguments and see the same folder; only the main one writes there.
     """
     tokenizer = dataset.tokens.load_tokenizer()
-    model_config = fit_vocabulary(model_config, tokenizer)
+    check_task(train_config.task, dataset, init_from)
+    model_config = fit_classes(fit_vocabulary(model_config, tokenizer), dataset)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
     if chat := dataset.tokens.chat:
         parameters["chat"] = chat
-    metadata = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
+    if dataset.labeled:
+        parameters["classes"] = to_json(ClassNames(dataset.labeled.classes))
+    metadata: dict[str, Any] = {"model": parameters["model"], "dataset": dataset.identity(), "tokenizer": tokenizer.identity()}
     inputs = [(dataset.folder, dataset.identity())]
-    source = _source(init_from, folder, dataset, model_config)
+    source = _source(init_from, folder, dataset, model_config, train_config.finetune)
     if source:
         metadata["init_from"] = source.sha256
         inputs.append((source.folder, source.identity))
+    if train_config.finetune == "lora":
+        metadata["lora_alpha"] = train_config.lora_alpha  # with the adapters' tensors all that they need
     run = RunFolder(folder)
     with ExitStack() as stack:
 
@@ -92,8 +109,22 @@ def train_run(
         stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
-        objective = build_objective(model, dataset, train_config, device, group)
+        objective = build_objective(
+            model,
+            dataset,
+            train_config,
+            device,
+            group,
+            Start(
+                reference=load_tensors(run.path / CHECKPOINT_FOLDER / saved.reference)[0]
+                if saved and saved.reference
+                else None,
+                model=lambda: initial_model(run.path, None, source, model_config, train_config, dataset).to(device),
+            ),
+        )
         trainer = Trainer(objective)
+        if train_config.finetune != "all":
+            yield Notice(f"{_count(trainer, True):,} parameters are trained, {_count(trainer, False):,} frozen")
         sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
@@ -117,13 +148,29 @@ def train_run(
             raise Diverged(f"{error}; details are in {folder / DIVERGED_FILE}", error.details) from None
 
 
-def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: ModelConfig) -> InitFrom | None:
-    """The finished run that the training starts from, if one was named."""
+def _source(init_from: Path | None, folder: Path, dataset: Dataset, config: ModelConfig, finetune: str) -> InitFrom | None:
+    """The finished run that the training starts from, if one was named; UsageError if `train.finetune` needs it."""
     if init_from is None:
+        if finetune != "all":
+            raise UsageError(
+                f"train.finetune={finetune} leaves most weights as they are; name the run they are from: --init-from RUN"
+            )
         return None
     if init_from.resolve() == folder.resolve():
         raise UsageError(f"--init-from {init_from} is the run to be trained itself; use another -o")
-    return resolve_init_from(init_from, dataset, config)
+    source = resolve_init_from(init_from, dataset, config)
+    new_tokens = (config.vocab_size or 0) - (read_model_config(init_from).vocab_size or 0)
+    if finetune != "all" and new_tokens:
+        raise UsageError(
+            f"train.finetune={finetune} leaves the embeddings as they are, so the {new_tokens} tokens that {init_from} lacks "
+            "would never be learned; use train.finetune=all, for a few steps at least, and start from that run"
+        )
+    return source
+
+
+def _count(trainer: Trainer, is_trained: bool) -> int:
+    """The parameters that are trained, or those that are frozen."""
+    return sum(weight.numel() for weight in trainer.trained.parameters() if weight.requires_grad == is_trained)
 
 
 def _on_main(group: ProcessGroup, write: Callable[..., None], *arguments: Any) -> None:

@@ -1,19 +1,53 @@
-"""The tasks a model can be trained for, each with its objective."""
+"""The tasks a model can be trained for, each with its objective and the data that it learns from."""
+
+from pathlib import Path
 
 import torch
 
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.distributed import ProcessGroup
+from lib.errors import UsageError
 from lib.model.language_model import LanguageModel
+from lib.train.classes import Classes
+from lib.train.dpo import DPO
+from lib.train.grpo import GRPO
 from lib.train.next_token import NextToken
-from lib.train.objective import Objective
+from lib.train.objective import Objective, Start
 
-_OBJECTIVES = {"text": NextToken}
+_OBJECTIVES: dict[str, type[NextToken | Classes]] = {"text": NextToken, "classify": Classes}
+
+#: Those that compare the model with the one that the training starts from.
+_COMPARING = {"dpo": DPO, "grpo": GRPO}
+
+
+def check_task(task: str, dataset: Dataset, init_from: Path | None) -> None:
+    """UsageError if `task` cannot be learned from the kind of `dataset`, or not from random weights."""
+    if dataset.labeled and task != "classify":
+        raise UsageError(f"{dataset.folder} has labeled texts, from which --task classify learns, not --task {task}")
+    if task == "classify" and not dataset.labeled:
+        raise UsageError(f"--task classify needs labeled texts (`tokenize --labels`), which {dataset.folder} does not have")
+    if dataset.has_pairs and task != "dpo":
+        raise UsageError(f"{dataset.folder} has pairs of answers, from which --task dpo learns, not --task {task}")
+    if task == "dpo" and not dataset.has_pairs:
+        kind = "conversations" if dataset.packed else "running text"
+        raise UsageError(
+            f"--task dpo learns from pairs of answers, and {dataset.folder} has {kind}; tokenize a file with "
+            '"chosen" and "rejected" answers by `tokenize --chat`'
+        )
+    if task == "grpo" and not dataset.packed:
+        raise UsageError(
+            f"--task grpo answers the questions of conversations, and {dataset.folder} has running text; tokenize a file of "
+            "questions and right answers by `tokenize --chat`"
+        )
+    if task in _COMPARING and init_from is None:
+        raise UsageError(f"--task {task} changes what a model answers already; name its run with --init-from RUN")
 
 
 def build_objective(
-    model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device, group: ProcessGroup
+    model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device, group: ProcessGroup, start: Start
 ) -> Objective:
     """What `train.task` minimizes: `model` on `dataset`."""
+    if comparing := _COMPARING.get(config.task):
+        return comparing(model, dataset, config, device, group, start)
     return _OBJECTIVES[config.task](model, dataset, config, device, group)

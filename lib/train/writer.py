@@ -6,20 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from lib.artifact.files import atomic_write, ignore_unsupported
 from lib.artifact.io import write_json
 from lib.artifact.jsonl import append_line, flushed_size
 from lib.artifact.manifest import Manifest, describe_files, write_manifest
 from lib.artifact.provenance import timestamp
 from lib.artifact.record import to_json
-from lib.artifact.tensors import save_tensors
-from lib.run.folder import CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
+from lib.artifact.tensors import load_tensors, read_tensor_metadata, save_tensors
+from lib.model.lora import merged_weights
+from lib.run.folder import ADAPTER_FILE, CONFIG_FILE, DIVERGED_FILE, MODEL_FILE
 from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, StepMetrics, Timing
 from lib.run.samples import SAMPLES_FILE
 from lib.run.sessions import end_session
-from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, SavedState
+from lib.run.state import CHECKPOINT_FOLDER, REFERENCE_FILE, STATE_FILE, SavedState
+from lib.run.weights import fill_weights, trained_weights
 from lib.tokenizer.registry import TOKENIZER_FILE
 from lib.train.samples import Sampler
 from lib.train.trainer import Trainer
@@ -57,12 +57,16 @@ class RunWriter:
     def checkpoint(self, trainer: Trainer) -> None:
         """Save weights and optimizer state next to the older ones, make them the checkpoint, then remove the older."""
         folder, saved = self._folder / CHECKPOINT_FOLDER, trainer.saved_state()
-        weights: dict[str, Tensor] = dict(trainer.model.named_parameters())
-        save_tensors(folder / saved.weights, weights, self._metadata | {"step": saved.step})
+        save_tensors(folder / saved.weights, trained_weights(trainer.model), self._metadata | {"step": saved.step})
         save_tensors(folder / saved.optimizer, trainer.optimizer_state(), {"step": saved.step})
+        names = {saved.weights, saved.optimizer, saved.published_weights or saved.weights}
+        if reference := trainer.objective.reference():
+            names.add(REFERENCE_FILE)
+            if not (folder / REFERENCE_FILE).exists():
+                save_tensors(folder / REFERENCE_FILE, reference, self._metadata)
         saved = replace(
             saved,
-            files=describe_files(folder, sorted({saved.weights, saved.optimizer, saved.published_weights or saved.weights})),
+            files=describe_files(folder, sorted(names)),
             metrics_bytes=flushed_size(self._folder / METRICS_FILE),
             samples_bytes=flushed_size(self._folder / SAMPLES_FILE),
         )
@@ -80,14 +84,19 @@ class RunWriter:
         """Keep what is known of a loss or gradient that is not finite."""
         write_json(self._folder / DIVERGED_FILE, details)
 
-    def publish(self) -> None:
+    def publish(self, trainer: Trainer) -> None:
         """Finish the run: the manifest with all outputs, then, last of all, the weights as model.safetensors."""
         saved = self._saved
         assert saved is not None, "the last step is always validated and saved"
         assert saved.published_weights is not None
         weights = self._folder / CHECKPOINT_FOLDER / saved.published_weights
+        adapters = [ADAPTER_FILE] if trainer.config.finetune == "lora" else []
+        for name in adapters:
+            _link(weights, self._folder / name)
+        if trainer.config.finetune != "all":
+            weights = self._merge(trainer, weights)
         samples = [SAMPLES_FILE] if (self._folder / SAMPLES_FILE).is_file() else []
-        outputs = describe_files(self._folder, [CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, *samples])
+        outputs = describe_files(self._folder, [CONFIG_FILE, TOKENIZER_FILE, METRICS_FILE, *samples, *adapters])
         outputs[MODEL_FILE] = describe_files(weights.parent, [weights.name])[weights.name]
         ended = timestamp()
         self._record(
@@ -97,15 +106,29 @@ class RunWriter:
             metadata=self._manifest.metadata
             | {"published_step": saved.published_step, "published_val_loss": saved.published_val_loss},
         )
-        with atomic_write(self._folder / MODEL_FILE) as temporary:
-            temporary.unlink()
-            with ignore_unsupported():
-                os.link(weights, temporary)  # the same bytes, stored once
-            if not temporary.exists():  # a file system without links
-                shutil.copyfile(weights, temporary)
+        _link(weights, self._folder / MODEL_FILE)
+        if weights.name != saved.published_weights:
+            weights.unlink()
+
+    def _merge(self, trainer: Trainer, trained: Path) -> Path:
+        """A file with all weights of the model: those in `trained`, merged with the frozen ones."""
+        fill_weights(trainer.model, load_tensors(trained)[0], trained)
+        path = trained.parent / MODEL_FILE
+        save_tensors(path, merged_weights(trainer.model), read_tensor_metadata(trained))
+        return path
 
     def _record(self, **changes: Any) -> None:
         write_manifest(self._folder, replace(self._manifest, **changes))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have the file `target` be that of `source`, the same bytes, stored once."""
+    with atomic_write(target) as temporary:
+        temporary.unlink()
+        with ignore_unsupported():
+            os.link(source, temporary)
+        if not temporary.exists():  # a file system without links
+            shutil.copyfile(source, temporary)
 
 
 class NullWriter(RunWriter):
@@ -132,5 +155,5 @@ class NullWriter(RunWriter):
     def diverged(self, details: dict[str, Any]) -> None:
         pass
 
-    def publish(self) -> None:
+    def publish(self, trainer: Trainer) -> None:
         pass

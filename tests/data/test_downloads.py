@@ -347,7 +347,7 @@ def test_every_shipped_input_is_pinned_and_has_a_source_and_a_licence() -> None:
         assert all(len(pin) == 64 and set(pin) <= set("0123456789abcdef") for pin in item.files.values())
         assert item.license
         assert item.about
-        assert item.url or (item.wheel and item.member)
+        assert item.url or (item.wheel and item.member) or item.exercise
         assert not item.url or item.url.startswith("https://")
 
 

@@ -1,0 +1,49 @@
+"""How likely a model finds the answers of some texts, token by token.
+
+B texts, T time, C embedding, n tokens of an answer
+"""
+
+from typing import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.data.pairs import Text
+from lib.model.language_model import LanguageModel
+
+#: Texts that go through the model side by side where no gradient is needed.
+_TEXTS_AT_ONCE = 16
+
+
+def answer_nats(model: LanguageModel, texts: Sequence[Text], device: torch.device) -> list[Tensor]:
+    """-ln p of each token of each text's answer, given all that is before it: (n,) each.
+
+    The shorter texts are filled up at their ends. No token sees what is after it, so that changes nothing.
+    """
+    T = max(len(text.ids) for text in texts)
+    ids, answer = np.zeros((len(texts), T), np.int64), np.zeros((len(texts), T), bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.ids)], answer[row, : len(text.ids)] = text.ids, text.answer
+    inputs, targets, learned = (torch.from_numpy(array).to(device) for array in (ids[:, :-1], ids[:, 1:], answer[:, 1:]))
+    x = model.features(inputs)[learned]  # (all n, C)
+    nats = F.cross_entropy(model.out_head(x).float(), targets[learned], reduction="none")
+    return list(torch.split(nats, learned.sum(dim=1).tolist()))
+
+
+def answer_log_probs(model: LanguageModel, texts: Sequence[Text], device: torch.device) -> Tensor:
+    """The log-probability of each text's answer as a whole, (B,): the sum over its tokens."""
+    return torch.stack([-nats.sum() for nats in answer_nats(model, texts, device)])
+
+
+@torch.inference_mode()
+def measured_log_probs(model: LanguageModel, texts: Iterable[Text], device: torch.device) -> Tensor:
+    """`answer_log_probs` of any number of texts, without a gradient and without dropout; on the CPU."""
+    was_training = model.training
+    model.eval()
+    texts = list(texts)
+    parts = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
+    log_probs = [answer_log_probs(model, part, device).cpu() for part in parts]
+    model.train(was_training)
+    return torch.cat(log_probs)
