@@ -215,6 +215,12 @@ READERS = [
     Reader("study.yaml", {"study.yaml": _YAML}, _study, 1),
     Reader("references.yaml", {"references.yaml": _YAML}, _references, 1),
     Reader("results", {"results.json": _JSON}, _results),
+    Reader(
+        "sentencepiece",
+        {"pieces.model": mutation.protocol_buffer},
+        lambda folder: _use(load_tokenizer(folder / "pieces.model")),
+        2,
+    ),
     Reader("released-vocabulary", {"vocab.bpe": _BINARY, "encoder.json": _JSON}, _released, 1),
 ]
 
