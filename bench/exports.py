@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lib.artifact.io import read_json
-from lib.artifact.manifest import read_manifest
 from lib.artifact.provenance import software_versions, timestamp
 from lib.config.params import load_params
 from lib.data.downloads import fetch_input, find_input
-from lib.gguf.convert import import_gguf
-from lib.gguf.export import GGUF_FILE, export_gguf
-from lib.gguf.reader import open_gguf
+from lib.gguf.convert import GGUF_FILE, import_gguf
+from lib.gguf.export import export_gguf
 from lib.huggingface.parity import PARITY_FILE
 
 RESULTS = Path(__file__).parent / "results" / "exports.json"
@@ -29,17 +29,15 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 
 def export(run: Path, quantize: str) -> dict[str, Any]:
-    """The certificate of `run` in the type `quantize`, without tokens, with what the tables need besides."""
+    """What the tables need of the export of `run` in the type `quantize`."""
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
         folder = Path(scratch) / "exported"
-        export_gguf(run, folder, quantize=quantize, started=timestamp())
+        metadata = export_gguf(run, folder, quantize=quantize, started=timestamp()).metadata
         certificate: dict[str, Any] = read_json(folder / PARITY_FILE)
-        with open_gguf(folder / GGUF_FILE) as file:
-            architecture = file.values["general.architecture"]
         size = (folder / GGUF_FILE).stat().st_size
     assert certificate["llama_cpp"] is not None, certificate["not_checked"]
-    kept = ("greedy_tokens", "largest_logit", "read_back", "llama_cpp", "model_sha256")
-    return {"architecture": architecture, "bytes": size} | {key: certificate[key] for key in kept if key in certificate}
+    kept = {key: certificate[key] for key in ("model_sha256", "greedy_tokens", "largest_logit", "read_back", "llama_cpp")}
+    return {"architecture": metadata["architecture"], "parameters": metadata["parameters"], "bytes": size} | kept
 
 
 def import_smollm2(run: Path) -> None:
@@ -49,12 +47,11 @@ def import_smollm2(run: Path) -> None:
 
 
 def main(runs: Path) -> None:
-    rows = []
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch:
-        import_smollm2(Path(scratch) / "smollm2")
-        for name, run in {**{name: runs / folder for name, folder in RUNS.items()}, SMOLLM2: Path(scratch) / "smollm2"}.items():
-            parameters = read_manifest(run, "run").metadata["parameters"]
-            rows.append({"run": name, "parameters": parameters, **export(run, "f32")})
+        smollm2 = Path(scratch) / "smollm2"
+        import_smollm2(smollm2)
+        places = {name: runs / folder for name, folder in RUNS.items()} | {SMOLLM2: smollm2}
+        rows = [{"run": name, **export(run, "f32")} for name, run in places.items()]
     quantized = {type: export(runs / QUANTIZED, type) for type in TYPES}
     results = {"made": timestamp(), "versions": software_versions(), "runs": rows, "quantized": quantized}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -63,10 +60,9 @@ def main(runs: Path) -> None:
 
 def certificates_table(rows: list[dict[str, Any]]) -> str:
     """A row per run: how well llama.cpp agrees with it."""
-    lines = [
-        "| run | architecture | parameters | texts with equal ids | largest logit | largest difference | greedy tokens that agree |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
+    head = ["run", "architecture", "parameters", "texts with equal ids"]
+    head += ["largest logit", "largest difference", "greedy tokens that agree"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|---:|---:|"]
     for row in rows:
         theirs = row["llama_cpp"]
         cells = [
@@ -75,7 +71,7 @@ def certificates_table(rows: list[dict[str, Any]]) -> str:
             f"{row['parameters']:,}",
             f"{theirs['texts'] - len(theirs['texts_with_other_ids'])} of {theirs['texts']}",
             f"{row['largest_logit']:.1f}",
-            f"{theirs['largest_difference']:.2g}".replace("e-05", "·10⁻⁵"),
+            np.format_float_positional(theirs["largest_difference"], precision=2, fractional=False),
             f"{theirs['greedy_tokens_that_agree']} of {row['greedy_tokens']}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -8,6 +8,8 @@ from typing import Callable
 
 import pytest
 
+from bench.exports import RESULTS as EXPORTS
+from bench.exports import RUNS, certificates_table, sizes_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import EXAMPLE, Page, code_blocks, find_page, list_pages, page_example, run_page
@@ -135,6 +137,15 @@ def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+
+
+def test_the_page_and_the_results_show_the_same_exports() -> None:
+    results, page = json.loads(EXPORTS.read_text(encoding="utf-8")), (DOCS / "other_programs.md").read_text(encoding="utf-8")
+    assert certificates_table(results["runs"]) in page
+    assert sizes_table(results["quantized"]) in page
+    assert f"expects {results['quantized']['q8_0']['read_back']['bits_per_byte']:.2f} bits/byte" in page
+    assert {row["run"] for row in results["runs"]} > set(RUNS)
+    assert all(row["llama_cpp"]["texts_with_other_ids"] == [] for row in results["runs"])
 
 
 def test_every_cited_source_is_in_the_bibliography() -> None:
