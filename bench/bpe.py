@@ -4,7 +4,8 @@ python bench/bpe.py [ROUNDS]
 
 Learning reads the first 90% of the text. All trainers get the same text and pattern, in turn, and the median of their rounds is
 printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not installed is left out. Then
-the time and the peak memory of `tokenize --train bpe` on a text of a gigabyte; with 0 ROUNDS these alone.
+the memory of counting the words of a gigabyte of text, by its peak and the number of distinct words, and the time and the peak
+memory of `tokenize --train bpe` on it; with 0 ROUNDS these alone.
 """
 
 import os
@@ -16,11 +17,16 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator
 
+import torch
+
 from lib.data.downloads import data_folder
 from lib.data.text import open_document
+from lib.device.hardware import peak_memory
 from lib.tokenizer.bpe import BPETokenizer
+from lib.tokenizer.merges import BYTES, count_words, learn_merges
 from lib.tokenizer.patterns import PATTERNS
 
+CPU = torch.device("cpu")
 SIZES = (1024, 4096)
 LONG = 1 << 30  # bytes of the long text
 
@@ -32,6 +38,7 @@ def main(rounds: int) -> None:
         learning_times(first, size, rounds)
     print()
     memory(first)
+    command(first)
 
 
 def learning_times(text: str, size: int, rounds: int) -> None:
@@ -90,6 +97,19 @@ def learn_rustbpe(text: str, size: int) -> object:
 
 
 def memory(text: str) -> None:
+    """Print the peak memory of counting and learning from `LONG` bytes, and how many distinct words they have."""
+    start = time.perf_counter()
+    before = peak_memory(CPU)
+    words = count_words([renewed(text)], "gpt2")
+    counted = time.perf_counter() - start
+    merges = learn_merges(words, SIZES[-1] - BYTES)
+    print(
+        f"{LONG / 1e9:.2f} GB of text, {len(words):,} distinct words: counted in {counted:.0f} s, {len(merges):,} merges in "
+        f"{time.perf_counter() - start - counted:.0f} s, {(peak_memory(CPU) - before) / 1e6:.0f} MB of memory"
+    )
+
+
+def command(text: str) -> None:
     """Print the time and the peak memory of `tokenize --train bpe` on `LONG` bytes, and the size of the vocabulary."""
     with tempfile.TemporaryDirectory(prefix="makegpt-") as folder:
         path = Path(folder) / "long.txt"

@@ -134,9 +134,13 @@ def test_the_readme_and_the_ladders_page_show_the_same_table() -> None:
 
 def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-    assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
+    page = (DOCS / "tokens.md").read_text(encoding="utf-8")
+    assert vocabulary_table(rows) in page
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+    for size, words in ((4096, "with 4,096 tokens ours are {:.1%} longer"), (1024, "with 1,024 they are {:.1%} shorter")):
+        ratio = held_out["unigram", None, size] / held_out["unigram, by SentencePiece", None, size]
+        assert words.format(abs(ratio - 1)) in page
 
 
 def test_the_page_and_the_results_show_the_same_exports() -> None:

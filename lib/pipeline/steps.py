@@ -15,6 +15,7 @@ from lib.artifact.io import sha256_of
 from lib.artifact.manifest import MANIFEST
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import IGNORED_FOR_IDENTITY, Config, config_tree
+from lib.config.text import SIZED_KINDS
 from lib.data.downloads import data_folder, load_inputs
 from lib.errors import MakegptError, UsageError, nearest
 
@@ -131,7 +132,7 @@ def _steps(config: Config, run: str, dataset: str) -> list[Step]:
 
     # bpe does not learn from what build-dataset will hold out
     fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
-    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer == "bpe"}
+    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer in SIZED_KINDS}
     return [
         Step("tokenize", tokens, of("tokenize") | held_out),
         Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),

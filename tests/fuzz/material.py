@@ -15,6 +15,7 @@ from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.sentencepiece import CONTROL, NORMAL, UNKNOWN
+from lib.tokenizer.unigram_tokenizer import UnigramTokenizer
 from lib.tokenizer.word import WordTokenizer
 from tests.tokenizer.cut_models import field, varint
 from tests.tokenizer.test_sentencepiece import rules
@@ -99,6 +100,7 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     for made in (
         joined,
         learned,
+        UnigramTokenizer.train([["the cat and the hat. " * 5]], vocab_size=275),
         CharTokenizer("\n ab"),
         WordTokenizer(["a", "b", "<|endoftext|>", "<unk>"]),
         BytesTokenizer(),

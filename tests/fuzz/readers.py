@@ -194,7 +194,7 @@ READERS = [
     Reader("inspect", {"manifest.json": _JSON}, _manifest, 0.5, "run"),
     Reader("evaluation", {"run/evaluation.json": _JSON}, _evaluation, 0.5),
     _kind("gpt2", 1),
-    *(_kind(kind, 4) for kind in ("bpe", "char", "word", "bytes")),
+    *(_kind(kind, 4) for kind in ("bpe", "unigram", "char", "word", "bytes")),
     Reader(
         "hugging-face",
         {"theirs/config.json": _JSON, "theirs/tokenizer.json": _JSON, "theirs/model.safetensors": _MODEL},
