@@ -88,7 +88,7 @@ help:
 ##                results to bench/results/
 ## bench-llama-cpp   builds llama.cpp for this machine (half an hour) and measures prompts and decoding next to it
 ## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
-## wheel          a package in dist/;  format: lay out the code;  clean: remove artifacts/, trained runs too
+## wheel          a package in dist/;  format: lay out the code, and copy what the pages show of it;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
 why: | $(READY)
@@ -236,6 +236,7 @@ lint: | $(READY)
 format: | $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	PYTHONPATH=. $(BIN)/python docs/sources.py
 
 check:
 	@$(MAKE) lint && $(MAKE) test

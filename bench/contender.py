@@ -33,6 +33,7 @@ from lib.device.hardware import keep_freed_memory, matmul_rate, peak_memory
 from lib.model.registry import build_model, count_operations
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.train.estimate import estimate_training
+from lib.train.next_token import NextToken
 from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 
@@ -51,7 +52,7 @@ def ours(config: Config, world: ProcessGroup = SINGLE_PROCESS) -> Step:
         data.batch(config.train.seed, 0, config.train.batch_size)  # opens the shards, which stay open when their folder is gone
     built = build_model(model_config)
     built.initialize(torch.Generator().manual_seed(1))
-    trainer = Trainer(built, data, config.train, CPU, world)
+    trainer = Trainer(NextToken(built, data, config.train, CPU, world))
     if failure := trainer.compile():
         raise RuntimeError(failure)
     return trainer.train_step

@@ -36,6 +36,7 @@ from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
 from lib.model.registry import build_model, count_operations
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
+from lib.train.next_token import NextToken
 from lib.train.trainer import Trainer
 
 TARGET = Path(__file__).parent / "results" / "gpu.json"
@@ -123,7 +124,9 @@ def measure_training(row: Training, peaks: dict[str, float]) -> Row:
     config = resolve_config(load_params(), row.config, changes)
     with tempfile.TemporaryDirectory() as folder:
         dataset: Any = RandomWindows(config.model.context_length) if row.random_ids else words_dataset(Path(folder), config)
-        return measure_steps(Trainer(random_model(row.config, dataset.vocab_size), dataset, config.train, CUDA), peaks)
+        return measure_steps(
+            Trainer(NextToken(random_model(row.config, dataset.vocab_size), dataset, config.train, CUDA)), peaks
+        )
 
 
 def measure_steps(trainer: Trainer, peaks: dict[str, float]) -> Row:
@@ -143,7 +146,7 @@ def measure_steps(trainer: Trainer, peaks: dict[str, float]) -> Row:
         trainer.train_step()
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
-    tokens_per_second = config.batch_size * trainer.dataset.context_length / statistics.median(seconds)
+    tokens_per_second = trainer.objective.tokens_per_step / statistics.median(seconds)
     flops = tokens_per_second * count_operations(trainer.trained)
     return {
         "tokens_per_second": tokens_per_second,

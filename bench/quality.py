@@ -27,6 +27,7 @@ from lib.evaluate.windows import total_nats
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.train.naive import train_naive
+from lib.train.next_token import NextToken
 from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 
@@ -74,7 +75,7 @@ def fast() -> Curve:
     keep_freed_memory()
     config = resolve_config(load_params(), "decoder_fast")
     data = dataset(config)
-    trainer = Trainer(built(config, data), data, config.train, CPU)
+    trainer = Trainer(NextToken(built(config, data), data, config.train, CPU))
     return watched(trainer.train_step, trainer.model, data, config.train.max_steps)
 
 

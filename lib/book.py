@@ -2,11 +2,15 @@
 
 A page is Markdown. Its Python blocks are one program, from the first to the last; the `text` block after a block holds what
 that prints. So the example on the page and the one in the terminal are the same, and a test compares the output with the page.
+
+A block `python source=lib/model/norm.py:layer_norm` shows the lines of this function, class or method as they are in the file.
 """
 
+import ast
 import contextlib
 import io
 import re
+import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
@@ -18,8 +22,9 @@ CONTENTS = "README.md"
 EXAMPLE = "A worked example"
 
 _ENTRY = re.compile(r"^\d+\. \[(?P<title>[^\]]+)\]\((?P<name>\w+)\.md\): (?P<about>.+)$", re.MULTILINE)
-_FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$\n?", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(?P<language>\w*)(?: source=(?P<source>\S+))?\n(?P<text>.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 _KINDS = {"python": "code", "text": "output"}
+_INDEX = re.compile(r"^- (?P<terms>[^\[\]:]+): \[[^\]]+\]\((?P<name>\w+)\.md\)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a page: "prose", "code", or "output" of the code before it. `line` is the line on which its text begins."""
+    """A part of a page: "prose", "code", "output" of the code before it, or "source", lines of a file that are not run.
+
+    `line` is the line on which its text begins.
+    """
 
     kind: str
     text: str
@@ -51,13 +59,23 @@ def list_pages() -> list[Page]:
     return [Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md") for entry in entries]
 
 
+def index_terms() -> dict[str, str]:
+    """The terms of the index, lower case with _ for a space, and the name of the page that explains each."""
+    index = _INDEX.finditer((PROJECT / "docs" / CONTENTS).read_text(encoding="utf-8"))
+    return {_key(term): entry["name"] for entry in index for term in entry["terms"].split(", ")}
+
+
+def _key(term: str) -> str:
+    return re.sub(r"[ -]", "_", term.strip().lower())
+
+
 def find_page(name: str) -> Page:
-    """The page called `name`, with - or _; UsageError if there is none."""
+    """The page called `name`, or that explains this term of the index; UsageError if there is none."""
     pages = {page.name: page for page in list_pages()}
-    key = name.replace("-", "_")
-    if key not in pages:
-        raise UsageError(f"there is no page {name!r}; {nearest(key, pages)}")
-    return pages[key]
+    key, terms = _key(name), index_terms()
+    if key not in pages and key not in terms:
+        raise UsageError(f"there is no page {name!r}; {nearest(key, [*pages, *terms])}")
+    return pages.get(key) or pages[terms[key]]
 
 
 def code_blocks(page: Page) -> list[Block]:
@@ -77,7 +95,7 @@ def code_blocks(page: Page) -> list[Block]:
 
     position = 0
     for fence in _FENCE.finditer(text):
-        if kind := _KINDS.get(fence["language"]):
+        if kind := "source" if fence["source"] else _KINDS.get(fence["language"]):
             add("prose", position, fence.start())
             add(kind, *fence.span("text"))
             position = fence.end()
@@ -105,18 +123,44 @@ def run_page(page: Page) -> Iterator[Block]:
                 yield replace(block, kind="output", text=output.getvalue())
 
 
-def page_example(page: Page) -> Iterator[Block]:
-    """The page's worked example, as `run_page` gives it. The code before it also runs, the code after it does not."""
+def page_summary(page: Page) -> Iterator[Block]:
+    """The page up to the end of its worked example, as `run_page` gives it; the code after that does not run."""
     started = False
     for block in run_page(page):
-        if block.section == EXAMPLE:
-            started = True
-            yield block
-        elif started:
+        started = started or block.section == EXAMPLE
+        if started and block.section != EXAMPLE:
             return
+        yield block
 
 
-_MARGIN = {"prose": "", "code": "  │ ", "output": "  = "}
+def source_lines(source: str) -> str:
+    """The lines of `FILE.py:name` or `FILE.py:Class.method` in this project, moved to the left margin."""
+    file, _, name = source.partition(":")
+    text = (PROJECT / file).read_text(encoding="utf-8")
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        inside = [child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == part]
+        if not inside:
+            raise MakegptError(f"{file} has no {name}")
+        node = inside[0]
+    assert isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    assert node.end_lineno is not None
+    return textwrap.dedent("".join(text.splitlines(keepends=True)[first - 1 : node.end_lineno]))
+
+
+def with_sources(text: str) -> str:
+    """A page with the lines that its `source=` blocks name, as they are now."""
+
+    def renew(fence: re.Match[str]) -> str:
+        if not fence["source"]:
+            return fence[0]
+        return f"```{fence['language']} source={fence['source']}\n{source_lines(fence['source'])}```\n"
+
+    return _FENCE.sub(renew, text)
+
+
+_MARGIN = {"prose": "", "code": "  │ ", "output": "  = ", "source": "  │ "}
 _LINK = re.compile(r"!?\[([^\]]+)\]\([^)]+\)")
 
 
@@ -124,4 +168,5 @@ def page_as_text(block: Block) -> str:
     """The block for a terminal: code and output marked in the margin, links replaced by their text."""
     text = _LINK.sub(r"\1", block.text) if block.kind == "prose" else block.text
     lines = text.strip("\n").splitlines()
-    return "".join(f"{_MARGIN[block.kind]}{line}".rstrip() + "\n" for line in lines) + ("\n" if block.kind != "code" else "")
+    space = "" if block.kind == "code" else "\n"
+    return "".join(f"{_MARGIN[block.kind]}{line}".rstrip() + "\n" for line in lines) + space

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 )
 @device_option
 @click.option("--plan", is_flag=True, help="Print the estimated time and memory as JSON; do not train.")
+@parameter("train.task")
 @parameter("train.max_steps")
 @parameter("train.seed")
 @config_options(required=True)
@@ -131,6 +132,7 @@ def _line(metrics: "StepMetrics", timing: "Timing", max_steps: int, seconds_left
         f"step {metrics.step:,}/{max_steps:,}",
         f"loss {metrics.train_loss:.4f}",
         *([] if metrics.val_loss is None else [f"val {metrics.val_loss:.4f}"]),
+        *(f"{name} {value:.3f}" for name, value in metrics.values.items()),
         f"lr {metrics.lr:.1e}",
         f"grad {metrics.grad_norm:.2f}",
         f"tok/s {timing.tokens_per_second:,.0f}",

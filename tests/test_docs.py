@@ -12,8 +12,19 @@ from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
-from lib.book import EXAMPLE, Page, code_blocks, find_page, list_pages, page_example, run_page
-from lib.errors import UsageError
+from lib.book import (
+    EXAMPLE,
+    Page,
+    code_blocks,
+    find_page,
+    index_terms,
+    list_pages,
+    page_summary,
+    run_page,
+    source_lines,
+    with_sources,
+)
+from lib.errors import MakegptError, UsageError
 from tests.compare import assert_same_numbers, assert_same_svg
 from tests.conftest import FEW, PROJECT, Here, Stage
 from tests.pipeline.test_make import make, project
@@ -77,7 +88,8 @@ def test_a_page_has_a_worked_example_that_prints_numbers_and_names_its_source(pa
 
 @pytest.mark.parametrize("path", [*FILES, *PROJECT.glob("*.md")], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_links_have_targets(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
 
@@ -169,7 +181,7 @@ def test_explain_lists_the_pages(stage: Stage) -> None:
 
 def test_explain_shows_the_worked_example_with_the_numbers_of_the_running_code(stage: Stage) -> None:
     output = stage("explain", "attention").stdout
-    for line in ("Multi-head attention: all heads in one matrix product", "  │ import torch", "The whole page: "):
+    for line in ("# Multi-head attention", "## The formula", "  │ def forward(", "  │ import torch", "The whole page: "):
         assert line in output
     page = (DOCS / "attention.md").read_text(encoding="utf-8")
     (first, *_) = re.findall(r"## A worked example.*?```text\n(.*?)```", page, re.DOTALL)
@@ -186,7 +198,7 @@ def test_explain_reads_the_projects_parameters_in_any_folder(stage: Stage, tmp_p
 
 
 def test_explain_takes_names_with_hyphens_and_corrects_others(stage: Stage) -> None:
-    assert "Causal attention: " in stage("explain", "causal-attention").stdout
+    assert "# Causal attention" in stage("explain", "causal-attention").stdout
     assert "did you mean 'rotary'" in stage("explain", "rotari", code=2).stderr
 
 
@@ -199,7 +211,45 @@ def test_a_page_is_split_into_prose_code_and_output(tmp_path: Path) -> None:
     assert [(block.kind, block.line) for block in code_blocks(page)] == [
         ("prose", 1), ("prose", 7), ("code", 12), ("output", 16), ("prose", 18),
     ]  # fmt: skip
-    assert [block.text for block in page_example(page) if block.kind == "output"] == ["2\n"]
+    assert [block.text for block in page_summary(page) if block.kind == "output"] == ["2\n"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_code_on_a_page_is_that_of_the_file(page: Page) -> None:
+    text = page.path.read_text(encoding="utf-8")
+    assert with_sources(text) == text, "`make format` copies the code to the pages"
+
+
+def test_the_pages_of_the_models_parts_show_their_code() -> None:
+    without = [page.name for page in PAGES if "lib/model/" in page.path.read_text(encoding="utf-8").split("\n")[2]]
+    without = [name for name in without if "source=lib/" not in (DOCS / f"{name}.md").read_text(encoding="utf-8")]
+    assert without == ["notation", "decoder", "tied_head", "gpt_modern"]  # a whole config, or a line of another page's code
+
+
+def test_a_pages_source_can_be_a_function_a_class_or_a_method() -> None:
+    assert source_lines("lib/model/norm.py:rms_norm").startswith("def rms_norm(x: Tensor")
+    assert source_lines("lib/model/layers.py:Linear").startswith("class Linear(nn.Module):\n    ")
+    assert source_lines("lib/model/layers.py:Linear.forward").startswith("def forward(self, x: Tensor)")
+    assert source_lines("lib/model/language_model.py:LanguageModel.initialize").startswith("@torch.no_grad()\ndef initialize")
+    with pytest.raises(MakegptError, match=r"lib/model/norm.py has no rms_norms"):
+        source_lines("lib/model/norm.py:rms_norms")
+
+
+def test_code_of_a_file_is_shown_and_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("# Title\n\n```python source=lib/model/norm.py:rms_norm\ndef old(): undefined\n```\n")
+    assert [block.kind for block in run_page(Page("page", "Title", "about", path))] == ["prose", "source"]
+    assert with_sources(path.read_text()).splitlines()[3].startswith("def rms_norm(x: Tensor")
+
+
+def test_a_term_of_the_index_finds_its_page(stage: Stage) -> None:
+    names = {page.name for page in PAGES}
+    assert len(index_terms()) > 50
+    assert set(index_terms().values()) <= names
+    assert not set(index_terms()) & names
+    assert find_page("softmax").name == find_page("floating-point").name == "notation"
+    assert find_page("overfitting").name == "training_loop"
+    assert "# Notation" in stage("explain", "Softmax").stdout
 
 
 def test_an_error_in_a_page_names_its_line(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_table_of_configs_is_that_of_params_yaml() -> None:
         sized = resolve_config(params, name, [f"model.vocab_size={vocabulary}"]).model
         shape = [str(number) for number in (sized.n_layers, sized.emb_dim, sized.n_heads)]
         parameters = f"{count_parameters(build_model(sized, torch.device('meta'))):,}"
-        shape = ["–"] * 3 if name == "bigram" else shape
+        shape = {"bigram": ["–"] * 3, "lstm": [*shape[:2], "–"]}.get(name, shape)
         assert cells.split(" | ") == [*shape, str(sized.context_length), config.tokenize.tokenizer, parameters], name
 
 

@@ -1,7 +1,7 @@
 """JSON objects as frozen dataclasses: `to_json` writes one, `from_json` reads one back and names the field that is wrong.
 
-A field with a default may be missing from the JSON, and is left out of it while it is None or (); `null` counts as missing.
-A key that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
+A field with a default may be missing from the JSON, and is left out of it while that is None, () or {}; `null` counts as
+missing. A key that the dataclass does not have is ignored. `field(metadata={"key": "from"})` gives a field another key.
 """
 
 from dataclasses import MISSING, fields, is_dataclass
@@ -43,12 +43,16 @@ def to_json(value: Any) -> Any:
     """A dataclass, and what it holds, as plain JSON data."""
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field, getattr(value, field.name)) for field in fields(value))
-        return {_key(field): to_json(item) for field, item in pairs if item != field.default or item not in (None, ())}
+        return {_key(field): to_json(item) for field, item in pairs if item != _default(field) or item not in (None, (), {})}
     if isinstance(value, dict):
         return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     return value
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _key(field: Any) -> str:

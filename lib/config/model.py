@@ -34,6 +34,7 @@ GPT_2: dict[str, Any] = {
 #: The kinds of models, simplest first, and the options each has no choice in: they are as in GPT-2.
 UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
     "bigram": GPT_2 | {"n_layers": 1, "n_heads": 1, "drop_rate": 0.0, "qkv_bias": False},
+    "lstm": GPT_2 | {"n_heads": 1, "qkv_bias": False},
     "single_head": GPT_2 | {"n_layers": 1, "n_heads": 1},
     "multi_head": GPT_2 | {"n_layers": 1},
     "single_block": GPT_2 | {"n_layers": 1},

@@ -16,6 +16,7 @@ from lib.errors import UsageError, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    task: str = parameter("what the model learns: the next token of a text or of a conversation's answers", one_of=("text",))
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)

@@ -223,6 +223,11 @@ class Dataset:
         assert self.packed is not None
         return self.packed.windows(self.tokens, self.window_numbers(seed, step, size, rows), self.context_length + 1)
 
+    def packed_targets(self, seed: int, step: int, size: int) -> int:
+        """How many tokens of `packed_batch` are learned."""
+        assert self.packed is not None
+        return self.packed.trained(self.tokens, self.window_numbers(seed, step, size))
+
     def texts_of(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The conversations of a split, in order: their ids and which of them are learned; cut to T + 1."""
         assert self.tokens.marks is not None

@@ -74,6 +74,14 @@ class Packed:
                 at += size
         return PackedWindows(ids, texts, trained)
 
+    def trained(self, tokens: Tokens, numbers: list[int]) -> int:
+        """How many tokens of the windows with these `numbers` are learned."""
+        assert tokens.marks is not None
+        marks = tokens.marks
+        ends = [(int(self.ends[number - 1]) if number else 0, int(self.ends[number])) for number in numbers]
+        spans = np.concatenate([self.spans[first:end] for first, end in ends]).astype(int)
+        return sum(int(((marks.read(start, start + size) & TRAINED) > 0).sum()) for start, size in spans)
+
 
 def text_starts(tokens: Tokens) -> np.ndarray:
     """Where each text of `tokens`, which have marks, begins, and where the last one ends: (texts + 1,)."""

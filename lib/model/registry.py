@@ -12,6 +12,7 @@ from lib.model.bigram import Bigram
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
+from lib.model.lstm import LSTM
 from lib.model.maps import attentions
 from lib.model.multi_head import MultiHead
 from lib.model.single_block import SingleBlock
@@ -25,6 +26,7 @@ LADDER = (
     "loss",
     "language_model",
     "bigram",
+    "lstm",
     "positions",
     "ngram_embeddings",
     "embeddings",
@@ -48,6 +50,7 @@ LADDER = (
 
 MODELS: dict[str, type[LanguageModel]] = {
     "bigram": Bigram,
+    "lstm": LSTM,
     "single_head": SingleHead,
     "multi_head": MultiHead,
     "single_block": SingleBlock,

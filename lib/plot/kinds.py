@@ -89,8 +89,8 @@ def _mask(request: Request) -> Figure:
     from lib.plot.concepts import mask_figure
 
     model = request.config.model
-    if model.kind == "bigram":
-        raise UsageError("a bigram has no attention mask; choose another --config")
+    if model.kind in ("bigram", "lstm"):
+        raise UsageError(f"a {model.kind} has no attention mask; choose another --config")
     if model.context_length > _MAX_MASK:
         raise UsageError(
             f"a mask of {model.context_length}² positions is too large to draw; use --set model.context_length={_MAX_MASK}"

@@ -1,7 +1,7 @@
 """The metrics and timings of a training: what it writes at each logged step, read back."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.artifact.jsonl import read_lines
@@ -23,6 +23,7 @@ class StepMetrics:
     val_loss: float | None  # None at a step without validation
     lr: float | None
     grad_norm: float | None
+    values: dict[str, float] = field(default_factory=dict)  # other means over the batch, and, as val_…, over what is held out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,8 +69,7 @@ class Batches:
     def targets(self, step: int) -> int:
         """How many targets the whole batch `step` has."""
         if self.dataset.packed:
-            windows = self.dataset.packed_batch(self.config.seed, step, self.config.batch_size)
-            return int(windows.trained[:, 1:].sum())
+            return self.dataset.packed_targets(self.config.seed, step, self.config.batch_size)
         return self.config.batch_size * self.dataset.context_length
 
     def _read(self, step: int, rows: range) -> tuple[np.ndarray, Tensor | None]:

@@ -5,6 +5,7 @@ from typing import Callable, Iterator
 
 from lib.run.metrics import StepMetrics
 from lib.train.events import Event, Logged, Stopped
+from lib.train.objective import Validation
 from lib.train.throughput import ThroughputMeter
 from lib.train.trainer import Trainer
 from lib.train.writer import RunWriter
@@ -18,7 +19,8 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
     config, state = trainer.config, trainer.state
     meter = ThroughputMeter(trainer)
     if state.step == 0:  # the loss of the initial weights
-        metrics = StepMetrics(step=0, tokens=0, train_loss=None, val_loss=trainer.validate(), lr=None, grad_norm=None)
+        start = StepMetrics(step=0, tokens=0, train_loss=None, val_loss=None, lr=None, grad_norm=None)
+        metrics = _with_validation(start, trainer.validate())
         writer.log(metrics)
         writer.sample(trainer, metrics)
         yield metrics
@@ -29,7 +31,7 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
 
         validated = is_last or _is_due(state.step, config.eval_interval)
         if validated:
-            metrics = replace(metrics, val_loss=trainer.validate())
+            metrics = _with_validation(metrics, trainer.validate())
             state.keep(metrics, config.publish)
 
         logged = validated or _is_due(state.step, config.log_interval)
@@ -52,6 +54,11 @@ def train_loop(trainer: Trainer, writer: RunWriter, stop_asked: Callable[[], boo
             yield Stopped(state.step)
             return
     writer.publish()
+
+
+def _with_validation(metrics: StepMetrics, validation: Validation) -> StepMetrics:
+    values = {f"val_{name}": value for name, value in validation.values.items()}
+    return replace(metrics, val_loss=validation.loss, values=metrics.values | values)
 
 
 def _is_due(step: int, interval: int) -> bool:

@@ -26,6 +26,7 @@ from lib.train.loop import train_loop
 from lib.train.resume import ResumeState, inspect_run_folder, manifest_inputs
 from lib.train.run_folder import RunFolder
 from lib.train.samples import Sampler
+from lib.train.tasks import build_objective
 from lib.train.trainer import Diverged, Trainer
 from lib.train.writer import NullWriter, RunWriter
 
@@ -91,8 +92,9 @@ def train_run(
         stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
-        trainer = Trainer(model, dataset, train_config, device, group)
-        sampler = Sampler(tokenizer, train_config, device)
+        objective = build_objective(model, dataset, train_config, device, group)
+        trainer = Trainer(objective)
+        sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
         if saved:
@@ -105,7 +107,7 @@ def train_run(
             manifest = with_sessions(manifest, (*sessions, session))
             _on_main(group, run.resume, manifest)
         else:  # nothing is there, or a training killed before its first checkpoint
-            manifest = _new_manifest(folder, trainer, parameters, metadata, inputs, session)
+            manifest = _new_manifest(folder, trainer, parameters, metadata | {"texts": dataset.texts()}, inputs, session)
             _on_main(group, run.start_over, manifest, parameters, tokenizer)
         writer = RunWriter(run.path, manifest, metadata, sampler, saved) if group.is_main else NullWriter()
         try:
@@ -155,7 +157,6 @@ def _new_manifest(
     """The manifest of a training that begins; its outputs are filled in when it ends."""
     run_metadata = {name: value for name, value in metadata.items() if name != "model"} | {
         "parameters": count_parameters(trainer.model),
-        "texts": trainer.dataset.texts(),
     }
     manifest = new_manifest(
         "run",

@@ -17,7 +17,7 @@ class ThroughputMeter:
 
     def __init__(self, trainer: Trainer) -> None:
         config, model = trainer.config, trainer.trained
-        self._tokens_per_step = config.batch_size * trainer.dataset.context_length
+        self._tokens_per_step = trainer.objective.tokens_per_step
         self._device, self._precision, self._processes = trainer.device, trainer.precision, trainer.group.size
         self._flops_per_token = count_operations(model)
         self._peak_flops = 0.0

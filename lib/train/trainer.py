@@ -5,27 +5,22 @@ optimizer state of step t continues exactly like the one that computed them.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lib.config.schema import TrainConfig
-from lib.data.dataset import Dataset
-from lib.device.compile import CompiledTrainStep, should_compile
-from lib.device.distributed import SINGLE_PROCESS, GradientSum, ProcessGroup, shard_range
+from lib.device.compile import should_compile
+from lib.device.distributed import GradientSum, shard_range
 from lib.device.hardware import derive_seed, thread_count
 from lib.device.precision import LossScale, autocast, choose_precision
 from lib.errors import MakegptError, UsageError
-from lib.evaluate.windows import total_nats, total_nats_of_texts
 from lib.model.language_model import LanguageModel
-from lib.model.loss import SoftTargets
-from lib.model.packing import PackedTargets, Packing
-from lib.model.seen_vocabulary import SeenVocabulary, share_unseen_rows
 from lib.run.metrics import StepMetrics
 from lib.run.state import SavedState
-from lib.train.batches import Batches
+from lib.train.objective import Objective, Validation
 from lib.train.optimizer import build_optimizers, set_lr
 from lib.train.schedule import learning_rate
 
@@ -55,31 +50,19 @@ class Diverged(MakegptError):
 
 
 class Trainer:
-    """A training in memory: model, optimizers, state. In a `group` each process has one, and all do the same steps."""
+    """A training in memory: objective, optimizers, state. In a group each process has one, and all do the same steps."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        dataset: Dataset,
-        config: TrainConfig,
-        device: torch.device,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        self.dataset = dataset
-        self.config = config
-        self.device = device
-        self.group = group
-        self._model = model.train()
-        self._vocabulary = self._share_rows()
-        self._written_back = 0
-        self.trained = self._vocabulary.trained.train() if self._vocabulary else model
-        self._batches = Batches(dataset, config, self._vocabulary.columns.cpu().numpy() if self._vocabulary else None)
-        self.precision = choose_precision(config.precision, device)
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.config = config = objective.config
+        self.device = objective.device
+        self.group = group = objective.group
+        self.trained = objective.trained
+        self.precision = choose_precision(config.precision, self.device)
         self.loss_scale = LossScale() if self.precision == torch.float16 else None
         self.optimizers = build_optimizers(self.trained, config)
         self.state = TrainState()
         self._gradients = GradientSum(self.trained, group)
-        self._train_loss = self.trained.loss
         self._pieces = config.grad_accum_steps * group.size
         if self._pieces > config.batch_size:
             raise UsageError(
@@ -87,32 +70,17 @@ class Trainer:
                 f"train.grad_accum_steps={config.grad_accum_steps}; {self._pieces} windows or more are needed"
             )
 
-    def _share_rows(self) -> SeenVocabulary | None:
-        """The model over the tokens of the training text, if the others may share a row."""
-        if self.config.unseen_rows == "separate":
-            return None
-        return share_unseen_rows(self._model, torch.from_numpy(self.dataset.train_ids()).to(self.device))
-
     @property
     def model(self) -> LanguageModel:
-        """The whole model, with the weights of this step; `trained` may have rows for the training text's tokens alone."""
-        if self._vocabulary and self._written_back != self.state.step:
-            self._vocabulary.write_back()
-            self._written_back = self.state.step
-        return self._model
+        """The whole model, with the weights of this step."""
+        return self.objective.model
 
     def compile(self) -> str | None:
         """Compile the training step if the config asks for it; None, or the reason why it runs without compilation."""
         if not should_compile(self.config.compile, self.device):
             return None
         sizes = {len(shard_range(self.config.batch_size, piece, self._pieces)) for piece in range(self._pieces)}
-        shapes = [(size, self.dataset.context_length) for size in sorted(sizes)]
-        with autocast(self.precision, self.device):
-            compiled = CompiledTrainStep(self.trained, shapes, self.device)
-        if self.group.any(compiled.failure is not None, self.device):  # all or none: their gradients must come in one order
-            return compiled.failure or "it failed in another process"
-        self._train_loss = compiled.loss
-        return None
+        return self.objective.compile(sorted(sizes))
 
     def train_step(self) -> StepMetrics:
         """Do one optimizer step; Diverged, with the weights untouched, if loss or gradient is not finite."""
@@ -120,7 +88,7 @@ class Trainer:
         lr = learning_rate(self.state.step, config)
         weights = list(self.trained.parameters())
         while True:
-            loss = self._loss_and_gradients()
+            loss, values = self._loss_and_gradients()
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
             finite = bool(torch.isfinite(norm)) and math.isfinite(loss)
             if finite or self.loss_scale is None or self.loss_scale.value == 1.0:
@@ -135,93 +103,70 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         self._forget_gradients()
+        self.objective.after_step()
         self.state.step += 1
         if self.loss_scale:
             self.loss_scale = self.loss_scale.after(self.state.step)
         return StepMetrics(
             step=self.state.step,
-            tokens=self.state.step * config.batch_size * self.dataset.context_length,
+            tokens=self.state.step * self.objective.tokens_per_step,
             train_loss=loss,
             val_loss=None,
             lr=lr,
             grad_norm=norm.item(),
+            values=values,
         )
 
-    def _loss_and_gradients(self) -> float:
-        """The loss of this step's batch, and its gradients in the weights: sums over all pieces and processes.
+    def _loss_and_gradients(self) -> tuple[float, dict[str, float]]:
+        """The loss of this step's batch, other means over it, and its gradients in the weights: over all pieces and processes.
 
         The batch is cut into pieces, as many as processes times accumulation steps, and each process takes its own. A
         piece is the same whoever computes it, so k processes do what k accumulation steps do.
         """
         config = self.config
         mine = self.group.share(self._pieces)
-        n_targets = self._batches.targets(self.state.step)
+        terms = self.objective.terms(self.state.step)
         scale = self.loss_scale.value if self.loss_scale else 1.0
-        loss = 0.0
+        loss, values = 0.0, Counter[str]()
         for piece in mine:
             rows = shard_range(config.batch_size, piece, self._pieces)
-            ids, soft, packed = self._batch(rows)
             torch.manual_seed(derive_seed(config.seed, self.state.step, piece))  # for dropout alone
             with autocast(self.precision, self.device):
-                # the sum over all pieces, divided by all tokens: exactly the loss of the whole batch
-                piece_loss = self._train_loss(ids[:, :-1], ids[:, 1:], soft, packed) / n_targets
+                batch = self.objective.loss(self.state.step, rows)
+                # the sum over all pieces, divided by the terms of all: exactly the loss of the whole batch
+                piece_loss = batch.loss / terms
             with self._gradients.of(last_piece=piece == mine[-1]):
                 (piece_loss * scale).backward()  # type: ignore[no-untyped-call]
             loss += piece_loss.item()
+            values.update(batch.values)
         if scale != 1.0:
             for weight in self.trained.parameters():
                 if weight.grad is not None:
                     weight.grad.mul_(1 / scale)
-        if self._vocabulary:
-            self._vocabulary.average_gradient()
-        return self.group.total(loss, self.device)
-
-    def _batch(self, rows: range) -> tuple[Tensor, SoftTargets | None, PackedTargets | None]:
-        """These windows of this step's batch on the device, as rows of the trained model's tables: (b, T + 1)."""
-        batch = self._batches.batch(self.state.step, rows).to(self.device)
-        ids = self._vocabulary.columns[batch.ids] if self._vocabulary else batch.ids
-        return ids, batch.soft, batch.packed and PackedTargets(Packing(batch.packed[0]), batch.packed[1])
+        self.objective.finish_gradient()
+        means = {name: self.group.total(value, self.device) / terms for name, value in values.items()}
+        return self.group.total(loss, self.device), means
 
     def _forget_gradients(self) -> None:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=False)  # the memory is needed again at once
 
-    def validate(self) -> float:
-        """The loss on the whole validation split, in nats/token; Diverged if it is not finite.
-
-        Of conversations, the loss of the tokens that are learned.
-        """
-        nats, predicted = self._nats_of_texts() if self.dataset.packed else self._nats_of_windows()
-        nats = self.group.total(nats, self.device)
-        if not math.isfinite(nats):
+    def validate(self) -> Validation:
+        """The loss on the whole validation split, and other means over it; Diverged if the loss is not finite."""
+        validation = self.objective.validate()
+        if not math.isfinite(validation.loss):
             raise Diverged(
-                f"step {self.state.step}: the validation loss is {nats:.6g}, not finite; nothing of this step is kept. "
-                f"Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer train.warmup_steps",
-                {"step": self.state.step, "validation_loss": str(nats)},
+                f"step {self.state.step}: the validation loss is {validation.loss:.6g}, not finite; nothing of this step "
+                f"is kept. Try a lower train.learning_rate (it was {self.config.learning_rate:.3g}) or a longer "
+                "train.warmup_steps",
+                {"step": self.state.step, "validation_loss": str(validation.loss)},
             )
-        return nats / predicted
-
-    def _nats_of_windows(self) -> tuple[float, int]:
-        """The loss of this process's part of the validation split, and how many tokens all of it predicts."""
-        start, stop = self.dataset.split("val")
-        blocks = -(-self.dataset.predicted("val") // self.dataset.context_length)
-        mine = self.group.share(blocks)
-        first, end = (start + block * self.dataset.context_length for block in (mine.start, mine.stop))
-        nats = total_nats(self.model, self.dataset.tokens, first, min(stop, end + 1), self.device)
-        return nats, self.dataset.predicted("val")
-
-    def _nats_of_texts(self) -> tuple[float, int]:
-        """The same of a split of conversations."""
-        texts = list(self.dataset.texts_of("val"))
-        mine = self.group.share(len(texts))
-        nats = total_nats_of_texts(self.model, [texts[number] for number in mine], self.device)
-        return nats, sum(int(trained[1:].sum()) for _, trained in texts)
+        return validation
 
     def _diverged(self, loss: float, norm: Tensor, lr: float) -> Diverged:
         """The error about a loss or gradient that is not finite."""
         wrong = [name for name, w in self.trained.named_parameters() if w.grad is not None and not torch.isfinite(w.grad).all()]
         where = f", first in the gradient of {wrong[0]}" if wrong else ""
-        batch = self._batches.batch(self.state.step).ids
         return Diverged(
             f"step {self.state.step + 1}: the loss is {loss:.6g} and the gradient norm {norm.item():.6g}, not finite{where}; "
             f"the weights of step {self.state.step} were not changed. Try a lower train.learning_rate (it was {lr:.3g}) "
@@ -232,7 +177,7 @@ class Trainer:
                 "grad_norm": str(norm.item()),
                 "not_finite": wrong,
                 "rate": lr,
-                "batch": batch.tolist(),
+                "batch": self.objective.describe_batch(self.state.step),
             },
         )
 

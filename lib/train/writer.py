@@ -27,13 +27,13 @@ from lib.train.trainer import Trainer
 
 class RunWriter:
     """Writes one session of a training into the run folder `folder`; `metadata` goes into every checkpoint's header.
-    `saved` is the checkpoint that the session resumes from, if any.
+    `saved` is the checkpoint that the session resumes from, if any; without a `sampler` there are no samples.
 
     A kill leaves either the checkpoint before or the one after: files are written whole, state.json last.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, metadata: dict[str, Any], sampler: Sampler, saved: SavedState | None
+        self, folder: Path, manifest: Manifest, metadata: dict[str, Any], sampler: Sampler | None, saved: SavedState | None
     ) -> None:
         self._folder = folder
         self._manifest = manifest
@@ -51,7 +51,7 @@ class RunWriter:
 
     def sample(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """A line of samples.jsonl, if a sample is due after this step."""
-        if self._sampler.is_due(metrics):
+        if self._sampler and self._sampler.is_due(metrics):
             append_line(self._folder / SAMPLES_FILE, self._sampler.sample(trainer.model, metrics))
 
     def checkpoint(self, trainer: Trainer) -> None:

@@ -1,6 +1,6 @@
 """Dataclasses as JSON: what is written is read back, and what does not fit is named."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,21 @@ class Point:
     loss: float | None
     scale: tuple[float, Count] | None = None
     curve: tuple[tuple[Count, float], ...] = ()
+    values: dict[str, float] = field(default_factory=dict)
 
 
-POINTS = [Point(1, None), Point(2, 0.5, (2.0, 7), ((0, 1.5), (1, 1.0)))]
+POINTS = [Point(1, None), Point(2, 0.5, (2.0, 7), ((0, 1.5), (1, 1.0)), {"b": 1.0})]
 
 
-def test_null_is_written_unless_it_is_the_default() -> None:
+def test_null_and_what_is_empty_are_written_unless_they_are_the_default() -> None:
     assert to_json(POINTS[0]) == {"step": 1, "loss": None}
-    assert to_json(POINTS[1]) == {"step": 2, "loss": 0.5, "scale": [2.0, 7], "curve": [[0, 1.5], [1, 1.0]]}
+    assert to_json(POINTS[1]) == {
+        "step": 2,
+        "loss": 0.5,
+        "scale": [2.0, 7],
+        "curve": [[0, 1.5], [1, 1.0]],
+        "values": {"b": 1.0},
+    }
 
 
 def test_lines_are_read_back_as_they_were_written(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_an_option_that_llama_cpp_does_not_have_is_refused_by_name(
 #: The shipped configs that have no architecture in llama.cpp, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "lstm": "model.kind=lstm",
     "single_head": "model.kind=single_head",
     "multi_head": "model.kind=multi_head",
     "single_block": "model.kind=single_block",

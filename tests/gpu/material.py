@@ -18,6 +18,7 @@ from lib.device.precision import autocast
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.train.initial_weights import init_head
+from lib.train.next_token import NextToken
 from lib.train.session import fit_vocabulary
 from lib.train.trainer import Trainer
 from tests.conftest import PROJECT, TEXT
@@ -41,6 +42,7 @@ DESIGNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gpt2_small": ("gpt2_small", SMALL),
     "window": ("gpt_balanced", (*SMALL, "model.window=16", "model.positions=sinusoidal")),
     "bigram": ("bigram", ("model.context_length=64",)),
+    "lstm": ("lstm", ("model.emb_dim=64",)),
     "single_head": ("single_head", ("model.context_length=64",)),
     "multi_head": ("multi_head", ("model.context_length=64",)),
     "single_block": ("single_block", ("model.context_length=64",)),
@@ -126,7 +128,7 @@ def small_trainer(dataset: Dataset, device: torch.device, design: str = "gpt_bal
     model = build_model(fit_vocabulary(config.model, dataset.tokens.load_tokenizer()))
     model.initialize(torch.Generator().manual_seed(1))
     init_head(model, config.train.head_init, dataset)
-    return Trainer(model.to(device), dataset, config.train, device)
+    return Trainer(NextToken(model.to(device), dataset, config.train, device))
 
 
 #: Recipes of training: parameters of section train.

@@ -17,6 +17,7 @@ from lib.run.metrics import METRICS_FILE, TIMINGS_FILE, read_metrics
 from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, read_state
 from lib.train.events import Notice, Stopped
+from lib.train.next_token import NextToken
 from lib.train.session import train_run
 from tests.gpu.material import CPU, CUDA, RECIPES, needs_cuda, small_config, small_dataset, small_trainer
 from tests.loss_scale import assert_too_large_a_scale_falls
@@ -48,7 +49,7 @@ def test_the_loss_curve_in_float32_is_that_of_the_cpu(dataset: Dataset, design: 
         assert actual.train_loss == pytest.approx(expected.train_loss, rel=1e-3), f"step {actual.step}"
         assert actual.grad_norm == pytest.approx(expected.grad_norm, rel=2e-2), f"step {actual.step}"
     assert actual.train_loss < 0.8 * math.log(256)
-    assert on_cuda.validate() == pytest.approx(on_cpu.validate(), rel=1e-3)
+    assert on_cuda.validate().loss == pytest.approx(on_cpu.validate().loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -60,7 +61,7 @@ def test_a_training_in_16_bits_learns_as_in_float32(dataset: Dataset, precision:
         expected, actual = reference.train_step(), trainer.train_step()
         assert actual.train_loss == pytest.approx(expected.train_loss, rel=5e-2), f"step {actual.step}"
     assert actual.train_loss != expected.train_loss
-    assert trainer.validate() == pytest.approx(reference.validate(), rel=5e-2)
+    assert trainer.validate().loss == pytest.approx(reference.validate().loss, rel=5e-2)
     assert all(weight.dtype == torch.float32 for weight in trainer.model.parameters())
     if precision == "float16":
         assert trainer.loss_scale is not None
@@ -80,12 +81,13 @@ def test_a_compiled_training_has_the_same_losses_with_a_smaller_last_piece(datas
         trainer._pieces = 3  # of 2, 3 and 3 windows
     assert plain.compile() is None
     assert compiled.compile() is None
-    assert compiled._train_loss != compiled.trained.loss
+    assert isinstance(compiled.objective, NextToken)
+    assert compiled.objective._loss != compiled.trained.loss
     for _ in range(5):
         expected, actual = plain.train_step(), compiled.train_step()
         assert actual.train_loss == pytest.approx(expected.train_loss, rel=1e-4 if precision == "float32" else 1e-2)
         assert actual.grad_norm == pytest.approx(expected.grad_norm, rel=1e-2 if precision == "float32" else 5e-2)
-    assert compiled.validate() == pytest.approx(plain.validate(), rel=1e-4 if precision == "float32" else 1e-2)
+    assert compiled.validate().loss == pytest.approx(plain.validate().loss, rel=1e-4 if precision == "float32" else 1e-2)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
@@ -98,7 +100,9 @@ def test_a_step_between_its_batch_and_its_loss_does_not_wait_for_the_device(
     trainer = small_trainer(dataset, CUDA, **changes)
     with deterministic_kernels(CUDA if deterministic else CPU):
         trainer.train_step()  # what is set up at first use may wait
-        ids, soft = trainer._batch(range(64))
+        objective = trainer.objective
+        assert isinstance(objective, NextToken)
+        ids, soft, _ = objective._batch(trainer.state.step, range(64))
         weights = list(trainer.trained.parameters())
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
@@ -106,8 +110,7 @@ def test_a_step_between_its_batch_and_its_loss_does_not_wait_for_the_device(
             with autocast(trainer.precision, CUDA):
                 loss = trainer.trained.loss(ids[:, :-1], ids[:, 1:], soft)
             loss.backward()
-            if trainer._vocabulary:
-                trainer._vocabulary.average_gradient()
+            objective.finish_gradient()
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
             torch.nn.utils.clip_grads_with_norm_(weights, 1.0, norm)
             for optimizer in trainer.optimizers:

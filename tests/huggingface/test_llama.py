@@ -326,6 +326,7 @@ def test_what_no_layout_has_is_refused_by_name(tmp_path: Path, change: dict[str,
 #: The configs that have no layout, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "lstm": "model.kind=lstm",
     "single_head": "model.kind=single_head",
     "multi_head": "model.kind=multi_head",
     "single_block": "model.kind=single_block",

@@ -23,7 +23,7 @@ from lib.model.simplified_attention import simplified_attention, softmax
 from tests.conftest import PROJECT
 from tests.model.test_formulas import config_of
 
-LADDER_MODELS = ["bigram", "single_head", "multi_head", "single_block", "decoder"]
+LADDER_MODELS = ["bigram", "lstm", "single_head", "multi_head", "single_block", "decoder"]
 
 
 def model_of(name: str, seed: int = 1, **changes: object) -> LanguageModel:
@@ -49,7 +49,14 @@ def numbers(*shape: int, seed: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("bigram", 4_225), ("single_head", 22_656), ("multi_head", 26_816), ("single_block", 60_288), ("decoder", 618_752)],
+    [
+        ("bigram", 4_225),
+        ("lstm", 616_320),
+        ("single_head", 22_656),
+        ("multi_head", 26_816),
+        ("single_block", 60_288),
+        ("decoder", 618_752),
+    ],
 )
 def test_a_model_has_the_parameters_of_its_parts(name: str, parameters: int) -> None:
     assert count_parameters(build_model(config_of(name), "meta")) == parameters
@@ -120,6 +127,8 @@ def test_a_bigrams_logits_are_the_rows_of_its_table() -> None:
         ("single_block", {"norm": "rms"}),
         ("single_block", {"window": 4}),
         ("bigram", {"positions": "rotary"}),
+        ("lstm", {"n_heads": 2}),
+        ("lstm", {"window": 4}),
         ("multi_head", {"tie_weights": True}),
     ],
 )
@@ -285,7 +294,8 @@ def test_shortcuts_keep_the_gradient_of_the_first_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "heads"), [("bigram", 0, 0), ("single_head", 1, 1), ("multi_head", 1, 4), ("decoder", 3, 4)]
+    ("name", "layers", "heads"),
+    [("bigram", 0, 0), ("lstm", 0, 0), ("single_head", 1, 1), ("multi_head", 1, 4), ("decoder", 3, 4)],
 )
 def test_attention_maps_have_every_head_and_sum_to_one(name: str, layers: int, heads: int) -> None:
     maps = attention_maps(model_of(name), ids(1))

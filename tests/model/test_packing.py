@@ -17,6 +17,7 @@ DEBUG = resolve_config(load_params(PROJECT / "params.yaml"), "debug").model
 MODERN = {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "n_kv_heads": 1, "qk_norm": True}
 SHAPES: dict[str, dict[str, object]] = {
     "bigram": {"kind": "bigram", "n_layers": 1, "n_heads": 1, "qkv_bias": False},
+    "lstm": {"kind": "lstm", "n_heads": 1},
     "single_head": {"kind": "single_head", "n_layers": 1, "n_heads": 1},
     "multi_head": {"kind": "multi_head", "n_layers": 1},
     "single_block": {"kind": "single_block", "n_layers": 1},

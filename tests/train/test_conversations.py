@@ -15,6 +15,7 @@ from lib.evaluate.windows import total_nats_of_texts
 from lib.model.registry import build_model
 from lib.run.folder import load_run, read_chat_template
 from lib.run.metrics import read_metrics
+from lib.train.next_token import NextToken
 from lib.train.trainer import Trainer
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import PROJECT, Here
@@ -50,7 +51,7 @@ def trainer(dataset: Dataset, **changes: Any) -> Trainer:
     config = resolve_config(load_params(PROJECT / "params.yaml"), "debug", ["train.batch_size=6"])
     model = build_model(replace(config.model, vocab_size=TOKENIZER.vocab_size, context_length=T))
     model.initialize(torch.Generator().manual_seed(1))
-    return Trainer(model, dataset, replace(config.train, **changes), CPU)
+    return Trainer(NextToken(model, dataset, replace(config.train, **changes), CPU))
 
 
 def test_the_loss_is_the_mean_over_the_learned_tokens_of_the_whole_batch(dataset: Dataset) -> None:
@@ -75,7 +76,7 @@ def test_validation_counts_each_answer_once(dataset: Dataset) -> None:
     texts = list(dataset.texts_of("val"))
     tokens = sum(int(learned.sum()) for _, learned in texts)
     assert len(texts) == 8
-    assert mine.validate() == pytest.approx(total_nats_of_texts(mine.model, texts, CPU) / tokens, rel=1e-6)
+    assert mine.validate().loss == pytest.approx(total_nats_of_texts(mine.model, texts, CPU) / tokens, rel=1e-6)
 
 
 def test_counts_do_not_go_with_conversations(dataset: Dataset) -> None:

@@ -21,6 +21,7 @@ from lib.run.folder import MODEL_FILE
 from lib.run.metrics import METRICS_FILE
 from lib.train.estimate import estimate_training
 from lib.train.initial_weights import initial_model
+from lib.train.next_token import NextToken
 from lib.train.schedule import learning_rate
 from lib.train.session import train_run
 from lib.train.teacher import PARTS, Teacher
@@ -39,7 +40,7 @@ def trainer(small: Path, *changes: str) -> Trainer:
     chosen, dataset = config(*changes), Dataset(small / "dataset")
     model_config = dataclasses.replace(chosen.model, vocab_size=dataset.vocab_size)
     model = initial_model(small / "none", None, None, model_config, chosen.train, dataset)
-    return Trainer(model, dataset, chosen.train, CPU)
+    return Trainer(NextToken(model, dataset, chosen.train, CPU))
 
 
 def train(folder: Path, small: Path, chosen: Config, stop_after: int | None = None) -> list[Any]:
@@ -107,14 +108,14 @@ def test_the_gradients_of_the_fused_loss_are_those_of_autograd(monkeypatch: pyte
 def test_sharing_the_row_of_unseen_tokens_trains_the_same_model(small: Path, share: str, design: list[str]) -> None:
     changes = [f"train.counts_share={share}", "train.optimizer=adamw", *design]
     shared, separate = (trainer(small, *changes, f"train.unseen_rows={rows}") for rows in ("shared", "separate"))
-    unseen = set(range(256)) - set(shared.dataset.train_ids().tolist())
+    unseen = set(range(256)) - set(Dataset(small / "dataset").train_ids().tolist())
     assert shared.trained.out_head.weight.shape[0] == 256 - len(unseen) + 1
     assert separate.trained is separate.model
     for _ in range(12):
         one, other = shared.train_step(), separate.train_step()
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
         assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
-    assert shared.validate() == pytest.approx(separate.validate(), rel=1e-4)
+    assert shared.validate().loss == pytest.approx(separate.validate().loss, rel=1e-4)
     rows = shared.model.out_head.weight[sorted(unseen)]
     assert (rows == rows[0]).all()
 
@@ -128,7 +129,7 @@ def test_rows_that_begin_different_or_are_tied_are_trained_one_by_one(small: Pat
 def test_the_whole_model_has_the_weights_of_its_step_whenever_it_is_asked_for(small: Path) -> None:
     running = trainer(small)
     assert running.trained is not running.model
-    seen = torch.from_numpy(running.dataset.train_ids())
+    seen = torch.from_numpy(Dataset(small / "dataset").train_ids())
     for _ in range(2):
         running.train_step()
         head: Any = running.trained.out_head
@@ -167,7 +168,7 @@ def test_seen_tokens_keep_their_own_rows(small: Path) -> None:
 
 def test_a_head_can_begin_with_the_counted_unigram(small: Path) -> None:
     started = trainer(small, "train.head_init=unigram")
-    dataset = started.dataset
+    dataset = Dataset(small / "dataset")
     unigram = KneserNey(NGrams(dataset.tokens, [dataset.split("train")], 1, 256)).rows(dataset.tokens, np.array([0]))[0]
     with torch.no_grad():
         p = torch.softmax(started.model(torch.tensor([[1, 2, 3]])), dim=-1)[0]
@@ -176,7 +177,7 @@ def test_a_head_can_begin_with_the_counted_unigram(small: Path) -> None:
 
 
 def test_a_head_can_begin_with_a_uniform_guess(small: Path) -> None:
-    assert trainer(small, "train.head_init=zero").validate() == pytest.approx(math.log(256), rel=1e-6)
+    assert trainer(small, "train.head_init=zero").validate().loss == pytest.approx(math.log(256), rel=1e-6)
 
 
 @pytest.mark.parametrize("change", ["model.norm=rms", "model.tie_weights=true"])
@@ -242,10 +243,10 @@ def test_the_columns_of_unseen_tokens_are_summed(small: Path) -> None:
 
 def test_a_model_that_is_taught_by_counts_alone_learns_the_next_token(small: Path) -> None:
     taught = trainer(small, "train.counts_share=1", "train.max_steps=40", "train.head_init=unigram")
-    before = taught.validate()
+    before = taught.validate().loss
     for _ in range(40):
         taught.train_step()
-    assert taught.validate() < before - 0.3
+    assert taught.validate().loss < before - 0.3
 
 
 # The schedule.

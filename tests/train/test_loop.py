@@ -27,6 +27,7 @@ from lib.run.samples import SAMPLES_FILE
 from lib.run.state import CHECKPOINT_FOLDER, STATE_FILE, read_state
 from lib.train.events import Notice, Stopped
 from lib.train.naive import train_naive
+from lib.train.next_token import NextToken
 from lib.train.optimizer import build_optimizers
 from lib.train.run_folder import RunFolder
 from lib.train.schedule import learning_rate
@@ -60,7 +61,7 @@ def trainer(small: Path, n_layers: int = 2, **changes: Any) -> Trainer:
     made = config(**changes)
     built = build_model(dataclasses.replace(made.model, vocab_size=256, n_layers=n_layers))
     built.initialize(torch.Generator().manual_seed(1))
-    return Trainer(built, Dataset(small / "dataset"), made.train, CPU)
+    return Trainer(NextToken(built, Dataset(small / "dataset"), made.train, CPU))
 
 
 def outcome(folder: Path) -> tuple[bytes, ...]:
@@ -81,7 +82,7 @@ def test_the_trainer_does_what_the_loop_that_everybody_writes_does(small: Path, 
         trainer(small, max_steps=50, weight_decay=weight_decay, warmup_steps=5, learning_rate=3e-3) for _ in range(2)
     )
     losses = [fast.train_step().train_loss for _ in range(50)]
-    assert losses == pytest.approx(list(train_naive(plain.model, plain.dataset, plain.config)), abs=2e-4)
+    assert losses == pytest.approx(list(train_naive(plain.model, Dataset(small / "dataset"), plain.config)), abs=2e-4)
     for name, weight in plain.model.named_parameters():
         torch.testing.assert_close(fast.model.get_parameter(name), weight, atol=1e-3, rtol=0, msg=name)
 
@@ -166,7 +167,7 @@ def test_the_published_weights_are_the_last_or_the_best_by_validation(small: Pat
     assert losses[best] < losses[12], "the example should get worse at the end"
     assert load_tensors(tmp_path / "run" / MODEL_FILE)[1]["step"] == best
     loaded = load_run(tmp_path / "run", CPU)
-    assert Trainer(loaded.model, Dataset(small / "dataset"), config().train, CPU).validate() == losses[best]
+    assert NextToken(loaded.model, Dataset(small / "dataset"), config().train, CPU).validate().loss == losses[best]
 
 
 def test_others_may_read_what_a_run_holds(small: Path) -> None:
@@ -193,7 +194,9 @@ def test_pieces_of_a_batch_equal_the_whole_batch(small: Path) -> None:
 
 def test_it_learns_a_batch_by_heart(small: Path) -> None:
     made = trainer(small, learning_rate=1e-2, warmup_steps=0, max_steps=1000)
-    made.dataset.batch = lambda seed, step, *rest: Dataset.batch(made.dataset, seed, 0, *rest)  # type: ignore[method-assign]
+    assert isinstance(made.objective, NextToken)
+    dataset = made.objective.dataset
+    dataset.window_starts = lambda seed, step, *rest: Dataset.window_starts(dataset, seed, 0, *rest)  # type: ignore[method-assign]
     for _ in range(150):
         record = made.train_step()
     assert record.train_loss is not None
@@ -296,7 +299,7 @@ def test_the_optimizer_is_adamw_by_its_formula(small: Path) -> None:
     made = trainer(small, learning_rate=0.01, warmup_steps=0, grad_clip=0.0, weight_decay=0.1)
     weight = made.model.out_head.weight
     before = weight.detach().clone()
-    ids = torch.from_numpy(made.dataset.batch(1, 0, 4).astype("int64"))
+    ids = torch.from_numpy(Dataset(small / "dataset").batch(1, 0, 4).astype("int64"))
     torch.nn.functional.cross_entropy(made.model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
     assert weight.grad is not None
     gradient = weight.grad.clone()

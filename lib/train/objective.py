@@ -1,0 +1,85 @@
+"""What a training minimizes: the loss of a batch, and of what is held out.
+
+`lib.train.trainer` takes the steps and knows nothing of texts; an objective knows data and model and takes no steps.
+Pretraining is one of them (`lib.train.next_token`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lib.config.schema import TrainConfig
+from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
+from lib.model.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """Of some rows of a batch: the summed `loss`, with its graph, and sums of other numbers for metrics.jsonl."""
+
+    loss: Tensor
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The mean loss on what is held out, and other means over it."""
+
+    loss: float
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """The loss of one training. All that concerns batch t is a function of (seed, t), so that a training resumes exactly."""
+
+    #: Whether the model writes texts, so that samples of them make sense.
+    writes_text = True
+
+    def __init__(self, config: TrainConfig, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> None:
+        self.config = config
+        self.device = device
+        self.group = group
+
+    @property
+    @abstractmethod
+    def model(self) -> LanguageModel:
+        """The whole model with the weights of this step, to be saved and sampled."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> LanguageModel:
+        """The model whose parameters are trained: `model`, or what stands for it in a step."""
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> int:
+        """Tokens that a batch puts through the model."""
+
+    @abstractmethod
+    def terms(self, step: int) -> int:
+        """How many terms the loss of the whole batch `step` (from 0) is the mean of."""
+
+    @abstractmethod
+    def loss(self, step: int, rows: range) -> BatchLoss:
+        """The summed loss of these `rows` of batch `step` (from 0); there are `config.batch_size` rows."""
+
+    @abstractmethod
+    def validate(self) -> Validation:
+        """The loss on the validation split. Each process takes its part, and all return the same."""
+
+    @abstractmethod
+    def describe_batch(self, step: int) -> Any:
+        """Batch `step` as JSON, for the report about a loss that is not finite."""
+
+    def compile(self, sizes: list[int]) -> str | None:
+        """Compile the loss of pieces of these `sizes` in rows; None, or why it runs without compilation."""
+        return f"train.task={self.config.task} has no compiled form"
+
+    def finish_gradient(self) -> None:  # noqa: B027
+        """Change the summed gradients before they are measured and applied, if the objective has to."""
+
+    def after_step(self) -> None:  # noqa: B027
+        """Take note that the trained weights have changed, if the objective has to."""
