@@ -4,12 +4,17 @@ python bench/bpe.py [ROUNDS]
 
 Learning reads the first 90% of the text. All trainers get the same text and pattern, in turn, and the median of their rounds is
 printed; Hugging Face's trainer uses as many threads as RAYON_NUM_THREADS allows. One that is not installed is left out. Then
-the memory of counting the words of a long text, by its peak and the number of distinct words.
+the memory of counting the words of a gigabyte of text, by its peak and the number of distinct words, and the time and the peak
+memory of `tokenize --train bpe` on it; with 0 ROUNDS these alone.
 """
 
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Callable, Iterator
 
 import torch
@@ -23,16 +28,17 @@ from lib.tokenizer.patterns import PATTERNS
 
 CPU = torch.device("cpu")
 SIZES = (1024, 4096)
-LONG = 1 << 30  # bytes of the text whose words are counted
+LONG = 1 << 30  # bytes of the long text
 
 
 def main(rounds: int) -> None:
     text = "".join(open_document(data_folder("moby_dick.txt") / "moby_dick.txt").pieces())
     first = text[: len(text) * 9 // 10]
-    for size in SIZES:
+    for size in SIZES if rounds else ():
         learning_times(first, size, rounds)
     print()
     memory(first)
+    command(first)
 
 
 def learning_times(text: str, size: int, rounds: int) -> None:
@@ -101,6 +107,23 @@ def memory(text: str) -> None:
         f"{LONG / 1e9:.2f} GB of text, {len(words):,} distinct words: counted in {counted:.0f} s, {len(merges):,} merges in "
         f"{time.perf_counter() - start - counted:.0f} s, {(peak_memory(CPU) - before) / 1e6:.0f} MB of memory"
     )
+
+
+def command(text: str) -> None:
+    """Print the time and the peak memory of `tokenize --train bpe` on `LONG` bytes, and the size of the vocabulary."""
+    with tempfile.TemporaryDirectory(prefix="makegpt-") as folder:
+        path = Path(folder) / "long.txt"
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(renewed(text))
+        command = [sys.executable, "-m", "stages.tokenize", str(path), "--train", "bpe", "--vocab-size", str(SIZES[-1])]
+        start = time.perf_counter()
+        process = subprocess.Popen([*command, "-o", str(Path(folder) / "vocabulary")])
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        print(
+            f"{path.stat().st_size / 1e9:.2f} GB of text, a vocabulary of {SIZES[-1]:,}: "
+            f"{time.perf_counter() - start:.0f} s, {usage.ru_maxrss / 1e3:.0f} MB of memory"
+        )
 
 
 def renewed(text: str) -> Iterator[str]:

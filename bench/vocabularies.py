@@ -4,7 +4,7 @@ python bench/vocabularies.py [FILE] [TOKENIZER...]      after: fetch gpt2 moby_d
 
 FILE is *Moby Dick* if none is named. Vocabularies learn from its first 90%; `char` and `word` know the rest too, since they
 would refuse or lose it. A TOKENIZER, a folder with a tokenizer.json or a SentencePiece model, gets a row. The JSON is written
-if no FILE is named. The rows `unigram` need the package sentencepiece, which trains them.
+if no FILE is named. SentencePiece's own trainer gets rows if the package sentencepiece is installed.
 """
 
 import json
@@ -20,6 +20,7 @@ from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bpe import BPETokenizer
 from lib.tokenizer.registry import load_tokenizer, make_tokenizer
 from lib.tokenizer.sentencepiece_model import read_sentencepiece
+from lib.tokenizer.unigram_tokenizer import UnigramTokenizer
 
 RESULTS = Path(__file__).parent / "results" / "vocabularies.json"
 SIZES = (4096, 1024)
@@ -58,13 +59,14 @@ def tokenizers(first: str, text: str, saved: list[str]) -> Iterator[tuple[str, s
         for pattern in SPLITS:
             yield "bpe", pattern, BPETokenizer.train([[first]], vocab_size=size, pattern=pattern)
     for size in SIZES:
-        if unigram := train_unigram(first, size):
-            yield "unigram", None, unigram
+        yield "unigram", None, UnigramTokenizer.train([[first]], vocab_size=size)
+        if sentencepiece := train_sentencepiece(first, size):
+            yield "unigram, by SentencePiece", None, sentencepiece
     for kind in ("word", "char", "bytes"):
         yield kind, None, make_tokenizer(kind, [[text]], Path())
 
 
-def train_unigram(text: str, size: int) -> Tokenizer | None:
+def train_sentencepiece(text: str, size: int) -> Tokenizer | None:
     """A Unigram tokenizer with `size` pieces, learned by SentencePiece; None if it is not installed."""
     try:
         from sentencepiece import SentencePieceTrainer  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -88,7 +90,8 @@ def vocabulary_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         pattern = f"`{row['pattern']}`" if row["pattern"] else ""
         ratios = f"{row['first']:.3f} | {row['held_out']:.3f}"
-        lines.append(f"| `{row['tokenizer']}` | {pattern} | {row['vocab_size']:,} | {ratios} |")
+        name, _, trainer = row["tokenizer"].partition(",")
+        lines.append(f"| `{name}`{trainer and ',' + trainer} | {pattern} | {row['vocab_size']:,} | {ratios} |")
     return "\n".join(lines)
 
 

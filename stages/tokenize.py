@@ -30,12 +30,16 @@ from stages.shared.streams import say
 @click.option(
     "--tokenizer",
     "kind",
-    metavar="gpt2|bpe|char|bytes|word|DIR|FILE.model",
+    metavar="gpt2|bpe|unigram|char|bytes|word|DIR|FILE.model",
     callback=note_kind,
     help="Tokenizer type, a folder with a tokenizer.json, or a SentencePiece model  [default: gpt2]",
 )
 @click.option(
-    "--train", "train_kind", metavar="bpe|char|word", callback=note_kind, help="Learn a vocabulary and write nothing else."
+    "--train",
+    "train_kind",
+    metavar="bpe|unigram|char|word",
+    callback=note_kind,
+    help="Learn a vocabulary and write nothing else.",
 )
 @parameter("tokenize.vocab_size")
 @click.option(
@@ -91,8 +95,8 @@ def main(
 ) -> None:
     """Turn text into token shards (-o) or into ids on stdout (--ids), or ids back into text (--decode).
 
-    --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe learns from the start of the text,
-    without the fractions that build-dataset will hold out for validation and test.
+    --train bpe --vocab-size N -o DIR only learns a vocabulary, for --tokenizer DIR. bpe and unigram learn from the start of
+    the text, without the fractions that build-dataset will hold out for validation and test.
 
     --chat -o DIR takes conversations and marks what a model learns of them: the answers. With "chosen" and "rejected" an
     example is a pair of answers, for `train --task dpo`. A vocabulary without the special tokens of the template gets them.

@@ -14,6 +14,8 @@ from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
+from bench.exports import RESULTS as EXPORTS
+from bench.exports import RUNS, certificates_table, sizes_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -150,9 +152,22 @@ def test_the_readme_and_the_ladders_page_show_the_same_table() -> None:
 
 def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-    assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
+    page = (DOCS / "tokens.md").read_text(encoding="utf-8")
+    assert vocabulary_table(rows) in page
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+    for size, words in ((4096, "with 4,096 tokens ours are {:.1%} longer"), (1024, "with 1,024 they are {:.1%} shorter")):
+        ratio = held_out["unigram", None, size] / held_out["unigram, by SentencePiece", None, size]
+        assert words.format(abs(ratio - 1)) in page
+
+
+def test_the_page_and_the_results_show_the_same_exports() -> None:
+    results, page = json.loads(EXPORTS.read_text(encoding="utf-8")), (DOCS / "other_programs.md").read_text(encoding="utf-8")
+    assert certificates_table(results["runs"]) in page
+    assert sizes_table(results["quantized"]) in page
+    assert f"expects {results['quantized']['q8_0']['read_back']['bits_per_byte']:.2f} bits/byte" in page
+    assert {row["run"] for row in results["runs"]} > set(RUNS)
+    assert all(row["llama_cpp"]["texts_with_other_ids"] == [] for row in results["runs"])
 
 
 def test_the_page_and_the_results_show_the_same_classifiers() -> None:

@@ -7,14 +7,17 @@ from lib.config.parameter import parameter
 from lib.errors import UsageError
 
 #: The kinds of tokenizers; `lib.tokenizer.registry` has their classes.
-TOKENIZER_KINDS = ("gpt2", "bpe", "char", "bytes", "word")
+TOKENIZER_KINDS = ("gpt2", "bpe", "unigram", "char", "bytes", "word")
+
+#: Those that learn a vocabulary of a chosen size.
+SIZED_KINDS = ("bpe", "unigram")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeConfig:
     tokenizer: str = parameter("type of tokenizer", one_of=TOKENIZER_KINDS)
     vocab_size: int | None = parameter(
-        "vocabulary size of tokenizer bpe, with its 256 bytes and <|endoftext|> (null: for other tokenizers)",
+        "vocabulary size of bpe and unigram, with their 256 bytes and <|endoftext|> (null: for other tokenizers)",
         at_least=257,
         at_most=2**20,
     )
@@ -22,11 +25,12 @@ class TokenizeConfig:
     shard_tokens: int = parameter("maximum number of tokens per shard file", at_least=1, at_most=2**31)
 
     def __post_init__(self) -> None:
-        if self.tokenizer == "bpe" and self.vocab_size is None:
+        if self.tokenizer in SIZED_KINDS and self.vocab_size is None:
             raise UsageError(
-                "tokenize.tokenizer=bpe needs tokenize.vocab_size, for example 1024; --tokenizer DIR takes a saved vocabulary"
+                f"tokenize.tokenizer={self.tokenizer} needs tokenize.vocab_size, for example 1024; "
+                "--tokenizer DIR takes a saved vocabulary"
             )
-        if self.tokenizer != "bpe" and self.vocab_size is not None:
+        if self.tokenizer not in SIZED_KINDS and self.vocab_size is not None:
             raise UsageError(
                 f"tokenize.vocab_size={self.vocab_size} is not supported by tokenize.tokenizer={self.tokenizer}, "
                 "where it must be null; use tokenize.tokenizer=bpe"

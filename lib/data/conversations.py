@@ -17,7 +17,7 @@ from lib.artifact.manifest import Manifest, describe_files, new_manifest, read_m
 from lib.chat.examples import example_segments, read_examples
 from lib.chat.preferences import is_pair, pair_segments
 from lib.chat.template import ChatTemplate, Segment, encode_segments
-from lib.config.text import BuildDatasetConfig, TokenizeConfig
+from lib.config.text import SIZED_KINDS, BuildDatasetConfig, TokenizeConfig
 from lib.data.corpus import saved_tokenizer
 from lib.data.dataset import Dataset, split_sizes
 from lib.data.documents import document_inputs, total_bytes
@@ -71,7 +71,7 @@ def write_conversations(
                 "format": format,
                 "shard_tokens": config.shard_tokens,
             }
-            | (learned_parameters(config, split) if kind == "bpe" else {}),
+            | (learned_parameters(config, split) if kind in SIZED_KINDS else {}),
             inputs=document_inputs(list(documents)),
             outputs=describe_files(folder, [*names, *marks, TOKENIZER_FILE]),
             metadata={
@@ -186,7 +186,7 @@ def chat_tokenizer(kind: str, examples: _Examples, config: TokenizeConfig, split
         tokenizer = saved_tokenizer(kind, "--chat")
     else:
         count = sum(1 for _ in examples.read())
-        learned = split_sizes(count, split.val_fraction, split.test_fraction)[0] if kind == "bpe" else count
+        learned = split_sizes(count, split.val_fraction, split.test_fraction)[0] if kind in SIZED_KINDS else count
         texts = (
             [segment.text for segments in conversations for segment in segments if not segment.special]
             for _, conversations in examples.read()

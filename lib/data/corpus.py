@@ -6,7 +6,7 @@ from typing import BinaryIO, Callable, Iterable, Iterator
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
-from lib.config.text import BuildDatasetConfig, TokenizeConfig
+from lib.config.text import SIZED_KINDS, BuildDatasetConfig, TokenizeConfig
 from lib.data.documents import display_name, document_inputs, encode_documents, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
 from lib.data.shards import dtype_for, open_shard, write_shards
@@ -38,8 +38,8 @@ def write_corpus(
 ) -> Manifest:
     """Write the tokens folder `target`: shards, tokenizer.json, manifest.json; return the manifest.
 
-    `kind` is a kind of tokenizer, trained on the documents if it needs a vocabulary, or a folder with a saved one. `split`:
-    the fractions to be held out, which `bpe` does not learn from. `on_bytes` is called with the number of bytes read.
+    `kind` is a kind of tokenizer, trained on the documents if it needs a vocabulary, or a folder with a saved one. `split`: the
+    fractions to be held out, which `bpe` and `unigram` do not learn from. `on_bytes` is called with the number of bytes read.
     """
     with replacing_folder(target, "tokens") as folder:
         if kind in TOKENIZERS:
@@ -57,7 +57,7 @@ def write_corpus(
             "tokens",
             "tokenize",
             parameters=({} if kind in TOKENIZERS else {"vocabulary": tokenizer.identity()})
-            | (learned_parameters(config, split) if kind == "bpe" else {})
+            | (learned_parameters(config, split) if kind in SIZED_KINDS else {})
             | {"tokenizer": tokenizer.kind, "errors": config.errors, "shard_tokens": config.shard_tokens},
             inputs=document_inputs(documents),
             outputs=describe_files(folder, [*names, TOKENIZER_FILE]),

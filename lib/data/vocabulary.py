@@ -1,13 +1,13 @@
 """A tokenizer whose vocabulary is learned from documents, without those parts that will be held out."""
 
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 
 from lib.artifact.folders import replacing_folder
 from lib.artifact.manifest import Manifest, describe_files, new_manifest, write_manifest
-from lib.config.text import BuildDatasetConfig, TokenizeConfig
+from lib.config.text import SIZED_KINDS, BuildDatasetConfig, TokenizeConfig
 from lib.data.dataset import split_sizes
 from lib.data.documents import document_inputs, encode_documents, total_bytes
 from lib.data.downloads import VOCABULARY, data_folder
@@ -19,7 +19,7 @@ from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
 #: The kinds whose vocabulary comes from a text.
-LEARNED = ("bpe", "char", "word")
+LEARNED = (*SIZED_KINDS, "char", "word")
 
 
 def check_training(train: str | None, tokenizer: str | None, pattern: str | None, ties: str | None, *, to_folder: bool) -> None:
@@ -49,20 +49,29 @@ def train_tokenizer(
 ) -> tuple[Tokenizer, int | None]:
     """A tokenizer of `kind`, trained on the documents if it needs a vocabulary; how many of their bytes it learned from.
 
-    `bpe` learns from the text that `split` leaves for training; `pattern` and `ties` are its own. `char` and `word` need every
-    character or word that they will meet, and learn from all of the text: None.
+    `bpe`, whose are `pattern` and `ties`, and `unigram` learn from the text that `split` leaves for training. `char` and `word`
+    need every character or word that they will meet, and learn from all of the text: None.
     """
-    if kind == BPETokenizer.kind:
+    if kind in SIZED_KINDS:
         assert split is not None
-        return _train_bpe(documents, config, split, pattern, ties)
+
+        def learn(texts: Iterator[Iterator[str]]) -> Tokenizer:
+            if kind == BPETokenizer.kind:
+                return BPETokenizer.train(texts, data_folder(), config.vocab_size, pattern=pattern, ties=ties)
+            return make_tokenizer(kind, texts, data_folder(), config.vocab_size)
+
+        return _train_on_split(documents, config.errors, split, learn)
     texts = (document.pieces(config.errors) for document in documents)
     return make_tokenizer(kind, texts, data_folder(VOCABULARY)), None
 
 
-def _train_bpe(
-    documents: Sequence[Document], config: TokenizeConfig, split: BuildDatasetConfig, pattern: str, ties: str
-) -> tuple[BPETokenizer, int]:
-    """As `train_tokenizer`, for `bpe`.
+def _train_on_split(
+    documents: Sequence[Document],
+    errors: str,
+    split: BuildDatasetConfig,
+    learn: Callable[[Iterator[Iterator[str]]], Tokenizer],
+) -> tuple[Tokenizer, int]:
+    """As `train_tokenizer`, by a function of the texts that are for training.
 
     The split is by tokens, which depend on the vocabulary. So a fraction of the bytes is tried, and a smaller one if some of
     them turn out to be held out.
@@ -73,9 +82,8 @@ def _train_bpe(
 
     learned = for_training(total_bytes(documents))
     while True:
-        texts = first_bytes(documents, config.errors, learned)
-        tokenizer = BPETokenizer.train(texts, data_folder(), config.vocab_size, pattern=pattern, ties=ties)
-        tokens, needed = _count_tokens(documents, config.errors, tokenizer, learned)
+        tokenizer = learn(first_bytes(documents, errors, learned))
+        tokens, needed = _count_tokens(documents, errors, tokenizer, learned)
         if needed <= for_training(tokens):
             return tokenizer, learned
         learned = learned * for_training(tokens) // needed
@@ -113,7 +121,7 @@ def _cut(pieces: Iterator[str], size: int) -> Iterator[str]:
 
 
 def learned_parameters(config: TokenizeConfig, split: BuildDatasetConfig | None) -> dict[str, Any]:
-    """The parameters of a vocabulary of `bpe`, as a manifest lists them."""
+    """The parameters of a vocabulary of a chosen size, as a manifest lists them."""
     assert split is not None
     return {"vocab_size": config.vocab_size, "val_fraction": split.val_fraction, "test_fraction": split.test_fraction}
 
@@ -135,13 +143,14 @@ def write_tokenizer(
     with replacing_folder(target, "tokenizer") as folder:
         tokenizer, learned = train_tokenizer(documents, config.tokenizer, config, split, pattern, ties)
         tokenizer.save(folder / TOKENIZER_FILE)
-        is_bpe = config.tokenizer == BPETokenizer.kind
+        kind = config.tokenizer
         size = total_bytes(documents)
         manifest = new_manifest(
             "tokenizer",
             "tokenize",
-            parameters={"tokenizer": config.tokenizer, "errors": config.errors}
-            | (learned_parameters(config, split) | {"pattern": pattern, "ties": ties} if is_bpe else {}),
+            parameters={"tokenizer": kind, "errors": config.errors}
+            | (learned_parameters(config, split) if kind in SIZED_KINDS else {})
+            | ({"pattern": pattern, "ties": ties} if kind == BPETokenizer.kind else {}),
             inputs=document_inputs(documents),
             outputs=describe_files(folder, [TOKENIZER_FILE]),
             metadata={

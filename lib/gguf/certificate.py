@@ -17,39 +17,12 @@ from lib.generate.engine import TokenSequence, generate_tokens
 from lib.gguf.config import read_config
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder, llama_cpp_version, load_in_llama_cpp
 from lib.gguf.reader import open_gguf
+from lib.gguf.texts import LLAMA_CPP_TEXTS, TEXTS
 from lib.gguf.weights import read_tensors
 from lib.huggingface.parity import GREEDY_TOKENS, agreement, agreement_summary, greedy_tokens
 from lib.model.language_model import LanguageModel
 from lib.model.registry import build_model
 from lib.tokenizer.base import Tokenizer, UnknownText
-
-#: Texts whose ids are compared, of those that a tokenizer can encode; the first is the prompt.
-TEXTS = (
-    "To be, or not to be",
-    "Hello, World! I'm here; they've gone, he'll stay & we're sure.",
-    " leading space",
-    "trailing space ",
-    "  two   and    more     spaces",
-    "\n",
-    "\n\n \n\t\tlines\n and \t tabs\r\n",
-    "3 33 333 3333 33333, 3.14 and 1,000,000",
-    "ALL CAPS, CamelCase, snake_case, kebab-case",
-    "é è ê ë ü ß ñ ø å",
-    "e\u0301 as two characters",
-    "Привет, мир",
-    "你好，世界",
-    "こんにちは世界",
-    "안녕하세요",
-    "مرحبا بالعالم",
-    "🚀 👩‍👩‍👧 🇫🇷",
-    "x = [a*b for a, b in zip(xs, ys)]  # code",
-    "https://example.org/path?query=1&other=%20#part",
-    "''''''```````\"\"\"\"......!!!!!!??????",
-    "<|endoftext|> as text",
-    "\u00a0no-break\u2003em\u200bzero\u3000wide",
-    "KING:\nWhat says Lord Stanley? will he bring his power?",
-    "a" * 40,
-)
 
 #: The largest difference by `model.feed_forward`, in largest logits. A wrong formula differs by all of it, float32 by 1e-6;
 #: llama.cpp reads GELU from a table in float16, with which random models differed by up to 5e-4.
@@ -64,7 +37,7 @@ def certify(model: LanguageModel, tokenizer: Tokenizer, path: Path, quantize: st
 
     Raises MakegptError if an f32 file computes other logits in llama.cpp, or if llama.cpp cannot load a file.
     """
-    texts = [(text, ids) for text in TEXTS if (ids := _encoded(tokenizer, text))]
+    texts = [(text, ids) for text in (*TEXTS, *LLAMA_CPP_TEXTS) if (ids := _encoded(tokenizer, text))]
     prompt = (texts[0][1] if texts else tokenizer.default_prompt())[: (model.context_length + 1) // 2]
     continuation = greedy_tokens(model, prompt, min(GREEDY_TOKENS, model.context_length + 1 - len(prompt)))
     ids = [*prompt, *continuation][:-1]

@@ -16,6 +16,7 @@ from lib.artifact.io import sha256_of
 from lib.artifact.manifest import MANIFEST
 from lib.config.params import config_lineage, load_params, resolve_config
 from lib.config.schema import IGNORED_FOR_IDENTITY, Config, config_tree
+from lib.config.text import SIZED_KINDS
 from lib.data.downloads import Input, data_folder, load_inputs
 from lib.errors import MakegptError, UsageError, nearest
 
@@ -180,7 +181,7 @@ def _steps(config: Config, run: str, dataset: str, conversations: str | None, ba
     windows = {key: value for key, value in of("build-dataset").items() if key not in _OF_LABELS}
     # bpe does not learn from what build-dataset will hold out
     fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
-    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer == "bpe"}
+    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer in SIZED_KINDS}
     text = of("tokenize")
     if conversations:
         text = {"tokenize.format": conversations, "tokenize.shard_tokens": text["tokenize.shard_tokens"]}

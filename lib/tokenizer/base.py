@@ -61,7 +61,7 @@ class Tokenizer(ABC):
     def train(cls, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Self:
         """A tokenizer trained on `documents`, each in pieces, or read from the fetched files in `data`, as its kind needs.
 
-        `vocab_size`: of `bpe`, which chooses its size.
+        `vocab_size`: of `bpe` and `unigram`.
         """
 
     def encode_stream(self, pieces: Iterable[str]) -> Iterator[np.ndarray]:

@@ -14,6 +14,7 @@ from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.pretrained import PretrainedTokenizer
 from lib.tokenizer.sentencepiece import SentencePieceTokenizer
 from lib.tokenizer.sentencepiece_model import SUFFIX, read_sentencepiece
+from lib.tokenizer.unigram_tokenizer import UnigramTokenizer
 from lib.tokenizer.word import WordTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -23,6 +24,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
     for cls in (
         GPT2Tokenizer,
         BPETokenizer,
+        UnigramTokenizer,
         CharTokenizer,
         BytesTokenizer,
         WordTokenizer,
@@ -34,8 +36,9 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 
 
 def make_tokenizer(kind: str, documents: Iterable[Iterable[str]], data: Path, vocab_size: int | None = None) -> Tokenizer:
-    """A tokenizer of `kind`: `char`, `word` and `bpe` are trained on the documents, each a text in pieces; `gpt2` reads its
-    files in `data`. `vocab_size`: of `bpe`.
+    """A tokenizer of `kind`: trained on the documents, each a text in pieces; `gpt2` reads its files in `data`.
+
+    `vocab_size`: of `bpe` and `unigram`.
     """
     return TOKENIZERS[kind].train(documents, data, vocab_size)
 

@@ -56,8 +56,13 @@ class SentencePieceTokenizer(Tokenizer):
             raise ValueError("pieces must be distinct, each with a score and a type")
         if not all(isinstance(piece, str) and piece for piece in pieces) or not np.isfinite(scores).all():
             raise ValueError("pieces must be text and scores finite")
+        "".join(self.pieces).encode("utf-8")  # a ValueError for half of a surrogate pair
         if not all(id is None or 0 <= id < len(pieces) for id in (unknown, endoftext)):
             raise ValueError("special tokens must be tokens")
+        if not set(types) <= {NORMAL, UNKNOWN, CONTROL, ADDED, UNUSED, BYTE}:
+            raise ValueError("a type is unknown")
+        if not isinstance(add_dummy_prefix, bool) or not isinstance(remove_extra_whitespaces, bool):
+            raise ValueError("options must be true or false")
         by_type = {kind: {self.pieces[id]: id for id, of in enumerate(types) if of == kind} for kind in (NORMAL, ADDED, BYTE)}
         self._ids, self._added = by_type[NORMAL], by_type[ADDED]
         self._byte_ids = [by_type[BYTE].get(f"<0x{byte:02X}>", -1) for byte in range(256)]

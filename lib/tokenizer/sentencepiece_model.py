@@ -59,7 +59,10 @@ def _tokenizer(model: dict[int, list[Any]], path: Path) -> SentencePieceTokenize
     trainer, normalizer = (fields(model[number][-1] if model[number] else b"") for number in (2, 3))
 
     def option(message: dict[int, list[Any]], number: int, default: Any) -> Any:
-        return message[number][-1] if number in message else default
+        value = message[number][-1] if number in message else default
+        if type(value) is not type(default):
+            raise ValueError(f"field {number} is {type(value).__name__}, not {type(default).__name__}")
+        return value
 
     algorithm = option(trainer, 3, 1)
     if not 1 <= algorithm <= len(ALGORITHMS):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,7 +14,11 @@ from lib.tokenizer.byte_alphabet import BYTE_OF, byte_string
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
+from lib.tokenizer.sentencepiece import CONTROL, NORMAL, UNKNOWN
+from lib.tokenizer.unigram_tokenizer import UnigramTokenizer
 from lib.tokenizer.word import WordTokenizer
+from tests.tokenizer.cut_models import field, varint
+from tests.tokenizer.test_sentencepiece import rules
 
 _PARAMS = """defaults:
   train:
@@ -95,6 +100,7 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     for made in (
         joined,
         learned,
+        UnigramTokenizer.train([["the cat and the hat. " * 5]], vocab_size=275),
         CharTokenizer("\n ab"),
         WordTokenizer(["a", "b", "<|endoftext|>", "<unk>"]),
         BytesTokenizer(),
@@ -140,6 +146,8 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
 
+    (folder / "pieces.model").write_bytes(_sentencepiece())
+
     sharded = folder / "sharded"
     shutil.copytree(folder / "theirs", sharded)
     (sharded / "model.safetensors").rename(sharded / "model-00001-of-00001.safetensors")
@@ -148,3 +156,14 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
     shutil.copyfile(folder / "vocab.bpe", sharded / "merges.txt")
     index = {"metadata": {"total_size": 1}, "weight_map": {"wte.weight": "model-00001-of-00001.safetensors"}}
     (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _sentencepiece() -> bytes:
+    """A Unigram model of a few pieces, with rules that normalize texts."""
+    typed = [("<unk>", UNKNOWN), ("</s>", CONTROL), ("▁", NORMAL), ("a", NORMAL), ("▁a", NORMAL), ("b", NORMAL)]
+    pieces = [
+        field(1, name.encode()) + varint(2 << 3 | 5) + struct.pack("<f", -id) + field(3, type)
+        for id, (name, type) in enumerate(typed)
+    ]
+    normalizer = field(1, b"own") + field(2, rules({"A": "a"})) + field(3, 1) + field(4, 0) + field(5, 1)
+    return b"".join(field(1, piece) for piece in pieces) + field(2, field(3, 1) + field(42, 1)) + field(3, normalizer)

@@ -6,8 +6,12 @@ Every choice comes from one `random.Random`, so that an input is known by its se
 import copy
 import json
 import struct
+from contextlib import suppress
 from random import Random
 from typing import Any
+
+from lib.tokenizer.sentencepiece_model import fields
+from tests.tokenizer.cut_models import field, varint
 
 #: What stands in a tree where `_dump` puts text that no serializer would write.
 _RAW = "@raw {}@"
@@ -137,6 +141,40 @@ def safetensors(random: Random, content: bytes) -> bytes:
         return struct.pack("<Q", length) + header + data
     header += b" " * (-len(header) % 8)
     return struct.pack("<Q", len(header)) + header + (data if random.random() < 0.8 else raw_bytes(random, data))
+
+
+def protocol_buffer(random: Random, content: bytes) -> bytes:
+    """A protocol buffer in which one field is changed, removed, doubled or renumbered, or one within it."""
+    message = [(number, value) for number, values in fields(content).items() for value in values]
+    if not message or random.random() < 0.2:
+        return raw_bytes(random, content)
+    at = random.randrange(len(message)) if random.random() < 0.5 else -1 - random.randrange(min(4, len(message)))
+    number, value = message[at]
+    match random.randrange(6):
+        case 0:
+            del message[at]
+        case 1:
+            message.insert(random.randrange(len(message)), message[at])
+        case 2:
+            message[at] = random.choice((0, 1, 2, 3, 2**28)), value
+        case 3 if isinstance(value, bytes):
+            with suppress(ValueError):  # it is no message
+                value = protocol_buffer(random, value)
+            message[at] = number, value
+        case 4 if isinstance(value, bytes):
+            message[at] = number, raw_bytes(random, value)
+        case _:
+            odd = (0, 2**31, 2**32 - 1, 2**64 - 1, 2**70 - 1, b"", b"\xff", struct.pack("<f", float("nan")), b"\0\0\0\x80" * 4)
+            message[at] = number, random.choice(odd)
+    written = b"".join(_field(number, value) for number, value in message)
+    return written if random.random() < 0.9 else written[: random.randrange(len(written) + 1)]
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer; four bytes are a float32, mostly."""
+    if isinstance(value, bytes) and len(value) == 4:
+        return varint(number << 3 | 5) + value
+    return field(number, value)
 
 
 _NPY_DTYPES = [

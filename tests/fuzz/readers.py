@@ -194,7 +194,7 @@ READERS = [
     Reader("inspect", {"manifest.json": _JSON}, _manifest, 0.5, "run"),
     Reader("evaluation", {"run/evaluation.json": _JSON}, _evaluation, 0.5),
     _kind("gpt2", 1),
-    *(_kind(kind, 4) for kind in ("bpe", "char", "word", "bytes")),
+    *(_kind(kind, 4) for kind in ("bpe", "unigram", "char", "word", "bytes")),
     Reader(
         "hugging-face",
         {"theirs/config.json": _JSON, "theirs/tokenizer.json": _JSON, "theirs/model.safetensors": _MODEL},
@@ -215,6 +215,12 @@ READERS = [
     Reader("study.yaml", {"study.yaml": _YAML}, _study, 1),
     Reader("references.yaml", {"references.yaml": _YAML}, _references, 1),
     Reader("results", {"results.json": _JSON}, _results),
+    Reader(
+        "sentencepiece",
+        {"pieces.model": mutation.protocol_buffer},
+        lambda folder: _use(load_tokenizer(folder / "pieces.model")),
+        2,
+    ),
     Reader("released-vocabulary", {"vocab.bpe": _BINARY, "encoder.json": _JSON}, _released, 1),
 ]
 

@@ -132,6 +132,17 @@ def assert_within_bound(library: ctypes.CDLL | None, shape: tuple[int, int], for
         assert ((product(x) - by_torch(x)).abs() <= bound).all()
 
 
+@pytest.mark.parametrize("format", ["int8", "int4"])
+def test_a_row_of_a_long_prompt_has_the_product_that_it_has_alone(format: str) -> None:
+    """To the last bit, although many rows are multiplied in other tiles, as many at a time as fit into a cache."""
+    weights = Linear(576, 40)
+    weights.load_state_dict({"weight": draw(40, 576), "bias": draw(40)})
+    linear = QuantizedLinear(weights, format, load_kernel())
+    x = draw(203, 576)
+    with torch.inference_mode():
+        assert torch.equal(linear(x), torch.stack([linear(row) for row in x]))
+
+
 def test_the_kernel_is_right_on_any_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its branch without vector instructions of its own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lib.gguf.reader import open_gguf
+from lib.gguf.texts import LLAMA_CPP_TEXTS
 from lib.gguf.tokenizer import read_tokenizer, tokenizer_values
 from lib.tokenizer.base import Tokenizer
 from tests.tokenizer.cut_vocabularies import NORMAL, load_cut, read_cut, texts_and_ids
@@ -47,6 +48,11 @@ def test_the_ids_are_those_of_the_released_tokenizer(name: str, cut_vocabularies
     pieces = [character for text, _ in goldens for character in text]
     streamed = [int(id) for ids in tokenizer.encode_stream(pieces) for id in ids]
     assert streamed == tokenizer.encode("".join(pieces))
+
+
+def test_the_certificate_of_a_gguf_file_compares_the_same_strings() -> None:
+    for saved in SAVED.values():
+        assert set(LLAMA_CPP_TEXTS) <= {text for text, _ in saved["goldens"]}
 
 
 @pytest.mark.parametrize("name", SAVED)

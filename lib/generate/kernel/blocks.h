@@ -13,7 +13,7 @@
 #include "vectors.h"
 
 constexpr long BLOCK = 32;
-constexpr long L1_BYTES = 24 * 1024;  // of the L1 cache for x; the rest is for W
+constexpr long L2_BYTES = 96 * 1024;  // of the L2 cache for x; 2·L rows of W stay in the L1 cache meanwhile
 
 // x (M, K) in blocks, the last one of each row filled with zeros. Up to ROWS rows are multiplied at once: their blocks are
 // neighbors, so that all addresses in a tile are one pointer and a constant.
@@ -64,40 +64,40 @@ struct BlockProduct {
 
     static constexpr long BLOCK_BYTES = L * BLOCK * (FORMAT == INT8 ? 8 : 4) / 8;
 
-    // XS rows of x with the L rows of W that begin at row n.
-    template <int XS>
+    // Columns k and k + 1 of a block.
+    static inline Shorts pair(const uint8_t* weight, const long k) {
+        if (FORMAT == INT8) return load(reinterpret_cast<const int8_t*>(weight + k * L));
+        return four_bits(load(reinterpret_cast<const int16_t*>(weight + k / 8 * 4 * L)), k % 8 * 2);  // 8 columns in 16 bits each
+    }
+
+    // XS rows of x with the WS·L rows of W that begin at row n.
+    template <int XS, int WS>
     void tile(const long m, const long n) const {
-        const long first = n * x.blocks;  // of the scales
+        const long stripe = x.blocks * L;  // scales of L rows
         const auto* weight = static_cast<const uint8_t*>(w.weight) + n / L * x.blocks * BLOCK_BYTES;
-        const uint16_t* scale = static_cast<const uint16_t*>(w.scale) + first;
-        const uint16_t* minimum = w.minimum ? static_cast<const uint16_t*>(w.minimum) + first : nullptr;
+        const uint16_t* scale = static_cast<const uint16_t*>(w.scale) + n * x.blocks;
+        const uint16_t* minimum = w.minimum ? static_cast<const uint16_t*>(w.minimum) + n * x.blocks : nullptr;
         const int16_t* numbers = x.numbers.data() + m * x.blocks * BLOCK;
         const float *x_scale = x.scales.data() + m * x.blocks, *x_sum = x.sums.data() + m * x.blocks;
-        Floats totals[XS] = {};
+        Floats totals[WS][XS] = {};
         for (long b = 0; b < x.blocks; b++) {
-            Ints sums[XS] = {};
-            const auto add_pair = [&](const Shorts pair, const long k) {  // columns k and k + 1
-#pragma GCC unroll 4
-                for (int i = 0; i < XS; i++) sums[i] = add_product(sums[i], pair, repeat_pair(numbers + i * BLOCK + k));
-            };
-            if constexpr (FORMAT == INT8)
+            Ints sums[WS][XS] = {};
 #pragma GCC unroll 16
-                for (long k = 0; k < BLOCK; k += 2) add_pair(load(reinterpret_cast<const int8_t*>(weight + k * L)), k);
-            else
-#pragma GCC unroll 4
-                for (long k = 0; k < BLOCK; k += 8) {  // L rows of 8 numbers of 4 bits
-                    const Shorts packed = load(reinterpret_cast<const int16_t*>(weight + k * L / 2));
-                    add_pair(four_bits<0>(packed), k);
-                    add_pair(four_bits<4>(packed), k + 2);
-                    add_pair(four_bits<8>(packed), k + 4);
-                    add_pair(four_bits<12>(packed), k + 6);
+            for (long k = 0; k < BLOCK; k += 2) {
+                Shorts pairs[WS];
+                for (int j = 0; j < WS; j++) pairs[j] = pair(weight + j * x.blocks * BLOCK_BYTES, k);
+                for (int i = 0; i < XS; i++) {
+                    const Shorts repeated = repeat_pair(numbers + i * BLOCK + k);
+                    for (int j = 0; j < WS; j++) sums[j][i] = add_product(sums[j][i], pairs[j], repeated);
                 }
-            const Floats scales = load_half(scale);
-            const Floats minima = minimum ? load_half(minimum) : times(scales, repeat(-8));
-#pragma GCC unroll 4
-            for (int i = 0; i < XS; i++) {
-                totals[i] = add_product(totals[i], to_floats(sums[i]), times(scales, repeat(x_scale[i])));
-                if (FORMAT == INT4) totals[i] = add_product(totals[i], minima, repeat(x_sum[i]));
+            }
+            for (int j = 0; j < WS; j++) {
+                const Floats scales = load_half(scale + j * stripe);
+                const Floats minima = minimum ? load_half(minimum + j * stripe) : times(scales, repeat(-8));
+                for (int i = 0; i < XS; i++) {
+                    totals[j][i] = add_product(totals[j][i], to_floats(sums[j][i]), times(scales, repeat(x_scale[i])));
+                    if (FORMAT == INT4) totals[j][i] = add_product(totals[j][i], minima, repeat(x_sum[i]));
+                }
             }
             weight += BLOCK_BYTES;
             scale += L;
@@ -106,28 +106,38 @@ struct BlockProduct {
             x_scale += XS;
             x_sum += XS;
         }
-        for (int i = 0; i < XS; i++) {
-            float results[L];
-            memcpy(results, &totals[i], sizeof results);
-            for (long j = 0; j < std::min<long>(L, w.N - n); j++)
-                y[(m + i) * w.N + n + j] = w.bias ? results[j] + w.bias[n + j] : results[j];
-        }
+        for (int j = 0; j < WS; j++)
+            for (int i = 0; i < XS; i++) store(totals[j][i], m + i, n + j * L);
     }
 
-    // Several rows of x at a time that fit into the L1 cache.
+    // L results of row m, from column n.
+    void store(const Floats& totals, const long m, const long n) const {
+        float results[L];
+        memcpy(results, &totals, sizeof results);
+        for (long j = 0; j < std::min<long>(L, w.N - n); j++)
+            y[m * w.N + n + j] = w.bias ? results[j] + w.bias[n + j] : results[j];
+    }
+
+    // All rows of W with the rows of x that fit into the L2 cache, then with the next ones.
     void all() const {
-        const long chunk = std::max(1L, L1_BYTES / (x.blocks * BLOCK * long(sizeof(int16_t))) / x.ROWS) * x.ROWS;
+        const long chunk = std::max(1L, L2_BYTES / (x.blocks * BLOCK * long(sizeof(int16_t))) / x.ROWS) * x.ROWS;
         shared_ranges((w.N + L - 1) / L, x.M * w.N * w.K, [&](const long begin, const long end) {
-            for (long m = 0; m < x.M; m += chunk)
-                for (long i = begin; i < end; i++) rows(m, std::min(m + chunk, x.M), i * L);
+            for (long m = 0; m < x.M; m += chunk) {
+                const long last = std::min(m + chunk, x.M);
+                long i = begin;
+                if (x.M > 1)  // a single row reads W at the speed of memory, one row after another
+                    for (; i + 2 <= end; i += 2) rows<2>(m, last, i * L);
+                for (; i < end; i++) rows<1>(m, last, i * L);
+            }
         });
     }
 
+    template <int WS>
     void rows(long m, const long last, const long n) const {
-        for (; m + 4 <= last; m += 4) tile<4>(m, n);
-        if (last - m == 3) tile<3>(m, n);
-        if (last - m == 2) tile<2>(m, n);
-        if (last - m == 1) tile<1>(m, n);
+        for (; m + 4 <= last; m += 4) tile<4, WS>(m, n);
+        if (last - m == 3) tile<3, WS>(m, n);
+        if (last - m == 2) tile<2, WS>(m, n);
+        if (last - m == 1) tile<1, WS>(m, n);
     }
 };
 

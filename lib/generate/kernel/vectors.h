@@ -10,6 +10,14 @@
 
 #if defined(__AVX512BW__) || defined(__AVX2__)
 #include <immintrin.h>
+
+// A sum that is complete here, in a register: GCC would regroup a sum of many integers and store the products meanwhile, which
+// takes 1.7 times as long.
+template <class Ints>
+inline Ints in_register(Ints sum) {
+    asm("" : "+v"(sum));
+    return sum;
+}
 #endif
 
 template <class Number>
@@ -40,15 +48,14 @@ inline Floats add_product(const Floats sum, const Floats a, const Floats b) { re
 inline Ints add_product(const Ints sum, const Ints a, const Ints b) { return _mm512_dpwssd_epi32(sum, a, b); }
 #else
 inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+    return in_register(_mm512_add_epi32(sum, _mm512_madd_epi16(a, b)));
 }
 #endif
 inline float total(const Floats vector) { return _mm512_reduce_add_ps(vector); }
 inline Floats repeat(const float number) { return _mm512_set1_ps(number); }
 inline Shorts repeat_pair(const int16_t* p) { return _mm512_set1_epi32(read<int32_t>(p)); }
-template <int SHIFT>
-inline Shorts four_bits(const Shorts packed) {
-    return _mm512_and_si512(_mm512_srli_epi16(packed, SHIFT), _mm512_set1_epi16(15));
+inline Shorts four_bits(const Shorts packed, const int shift) {
+    return _mm512_and_si512(_mm512_srli_epi16(packed, shift), _mm512_set1_epi16(15));
 }
 inline Floats times(const Floats a, const Floats b) { return _mm512_mul_ps(a, b); }
 inline Floats to_floats(const Ints vector) { return _mm512_cvtepi32_ps(vector); }
@@ -69,7 +76,7 @@ inline Shorts load(const int16_t* p) { return read<__m256i>(p); }
 inline Shorts load(const int8_t* p) { return _mm256_cvtepi8_epi16(read<__m128i>(p)); }
 inline Floats add_product(const Floats sum, const Floats a, const Floats b) { return _mm256_fmadd_ps(a, b, sum); }
 inline Ints add_product(const Ints sum, const Ints a, const Ints b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    return in_register(_mm256_add_epi32(sum, _mm256_madd_epi16(a, b)));
 }
 inline float total(const Floats vector) {
     __m128 sums = _mm_add_ps(_mm256_castps256_ps128(vector), _mm256_extractf128_ps(vector, 1));
@@ -78,9 +85,8 @@ inline float total(const Floats vector) {
 }
 inline Floats repeat(const float number) { return _mm256_set1_ps(number); }
 inline Shorts repeat_pair(const int16_t* p) { return _mm256_set1_epi32(read<int32_t>(p)); }
-template <int SHIFT>
-inline Shorts four_bits(const Shorts packed) {
-    return _mm256_and_si256(_mm256_srli_epi16(packed, SHIFT), _mm256_set1_epi16(15));
+inline Shorts four_bits(const Shorts packed, const int shift) {
+    return _mm256_and_si256(_mm256_srli_epi16(packed, shift), _mm256_set1_epi16(15));
 }
 inline Floats times(const Floats a, const Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats to_floats(const Ints vector) { return _mm256_cvtepi32_ps(vector); }
@@ -143,9 +149,8 @@ inline Shorts repeat_pair(const int16_t* p) {
     for (int i = 0; i < 2 * L; i++) vector.at[i] = p[i % 2];
     return vector;
 }
-template <int SHIFT>
-inline Shorts four_bits(Shorts packed) {
-    for (int16_t& number : packed.at) number = uint16_t(number) >> SHIFT & 15;
+inline Shorts four_bits(Shorts packed, const int shift) {
+    for (int16_t& number : packed.at) number = uint16_t(number) >> shift & 15;
     return packed;
 }
 inline Floats times(Floats a, const Floats& b) {
