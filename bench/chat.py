@@ -1,6 +1,7 @@
 """What instruction tuning changes: the test answers of `make chat` and of its small twin, next to SmolLM2 and to n-grams.
 
-python bench/chat.py      after `make chat` and `make chat CONFIG=chat_small`: results to bench/results/chat.json
+python bench/chat.py      after `make chat` and `make chat CONFIG=chat_small`: results to bench/results/chat.json, the table to
+                          docs/assistant.md
 """
 
 import json
@@ -12,6 +13,7 @@ from lib.run.folder import finished_manifest, is_imported
 from lib.run.metrics import training_seconds
 
 RESULTS = Path(__file__).parent / "results" / "chat.json"
+PAGE = Path(__file__).parent.parent / "docs" / "assistant.md"
 RUNS = ("smollm2", "chat-instructions", "chat_small-instructions")
 
 #: The name of a row in the JSON -> in the table.
@@ -80,6 +82,8 @@ def main() -> None:
         seconds = None if is_imported(finished_manifest(run)) else training_seconds(run)
         for row in rows_of(name, read_evaluation(run), vocabulary, seconds):
             rows.setdefault((row["name"], vocabulary), row)
+    before = chat_table(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])
+    PAGE.write_text(PAGE.read_text(encoding="utf-8").replace(before, chat_table(list(rows.values()))), encoding="utf-8")
     RESULTS.write_text(json.dumps({"rows": list(rows.values())}, indent=2) + "\n", encoding="utf-8")
     print(chat_table(list(rows.values())))
 

@@ -20,6 +20,7 @@ from lib.evaluate.metrics import BlockSums
 from lib.evaluate.results import AnswerSample, AnswerScores
 from lib.evaluate.span import AnswerSpan, TokenSpan, joined, runs_of
 from lib.evaluate.windows import OnTokens
+from lib.generate.quantize import InferenceModel
 from lib.generate.request import Prompt, Request, complete, make_requests
 from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer
@@ -67,7 +68,8 @@ class GreedyAnswers:
         questions = sample_questions(span, tokenizer, self.config.passages, self.generate.seed)
         prompts = [Prompt("", question.prompt.tolist(), {}, question.end) for question in questions]
         greedy = replace(self.generate, temperature=0.0, repetition_penalty=1.0)
-        answers = complete(trained.model, make_requests(tokenizer, prompts, greedy, logprobs=False), device)
+        model = trained.model if isinstance(trained.model, InferenceModel) else InferenceModel(trained.model)
+        answers = complete(model, make_requests(tokenizer, prompts, greedy, logprobs=False), device)
         samples = [
             AnswerSample(tokenizer.decode(prompt.ids), answer.text, tokenizer.decode(question.reference.tolist()))
             for prompt, answer, question in zip(prompts, answers[:_SAMPLES], questions, strict=False)

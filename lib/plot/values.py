@@ -39,7 +39,7 @@ def values_figure(runs: Sequence[RunValues], config: PlotConfig) -> Figure:
     """A panel for each value: a line for each run, by batch, and markers where what is held out was measured."""
     measured = [name for run in runs for line in run.metrics for name in line.values]
     names = list(dict.fromkeys(name.removeprefix(_HELD_OUT) for name in measured))
-    columns = min(3, len(names))
+    columns = math.ceil(math.sqrt(len(names)))
     rows = math.ceil(len(names) / columns)
     figure = blank_figure(config, across=0.55 * columns if columns > 1 else 1, down=0.6 * rows if columns > 1 else 1)
     panels = list(figure.subplots(rows, columns, sharex=True, squeeze=False).flat)

@@ -153,6 +153,8 @@ class GRPO(Objective):
 
     def _answer(self, questions: Sequence[Question], draws: Tensor | None = None) -> list[list[int]]:
         """The model's answers, by the `draws`, (n, tokens), or the most likely ones."""
+        if not questions:  # of fewer than there are processes
+            return []
         prompts = [question.prompt for question in questions]
         return short_answers(self._model, prompts, self.config.answer_tokens, self._end, self.device, draws)
 
