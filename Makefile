@@ -23,7 +23,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -52,7 +52,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo chat $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo chat preferences reward spam $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -70,6 +70,11 @@ help:
 ##                PROMPT="The capital of France is"
 ## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
 ##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
+## preferences    SmolLM2 taught which of two answers people prefer, from 1,100 pairs, next to SmolLM2 itself: some minutes
+## reward         a small model that adds two digits, then learns from rewards for its own answers: two minutes;
+##                DATASET=reverse reverses words instead
+## spam           SmolLM2 taught to tell spam from other messages, next to classifiers that count words: some minutes.
+##                CONFIG=spam_small begins with random weights, in about a minute
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
 ##                it resumes.  study-check: are the committed figures and the page those of the committed results?
 ##                study-figures: draw them once more
@@ -129,6 +134,27 @@ chat: | $(READY)
 	@$(MAKE) --silent --no-print-directory evaluate generate CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT=
 	@$(BIN)/compare $$($(PLAN) compared '$(CONFIG)' '$(DATASET)' '' '$(SET)')
 
+spam: CONFIG := $(if $(filter file,$(origin CONFIG)),spam,$(CONFIG))
+spam: DATASET := $(if $(filter file,$(origin DATASET)),sms_spam,$(DATASET))
+spam: | $(READY)
+	@$(MAKE) --silent --no-print-directory plot CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT='$(TEXT)'
+
+preferences: | $(READY)
+	@$(MAKE) --silent --no-print-directory train CONFIG=preferences DATASET=preferences TEXT= SET='$(SET)'
+	@$(call measure,preferences,preferences)
+
+reward: DATASET := $(if $(filter file,$(origin DATASET)),sums,$(DATASET))
+reward: | $(READY)
+	@$(MAKE) --silent --no-print-directory train CONFIG=exercises DATASET='$(DATASET)' TEXT= SET=
+	@$(BIN)/train artifacts/datasets/$(DATASET).bytes.32 -o artifacts/runs/reward-$(DATASET) \
+	    --init-from artifacts/runs/exercises-$(DATASET) --config reward $(foreach change,$(SET),--set '$(change)')
+	@$(call measure,reward,$(DATASET))
+
+# The run of config $1 on dataset $2 is evaluated, and what it measured drawn, if that was not done since it was trained.
+measure = run=artifacts/runs/$1-$2; \
+	{ test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config $1; } && \
+	{ test $$run/values.png -nt $$run/model.safetensors || $(BIN)/plot values $$run -o $$run/values.png; }
+
 reproduce: | $(READY)
 	@for input in gpt2 hamlet the_verdict moby_dick tiny_shakespeare; do $(BIN)/fetch --quiet $$input || :; done
 	@test -z '$(SLOW)' || { \
@@ -152,15 +178,15 @@ $(if $(filter error:,$(firstword $(PLANNED))),$(error $(wordlist 2,999,$(PLANNED
 $(if $(PLANNED),,$(error the plan gave no answer; `$(PLAN) configs` may show why; `rm -r $(VENV)` lets make set up again))
 $(foreach assignment,$(PLANNED),$(eval $(assignment)))
 
-CHAT    := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS) $(if $(BASE),--tokenizer $(BASE)))
+SHAPE   := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS)) $(if $(LABELS),--labels) $(if $(BASE),--tokenizer $(BASE))
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
 
-all: generate plot
+all: $(if $(LABELS),,generate) plot
 fetch: $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
 tokenize: $(TOKENS)/manifest.json
 build-dataset: $(WINDOWS)/manifest.json
 train: $(RUN)/model.safetensors
-evaluate: $(RUN)/evaluation.json $(if $(BASE),$(BASE)/evaluation.json)
+evaluate: $(RUN)/evaluation.json $(if $(LABELS),,$(if $(BASE),$(BASE)/evaluation.json))
 generate: $(RUN)/sample.txt
 plot: $(FIGURE)
 report: $(RUN)/report.html
@@ -182,7 +208,7 @@ endif
 
 # AGAIN.STAGE is `again` if the artifact is not what is asked for now: contents decide, not times.
 $(TOKENS)/manifest.json: $(AGAIN.tokenize) | $(lastword $(TEXTS)) $(lastword $(VOCABULARY)) $(if $(BASE),$(BASE)/model.safetensors)
-	$(BIN)/tokenize -o $(TOKENS) $(CHAT) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
+	$(BIN)/tokenize -o $(TOKENS) $(SHAPE) $(OPTIONS) -- $(if $(TEXT),'$(TEXT)',$(strip $(TEXTS)))
 
 $(WINDOWS)/manifest.json: $(AGAIN.build-dataset) | $(TOKENS)/manifest.json
 	$(BIN)/build-dataset $(TOKENS) -o $(WINDOWS) $(OPTIONS)
@@ -194,15 +220,19 @@ $(RUN)/evaluation.json: $(AGAIN.evaluate) | $(RUN)/model.safetensors
 	$(BIN)/evaluate $(RUN) $(WINDOWS) -o $@ $(OPTIONS)
 
 $(RUN)/sample.txt: $(AGAIN.generate) | $(RUN)/model.safetensors
-	$(BIN)/generate $(RUN) -o $@ $(if $(CHAT),--chat) $(OPTIONS)
+	$(BIN)/generate $(RUN) -o $@ $(if $(CONVERSATIONS),--chat) $(OPTIONS)
 	@$(PLAN) note generate $(INPUT) > /dev/null
 
 $(RUN)/loss.png: $(AGAIN.plot) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
-$(FIGURE): $(AGAIN.figure) | $(RUN)/loss.png
-	@mkdir -p $(@D) && cp $(RUN)/loss.png $@.part && mv $@.part $@
+$(RUN)/classes.png: $(AGAIN.plot) | $(RUN)/evaluation.json
+	$(BIN)/plot classes $(RUN) -o $@ $(OPTIONS)
+	@$(PLAN) note plot $(INPUT) > /dev/null
+
+$(FIGURE): $(AGAIN.figure) | $(DRAWN)
+	@mkdir -p $(@D) && cp $(DRAWN) $@.part && mv $@.part $@
 
 $(RUN)/report.html: $(AGAIN.report) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/report $(RUN) -o $@

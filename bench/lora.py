@@ -35,7 +35,7 @@ CONTENDERS = {
 
 
 def measure(changes: list[str], steps: int, windows: int) -> dict[str, Any]:
-    """Seconds of each step after the first, with batches of `windows`, and the highest memory of this process."""
+    """Processor seconds of each step after the first, with batches of `windows`, and the highest memory of this process."""
     keep_freed_memory()
     config = resolve_config(load_params(), "smollm2", [f"train.{change}" for change in changes])
     model = build_model(replace(config.model, vocab_size=TOKENS))
@@ -47,13 +47,13 @@ def measure(changes: list[str], steps: int, windows: int) -> dict[str, Any]:
     ids = torch.randint(TOKENS, (windows, config.model.context_length + 1))
     seconds = []
     for _ in range(steps + 1):
-        began = time.perf_counter()
+        began = time.process_time()
         (model.loss(ids[:, :-1], ids[:, 1:]) / ids[:, 1:].numel()).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return {
         "trained": sum(weight.numel() for weight in weights),
         "seconds": seconds[1:],
@@ -90,12 +90,12 @@ def compare(rounds: int = 3, steps: int = 5, windows: int = 4) -> dict[str, Any]
 
 
 def lora_table(results: dict[str, Any]) -> str:
-    """The table of docs/lora.md, and its batch: time as a fraction of that of all weights, since it depends on the machine."""
+    """The table of docs/lora.md, and its batch: processor time as a fraction of that of all weights."""
     whole = results["rows"][0]["seconds"]
     lines = [
         f"A batch of {results['windows']} × 256 tokens:",
         "",
-        "| trained | parameters | time of a step | highest memory |",
+        "| trained | parameters | processor time of a step | highest memory |",
         "|---|---|---|---|",
     ]
     for row in results["rows"]:

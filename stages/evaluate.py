@@ -21,8 +21,6 @@ from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
-    import torch
-
     from lib.data.dataset import Dataset
     from lib.evaluate.evaluation import PairedComparison
     from lib.evaluate.results import Evaluation
@@ -139,7 +137,7 @@ def main(
         if data.has_pairs:
             if first:
                 raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
-            _evaluate_preferences(trained, folder, data, weights, output, device, config)
+            _evaluate_preferences(trained, folder, data, weights, output, device_name, config)
             return
         span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
@@ -211,15 +209,17 @@ def _evaluate_preferences(
     dataset: "Dataset",
     weights: Weights,
     output: Path | None,
-    device: "torch.device",
+    device_name: str,
     config: Config,
 ) -> None:
     """A model on pairs of answers: JSON, and a table on stderr."""
     from lib.artifact.record import to_json
+    from lib.device.hardware import choose_device
     from lib.evaluate.preferences import evaluate_preferences, preference_lines
     from lib.evaluate.results import EvaluatedWeights
 
     split = config.evaluate.split
+    device = choose_device(device_name)
     with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
         result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights))

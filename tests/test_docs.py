@@ -10,7 +10,11 @@ import pytest
 
 from bench.chat import RESULTS as CHAT_RESULTS
 from bench.chat import chat_table
+from bench.classes import RESULTS as CLASSES_RESULTS
+from bench.classes import classes_table
 from bench.lora import lora_table
+from bench.rewards import RESULTS as REWARDS
+from bench.rewards import rewards_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -150,6 +154,21 @@ def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
     assert vocabulary_table(rows) in (DOCS / "tokens.md").read_text(encoding="utf-8")
     held_out = {(row["tokenizer"], row["pattern"], row["vocab_size"]): row["held_out"] for row in rows}
     assert held_out["bpe", "llama-bpe", 4096] > held_out["bpe", "gpt2", 4096] > held_out["unigram", None, 4096]
+
+
+def test_the_page_and_the_results_show_the_same_classifiers() -> None:
+    results = json.loads(CLASSES_RESULTS.read_text(encoding="utf-8"))
+    page = (DOCS / "classes.md").read_text(encoding="utf-8")
+    assert classes_table(results) in page
+    assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_and_the_results_show_the_same_rewards() -> None:
+    results = json.loads(REWARDS.read_text(encoding="utf-8"))
+    assert rewards_table(results) in (DOCS / "reward.md").read_text(encoding="utf-8")
+    for curves in results["seeds"].values():  # in every one of them
+        assert max(line["exact"] for line in curves["contains"][-10:]) < 0.1 < curves["contains"][1]["exact"]
+        assert min(line["exact"] for line in curves["contains_kl"][-10:]) > 0.1
 
 
 def test_the_page_and_the_results_show_the_same_answers() -> None:

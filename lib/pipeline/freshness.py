@@ -103,8 +103,8 @@ class Freshness:
             if parameters["vocabulary"] != _manifest(base.run).metadata["tokenizer"]:
                 raise _Stale(f"it was tokenized with another vocabulary than that of {base.run}")
             del parameters["tokenizer"]
-        if self.pipeline.conversations:
-            del parameters["vocabulary"], parameters["chat"]  # which follow from the others
+        for name in ("vocabulary", "chat") if self.pipeline.conversations or self.pipeline.labels else ():
+            parameters.pop(name, None)  # which follow from the others
         held_out: dict[str, Any] = {key: parameters.pop(key) for key in ("val_fraction", "test_fraction") if key in parameters}
         _compare(_flat({"tokenize": parameters, "build-dataset": held_out}), step.parameters)
         if (texts := manifest.texts) != self.pipeline.hashes:
@@ -127,8 +127,9 @@ class Freshness:
             raise _Stale(f"{step.target.parent} was made by {manifest.stage}")
         sections = manifest.parameters
         before = _flat({name: sections.get(name, {}) for name in ("model", "train")})
-        if step.parameters.get("model.vocab_size") is None:  # the tokenizer's
-            before["model.vocab_size"] = None
+        for key in ("model.vocab_size", "model.n_classes"):
+            if step.parameters.get(key) is None:  # the tokenizer's, the dataset's
+                before[key] = None
         _compare({key: value for key, value in before.items() if key in step.parameters}, step.parameters)
         windows = self.pipeline.step("build-dataset").target.parent
         if manifest.metadata["dataset"] != identity_of(_manifest(windows)):

@@ -57,7 +57,9 @@ def variables(*words: str) -> str:
             "WINDOWS": pipeline.step("build-dataset").target.parent,
             "RUN": pipeline.run,
             "FIGURE": pipeline.figure,
+            "DRAWN": pipeline.step("plot").target,
             "CONVERSATIONS": pipeline.conversations or "",
+            "LABELS": "labels" if pipeline.labels else "",
             "BASE": pipeline.base.run if pipeline.base else "",
             "WEIGHTS": pipeline.base.weights if pipeline.base else "",
             "TEXTS": "",
@@ -78,7 +80,7 @@ def why(*words: str) -> str:
     def lines(freshness: Freshness) -> str:
         reasons = freshness.reasons()
         reasons["plot"] = reasons["plot"] or freshness.figure_reason()
-        del reasons["report"]  # not part of `make all`
+        reasons.pop("report", None)  # not part of `make all`
         return "\n".join(f"{stage:14} {_status(freshness, stage, reason)}" for stage, reason in reasons.items())
 
     return _ask(lines, *words)

@@ -8,8 +8,9 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Collection
+from typing import Any, Callable, Collection, Self
 
 from lib.artifact.io import sha256_of
 from lib.artifact.manifest import MANIFEST
@@ -57,16 +58,17 @@ class Base:
 class Pipeline:
     """All steps from a text to a figure, and the files that must be fetched first.
 
-    `conversations`: the shape of those that are learned from instead of running text, or None; `base`: the weights that such
-    a training starts from, if the config extends that of pretrained weights.
+    `conversations`: the shape of those that are learned from instead of running text, or None; `labels`: whether it is labeled
+    texts; `base`: the weights that such a training starts from, if the config extends that of pretrained weights.
     """
 
     texts: list[Path]  # fetched if they are missing; empty if the text is the user's own
     vocabulary: list[Path]
     hashes: list[str]  # SHA-256 of each document
     steps: list[Step]
-    figure: Path  # a copy of loss.png
+    figure: Path  # a copy of the run's figure
     conversations: str | None = None
+    labels: bool = False
     base: Base | None = None
 
     def step(self, stage: str) -> Step:
@@ -91,7 +93,8 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
         raise UsageError("evaluate.split=test needs a test split; add build-dataset.test_fraction=0.1 to SET")
     pinned = load_inputs(tree)
     conversations = None if text or dataset not in pinned else pinned[dataset].conversations
-    base = _base(tree, config_name, pinned) if conversations else None
+    labels = config.train.task == "classify"
+    base = _base(tree, config_name, pinned) if conversations or labels else None
     if text:
         dataset, texts = text_name(text, pinned), []
         hashes = [_hash_of_text(text, sha256)]
@@ -106,8 +109,9 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     vocabulary = [data_folder() / name for name in pinned["gpt2"].files] if needs_vocabulary else []
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
-    steps = _steps(config, f"{config_part}-{dataset}", dataset, conversations, base)
-    return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, base)
+    run = f"{config_part}-{dataset}"
+    steps = _steps_to_classes(config, run, dataset, base) if labels else _steps(config, run, dataset, conversations, base)
+    return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, labels, base)
 
 
 def _base(tree: dict[str, Any], config_name: str, pinned: dict[str, Input]) -> Base | None:
@@ -144,18 +148,36 @@ def _with_digits(name: str, whole: str) -> str:
     return f"{held or 'text'}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where the artifacts of a config and a text are."""
+
+    tokens: Path
+    windows: Path
+    run: Path
+
+    @classmethod
+    def of(cls, config: Config, run: str, dataset: str, base: Base | None) -> Self:
+        name = f"{dataset}.{base.name if base else config.tokenize.label}"
+        windows = Path("artifacts/datasets") / f"{name}.{config.model.context_length}"
+        return cls(Path("artifacts/tokens") / name / MANIFEST, windows / MANIFEST, RUNS / run)
+
+
+def _parameters(config: Config, *sections: str) -> dict[str, Any]:
+    """The parameters of `sections`, by section.key."""
+    tree = config_tree(config)
+    values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
+    return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
+
+
+#: Parameters of labeled texts alone.
+_OF_LABELS = ("build-dataset.balance", "build-dataset.seed")
+
+
 def _steps(config: Config, run: str, dataset: str, conversations: str | None, base: Base | None) -> list[Step]:
-    context = config.model.context_length
-    name = f"{dataset}.{base.name if base else config.tokenize.label}"
-    tokens = Path("artifacts/tokens") / name / MANIFEST
-    windows = Path("artifacts/datasets") / f"{name}.{context}" / MANIFEST
-    folder = RUNS / run
-
-    def of(*sections: str) -> dict[str, Any]:
-        tree = config_tree(config)
-        values = {f"{section}.{key}": value for section in sections for key, value in tree[section].items()}
-        return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
-
+    places, of = _Places.of(config, run, dataset, base), partial(_parameters, config)
+    folder = places.run
+    windows = {key: value for key, value in of("build-dataset").items() if key not in _OF_LABELS}
     # bpe does not learn from what build-dataset will hold out
     fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
     held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer == "bpe"}
@@ -166,8 +188,8 @@ def _steps(config: Config, run: str, dataset: str, conversations: str | None, ba
             text |= {key: of("tokenize")[key] for key in ("tokenize.tokenizer", "tokenize.vocab_size")}
     of_base = [Step("base", base.run / "evaluation.json", of("evaluate", "generate"), ("build-dataset",))] if base else []
     return [
-        Step("tokenize", tokens, text | held_out),
-        Step("build-dataset", windows, of("build-dataset") | {"model.context_length": context}, ("tokenize",)),
+        Step("tokenize", places.tokens, text | held_out),
+        Step("build-dataset", places.windows, windows | _context(config), ("tokenize",)),
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
         *of_base,
         Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
@@ -175,3 +197,21 @@ def _steps(config: Config, run: str, dataset: str, conversations: str | None, ba
         Step("plot", folder / "loss.png", of("plot"), ("evaluate",)),
         Step("report", folder / "report.html", {}, ("evaluate", "generate")),
     ]
+
+
+def _steps_to_classes(config: Config, run: str, dataset: str, base: Base | None) -> list[Step]:
+    """The steps from labeled texts to a figure of a classifier."""
+    places, of = _Places.of(config, run, dataset, base), partial(_parameters, config)
+    read = ["tokenize.shard_tokens"] if base else ["tokenize.shard_tokens", "tokenize.tokenizer"]
+    texts = {key: of("tokenize")[key] for key in read} | {"tokenize.text_column": "text", "tokenize.label_column": "label"}
+    return [
+        Step("tokenize", places.tokens, texts),
+        Step("build-dataset", places.windows, of("build-dataset") | _context(config), ("tokenize",)),
+        Step("train", places.run / "model.safetensors", of("model", "train"), ("build-dataset",)),
+        Step("evaluate", places.run / "evaluation.json", {"evaluate.split": config.evaluate.split}, ("train",)),
+        Step("plot", places.run / "classes.png", of("plot"), ("evaluate",)),
+    ]
+
+
+def _context(config: Config) -> dict[str, Any]:
+    return {"model.context_length": config.model.context_length}

@@ -68,6 +68,12 @@ def _classes(request: Request) -> Figure:
     return classes_figure(read_classifier(request.folders[0]), request.config.plot)
 
 
+def _values(request: Request) -> Figure:
+    from lib.plot.values import read_values, values_figure
+
+    return values_figure(read_values(request.folders), request.config.plot)
+
+
 def _ladder(request: Request) -> Figure:
     from lib.plot.size_vs_loss import ladder_figure, read_ladder
 
@@ -140,6 +146,7 @@ KINDS = {
             options=("panels", "summary"),
         ),
         Kind("classes", "a classifier: loss and accuracy by step, and its confusion matrix", Takes.RUN, _classes),
+        Kind("values", "what a training measured besides its loss: rewards, divergence, margins", Takes.RUNS, _values),
         Kind("ladder", "bits/byte against parameters, with the baselines", Takes.RUNS, _ladder, options=("summary",)),
         Kind("attention", "what each head attends to as it reads --prompt", Takes.RUN, _attention, options=("summary",)),
         Kind("tokens", "--text or --prompt, colored by the surprisal of each token", Takes.RUN, None, options=("text",)),

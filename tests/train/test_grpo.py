@@ -99,6 +99,10 @@ def test_a_training_earns_more_and_ends_with_the_same_bytes_after_a_resume(base:
     earned = [line.values["reward"] for line in metrics if line.step]
     assert sum(earned[-5:]) / 5 > sum(earned[:5]) / 5 + 0.1
     assert metrics[-1].values["kl"] > 0
+    here("plot", "values", folder / "whole", folder / "stopped", "-o", folder / "values.svg")
+    figure = (folder / "values.svg").read_text()
+    assert all(name in figure for name in ("reward", "exact", "kl", "completions/mean_length", "whole", "stopped"))
+    assert "measured nothing but its loss" in here("plot", "values", base, "-o", folder / "x.svg", code=2).err
 
 
 def test_what_cannot_be_answered_is_refused(base: Path, here: Here, tmp_path: Path, small: Path) -> None:
