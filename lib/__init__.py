@@ -41,6 +41,7 @@ LAYERS = (
     "reproduce",  # published numbers, measured
     "report",  # one HTML page, one terminal summary
     "book",  # runs the pages of docs/
+    "exercises",  # functions to be written by a reader, and checks of them
     "api",  # the front door: `from lib import Model`
 )
 

@@ -18,6 +18,8 @@ STAGES = {
     "compare": "Print a table of evaluated runs and their baselines",
     "inspect": "Describe an artifact and trace it back to its text",
     "explain": "Show a page of the book and run its worked example",
+    "practise": "Write an exercise of the book as a file with holes",
+    "check": "Check the answers to an exercise",
     "study": "Run the sweep over depth and width",
     "reproduce": "Measure published numbers with this code",
     "import_weights": "Import GPT-2 weights in the Hugging Face layout",
