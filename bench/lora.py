@@ -1,6 +1,6 @@
 """Memory and time of a training step on SmolLM2's shape: all weights, the last block, adapters; bench/results/lora.json.
 
-python -m bench.lora [ROUNDS [STEPS]]      with the table of docs/lora.md; each measurement is a process, in turn
+python -m bench.lora [ROUNDS [STEPS [WINDOWS]]]      with the table of docs/lora.md; each measurement is a process, in turn
 """
 
 import json
@@ -34,8 +34,8 @@ CONTENDERS = {
 }
 
 
-def measure(changes: list[str], steps: int) -> dict[str, Any]:
-    """Seconds of each step after the first, and the highest memory of this process."""
+def measure(changes: list[str], steps: int, windows: int) -> dict[str, Any]:
+    """Processor seconds of each step after the first, with batches of `windows`, and the highest memory of this process."""
     keep_freed_memory()
     config = resolve_config(load_params(), "smollm2", [f"train.{change}" for change in changes])
     model = build_model(replace(config.model, vocab_size=TOKENS))
@@ -44,16 +44,16 @@ def measure(changes: list[str], steps: int) -> dict[str, Any]:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizers = build_optimizers(model, config.train)
     set_lr(optimizers, config.train.learning_rate)
-    ids = torch.randint(TOKENS, (config.train.batch_size, config.model.context_length + 1))
+    ids = torch.randint(TOKENS, (windows, config.model.context_length + 1))
     seconds = []
     for _ in range(steps + 1):
-        began = time.perf_counter()
+        began = time.process_time()
         (model.loss(ids[:, :-1], ids[:, 1:]) / ids[:, 1:].numel()).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return {
         "trained": sum(weight.numel() for weight in weights),
         "seconds": seconds[1:],
@@ -61,12 +61,12 @@ def measure(changes: list[str], steps: int) -> dict[str, Any]:
     }
 
 
-def compare(rounds: int, steps: int) -> dict[str, Any]:
+def compare(rounds: int = 3, steps: int = 5, windows: int = 4) -> dict[str, Any]:
     """Every contender once per round, in turn, each in a process."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for number in range(rounds):
         for name in CONTENDERS:
-            command = [sys.executable, "-m", "bench.lora", "--measure", name, str(steps)]
+            command = [sys.executable, "-m", "bench.lora", "--measure", name, str(steps), str(windows)]
             runs[name].append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
             print(f"{number + 1}/{rounds} {name}: {runs[name][-1]}", file=sys.stderr)
     return {
@@ -76,6 +76,7 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
         "versions": software_versions(),
         "rounds": rounds,
         "steps": steps,
+        "windows": windows,
         "rows": [
             {
                 "name": name,
@@ -89,9 +90,14 @@ def compare(rounds: int, steps: int) -> dict[str, Any]:
 
 
 def lora_table(results: dict[str, Any]) -> str:
-    """The table of docs/lora.md: time as a fraction of that of all weights, since it depends on the machine."""
+    """The table of docs/lora.md, and its batch: processor time as a fraction of that of all weights."""
     whole = results["rows"][0]["seconds"]
-    lines = ["| trained | parameters | time of a step | highest memory |", "|---|---|---|---|"]
+    lines = [
+        f"A batch of {results['windows']} × 256 tokens:",
+        "",
+        "| trained | parameters | processor time of a step | highest memory |",
+        "|---|---|---|---|",
+    ]
     for row in results["rows"]:
         lines.append(f"| {row['name']} | {row['trained']:,} | {row['seconds'] / whole:.2f} | {row['memory'] / 1e9:.2f} GB |")
     return "\n".join(lines)
@@ -99,8 +105,8 @@ def lora_table(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(measure(CONTENDERS[sys.argv[2]], int(sys.argv[3]))))
+        print(json.dumps(measure(CONTENDERS[sys.argv[2]], *map(int, sys.argv[3:]))))
     else:
-        measured = compare(*(int(word) for word in [*sys.argv[1:], *("3", "5")[len(sys.argv) - 1 :]]))
+        measured = compare(*map(int, sys.argv[1:]))
         RESULTS.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
         print(lora_table(measured))

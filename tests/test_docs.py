@@ -12,6 +12,7 @@ from bench.chat import RESULTS as CHAT_RESULTS
 from bench.chat import chat_table
 from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
+from bench.lora import lora_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.exports import RESULTS as EXPORTS
@@ -188,6 +189,13 @@ def test_the_page_and_the_results_show_the_same_rewards() -> None:
 def test_the_page_and_the_results_show_the_same_answers() -> None:
     rows = json.loads(CHAT_RESULTS.read_text(encoding="utf-8"))["rows"]
     assert chat_table(rows) in (DOCS / "assistant.md").read_text(encoding="utf-8")
+
+
+def test_the_page_about_lora_shows_what_was_measured() -> None:
+    results = json.loads((PROJECT / "bench" / "results" / "lora.json").read_text(encoding="utf-8"))
+    assert lora_table(results) in (DOCS / "lora.md").read_text(encoding="utf-8")
+    whole, adapters, *_ = results["rows"]
+    assert adapters["memory"] < whole["memory"]
 
 
 def test_every_cited_source_is_in_the_bibliography() -> None:

@@ -106,6 +106,7 @@ STAGES = [
     "train",
     "evaluate",
     "generate",
+    "classify",
     "plot",
     "report",
     "compare",

@@ -23,13 +23,13 @@ def _confusion_lines(evaluation: ClassEvaluation) -> list[str]:
     names = evaluation.classes
     width = max(len("label"), *map(len, names))
     cell = max(7, *map(len, names))
-    shown = names if len(names) <= _MOST_COLUMNS else ()
-    lines = [f"{'label':{width}}  " + "  ".join(f"{name:>{cell}}" for name in (*shown, "precision", "recall", "F1"))]
+    columns = names if len(names) <= _MOST_COLUMNS else ()
+    lines = [f"{'label':{width}}  " + "  ".join(f"{name:>{cell}}" for name in (*columns, "precision", "recall", "F1"))]
     for name, row in zip(names, evaluation.confusion, strict=True):
         score = evaluation.scores[name]
         numbers = ["-" if value is None else f"{value:.2%}" for value in (score.precision, score.recall, score.f1)]
         lines.append(
-            f"{name:{width}}  " + "  ".join(f"{item:>{cell}}" for item in (*(f"{n:,}" for n in row[: len(shown)]), *numbers))
+            f"{name:{width}}  " + "  ".join(f"{item:>{cell}}" for item in (*(f"{n:,}" for n in row[: len(columns)]), *numbers))
         )
     return lines
 

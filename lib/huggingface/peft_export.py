@@ -24,7 +24,7 @@ from lib.artifact.manifest import (
 from lib.artifact.tensors import load_tensors, write_safetensors
 from lib.config.designs import find_design
 from lib.config.model import ModelConfig
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.huggingface.convert import LAYOUTS
 from lib.huggingface.layout import Layout
 from lib.model.lora import PARTS
@@ -44,10 +44,12 @@ BASE_KEY = "base_sha256"
 def export_adapter(folder: Path, target: Path, *, started: str) -> Manifest:
     """Write the adapters that the run in `folder` has learned into the folder `target`, in PEFT's files.
 
-    Raises MakegptError if it has none, UsageError if no layout has its design.
+    Raises MakegptError if it has none, UsageError for a classifier or if no layout has its design.
     """
     source = finished_manifest(folder)
     config = read_model_config(folder)
+    if config.n_classes:
+        raise UsageError(f"{folder} is a classifier; only the adapters of models of texts can be exported")
     layout = LAYOUTS[find_design(config, str(folder))]
     check_replaceable(target, "export")
     if ADAPTER_FILE not in source.outputs:

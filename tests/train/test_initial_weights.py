@@ -225,3 +225,6 @@ def test_new_special_tokens_begin_at_the_mean_of_the_rows(tied: bool, tmp_path: 
     here("train", tmp_path / "dataset", "-o", tmp_path / "other", *settings, *TINY, "--init-from", run)
     error = here("train", tmp_path / "base-dataset", "-o", tmp_path / "no", *settings, *TINY, "--init-from", run, code=1).err
     assert "was made with another tokenizer" in error
+    words = ["--init-from", base, "--finetune", "lora"]
+    error = here("train", tmp_path / "dataset", "-o", tmp_path / "no", *settings, *TINY, *words, code=2).err
+    assert f"so the 2 tokens that {base} lacks would never be learned; use train.finetune=all" in error
