@@ -12,11 +12,11 @@ from bench.chat import RESULTS as CHAT_RESULTS
 from bench.chat import chat_table
 from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
+from bench.exports import RESULTS as EXPORTS
+from bench.exports import RUNS, certificates_table, sizes_table
 from bench.lora import lora_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
-from bench.exports import RESULTS as EXPORTS
-from bench.exports import RUNS, certificates_table, sizes_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
