@@ -36,7 +36,7 @@ _SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Matrix:
     """Where a matrix of theirs is: `rows` of our parameter `name`, (out, in)."""
 
     name: str
@@ -60,11 +60,11 @@ def import_adapter(source: Path, base: Path, target: Path, *, started: str) -> M
     _check_base(files[1], base, manifest)
     trained = load_run(base, torch.device("cpu"))
     weights = {name: weight.detach() for name, weight in trained.model.named_parameters()}
-    places = _places(layout, trained.config)
+    matrices = _matrices(layout, trained.config)
     with open_tensors(files[1:]) as lazy_tensors:
-        for module, A, B in _pairs(lazy_tensors, places, files[1], base):
-            place = places[module]
-            weights[place.name][place.rows] += (B @ A) * settings.scale(module, A.shape[0])
+        for module, A, B in _pairs(lazy_tensors, matrices, files[1], base):
+            matrix = matrices[module]
+            weights[matrix.name][matrix.rows] += (B @ A) * settings.scale(module, A.shape[0])
     return write_imported_run(
         target,
         trained.config,
@@ -124,30 +124,30 @@ def _check_base(path: Path, base: Path, manifest: Manifest) -> None:
         raise MakegptError(f"{path} is an adapter of another model: its {BASE_KEY} is not that of {base / MODEL_FILE}")
 
 
-def _places(layout: Layout, config: ModelConfig) -> dict[str, _Place]:
+def _matrices(layout: Layout, config: ModelConfig) -> dict[str, _Matrix]:
     """Their matrices that can have an adapter, by module: those of the blocks, and a head that is not the embedding."""
-    places = {}
+    matrices = {}
     for mapping in tensor_mappings(layout, config):
         start = 0
         for name, shape in zip(mapping.theirs, mapping.shapes, strict=True):
             if len(shape) == 2 and (mapping.ours.startswith("blocks.") or name == layout.head):
                 rows, columns = reversed(shape) if mapping.transposed else shape
                 prefix = "" if name == layout.head else layout.prefix
-                places[prefix + name.removesuffix(".weight")] = _Place(
+                matrices[prefix + name.removesuffix(".weight")] = _Matrix(
                     mapping.ours, slice(start, start + rows), (rows, columns)
                 )
                 start += rows
-    return places
+    return matrices
 
 
 def _pairs(
-    lazy_tensors: dict[str, LazyTensor], places: dict[str, _Place], path: Path, base: Path
+    lazy_tensors: dict[str, LazyTensor], matrices: dict[str, _Matrix], path: Path, base: Path
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Each module that is adapted, with A and B; MakegptError names a tensor that fits no matrix of the model in `base`."""
     modules: dict[str, dict[str, LazyTensor]] = {}
     for name, tensor in lazy_tensors.items():
         match = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight", name)
-        if match is None or match[1] not in places:
+        if match is None or match[1] not in matrices:
             raise MakegptError(
                 f"{path}: {name} adapts no linear layer of the model in {base}; other weights cannot be merged, "
                 "nor a head that is the embedding"
@@ -156,7 +156,7 @@ def _pairs(
     for module, pair in modules.items():
         if missing := {"A", "B"} - pair.keys():
             raise MakegptError(f"{path}: {module} lacks lora_{min(missing)}")
-        (rows, columns), rank = places[module].shape, pair["A"].shape[0] if pair["A"].shape else 0
+        (rows, columns), rank = matrices[module].shape, pair["A"].shape[0] if pair["A"].shape else 0
         if rank == 0 or pair["A"].shape != (rank, columns) or pair["B"].shape != (rows, rank):
             raise MakegptError(
                 f"{path} is an adapter of another model: {module} is ({rows}, {columns}) in {base}, "
