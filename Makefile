@@ -140,19 +140,15 @@ spam: | $(READY)
 	@$(MAKE) --silent --no-print-directory plot CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT='$(TEXT)'
 
 preferences: | $(READY)
-	@$(MAKE) --silent --no-print-directory train CONFIG=preferences DATASET=preferences TEXT= SET='$(SET)'
-	@$(call measure,preferences,preferences)
+	@$(MAKE) --silent --no-print-directory plot CONFIG=preferences DATASET=preferences TEXT= SET='$(SET)'
 
 reward: DATASET := $(if $(filter file,$(origin DATASET)),sums,$(DATASET))
 reward: | $(READY)
 	@$(MAKE) --silent --no-print-directory train CONFIG=exercises DATASET='$(DATASET)' TEXT= SET=
 	@$(BIN)/train artifacts/datasets/$(DATASET).bytes.32 -o artifacts/runs/reward-$(DATASET) \
 	    --init-from artifacts/runs/exercises-$(DATASET) --config reward $(foreach change,$(SET),--set '$(change)')
-	@$(call measure,reward,$(DATASET))
-
-# The run of config $1 on dataset $2 is evaluated, and what it measured drawn, if that was not done since it was trained.
-measure = run=artifacts/runs/$1-$2; \
-	{ test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config $1; } && \
+	@run=artifacts/runs/reward-$(DATASET); \
+	{ test $$run/evaluation.json -nt $$run/model.safetensors || $(BIN)/evaluate $$run -o $$run/evaluation.json --config reward; } && \
 	{ test $$run/values.png -nt $$run/model.safetensors || $(BIN)/plot values $$run -o $$run/values.png; }
 
 reproduce: | $(READY)
@@ -181,12 +177,12 @@ $(foreach assignment,$(PLANNED),$(eval $(assignment)))
 SHAPE   := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS)) $(if $(LABELS),--labels) $(if $(BASE),--tokenizer $(BASE))
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
 
-all: $(if $(LABELS),,generate) plot
+all: $(if $(filter loss,$(KIND)),generate) plot
 fetch: $(lastword $(TEXTS)) $(lastword $(VOCABULARY))
 tokenize: $(TOKENS)/manifest.json
 build-dataset: $(WINDOWS)/manifest.json
 train: $(RUN)/model.safetensors
-evaluate: $(RUN)/evaluation.json $(if $(LABELS),,$(if $(BASE),$(BASE)/evaluation.json))
+evaluate: $(RUN)/evaluation.json $(if $(filter loss,$(KIND)),$(if $(BASE),$(BASE)/evaluation.json))
 generate: $(RUN)/sample.txt
 plot: $(FIGURE)
 report: $(RUN)/report.html
@@ -227,8 +223,8 @@ $(RUN)/loss.png: $(AGAIN.plot) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
-$(RUN)/classes.png: $(AGAIN.plot) | $(RUN)/evaluation.json
-	$(BIN)/plot classes $(RUN) -o $@ $(OPTIONS)
+$(RUN)/classes.png $(RUN)/values.png: $(AGAIN.plot) | $(RUN)/evaluation.json
+	$(BIN)/plot $(KIND) $(RUN) -o $@ $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
 $(FIGURE): $(AGAIN.figure) | $(DRAWN)

@@ -59,6 +59,7 @@ def variables(*words: str) -> str:
             "FIGURE": pipeline.figure,
             "DRAWN": pipeline.step("plot").target,
             "CONVERSATIONS": pipeline.conversations or "",
+            "KIND": pipeline.step("plot").target.stem,
             "LABELS": "labels" if pipeline.labels else "",
             "BASE": pipeline.base.run if pipeline.base else "",
             "WEIGHTS": pipeline.base.weights if pipeline.base else "",

@@ -111,7 +111,7 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
     run = f"{config_part}-{dataset}"
-    steps = _steps_to_classes(config, run, dataset, base) if labels else _steps(config, run, dataset, conversations, base)
+    steps = _steps(config, _Places.of(config, run, dataset, base), conversations, labels, base)
     return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, labels, base)
 
 
@@ -171,27 +171,30 @@ def _parameters(config: Config, *sections: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
 
 
-#: Parameters of labeled texts alone.
-_OF_LABELS = ("build-dataset.balance", "build-dataset.seed")
+#: The figure that a task ends in, where it is not the loss: no text is written then, and no report.
+_FIGURES = {"classify": "classes", "dpo": "values"}
 
 
-def _steps(config: Config, run: str, dataset: str, conversations: str | None, base: Base | None) -> list[Step]:
-    places, of = _Places.of(config, run, dataset, base), partial(_parameters, config)
-    folder = places.run
-    windows = {key: value for key, value in of("build-dataset").items() if key not in _OF_LABELS}
-    # bpe does not learn from what build-dataset will hold out
-    fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
-    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer in SIZED_KINDS}
-    text = of("tokenize")
-    if conversations:
-        text = {"tokenize.format": conversations, "tokenize.shard_tokens": text["tokenize.shard_tokens"]}
-        if base is None:
-            text |= {key: of("tokenize")[key] for key in ("tokenize.tokenizer", "tokenize.vocab_size")}
+def _steps(config: Config, places: _Places, conversations: str | None, labels: bool, base: Base | None) -> list[Step]:
+    of, folder = partial(_parameters, config), places.run
+    figure = _FIGURES.get(config.train.task, "loss")
+    of_labels = ("build-dataset.balance", "build-dataset.seed")
+    windows = {key: value for key, value in of("build-dataset").items() if labels or key not in of_labels}
+    windows["model.context_length"] = config.model.context_length
+    steps = [
+        Step("tokenize", places.tokens, _text_parameters(config, conversations, labels, base)),
+        Step("build-dataset", places.windows, windows, ("tokenize",)),
+        Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
+    ]
+    if figure != "loss":
+        return [
+            *steps,
+            Step("evaluate", folder / "evaluation.json", {"evaluate.split": config.evaluate.split}, ("train",)),
+            Step("plot", folder / f"{figure}.png", of("plot"), ("evaluate",)),
+        ]
     of_base = [Step("base", base.run / "evaluation.json", of("evaluate", "generate"), ("build-dataset",))] if base else []
     return [
-        Step("tokenize", places.tokens, text | held_out),
-        Step("build-dataset", places.windows, windows | _context(config), ("tokenize",)),
-        Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
+        *steps,
         *of_base,
         Step("evaluate", folder / "evaluation.json", of("evaluate", "generate"), ("train",)),
         Step("generate", folder / "sample.txt", of("generate"), ("train",)),
@@ -200,19 +203,17 @@ def _steps(config: Config, run: str, dataset: str, conversations: str | None, ba
     ]
 
 
-def _steps_to_classes(config: Config, run: str, dataset: str, base: Base | None) -> list[Step]:
-    """The steps from labeled texts to a figure of a classifier."""
-    places, of = _Places.of(config, run, dataset, base), partial(_parameters, config)
-    read = ["tokenize.shard_tokens"] if base else ["tokenize.shard_tokens", "tokenize.tokenizer"]
-    texts = {key: of("tokenize")[key] for key in read} | {"tokenize.text_column": "text", "tokenize.label_column": "label"}
-    return [
-        Step("tokenize", places.tokens, texts),
-        Step("build-dataset", places.windows, of("build-dataset") | _context(config), ("tokenize",)),
-        Step("train", places.run / "model.safetensors", of("model", "train"), ("build-dataset",)),
-        Step("evaluate", places.run / "evaluation.json", {"evaluate.split": config.evaluate.split}, ("train",)),
-        Step("plot", places.run / "classes.png", of("plot"), ("evaluate",)),
-    ]
-
-
-def _context(config: Config) -> dict[str, Any]:
-    return {"model.context_length": config.model.context_length}
+def _text_parameters(config: Config, conversations: str | None, labels: bool, base: Base | None) -> dict[str, Any]:
+    """The parameters of `tokenize`, for running text, conversations or labeled texts."""
+    of = partial(_parameters, config)
+    text = of("tokenize")
+    # a vocabulary of a chosen size is not learned from what build-dataset will hold out
+    fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
+    held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer in SIZED_KINDS}
+    if labels:
+        kept = ["tokenize.shard_tokens"] if base else ["tokenize.shard_tokens", "tokenize.tokenizer"]
+        return {key: text[key] for key in kept} | {"tokenize.text_column": "text", "tokenize.label_column": "label"}
+    if conversations:
+        kept = ["tokenize.shard_tokens", *([] if base else ["tokenize.tokenizer", "tokenize.vocab_size"])]
+        text = {key: text[key] for key in kept} | {"tokenize.format": conversations}
+    return text | held_out

@@ -24,6 +24,12 @@ CONFIGS = """
     model: {context_length: 64}
     evaluate: {split: test, ngram_order: 2, passages: 2}
     generate: {prompt: Say a., max_new_tokens: 8, temperature: 0}
+  preferring:
+    extends: tiny
+    build-dataset: {val_fraction: 0.2, test_fraction: 0.2}
+    model: {context_length: 64}
+    train: {task: dpo, max_steps: 2}
+    evaluate: {split: test}
   own:
     extends: debug
     train: {max_steps: 8, eval_interval: 4}
@@ -41,8 +47,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [json.dumps({"instruction": f"Say {letter}.", "input": "", "output": letter * 3}) for letter in "abcdefghij" * 2]
     (folder / "data").mkdir()
     (folder / "data" / "talk.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    pairs = [json.loads(line) for line in lines]
+    pairs = [{**pair, "chosen": pair["output"], "rejected": pair["output"][:1]} for pair in pairs]
+    (folder / "data" / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     entry = "  {}:\n    about: a test\n    license: none\n{}    files:\n      {}: {}\n"
     talk = entry.format("talk", "    conversations: alpaca\n", "talk.jsonl", sha256_of(folder / "data" / "talk.jsonl"))
+    talk += entry.format("pairs", "    conversations: alpaca\n", "pairs.jsonl", sha256_of(folder / "data" / "pairs.jsonl"))
     tiny = entry.format("tiny", "", "tiny/model.safetensors", "0" * 64)
     text = (folder / "params.yaml").read_text(encoding="utf-8")
     text = text.replace("configs:\n", f"configs:{CONFIGS}", 1).replace("inputs:\n", f"inputs:\n{talk}{tiny}", 1)
@@ -64,9 +74,9 @@ def base(folder: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> Path:
     return run
 
 
-def reasons_of(folder: Path, config: str, change: str = "") -> dict[str, str | None]:
+def reasons_of(folder: Path, config: str, change: str = "", dataset: str = "talk") -> dict[str, str | None]:
     hashes = Hashes(folder / "hashes.json")
-    reasons = Freshness(build_pipeline(config, "talk", "", change, hashes), hashes).reasons()
+    reasons = Freshness(build_pipeline(config, dataset, "", change, hashes), hashes).reasons()
     return {stage: reason for stage, reason in reasons.items() if stage not in ("plot", "report")}
 
 
@@ -98,6 +108,25 @@ def test_a_training_from_pretrained_weights_is_made_once(folder: Path, base: Pat
     assert "of other weights" in (reasons["base"] or "")
     shutil.rmtree(base)
     (folder / "kept").rename(base)
+
+
+def test_a_training_on_pairs_of_answers_ends_in_a_figure_and_is_made_once(
+    folder: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(ENVIRONMENT, "MAKEGPT_PARAMS", str(folder / "params.yaml"))
+    monkeypatch.setenv("MAKEGPT_PARAMS", str(folder / "params.yaml"))
+    make(folder, "plot", CONFIG="preferring", DATASET="pairs")
+    run = folder / "artifacts" / "runs" / "preferring-pairs"
+    assert json.loads((run / "evaluation.json").read_text())["moved"]["beta"] == 0.1
+    assert (run / "values.png").read_bytes() == (folder / "artifacts" / "plots" / "PREFERRING-pairs.png").read_bytes()
+    assert not any(reasons_of(folder, "preferring", dataset="pairs").values())
+    assert make(folder, "plot", CONFIG="preferring", DATASET="pairs").stdout.splitlines()[-1:] in (
+        [],
+        ["make: Nothing to be done for 'plot'."],
+    )
+    changed = reasons_of(folder, "preferring", "evaluate.split=val", dataset="pairs")
+    assert [stage for stage, reason in changed.items() if reason] == ["evaluate"]
 
 
 def test_a_training_from_random_weights_has_its_own_vocabulary(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
