@@ -15,6 +15,8 @@ from bench.classes import classes_table
 from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
 from bench.lora import lora_table
+from bench.preferences import RESULTS as PREFERENCES
+from bench.preferences import preferences_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.vocabularies import RESULTS, vocabulary_table
@@ -176,6 +178,18 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     page = (DOCS / "classes.md").read_text(encoding="utf-8")
     assert classes_table(results) in page
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_and_the_results_show_the_same_preferences() -> None:
+    results, page = json.loads(PREFERENCES.read_text(encoding="utf-8")), (DOCS / "dpo.md").read_text(encoding="utf-8")
+    assert preferences_table(results) in page
+    moved, validation = results["evaluation"]["moved"], results["validation"]
+    accuracy, margin = moved["accuracy"], moved["margin"]
+    assert f"In {accuracy['value']:.1%} ± {accuracy['standard_error']:.1%} of the pairs" in page
+    gain, error = margin["value"] / moved["beta"], margin["standard_error"] / moved["beta"]
+    assert f"by {gain:.1f} ± {error:.1f} nats on average" in page
+    assert f"fell from {validation['first']['loss']:.3f} to {validation['last']['loss']:.3f}" in page
+    assert f"after {results['steps']} steps of {results['batch_size']} pairs and {results['seconds'] / 60:.0f} minutes" in page
 
 
 def test_the_page_and_the_results_show_the_same_rewards() -> None:

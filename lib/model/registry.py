@@ -75,11 +75,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for name, weight in model.named_parameters() if ADAPTERS not in name)
 
 
-def matmul_operations(model: nn.Module) -> int:
+def matmul_operations(model: nn.Module, *, keeps_frozen: bool = False) -> int:
     """The matrix products with weights in `count_operations`."""
     return sum(
         (2 + 2 * needs_gradient + 2 * weight.requires_grad) * weight.numel()
         for module, needs_gradient in _with_gradients(model)
+        if needs_gradient or not keeps_frozen
         for weight in _multiplied(module)
     )
 
@@ -101,17 +102,18 @@ def _with_gradients(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
         below = below or any(weight.requires_grad for weight in module.parameters(recurse=False))
 
 
-def count_operations(model: LanguageModel) -> int:
+def count_operations(model: LanguageModel, *, keeps_frozen: bool = False) -> int:
     """Floating-point operations of training on one token, forward and backward; the optimizer's are not counted.
 
     6 for each weight in a matrix product (Kaplan et al. 2020, 2.1), and 12·C·T for each attention: all of its T × T
     scores, though half of them are masked. Two of 6 are the weight's gradient, which a frozen one does not need, two that of
-    its input, which none needs below the first trained weight.
+    its input, which none needs below the first trained weight. With `keeps_frozen` what is below it is computed once and kept,
+    and does not count.
     """
     width = sum(
         (4 + 8 * needs_gradient)
         * (module.n_heads * module.head_size if isinstance(module, MultiHeadAttention) else module.W_value.weight.shape[0])
         for module, needs_gradient in _with_gradients(model)
-        if isinstance(module, (MultiHeadAttention, CausalAttention))
+        if isinstance(module, (MultiHeadAttention, CausalAttention)) and (needs_gradient or not keeps_frozen)
     )
-    return matmul_operations(model) + width * model.context_length
+    return matmul_operations(model, keeps_frozen=keeps_frozen) + width * model.context_length

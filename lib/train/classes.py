@@ -19,6 +19,7 @@ from lib.model.classifier import WindowTensors, class_logits, head_logits
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.loss import cross_entropy
+from lib.model.registry import count_operations
 from lib.train.objective import BatchLoss, Objective, Validation
 
 _TEXTS_AT_ONCE = 32  # in a validation
@@ -63,6 +64,10 @@ class Classes(Objective):
     def tokens_per_step(self) -> int:
         """On average: the texts differ in length."""
         return round(self.config.batch_size * self._dataset.train_tokens / len(self._train))
+
+    @property
+    def operations_per_token(self) -> int:
+        return count_operations(self._model, keeps_frozen=self._frozen is not None)
 
     def terms(self, step: int) -> int:
         return self.config.batch_size

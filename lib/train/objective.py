@@ -14,6 +14,7 @@ from torch import Tensor
 from lib.config.schema import TrainConfig
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.model.language_model import LanguageModel
+from lib.model.registry import count_operations
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Objective(ABC):
     @abstractmethod
     def tokens_per_step(self) -> int:
         """Tokens that a batch puts through the model."""
+
+    @property
+    def operations_per_token(self) -> int:
+        """Floating-point operations of a step for each of these tokens."""
+        return count_operations(self.trained)
 
     @abstractmethod
     def terms(self, step: int) -> int:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from lib.device.hardware import matmul_rate, peak_memory
-from lib.model.registry import count_operations
 from lib.run.metrics import Timing
 from lib.train.trainer import Trainer
 
@@ -16,10 +15,10 @@ class ThroughputMeter:
     """Time spent since the last line of timings.jsonl: in all, and in the training steps alone."""
 
     def __init__(self, trainer: Trainer) -> None:
-        config, model = trainer.config, trainer.trained
+        config = trainer.config
         self._tokens_per_step = trainer.objective.tokens_per_step
         self._device, self._precision, self._processes = trainer.device, trainer.precision, trainer.group.size
-        self._flops_per_token = count_operations(model)
+        self._flops_per_token = trainer.objective.operations_per_token
         self._peak_flops = 0.0
         self._probe_peak()
         self._steps_left_from = (trainer.state.step, config.max_steps)

@@ -124,6 +124,10 @@ def test_below_the_last_block_nothing_moves_and_kept_features_change_nothing(dat
     assert mine.validate().loss == pytest.approx(again.validate().loss, rel=1e-5)
     changed = {name for name, weight in mine.model.named_parameters() if not torch.equal(weight, before[name])}
     assert changed == {name for name in before if name.startswith(("blocks.1.", "final_norm.", "out_head."))}
+    config, first_block = mine.model.config, [weight for name, weight in before.items() if name.startswith("blocks.0.")]
+    products = sum(weight.numel() for weight in first_block if weight.dim() == 2)
+    saved = again.operations_per_token - mine.operations_per_token
+    assert saved == 2 * products + 4 * config.emb_dim * config.context_length  # forward alone: it was frozen
 
 
 @pytest.mark.parametrize("finetune", ["all", "last_block", "lora"])
