@@ -71,7 +71,7 @@ help:
 ## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
 ##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
 ## preferences    SmolLM2 taught which of two answers people prefer, from 1,100 pairs, next to SmolLM2 itself: some minutes
-## reward         a small model that adds two digits, then learns from rewards for its own answers: two minutes;
+## reward         a small model that adds two digits, then learns from rewards for its own answers: a minute;
 ##                DATASET=reverse reverses words instead
 ## spam           SmolLM2 taught to tell spam from other messages, next to classifiers that count words: some minutes.
 ##                CONFIG=spam_small begins with random weights, in about a minute

@@ -1,6 +1,8 @@
 """A reader's answers to an exercise, checked."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -22,7 +24,8 @@ def main(name: str, file: Path | None, as_json: bool) -> None:
     from lib.exercises.exercise import check_answers, read_answers
 
     exercise = find_exercise(name)
-    results = check_answers(exercise, read_answers(file or Path(f"{name.replace('-', '_')}.py")))
+    with contextlib.redirect_stdout(sys.stderr):  # what FILE prints
+        results = check_answers(exercise, read_answers(file or Path(f"{name.replace('-', '_')}.py")))
     passed = sum(result.problem is None for result in results)
     if as_json:
         checks = [{"check": result.about, "passed": result.problem is None, "problem": result.problem} for result in results]

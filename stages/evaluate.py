@@ -169,10 +169,7 @@ def main(
             rows, extra_rows = evaluation_rows(name, result), evaluation_extra_rows(name, result)
             for line in (*comparison_table(rows), *comparison_legend(rows), *result.notes(), *extras_table(extra_rows)):
                 bar.note(line)
-    if file is None:
-        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
-    else:
-        write_json(file, to_json(result))
+    _write_result(to_json(result), output)
 
 
 def _evaluate_classifier(
@@ -197,10 +194,7 @@ def _evaluate_classifier(
     result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
     for line in classification_table(folder.resolve().name, result):
         say(line)
-    if output in (None, STDOUT):
-        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
-    else:
-        write_json(output, to_json(result))
+    _write_result(to_json(result), output)
 
 
 def _evaluate_preferences(
@@ -218,6 +212,8 @@ def _evaluate_preferences(
     from lib.evaluate.preferences import evaluate_preferences, preference_lines
     from lib.evaluate.results import EvaluatedWeights
 
+    if weights.format != "float32":
+        raise UsageError(f"pairs of answers are compared in float32; leave out --weights {weights.format}")
     split = config.evaluate.split
     device = choose_device(device_name)
     with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
@@ -225,10 +221,15 @@ def _evaluate_preferences(
     result = replace(result, weights=EvaluatedWeights(*weights))
     for line in preference_lines(folder.resolve().name, result):
         say(line)
+    _write_result(to_json(result), output)
+
+
+def _write_result(result: Any, output: Path | None) -> None:
+    """One JSON object, to the file `output` or to stdout."""
     if output in (None, STDOUT):
-        click.echo(json.dumps(to_json(result), indent=2, allow_nan=False))
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
     else:
-        write_json(output, to_json(result))
+        write_json(output, result)
 
 
 def _split_arguments(folder: Path, others: tuple[Path, ...], ensemble: bool) -> tuple[list[Path], Path | None]:

@@ -138,6 +138,8 @@ def main(
     if not labels and (text_column or label_column):
         raise UsageError(f"--{'text' if text_column else 'label'}-column goes with --labels")
     if not chat and (format or template or strict):
+        if strict and labels:
+            raise UsageError("--strict of tokenize goes with --chat; give it to build-dataset for labeled texts")
         raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
     if decode:

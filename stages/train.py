@@ -82,8 +82,9 @@ def main(
     keep_freed_memory()
     data = Dataset(dataset)
     chosen = choose_device(device_name)
-    if plan and data.labeled:
-        raise UsageError(f"--plan estimates a training on windows of text, and {dataset} holds labeled texts; leave it out")
+    if plan and (data.labeled or data.has_pairs or config.train.task != "text"):
+        other = "labeled texts" if data.labeled else "pairs of answers" if data.has_pairs else f"--task {config.train.task}"
+        raise UsageError(f"--plan estimates a training on windows of text, and this one is on {other}; leave it out")
     if plan:
         model_config = fit_vocabulary(config.model, data.tokens.load_tokenizer())
         estimate = estimate_training(model_config, config.train, chosen, data.val_tokens, len(data.train_ids()))

@@ -15,6 +15,8 @@ from bench.classes import classes_table
 from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
 from bench.lora import lora_table
+from bench.lstm import RESULTS as LSTM
+from bench.lstm import lstm_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
 from bench.rewards import RESULTS as REWARDS
@@ -178,6 +180,16 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     page = (DOCS / "classes.md").read_text(encoding="utf-8")
     assert classes_table(results) in page
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -> None:
+    results, page = json.loads(LSTM.read_text(encoding="utf-8")), (DOCS / "lstm.md").read_text(encoding="utf-8")
+    assert lstm_table(results) in page
+    lead = results["decoder"]["loss"] - results["lstm"]["loss"]
+    assert f"ahead by {lead:.3f}" in page
+    assert results["lstm"]["steps"] == results["decoder"]["steps"]
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
 
 
 def test_the_page_and_the_results_show_the_same_preferences() -> None:

@@ -132,7 +132,8 @@ def test_the_table_of_stages_works(folder: Path) -> None:
     assert [name for name, _ in examples] == STAGES
     for name, example in examples:
         assert example.startswith(name)
-        if name not in ("fetch", "tokenize", "import-weights", "study", "check"):  # 548 MB; a study takes long; not filled in
+        # GPT-2's weights are 548 MB, a study takes long, a classifier is none of the folder's runs, an exercise has holes
+        if name not in ("fetch", "tokenize", "import-weights", "study", "classify", "check"):
             context = " --context-length 32" if name == "build-dataset" else ""
             run(folder, "export PATH=$PWD/.venv/bin:$PATH\n" + as_debug(example) + context)
 

@@ -6,7 +6,7 @@ marks-00000.npy …   a byte for each: TRAINED, a model learns to write it; BEGI
 A pair of preferences is two conversations, the chosen one first, and REJECTED where the other begins.
 """
 
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
@@ -24,7 +24,7 @@ from lib.data.documents import document_inputs, total_bytes
 from lib.data.downloads import data_folder
 from lib.data.packed import SPANS_FILE, text_starts
 from lib.data.shards import BEGINS, REJECTED, TRAINED, Sharded, Tokens, dtype_for, write_shards
-from lib.data.text import Document, ReadCounter
+from lib.data.text import Document, ReadCounter, check_unicode
 from lib.data.vocabulary import LEARNED, learned_parameters
 from lib.errors import MakegptError
 from lib.tokenizer.base import Tokenizer, UnknownText
@@ -151,6 +151,10 @@ def find_conversation(path: Path, number: int | None) -> MarkedConversation | No
     return MarkedConversation(title, parts)
 
 
+def _single_segments(value: Any, template: ChatTemplate, format: str) -> Sequence[list[Segment]]:
+    return [example_segments(value, template, format)]
+
+
 class _Examples:
     """The examples of some documents, as segments."""
 
@@ -172,15 +176,18 @@ class _Examples:
         if self.of_pairs not in (None, of_pairs):
             raise ValueError(f"it is {'a' if of_pairs else 'no'} pair of answers, unlike those before it; use a file for each")
         self.of_pairs = of_pairs
-        if of_pairs:
-            return pair_segments(value, self.template, self.format)
-        return [example_segments(value, self.template, self.format)]
+        texts = pair_segments if of_pairs else _single_segments
+        conversations = texts(value, self.template, self.format)
+        for segment in chain.from_iterable(conversations):
+            check_unicode(segment.text, "a text")
+        return conversations
 
 
 def chat_tokenizer(kind: str, examples: _Examples, config: TokenizeConfig, split: BuildDatasetConfig) -> Tokenizer:
     """The tokenizer `kind`, as in `saved_tokenizer`, or of a kind that learns its vocabulary from the examples.
 
-    `bpe` learns from those that `split` leaves for training. Special tokens of the template that it lacks are added.
+    `bpe` and `unigram` learn from those that `split` leaves for training. Special tokens of the template that it lacks are
+    added.
     """
     if kind not in LEARNED:
         tokenizer = saved_tokenizer(kind, "--chat")

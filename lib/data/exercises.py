@@ -9,8 +9,6 @@ They are the same on every machine: no random generator is used, but the permuta
 import json
 from typing import Callable, Iterator
 
-from lib.data.shuffle import permute
-
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _LENGTHS = (3, 4, 5, 6)
 _WORDS_PER_LENGTH = 1000
@@ -18,6 +16,8 @@ _WORDS_PER_LENGTH = 1000
 
 def reverse() -> Iterator[tuple[str, str]]:
     """Words to be reversed, of 3 to 6 letters, none twice."""
+    from lib.data.shuffle import permute  # and numpy, which `fetch --help` need not load
+
     for number in range(_WORDS_PER_LENGTH * len(_LENGTHS)):
         index, which = divmod(number, len(_LENGTHS))
         length = _LENGTHS[which]
@@ -31,6 +31,8 @@ def reverse() -> Iterator[tuple[str, str]]:
 
 def sums() -> Iterator[tuple[str, str]]:
     """All sums of two digits, in a mixed order."""
+    from lib.data.shuffle import permute
+
     for number in range(100):
         a, b = divmod(permute(number, 100, key=(0, 0)), 10)
         yield f"{a}+{b}=", str(a + b)

@@ -22,7 +22,7 @@ from lib.chat.examples import read_examples, read_text_lines
 from lib.config.text import TokenizeConfig
 from lib.data.documents import document_inputs, total_bytes
 from lib.data.shards import BEGINS, dtype_for, write_shards
-from lib.data.text import Document, ReadCounter
+from lib.data.text import Document, ReadCounter, check_unicode
 from lib.errors import MakegptError, UsageError, printable
 from lib.tokenizer.base import Tokenizer, UnknownText
 from lib.tokenizer.registry import TOKENIZER_FILE
@@ -71,6 +71,7 @@ def _json_rows(pieces: Iterator[str], name: str, columns: Columns) -> Iterator[t
 
 
 def _csv_rows(pieces: Iterator[str], name: str, columns: Columns) -> Iterator[tuple[str, Any, Any]]:
+    csv.field_size_limit(2**31 - 1)  # a text may be long
     reader = csv.reader(read_text_lines(pieces), strict=True)
     line = 1
     try:
@@ -97,16 +98,15 @@ def _csv_rows(pieces: Iterator[str], name: str, columns: Columns) -> Iterator[tu
 def _check_text(text: Any, columns: Columns) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{columns.text!r} is {'empty' if isinstance(text, str) else 'not a text'}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"character {error.start} of {columns.text!r} is half of a surrogate pair, which is no text") from None
+    check_unicode(text, repr(columns.text))
     return text
 
 
 def _check_label(label: Any, columns: Columns) -> str:
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"{columns.label!r} is {'empty' if isinstance(label, str) else 'not a text'}")
+    if label != label.strip():
+        raise ValueError(f"{columns.label!r} is {label!r}; a label begins and ends with no blank")
     if printable(label) != label:
         raise ValueError(f"{columns.label!r} is {label!r}; a label is one line without control characters")
     return label

@@ -97,7 +97,7 @@ def text_starts(tokens: Tokens) -> np.ndarray:
 def check_lengths(tokens: Tokens, longest: int) -> None:
     """MakegptError with the number of the first conversation that has more than `longest` tokens."""
     if tokens.marks is None:
-        raise UsageError("--strict is for conversations; running text is cut into windows")
+        raise UsageError("--strict is for conversations and labeled texts; running text is cut into windows")
     sizes = np.diff(text_starts(tokens))
     if len(too_long := np.flatnonzero(sizes > longest)):
         raise MakegptError(

@@ -266,3 +266,11 @@ def refuse_binary(pieces: Iterable[str], name: str, head: bytes = b"") -> Iterat
             raise MakegptError(f"{name} looks like a binary file: character {position + nul} is NUL; a text is expected")
         position += len(piece)
         yield piece
+
+
+def check_unicode(text: str, name: str) -> None:
+    """ValueError if `text`, called `name` in it, has half of a surrogate pair, as JSON may escape one: it has no UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start} of {name} is half of a surrogate pair, which is no text") from None

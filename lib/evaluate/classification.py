@@ -93,7 +93,7 @@ def evaluate_classifier(
     assert texts is not None
     numbers = texts.numbers(split)
     if not len(numbers):
-        raise MakegptError(f"{dataset.folder} has no test split; build one with --test-fraction 0.2, and train on it")
+        raise MakegptError(f"{dataset.folder} has no {split} split; build one with --{split}-fraction 0.2, and train on it")
     labeled, training = texts.read(numbers), texts.read(texts.numbers("train"))
     labels = np.array([classes[label] for _, label in labeled])
     logits = np.concatenate([*predict_logits(trained, [ids for ids, _ in labeled], device, on_texts)])

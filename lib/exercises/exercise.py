@@ -100,7 +100,9 @@ def read_answers(path: Path) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": path.stem}
     try:
         exec(compile(text, str(path), "exec"), names)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() too, which would end `check` as if all were right
         raise MakegptError(f"{path} does not run: {_describe(error)}") from None
     return names
 
@@ -120,7 +122,9 @@ def _problem(check: Check, answer: Any, solutions: Mapping[str, Callable[..., An
         result = answer(*_copied(check.arguments))
     except NotImplementedError:
         return f"{check.function} is not written yet"
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return f"{check.function} fails: {_describe(error)}"
     return first_mismatch(result, solutions[check.function](*_copied(check.arguments)))
 
@@ -134,12 +138,13 @@ def first_mismatch(actual: Any, expected: Any) -> str | None:
     """The first number, in order, in which a result differs from the `expected` one; None if there is none."""
     if isinstance(expected, tuple):
         if not isinstance(actual, tuple) or len(actual) != len(expected):
-            return f"{len(expected)} results are expected, not {_shape_of(actual)}"
+            number = len(actual) if isinstance(actual, tuple) else _described_type(actual)
+            return f"{len(expected)} results are expected, not {number}"
         parts = (first_mismatch(*pair) for pair in zip(actual, expected, strict=True))
         return next((f"result {number}: {part}" for number, part in enumerate(parts, 1) if part), None)
     expected = torch.as_tensor(expected)
     if not isinstance(actual, (Tensor, int, float, bool)):
-        return f"the result is {_shape_of(actual)}, not a tensor of shape {tuple(expected.shape)}"
+        return f"the result is {_described_type(actual)}, not a tensor of shape {tuple(expected.shape)}"
     actual = torch.as_tensor(actual)
     if actual.shape != expected.shape:
         return f"the shape is {tuple(actual.shape)}, not {tuple(expected.shape)}"
@@ -152,11 +157,11 @@ def first_mismatch(actual: Any, expected: Any) -> str | None:
     return f"{place} is {actual[index].item():.6g}, not {expected[index].item():.6g}"
 
 
-def _shape_of(value: Any) -> str:
+def _described_type(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _describe(error: Exception) -> str:
-    """The error in one line, with the line of the reader's file that it comes from, if it does."""
+def _describe(error: BaseException) -> str:
+    """The error in one line."""
     lines = str(error).strip().splitlines()
     return textwrap.shorten(f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": "), 200)

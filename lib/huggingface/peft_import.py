@@ -153,6 +153,8 @@ def _pairs(
                 "nor a head that is the embedding"
             )
         modules.setdefault(match[1], {})[match[2]] = tensor
+    if not modules:
+        raise MakegptError(f"{path} holds no adapters")
     for module, pair in modules.items():
         if missing := {"A", "B"} - pair.keys():
             raise MakegptError(f"{path}: {module} lacks lora_{min(missing)}")

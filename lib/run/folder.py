@@ -100,7 +100,8 @@ def load_classifier(folder: Path, device: torch.device, weights: str = "publishe
 
 
 def is_classifier(folder: Path) -> bool:
-    """Whether the run in `folder` is a classifier."""
+    """Whether the run in `folder` is a classifier; MakegptError if there is no run."""
+    read_manifest(folder, "run")
     return read_model_config(folder).n_classes is not None
 
 

@@ -88,7 +88,7 @@ class DPO(Objective):
             numbers = sorted({number for step in range(config.max_steps) for number in self._numbers(step)})
         with autocast(choose_precision(config.precision, self.device), self.device):
             train = self._measure(self._pairs(numbers))
-            val = self._measure(self._held_out)
+        val = self._measure(self._held_out)  # in float32, as every validation
         return {"numbers": torch.tensor(numbers), "train": torch.stack(train, dim=1), "val": torch.stack(val, dim=1)}
 
     def reference(self) -> dict[str, Tensor]:

@@ -6,10 +6,11 @@ likely, one that is worse less likely:
     advantage  =  reward - mean reward of the group
     loss       =  -advantage · ln p(answer)  +  w · KL
 
-The gradient of the first term is that of the expected reward (Williams 1992); the mean of the group only lowers its variance.
-Shao et al. also divide by the group's standard deviation, which weighs questions more that are nearly always or nearly never
-answered, and by an answer's length, which weighs the tokens of long ones less. Liu et al. (2025) show that both bias the
-training; neither is done here. Each batch is answered by the weights that it then changes, so there is no ratio to clip.
+KL is summed over the tokens of an answer, in nats/answer. The gradient of the first term is that of the expected
+reward (Williams 1992); the mean of the group only lowers its variance. Shao et al. also divide by the group's
+standard deviation, which weighs questions more that are nearly always or nearly never answered, and by an answer's
+length, which weighs the tokens of long ones less. Liu et al. (2025) show that both bias the training; neither is done
+here. Each batch is answered by the weights that it then changes, so there is no ratio to clip.
 
 KL says how far the model has moved from the one that the training starts from, the reference. Without it nothing but the
 reward holds the model, and a reward is seldom all that one wants.
@@ -58,12 +59,15 @@ def reward_exact(answer: list[int], right: list[int]) -> float:
 
 
 def reward_contains(answer: list[int], right: list[int]) -> float:
-    """1 for an answer in which the right one stands somewhere, else 0: easier to write, and to cheat."""
+    """1 for an answer in which the tokens of the right one stand somewhere, else 0: easier to write, and to cheat."""
     text = right[:-1]
     return float(any(answer[at : at + len(text)] == text for at in range(len(answer) - len(text) + 1)))
 
 
 REWARDS = {"exact": reward_exact, "contains": reward_contains}
+
+
+_QUESTIONS_AT_ONCE = 32  # in a validation
 
 
 class Question(NamedTuple):
@@ -86,6 +90,11 @@ class GRPO(Objective):
         start: Start,
     ) -> None:
         super().__init__(config, device, group)
+        if model.config.drop_rate:
+            raise UsageError(
+                f"--task grpo trains the model that has answered, and model.drop_rate={model.config.drop_rate} makes it "
+                "another one; use --set model.drop_rate=0"
+            )
         self._model = model.train()
         self._reference = start.model().eval().requires_grad_(False)
         self._end = special_id(template_from_saved(dataset.tokens.chat).end, dataset.tokens.load_tokenizer())
@@ -174,7 +183,8 @@ class GRPO(Objective):
         mine = [self._held_out[number] for number in self.group.share(len(self._held_out))]
         texts = [_text(*question) for question in mine]
         nats = total_nats_of_texts(self._model, texts, self.device)
-        rewards, exact = self._judge(self._answer(mine), mine)
+        parts = [mine[at : at + _QUESTIONS_AT_ONCE] for at in range(0, len(mine), _QUESTIONS_AT_ONCE)]
+        rewards, exact = self._judge([answer for part in parts for answer in self._answer(part)], mine)
         count = len(self._held_out)
         means = {
             name: self.group.total(value.sum().item(), self.device) / count

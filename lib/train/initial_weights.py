@@ -137,6 +137,10 @@ def init_head(model: LanguageModel, kind: str, dataset: Dataset) -> None:
     """
     if kind == "random":
         return
+    if model.config.n_classes:
+        raise UsageError(
+            f"train.head_init={kind} is a guess of the next token, and a classifier has none; use head_init=random"
+        )
     head, final_norm = model.out_head, getattr(model, "final_norm", None)
     if model.config.tie_weights or not isinstance(head, Linear):
         raise UsageError(f"train.head_init={kind} needs a separate head; use model.tie_weights=false, or head_init=random")

@@ -75,7 +75,7 @@ def train_run(
     All processes of a `group` call this with the same arguments and see the same folder; only the main one writes there.
     """
     tokenizer = dataset.tokens.load_tokenizer()
-    check_task(train_config.task, dataset, init_from)
+    check_task(train_config, dataset, init_from)
     model_config = fit_classes(fit_vocabulary(model_config, tokenizer), dataset)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}

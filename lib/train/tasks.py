@@ -21,8 +21,11 @@ _OBJECTIVES: dict[str, type[NextToken | Classes]] = {"text": NextToken, "classif
 _COMPARING = {"dpo": DPO, "grpo": GRPO}
 
 
-def check_task(task: str, dataset: Dataset, init_from: Path | None) -> None:
-    """UsageError if `task` cannot be learned from the kind of `dataset`, or not from random weights."""
+def check_task(config: TrainConfig, dataset: Dataset, init_from: Path | None) -> None:
+    """UsageError if `config.task` cannot be learned from the kind of `dataset`, or not from random weights."""
+    task = config.task
+    if config.counts_share and task != "text":
+        raise UsageError(f"train.counts_share counts running text, which --task {task} does not learn from; set it to 0")
     if dataset.labeled and task != "classify":
         raise UsageError(f"{dataset.folder} has labeled texts, from which --task classify learns, not --task {task}")
     if task == "classify" and not dataset.labeled:

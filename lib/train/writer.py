@@ -106,9 +106,10 @@ class RunWriter:
             metadata=self._manifest.metadata
             | {"published_step": saved.published_step, "published_val_loss": saved.published_val_loss},
         )
-        _link(weights, self._folder / MODEL_FILE)
-        if weights.name != saved.published_weights:
-            weights.unlink()
+        if weights.name == saved.published_weights:
+            _link(weights, self._folder / MODEL_FILE)
+        else:  # merged, for this file alone
+            weights.replace(self._folder / MODEL_FILE)
 
     def _merge(self, trainer: Trainer, trained: Path) -> Path:
         """A file with all weights of the model: those in `trained`, merged with the frozen ones."""

@@ -193,6 +193,11 @@ def test_a_long_conversation_is_refused_if_asked_by_its_line_or_number(folder: P
         ('{"messages": [{"role": "tool", "content": "x"}]}', "the role 'tool'"),
         ('{"messages": [{"role": "user", "content": " "}]}', "message 1, of the user, is empty"),
         ('{"messages": ', "not valid JSON"),
+        ('{"text": "a\\ud800"}', "character 1 of a text is half of a surrogate pair"),
+        (
+            '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\\ud800"}]}',
+            "half of a surrogate",
+        ),
         ('{"prompt": "", "completion": "x"}', "all of it is learned"),
     ],
 )

@@ -105,6 +105,16 @@ def test_errors_of_an_answer_are_one_line(tmp_path: Path) -> None:
         read_answers(tmp_path / "none.py")
 
 
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "raise GeneratorExit"])
+def test_a_file_that_ends_the_program_is_wrong(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "answers.py"
+    path.write_text(code)
+    with pytest.raises(MakegptError, match=r"answers.py does not run: (SystemExit|GeneratorExit)"):
+        read_answers(path)
+    problems = wrong("softmax", f"def softmax(s):\n    {code}\n", tmp_path)
+    assert (problems["two equal scores"] or "").startswith("softmax fails: ")
+
+
 @pytest.mark.parametrize(
     ("actual", "problem"),
     [
@@ -154,7 +164,8 @@ def test_an_exercise_from_the_command_line(stage: Stage, tmp_path: Path) -> None
     assert path.read_bytes() == before
     assert "0 of 5 right" in stage("check", "softmax", cwd=tmp_path, code=1).stdout
     path.write_text(
-        "import torch\ndef softmax(s): return torch.softmax(s, -1)\ndef simplified_attention(x): return softmax(x @ x.mT) @ x\n"
+        "print('hello')\nimport torch\ndef softmax(s): return torch.softmax(s, -1)\n"
+        "def simplified_attention(x): return softmax(x @ x.mT) @ x\n"
     )
     assert "5 of 5 right" in stage("check", "softmax", cwd=tmp_path).stdout
     graded = json.loads(stage("check", "softmax", "--json", cwd=tmp_path).stdout)

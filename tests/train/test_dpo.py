@@ -100,6 +100,13 @@ def test_the_first_loss_of_a_training_is_ln_2_and_the_loss_is_the_mean_over_the_
             assert first.values["rewards/margins"] == pytest.approx(0, abs=1e-6)
 
 
+def test_in_sixteen_bits_the_first_losses_are_ln_2_too(base: Path) -> None:
+    """The reference is measured as what is compared with it: in 16 bits for the steps, in float32 for validations."""
+    sixteen = trainer(base, precision="bfloat16")
+    assert sixteen.validate().loss == pytest.approx(math.log(2), abs=1e-6)
+    assert sixteen.train_step().train_loss == pytest.approx(math.log(2), abs=1e-3)
+
+
 def test_a_training_prefers_the_chosen_answers_and_ends_with_the_same_bytes_after_a_resume(base: Path, here: Here) -> None:
     folder = base.parent
     train = ("train", folder / "pairs", "--init-from", base, "--task", "dpo", *SETTINGS, "--max-steps", 20)
