@@ -44,21 +44,12 @@ class Classes(Objective):
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        super().__init__(config, device, group)
+        super().__init__(model, config, device, group)
         assert dataset.labeled is not None
         self._dataset, self._texts = dataset, dataset.labeled
-        self._model = model.train()
         self._train, self._val = self._texts.numbers("train"), self._texts.numbers("val")
         kept = (dataset.train_tokens + dataset.val_tokens) * model.config.emb_dim
         self._frozen = FrozenFeatures(model, dataset) if is_frozen_below(model) and kept <= _MOST_KEPT else None
-
-    @property
-    def model(self) -> LanguageModel:
-        return self._model
-
-    @property
-    def trained(self) -> LanguageModel:
-        return self._model
 
     @property
     def tokens_per_step(self) -> int:

@@ -72,9 +72,8 @@ class DPO(Objective):
         group: ProcessGroup,
         start: Start,
     ) -> None:
-        super().__init__(config, device, group)
+        super().__init__(model, config, device, group)
         self.dataset = dataset
-        self._model = model.train()
         self._held_out = dataset.pairs_of("val")
         if not self._held_out:
             raise UsageError(f"no pair for validation in {dataset.folder} has two different answers; build a larger dataset")
@@ -93,14 +92,6 @@ class DPO(Objective):
 
     def reference(self) -> dict[str, Tensor]:
         return self._reference
-
-    @property
-    def model(self) -> LanguageModel:
-        return self._model
-
-    @property
-    def trained(self) -> LanguageModel:
-        return self._model
 
     @property
     def tokens_per_step(self) -> int:

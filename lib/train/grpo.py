@@ -89,13 +89,12 @@ class GRPO(Objective):
         group: ProcessGroup,
         start: Start,
     ) -> None:
-        super().__init__(config, device, group)
+        super().__init__(model, config, device, group)
         if model.config.drop_rate:
             raise UsageError(
                 f"--task grpo trains the model that has answered, and model.drop_rate={model.config.drop_rate} makes it "
                 "another one; use --set model.drop_rate=0"
             )
-        self._model = model.train()
         self._reference = start.model().eval().requires_grad_(False)
         self._end = special_id(template_from_saved(dataset.tokens.chat).end, dataset.tokens.load_tokenizer())
         self._questions = self._read_questions(dataset, "train")
@@ -115,14 +114,6 @@ class GRPO(Objective):
                 f"into a context of {dataset.context_length}; use a longer context length or shorter answers"
             )
         return questions
-
-    @property
-    def model(self) -> LanguageModel:
-        return self._model
-
-    @property
-    def trained(self) -> LanguageModel:
-        return self._model
 
     @property
     def tokens_per_step(self) -> int:

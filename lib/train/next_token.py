@@ -36,9 +36,8 @@ class NextToken(Objective):
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        super().__init__(config, device, group)
+        super().__init__(model, config, device, group)
         self.dataset = dataset
-        self._model = model.train()
         self._vocabulary = self._share_rows()
         self._is_written_back = True
         self._trained = self._vocabulary.trained.train() if self._vocabulary else model

@@ -47,20 +47,23 @@ class Objective(ABC):
     #: Whether the model writes texts, so that samples of them make sense.
     writes_text = True
 
-    def __init__(self, config: TrainConfig, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    def __init__(
+        self, model: LanguageModel, config: TrainConfig, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
+        self._model = model.train()
         self.config = config
         self.device = device
         self.group = group
 
     @property
-    @abstractmethod
     def model(self) -> LanguageModel:
         """The whole model with the weights of this step, to be saved and sampled."""
+        return self._model
 
     @property
-    @abstractmethod
     def trained(self) -> LanguageModel:
         """The model whose parameters are trained: `model`, or what stands for it in a step."""
+        return self._model
 
     @property
     @abstractmethod
