@@ -26,6 +26,7 @@ ROWS = {
     "characters": ("decoder_best", "tiny_shakespeare.char.256"),
     "characters_fast": ("decoder_fast", "tiny_shakespeare.char.128"),
     "characters_ladder": ("decoder", "tiny_shakespeare.char.64"),
+    "characters_lstm": ("lstm", "tiny_shakespeare.char.64"),
 }
 
 
