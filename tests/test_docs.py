@@ -188,6 +188,11 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     lead = results["decoder"]["loss"] - results["lstm"]["loss"]
     assert f"ahead by {lead:.3f}" in page
     assert results["lstm"]["steps"] == results["decoder"]["steps"]
+    row = json.loads(RESULTS.with_name("learning.json").read_text(encoding="utf-8"))["characters_lstm"]
+    assert (
+        f"its mean is {row['loss']:.3f}, ahead of the 7-gram (counts) by {row['lead']:.3f} ± {row['standard_error']:.3f}"
+        in page
+    )
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
 
