@@ -1,4 +1,4 @@
-"""Write the lines that the pages show of the code anew, as they are now: `make format` does it."""
+"""Copy the lines that the pages show of the code, as they are now: `make format` does it."""
 
 from lib.book import list_pages, with_sources
 

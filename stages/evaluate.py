@@ -117,7 +117,7 @@ def main(
     if is_classifier(folder):
         if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
             raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
-        _evaluate_classifier(folder, dataset, weights, output, device_name, config)
+        _evaluate_classifier(folder, dataset, weights, output, device, config)
         return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
@@ -137,7 +137,7 @@ def main(
         if data.has_pairs:
             if first:
                 raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
-            _evaluate_preferences(trained, folder, data, weights, output, device_name, config)
+            _evaluate_preferences(trained, folder, data, weights, output, device, config)
             return
         span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
@@ -173,18 +173,16 @@ def main(
 
 
 def _evaluate_classifier(
-    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device_name: str, config: Config
+    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device: Any, config: Config
 ) -> None:
     """A classifier on a split: JSON, and a table on stderr."""
     from lib.artifact.record import to_json
     from lib.data.dataset import Dataset
-    from lib.device.hardware import choose_device
     from lib.evaluate.class_table import classification_table
     from lib.evaluate.classification import evaluate_classifier
     from lib.evaluate.results import EvaluatedWeights
     from lib.run.folder import dataset_folder, load_classifier
 
-    device = choose_device(device_name)
     if weights.format != "float32":
         raise UsageError(f"a classifier is evaluated in float32; leave out --weights {weights.format}")
     trained = load_classifier(folder, device, weights.saved)
@@ -203,19 +201,17 @@ def _evaluate_preferences(
     dataset: "Dataset",
     weights: Weights,
     output: Path | None,
-    device_name: str,
+    device: Any,
     config: Config,
 ) -> None:
     """A model on pairs of answers: JSON, and a table on stderr."""
     from lib.artifact.record import to_json
-    from lib.device.hardware import choose_device
     from lib.evaluate.preferences import evaluate_preferences, preference_lines
     from lib.evaluate.results import EvaluatedWeights
 
     if weights.format != "float32":
         raise UsageError(f"pairs of answers are compared in float32; leave out --weights {weights.format}")
     split = config.evaluate.split
-    device = choose_device(device_name)
     with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
         result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights))

@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.data.packing import text_windows
-from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.model.classifier import WindowTensors, class_logits, head_logits
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.loss import cross_entropy
 from lib.model.registry import count_operations
-from lib.train.objective import BatchLoss, Objective, Validation
+from lib.train.objective import BatchLoss, Objective, Start, Validation
 
 _TEXTS_AT_ONCE = 32  # in a validation
 
@@ -36,17 +34,10 @@ class Classes(Objective):
 
     writes_text = False
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        dataset: Dataset,
-        config: TrainConfig,
-        device: torch.device,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        super().__init__(model, config, device, group)
+    def _prepare(self, start: Start | None) -> None:
+        dataset, model = self.dataset, self._model
         assert dataset.labeled is not None
-        self._dataset, self._texts = dataset, dataset.labeled
+        self._texts = dataset.labeled
         self._train, self._val = self._texts.numbers("train"), self._texts.numbers("val")
         kept = (dataset.train_tokens + dataset.val_tokens) * model.config.emb_dim
         self._frozen = FrozenFeatures(model, dataset) if is_frozen_below(model) and kept <= _MOST_KEPT else None
@@ -54,7 +45,7 @@ class Classes(Objective):
     @property
     def tokens_per_step(self) -> int:
         """On average: the texts differ in length."""
-        return round(self.config.batch_size * self._dataset.train_tokens / len(self._train))
+        return round(self.config.batch_size * self.dataset.train_tokens / len(self._train))
 
     @property
     def operations_per_token(self) -> int:
@@ -68,13 +59,13 @@ class Classes(Objective):
 
     def _batch(self, step: int, rows: range | None = None) -> list[int]:
         """The numbers of the texts of batch `step`, or only of these `rows` of it."""
-        places = self._dataset.window_numbers(self.config.seed, step, self.config.batch_size, rows)
+        places = self.dataset.window_numbers(self.config.seed, step, self.config.batch_size, rows)
         return [int(self._train[place]) for place in places]
 
     def _loss(self, numbers: Sequence[int]) -> BatchLoss:
         """The summed loss of the texts with these numbers, and how many are right."""
         texts = self._texts.read(numbers)
-        windows = text_windows([ids for ids, _ in texts], self._dataset.context_length)
+        windows = text_windows([ids for ids, _ in texts], self.dataset.context_length)
         tensors = WindowTensors(windows, self.device)
         labels = torch.tensor([label for _, label in texts], device=self.device)
         if self._frozen:
@@ -95,8 +86,8 @@ class Classes(Objective):
             batch = self._loss([int(text) for text in groups[number]])
             loss, right = loss + batch.loss.item(), right + batch.values["accuracy"]
         self._model.train()
-        loss, right = (self.group.total(value, self.device) / len(self._val) for value in (loss, right))
-        return Validation(loss, {"accuracy": right})
+        means = self._means({"loss": loss, "accuracy": right}, len(self._val))
+        return Validation(means.pop("loss"), means)
 
     def describe_batch(self, step: int) -> Any:
         return self._batch(step)

@@ -20,14 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.config.schema import TrainConfig
-from lib.data.dataset import Dataset
 from lib.data.pairs import Pair, Text, packed_pairs
-from lib.device.distributed import ProcessGroup
 from lib.device.precision import autocast, choose_precision
 from lib.errors import UsageError
 from lib.evaluate.log_probs import answer_log_probs, measured_log_probs
-from lib.model.language_model import LanguageModel
 from lib.train.objective import BatchLoss, Objective, Start, Validation
 
 
@@ -63,21 +59,16 @@ def pair_values(policy: PairLogProbs, reference: PairLogProbs, beta: float) -> d
 class DPO(Objective):
     """The mean loss of pairs of answers, in nats/pair. The model that the training starts from is the reference."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        dataset: Dataset,
-        config: TrainConfig,
-        device: torch.device,
-        group: ProcessGroup,
-        start: Start,
-    ) -> None:
-        super().__init__(model, config, device, group)
-        self.dataset = dataset
-        self._held_out = dataset.pairs_of("val")
+    compares = True
+
+    def _prepare(self, start: Start | None) -> None:
+        assert start is not None
+        self._held_out = self.dataset.pairs_of("val")
         if not self._held_out:
-            raise UsageError(f"no pair for validation in {dataset.folder} has two different answers; build a larger dataset")
-        self._reference = start.reference or group.broadcast_from_main(self._compute_reference)
+            raise UsageError(
+                f"no pair for validation in {self.dataset.folder} has two different answers; build a larger dataset"
+            )
+        self._reference = start.reference or self.group.broadcast_from_main(self._compute_reference)
         self._rows = {number: row for row, number in enumerate(self._reference["numbers"].tolist())}
 
     def _compute_reference(self) -> dict[str, Tensor]:
@@ -127,7 +118,7 @@ class DPO(Objective):
             policy = PairLogProbs(*(part.to(self.device) for part in self._measure(self._held_out[mine.start : mine.stop])))
             batch = self._loss(policy, self._reference["val"][mine.start : mine.stop])
             sums = Counter({"loss": batch.loss.item(), **batch.values})
-        means = {name: self.group.total(sums[name], self.device) / len(self._held_out) for name in ("loss", *VALUES)}
+        means = self._means({name: sums[name] for name in ("loss", *VALUES)}, len(self._held_out))
         return Validation(means.pop("loss"), means)
 
     def _measure(self, pairs: Sequence[Pair]) -> PairLogProbs:

@@ -18,6 +18,7 @@ reward holds the model, and a reward is seldom all that one wants.
 Q questions, G answers to each, n tokens of an answer
 """
 
+from functools import cached_property
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
@@ -25,17 +26,14 @@ import torch
 from torch import Tensor
 
 from lib.chat.template import special_id, template_from_saved
-from lib.config.schema import TrainConfig
-from lib.data.dataset import Dataset
 from lib.data.pairs import Text
 from lib.data.shuffle import batch_numbers
-from lib.device.distributed import ProcessGroup
 from lib.device.hardware import derive_seed
 from lib.errors import UsageError
 from lib.evaluate.log_probs import answer_nats
+from lib.evaluate.span import runs_of
 from lib.evaluate.windows import total_nats_of_texts
 from lib.generate.short_answers import short_answers
-from lib.model.language_model import LanguageModel
 from lib.train.objective import BatchLoss, Objective, Start, Validation
 
 
@@ -80,16 +78,11 @@ class Question(NamedTuple):
 class GRPO(Objective):
     """The mean loss of answers that the model itself gives to the questions of a dataset of conversations."""
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        dataset: Dataset,
-        config: TrainConfig,
-        device: torch.device,
-        group: ProcessGroup,
-        start: Start,
-    ) -> None:
-        super().__init__(model, config, device, group)
+    compares = True
+
+    def _prepare(self, start: Start | None) -> None:
+        assert start is not None
+        model, dataset = self._model, self.dataset
         if model.config.drop_rate:
             raise UsageError(
                 f"--task grpo trains the model that has answered, and model.drop_rate={model.config.drop_rate} makes it "
@@ -97,12 +90,13 @@ class GRPO(Objective):
             )
         self._reference = start.model().eval().requires_grad_(False)
         self._end = special_id(template_from_saved(dataset.tokens.chat).end, dataset.tokens.load_tokenizer())
-        self._questions = self._read_questions(dataset, "train")
-        self._held_out = self._read_questions(dataset, "val")
-        self._reward = REWARDS[config.reward]
+        self._questions = self._read_questions("train")
+        self._held_out = self._read_questions("val")
+        self._reward = REWARDS[self.config.reward]
 
-    def _read_questions(self, dataset: Dataset, split: str) -> list[Question]:
+    def _read_questions(self, split: str) -> list[Question]:
         """The questions of a split whose answers are complete; UsageError if there is none, or no room to answer one."""
+        dataset = self.dataset
         texts = [text for text in dataset.texts_of(split) if text[1].any() and text[0][text[1]][-1] == self._end]
         questions = [split_last_answer(*text) for text in texts]
         if not questions:
@@ -115,7 +109,7 @@ class GRPO(Objective):
             )
         return questions
 
-    @property
+    @cached_property
     def tokens_per_step(self) -> int:
         """At most: those of questions of mean length, and of answers as long as they may be."""
         prompt = sum(len(question.prompt) for question in self._questions) // len(self._questions)
@@ -176,11 +170,7 @@ class GRPO(Objective):
         nats = total_nats_of_texts(self._model, texts, self.device)
         parts = [mine[at : at + _QUESTIONS_AT_ONCE] for at in range(0, len(mine), _QUESTIONS_AT_ONCE)]
         rewards, exact = self._judge([answer for part in parts for answer in self._answer(part)], mine)
-        count = len(self._held_out)
-        means = {
-            name: self.group.total(value.sum().item(), self.device) / count
-            for name, value in (("reward", rewards), ("exact", exact))
-        }
+        means = self._means({"reward": rewards.sum().item(), "exact": exact.sum().item()}, len(self._held_out))
         tokens = sum(len(question.answer) for question in self._held_out)
         return Validation(self.group.total(nats, self.device) / tokens, means)
 
@@ -190,8 +180,7 @@ class GRPO(Objective):
 
 def split_last_answer(ids: np.ndarray, learned: np.ndarray) -> Question:
     """The last answer of a conversation, (n,) ids of which some are learned, and what is before it."""
-    stop = int(np.flatnonzero(learned)[-1]) + 1
-    start = int(np.flatnonzero(~learned[:stop])[-1]) + 1
+    start, stop = runs_of(learned)[-1]
     return Question(ids[:start].tolist(), ids[start:stop].tolist())
 
 

@@ -8,10 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.config.schema import TrainConfig
-from lib.data.dataset import Dataset
 from lib.device.compile import CompiledTrainStep
-from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.device.precision import autocast, choose_precision
 from lib.evaluate.windows import total_nats, total_nats_of_texts
 from lib.model.language_model import LanguageModel
@@ -19,7 +16,7 @@ from lib.model.loss import SoftTargets
 from lib.model.packing import PackedTargets, Packing
 from lib.model.seen_vocabulary import SeenVocabulary, share_unseen_rows
 from lib.train.batches import Batches
-from lib.train.objective import BatchLoss, Objective, Validation
+from lib.train.objective import BatchLoss, Objective, Start, Validation
 
 
 class NextToken(Objective):
@@ -28,20 +25,12 @@ class NextToken(Objective):
     `trained` may have rows for the training text's tokens alone; `model` has all of them.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        dataset: Dataset,
-        config: TrainConfig,
-        device: torch.device,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
-        super().__init__(model, config, device, group)
-        self.dataset = dataset
+    def _prepare(self, start: Start | None) -> None:
         self._vocabulary = self._share_rows()
         self._is_written_back = True
-        self._trained = self._vocabulary.trained.train() if self._vocabulary else model
-        self._batches = Batches(dataset, config, self._vocabulary.columns.cpu().numpy() if self._vocabulary else None)
+        self._trained = self._vocabulary.trained.train() if self._vocabulary else self._model
+        columns = self._vocabulary.columns.cpu().numpy() if self._vocabulary else None
+        self._batches = Batches(self.dataset, self.config, columns)
         self._loss = self._trained.loss
 
     def _share_rows(self) -> SeenVocabulary | None:

@@ -6,12 +6,13 @@ Pretraining is one of them (`lib.train.next_token`).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from lib.config.schema import TrainConfig
+from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
 from lib.model.language_model import LanguageModel
 from lib.model.registry import count_operations
@@ -47,13 +48,29 @@ class Objective(ABC):
     #: Whether the model writes texts, so that samples of them make sense.
     writes_text = True
 
+    #: Whether the model is compared with the one that the training starts from, so that there must be one.
+    compares = False
+
     def __init__(
-        self, model: LanguageModel, config: TrainConfig, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+        self,
+        model: LanguageModel,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        group: ProcessGroup = SINGLE_PROCESS,
+        start: Start | None = None,
     ) -> None:
+        """`start`: needed by an objective that `compares`. UsageError if the objective cannot learn from `dataset`."""
         self._model = model.train()
+        self.dataset = dataset
         self.config = config
         self.device = device
         self.group = group
+        self._prepare(start)
+
+    @abstractmethod
+    def _prepare(self, start: Start | None) -> None:
+        """Read and compute what all steps need."""
 
     @property
     def model(self) -> LanguageModel:
@@ -90,6 +107,10 @@ class Objective(ABC):
     @abstractmethod
     def describe_batch(self, step: int) -> Any:
         """Batch `step` as JSON, for the report about a loss that is not finite."""
+
+    def _means(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
+        """The `sums` of all processes, each divided by `count`."""
+        return {name: self.group.total(value, self.device) / count for name, value in sums.items()}
 
     def reference(self) -> dict[str, Tensor]:
         """What was computed before the first step and never changes; checkpoints keep it."""

@@ -109,19 +109,11 @@ def train_run(
         stack.enter_context(deterministic_kernels(device))
         # the trainer first: a model that does not fit into memory must not cost the run that is there
         model = initial_model(run.path, saved, source, model_config, train_config, dataset).to(device)
-        objective = build_objective(
-            model,
-            dataset,
-            train_config,
-            device,
-            group,
-            Start(
-                reference=load_tensors(run.path / CHECKPOINT_FOLDER / saved.reference)[0]
-                if saved and saved.reference
-                else None,
-                model=lambda: initial_model(run.path, None, source, model_config, train_config, dataset).to(device),
-            ),
+        start = Start(
+            lambda: initial_model(run.path, None, source, model_config, train_config, dataset).to(device),
+            load_tensors(run.path / CHECKPOINT_FOLDER / saved.reference)[0] if saved and saved.reference else None,
         )
+        objective = build_objective(model, dataset, train_config, device, group, start)
         trainer = Trainer(objective)
         if train_config.finetune != "all":
             yield Notice(f"{_count(trainer, True):,} parameters are trained, {_count(trainer, False):,} frozen")

@@ -15,10 +15,7 @@ from lib.train.grpo import GRPO
 from lib.train.next_token import NextToken
 from lib.train.objective import Objective, Start
 
-_OBJECTIVES: dict[str, type[NextToken | Classes]] = {"text": NextToken, "classify": Classes}
-
-#: Those that compare the model with the one that the training starts from.
-_COMPARING = {"dpo": DPO, "grpo": GRPO}
+_OBJECTIVES: dict[str, type[Objective]] = {"text": NextToken, "classify": Classes, "dpo": DPO, "grpo": GRPO}
 
 
 def check_task(config: TrainConfig, dataset: Dataset, init_from: Path | None) -> None:
@@ -43,7 +40,7 @@ def check_task(config: TrainConfig, dataset: Dataset, init_from: Path | None) ->
             f"--task grpo answers the questions of conversations, and {dataset.folder} has running text; tokenize a file of "
             "questions and right answers by `tokenize --chat`"
         )
-    if task in _COMPARING and init_from is None:
+    if _OBJECTIVES[task].compares and init_from is None:
         raise UsageError(f"--task {task} changes what a model answers already; name its run with --init-from RUN")
 
 
@@ -51,6 +48,4 @@ def build_objective(
     model: LanguageModel, dataset: Dataset, config: TrainConfig, device: torch.device, group: ProcessGroup, start: Start
 ) -> Objective:
     """What `train.task` minimizes: `model` on `dataset`."""
-    if comparing := _COMPARING.get(config.task):
-        return comparing(model, dataset, config, device, group, start)
-    return _OBJECTIVES[config.task](model, dataset, config, device, group)
+    return _OBJECTIVES[config.task](model, dataset, config, device, group, start)
