@@ -44,7 +44,9 @@ def cross_attention_maps(model: EncoderDecoder, source: Sequence[int], ids: Sequ
 def _recorded(modules: Iterable[nn.Module], weights: Callable[..., Tensor], forward: Callable[[], Any]) -> list[Tensor]:
     """`weights(module, *inputs)` of each of the `modules`, in the order in which `forward` calls them."""
     maps: list[Tensor] = []
-    hooks = [module.register_forward_pre_hook(lambda module, inputs: maps.append(weights(module, *inputs))) for module in modules]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: maps.append(weights(module, *inputs))) for module in modules
+    ]
     try:
         forward()
     finally:

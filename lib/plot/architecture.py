@@ -154,7 +154,9 @@ def _inside(module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], model: 
 def model_figure(models: Sequence[tuple[str, ModelConfig]], plot: PlotConfig) -> Figure:
     """Models side by side, each under its name, from the ids at the bottom to the logits at the top."""
     if names := [name or "the config" for name, config in models if config.has_encoder]:
-        raise UsageError(f"{names[0]} is an encoder-decoder, two stacks of blocks, and plot model draws one; choose another model")
+        raise UsageError(
+            f"{names[0]} is an encoder-decoder, two stacks of blocks, and plot model draws one; choose another model"
+        )
     figure = blank_figure(plot, across=len(models))
     networks = [build_model(config, "meta") for _, config in models]
     parts_of = [model_parts(network) for network in networks]

@@ -68,7 +68,9 @@ def _read_cross_attention(trained: TrainedModel, model: EncoderDecoder, prompt: 
     sizes = torch.tensor([len(source.source)])
     (target,) = translations(model, torch.tensor([source.source]), sizes, source.ids[0], model.context_length - 1)
     maps = cross_attention_maps(model, source.source, [*source.ids, *target])
-    return Attention(maps, [*(tokenizer.decode([id]) for id in target), "end"], [tokenizer.decode([id]) for id in source.source])
+    return Attention(
+        maps, [*(tokenizer.decode([id]) for id in target), "end"], [tokenizer.decode([id]) for id in source.source]
+    )
 
 
 def attention_figure(attention: Attention, plot: PlotConfig) -> Figure:
@@ -76,7 +78,9 @@ def attention_figure(attention: Attention, plot: PlotConfig) -> Figure:
     maps, looking, looked_at = attention
     figure = blank_figure(plot)
     grid = figure.subplots(len(maps), max(len(layer) for layer in maps), squeeze=False, sharex=True, sharey=True)
-    rows, columns = ([escape_mathtext(token) for token in tokens] if len(tokens) <= 40 else [] for tokens in (looking, looked_at))
+    rows, columns = (
+        [escape_mathtext(token) for token in tokens] if len(tokens) <= 40 else [] for tokens in (looking, looked_at)
+    )
     is_upright = max(map(len, looked_at)) > 1
     for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
         for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
