@@ -17,14 +17,14 @@ import torch
 from lib.artifact.io import read_json
 from lib.artifact.record import Count, Positive, RecordError, from_json
 from lib.data.dataset import Dataset
-from lib.data.parallel import ParallelTexts
+from lib.data.parallel import ParallelBatch, ParallelTexts, pad
 from lib.errors import MakegptError, UsageError, printable
 from lib.evaluate.classification import mcnemar_p, wilson_interval
 from lib.evaluate.edit_distance import edit_distance
 from lib.evaluate.metrics import SIGNIFICANCE_LEVEL, BlockSums, ratio_with_se
 from lib.evaluate.results import PUBLISHED, EvaluatedWeights
 from lib.evaluate.span import check_tokenizer
-from lib.generate.translate import greedy, target_nats
+from lib.generate.translations import translations
 from lib.model.encoder_decoder import EncoderDecoder
 from lib.ngrams.alignment import Pair
 from lib.ngrams.graphones import ORDER, GraphoneModel
@@ -145,7 +145,8 @@ def evaluate_translation(
     outputs: list[list[int]] = []
     for at in range(0, len(references.sources), AT_ONCE):
         part = references.sources[at : at + AT_ONCE]
-        outputs += greedy(model, part, texts.end, device)
+        source, lengths = map(torch.from_numpy, pad([np.array(ids, np.int64) for ids in part], texts.end))
+        outputs += translations(model, source.to(device), lengths.to(device), texts.end, texts.end, model.context_length)
         on_sources(len(part))
     right = references.right(outputs)
     loss, error = ratio_with_se(nats.blocks, nats.sizes)
@@ -171,6 +172,17 @@ def evaluate_translation(
         model_sha256=trained.sha256,
         dataset=dataset.identity(),
     )
+
+
+@torch.inference_mode()
+def target_nats(model: EncoderDecoder, batch: ParallelBatch, device: torch.device) -> np.ndarray:
+    """The loss of each token of the targets of `batch` and of the end of each, row after row: (n,) in nats."""
+    source, source_lengths, target, target_lengths = (torch.from_numpy(part).to(device) for part in batch)
+    features = model.decode(target[:, :-1], model.encode(source, source_lengths))
+    log_probs = model.out_head(features).float().log_softmax(dim=-1)  # (B, T, V)
+    nats = -log_probs.gather(2, target[:, 1:, None]).squeeze(2)
+    predicted = torch.arange(nats.shape[1], device=device) < target_lengths[:, None]
+    return np.asarray(nats[predicted].double().cpu())
 
 
 def _baseline(outputs: Sequence[list[int]], references: References, model_right: np.ndarray) -> BaselineErrors:
