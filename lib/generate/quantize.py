@@ -65,9 +65,9 @@ class InferenceModel(LanguageModel):
         """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
         return self.network.features(ids, kv_cache, packing)
 
-    def cache(self, capacity: int) -> KVCache | None:
-        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
-        return self.network.cache(capacity)
+    def cache(self, capacity: int, source: Sequence[int] = ()) -> KVCache | None:
+        """As `LanguageModel.cache`."""
+        return self.network.cache(capacity, source)
 
     def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
         """As `LanguageModel.next_token_logits`; one new token per text is a step of the kernel."""
@@ -95,6 +95,8 @@ def _why_no_kernel(model: LanguageModel) -> str | None:
         return f"the C++ kernel runs on a CPU, not on {device.type}"
     if "naive" in (model.config.layer_impl, model.config.attention_impl):
         return "the model is naive (model.layer_impl, model.attention_impl)"
+    if model.config.norm_position == "post" or model.config.feed_forward == "relu":
+        return "the C++ kernel has no norms after the shortcuts (model.norm_position) and no ReLU (model.feed_forward)"
     return why_no_kernel()
 
 

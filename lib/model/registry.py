@@ -12,6 +12,7 @@ from lib.config.model import ModelConfig
 from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
 from lib.model.causal_attention import CausalAttention
+from lib.model.encoder_decoder import EncoderDecoder
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
@@ -46,6 +47,8 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "cross_attention",
+    "encoder_decoder",
     "classifier",
     "maps",
     "lora",
@@ -61,6 +64,7 @@ MODELS: dict[str, type[LanguageModel]] = {
     "multi_head": MultiHead,
     "single_block": SingleBlock,
     "gpt": GPT,
+    "encoder_decoder": EncoderDecoder,
 }
 
 
