@@ -74,6 +74,7 @@ def main(
 
     Of a classifier, accuracy, confusion matrix, precision and recall, compared with classifiers that count words.
     Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
+    Of parallel texts, how often the output of a source is wrong, compared with counts of graphones.
 
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
     of the (first) RUN alone.
@@ -138,6 +139,11 @@ def main(
             if first:
                 raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
             _evaluate_preferences(trained, folder, data, weights, output, device, config)
+            return
+        if data.parallel or trained.config.kind == "encoder_decoder":
+            if first:
+                raise UsageError(f"{first} is for models that continue texts, and {folder} translates sources; leave it out")
+            _evaluate_translation(trained, folder, data, weights, output, device, config)
             return
         span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
@@ -216,6 +222,31 @@ def _evaluate_preferences(
         result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights))
     for line in preference_lines(folder.resolve().name, result):
+        say(line)
+    _write_result(to_json(result), output)
+
+
+def _evaluate_translation(
+    trained: "TrainedModel",
+    folder: Path,
+    dataset: "Dataset",
+    weights: Weights,
+    output: Path | None,
+    device: Any,
+    config: Config,
+) -> None:
+    """A model on parallel texts: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.evaluate.results import EvaluatedWeights
+    from lib.evaluate.translation import evaluate_translation, translation_table
+
+    if weights.format != "float32":
+        raise UsageError(f"parallel texts are evaluated in float32; leave out --weights {weights.format}")
+    split = config.evaluate.split
+    with progress(len(dataset.parallel.numbers(split)) if dataset.parallel else 0, "pairs") as bar:
+        result = evaluate_translation(trained, folder, dataset, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
+    for line in translation_table(folder.resolve().name, result):
         say(line)
     _write_result(to_json(result), output)
 

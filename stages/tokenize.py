@@ -106,8 +106,8 @@ def main(
 
     --labels -o DIR takes labeled texts, for `train --task classify`.
 
-    --parallel -o DIR takes pairs of a source and a target, for `train --task translate`. A line without a tab is a word and, after
-    its first space, its pronunciation. JSON Lines have "prompt" and "completion".
+    --parallel -o DIR takes pairs of a source and a target, for `train --task translate`. A line without a tab is a word and,
+    after its first space, its pronunciation. JSON Lines have "prompt" and "completion".
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.

@@ -233,9 +233,9 @@ class Dataset:
         return self.packed.trained(self.tokens, self.window_numbers(seed, step, size))
 
     def parallel_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> ParallelBatch:
-        """Batch `step` (from 0) of `size` pairs for training, or only these `rows` of it."""
+        """Batch `step` (from 0) of `size` pairs for training, or only these `rows` of it: the shortest pairs come first."""
         assert self.parallel is not None
-        return self.parallel.batch(self.parallel.numbers("train")[self.window_numbers(seed, step, size, rows)])
+        return self.parallel.train_batch(self.window_numbers(seed, step, size), rows)
 
     def text_ranges(self, name: str) -> Iterator[tuple[int, int]]:
         """Where each conversation of a split begins and ends, in order."""

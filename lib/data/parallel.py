@@ -5,8 +5,8 @@ fractions V for validation and U for test, n is the least number of which both a
 n·V are for validation, the next n·U for test and the rest for training. With V = 1/20 and U = 1/10 that is the rule by which
 g2p-seq2seq splits a pronunciation dictionary (docs/g2p.md): sources 0, 20, 40 … are for validation, 1, 2, 21, 22 … for test.
 
-Which pair is in which split is written as `lib.data.text_split` says. A pair is left out if its source, or its target and the end
-after it, has more tokens than the context length.
+Which pair is in which split is written as `lib.data.text_split` says. A pair is left out if its source, or its target with the
+end, has more tokens than the context length.
 
 B pairs, S and T tokens of the longest source and of the longest target
 """
@@ -81,6 +81,15 @@ class ParallelTexts:
         """How many tokens the targets with these `numbers` have, with the end of each: those that are predicted."""
         at = np.asarray(numbers, np.int64)
         return int((self._starts[at + 1] - self._targets[at] + 1).sum())
+
+    def train_batch(self, places: Sequence[int], rows: range | None = None) -> ParallelBatch:
+        """The pairs at `places` among those for training, or only these `rows` of them.
+
+        The shortest come first, so that pieces of a batch, `train.grad_accum_steps` of them, need little padding.
+        """
+        numbers = self.numbers("train")[np.asarray(places)]
+        numbers = numbers[np.argsort(self._starts[numbers + 1] - self._starts[numbers], kind="stable")]
+        return self.batch(numbers if rows is None else numbers[rows.start : rows.stop])
 
     def source(self, number: int) -> np.ndarray:
         """The ids of the source of a pair: (n,) int64."""

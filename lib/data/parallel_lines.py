@@ -27,7 +27,7 @@ from lib.data.vocabulary import LEARNED
 from lib.errors import MakegptError, UsageError
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer, UnknownText
 from lib.tokenizer.extended import with_special_tokens
-from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
+from lib.tokenizer.registry import TOKENIZER_FILE, TOKENIZERS, make_tokenizer
 
 
 class TextPair(NamedTuple):
@@ -127,7 +127,7 @@ def write_parallel(
             "tokens",
             "tokenize",
             parameters={
-                "tokenizer": tokenizer.kind,
+                "tokenizer": kind if kind in TOKENIZERS else tokenizer.kind,
                 "vocabulary": tokenizer.identity(),
                 "shard_tokens": config.shard_tokens,
             },

@@ -1,8 +1,8 @@
 """Characters and symbols as tokens: a space with the non-spaces after it is one token, every other character is one too.
 
-So the letters of a word are tokens, and so is each phoneme of its pronunciation: of the line `cat K AE T` of a dictionary, the
-word `cat` has three tokens, and its pronunciation ` K AE T` three. As in GPT-2's vocabulary the space belongs to the token after it,
-and nothing is lost. The tokens are those of the training text: first the characters, then the symbols, each in code-point order.
+So the letters of a word are tokens, and so is each phoneme of its pronunciation: of the line `cat K AE T` of a dictionary,
+the word `cat` has three tokens, and its pronunciation ` K AE T` three. As in GPT-2's vocabulary the space belongs to the token
+after it, and nothing is lost. The tokens are those of the training text: characters, then symbols, both in code-point order.
 """
 
 import re
