@@ -106,8 +106,8 @@ class TrainConfig:
             )
         if self.label_smoothing and self.counts_share:
             raise UsageError(
-                f"train.label_smoothing={self.label_smoothing} and train.counts_share={self.counts_share} both soften the targets; "
-                "set one of them to 0"
+                f"train.label_smoothing={self.label_smoothing} and train.counts_share={self.counts_share} both soften the "
+                "targets; set one of them to 0"
             )
         if self.invented_share and not self.counts_share:
             raise UsageError(

@@ -28,8 +28,8 @@ def generate_naive(
 ) -> Iterator[int]:
     """Continue `ids` by up to `config.max_new_tokens` tokens, yielding each; stop after the token `end`.
 
-    The model sees the last `context_length` tokens; in a longer text the window slides. `source`: the ids that an encoder-decoder
-    reads first.
+    The model sees the last `context_length` tokens; in a longer text the window slides. `source`: the ids that an
+    encoder-decoder reads first.
     """
     sampler = TokenSampler(config)
     ids = list(ids)

@@ -1,7 +1,7 @@
 """What an encoder-decoder writes for many sources at once: the most likely token, again and again.
 
-The engine (`lib.generate.engine`) keeps a KV cache for each text, and draws. Here all sources go through the model as one batch, and
-the few tokens of a short target are computed again for each new one.
+The engine (`lib.generate.engine`) keeps a KV cache for each text, and draws. Here all sources go through the model as one
+batch, and the few tokens of a short target are computed again for each new one.
 
 B sources, S tokens of the longest
 """

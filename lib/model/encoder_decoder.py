@@ -1,7 +1,7 @@
 """The encoder-decoder: a model that reads a source and writes a target, such as a word and its pronunciation.
 
-The original transformer (Vaswani et al. 2017) is one. Its encoder reads the whole source at once, in both directions. Its decoder
-is a GPT whose blocks have a third part, cross-attention, which looks at what the encoder has put out.
+The original transformer (Vaswani et al. 2017) is one. Its encoder reads the whole source at once, in both directions. Its
+decoder is a GPT whose blocks have a third part, cross-attention, which looks at what the encoder has put out.
 
 B batch, S tokens of the source, T tokens of the target, C embedding
 """

@@ -36,7 +36,7 @@ class SequenceToSequence(Objective):
 
     @property
     def operations_per_token(self) -> int:
-        """Without the scores of attention: the texts are short. A token is the source's or the target's, and goes through half."""
+        """Without the scores of attention: the texts are short. The encoder computes the sources, the rest the targets."""
         targets = self._pairs.target_tokens(self._train) / (self.dataset.train_tokens + len(self._train))
         encoder, all_weights = matmul_operations(self._network.encoder), matmul_operations(self._network)
         return round(encoder * (1 - targets) + (all_weights - encoder) * targets)

@@ -27,7 +27,7 @@ _OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def check_task(config: TrainConfig, model: ModelConfig, dataset: Dataset, init_from: Path | None) -> None:
-    """UsageError if `config.task` cannot be learned from the kind of `dataset`, by such a `model`, or not from random weights."""
+    """UsageError if `config.task` cannot be learned from the kind of `dataset`, by the `model`, or not from random weights."""
     task = config.task
     if model.has_encoder != (task == "translate"):
         raise UsageError(
