@@ -109,7 +109,7 @@ def main(
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import AnswerSpan, dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
-    from lib.run.folder import dataset_folder, is_classifier, load_run
+    from lib.run.folder import dataset_folder, is_classifier, load_run, read_model_config
     from lib.run.metrics import training_seconds
     from stages.shared.reading import read_text_span
 
@@ -119,6 +119,11 @@ def main(
         if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
             raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
         _evaluate_classifier(folder, dataset, weights, output, device, config)
+        return
+    if read_model_config(folder).has_encoder:
+        if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
+            raise UsageError(f"{given[0]} is for models of texts, and {folder} is an encoder-decoder; leave it out")
+        _evaluate_translation(folder, dataset, weights, output, device, config)
         return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
@@ -139,11 +144,6 @@ def main(
             if first:
                 raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
             _evaluate_preferences(trained, folder, data, weights, output, device, config)
-            return
-        if data.parallel or trained.config.kind == "encoder_decoder":
-            if first:
-                raise UsageError(f"{first} is for models that continue texts, and {folder} translates sources; leave it out")
-            _evaluate_translation(trained, folder, data, weights, output, device, config)
             return
         span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
@@ -227,24 +227,21 @@ def _evaluate_preferences(
 
 
 def _evaluate_translation(
-    trained: "TrainedModel",
-    folder: Path,
-    dataset: "Dataset",
-    weights: Weights,
-    output: Path | None,
-    device: Any,
-    config: Config,
+    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device: Any, config: Config
 ) -> None:
-    """A model on parallel texts: JSON, and a table on stderr."""
+    """An encoder-decoder on parallel texts: JSON, and a table on stderr."""
     from lib.artifact.record import to_json
+    from lib.data.dataset import Dataset
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.translation import evaluate_translation, translation_table
+    from lib.run.folder import dataset_folder, load_run
 
     if weights.format != "float32":
-        raise UsageError(f"parallel texts are evaluated in float32; leave out --weights {weights.format}")
-    split = config.evaluate.split
-    with progress(len(dataset.parallel.numbers(split)) if dataset.parallel else 0, "pairs") as bar:
-        result = evaluate_translation(trained, folder, dataset, split, device, bar.advance)
+        raise UsageError(f"an encoder-decoder is evaluated in float32; leave out --weights {weights.format}")
+    trained = load_run(folder, device, weights.saved, encoder_decoder=True)
+    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
+    with progress(len(data.parallel.numbers(split)) if data.parallel else 0, "pairs") as bar:
+        result = evaluate_translation(trained, folder, data, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
     for line in translation_table(folder.resolve().name, result):
         say(line)

@@ -128,13 +128,14 @@ def evaluate_translation(
     device: torch.device,
     on_sources: Callable[[int], None] = lambda _: None,
 ) -> TranslationEvaluation:
-    """The model of the run in `folder` on a split of the parallel texts in `dataset`, and the counts of its training split.
+    """The encoder-decoder of the run in `folder` on a split of `dataset`, next to counts of its training split.
 
     `on_sources` is called with the number of sources after each batch. MakegptError if the tokenizers differ or the split is
     missing.
     """
+    texts, model = parallel_texts(folder, dataset), trained.model
+    assert isinstance(model, EncoderDecoder)
     check_tokenizer(folder, trained, dataset)
-    texts, model = parallel_texts(folder, dataset), encoder_decoder(folder, trained)
     numbers = texts.numbers(split)
     if not len(numbers):
         raise MakegptError(f"{dataset.folder} has no {split} split; build one with --{split}-fraction 0.1, and train on it")
@@ -146,7 +147,7 @@ def evaluate_translation(
     for at in range(0, len(references.sources), AT_ONCE):
         part = references.sources[at : at + AT_ONCE]
         source, lengths = map(torch.from_numpy, pad([np.array(ids, np.int64) for ids in part], texts.end))
-        outputs += translations(model, source.to(device), lengths.to(device), texts.end, texts.end, model.context_length)
+        outputs += translations(model, source.to(device), lengths.to(device), texts.end, model.context_length)
         on_sources(len(part))
     right = references.right(outputs)
     loss, error = ratio_with_se(nats.blocks, nats.sizes)
@@ -178,7 +179,7 @@ def evaluate_translation(
 def target_nats(model: EncoderDecoder, batch: ParallelBatch, device: torch.device) -> np.ndarray:
     """The loss of each token of the targets of `batch` and of the end of each, row after row: (n,) in nats."""
     source, source_lengths, target, target_lengths = (torch.from_numpy(part).to(device) for part in batch)
-    features = model.decode(target[:, :-1], model.encode(source, source_lengths))
+    features = model.decode(target[:, :-1], [model.encode(source, source_lengths)])
     log_probs = model.out_head(features).float().log_softmax(dim=-1)  # (B, T, V)
     nats = -log_probs.gather(2, target[:, 1:, None]).squeeze(2)
     predicted = torch.arange(nats.shape[1], device=device) < target_lengths[:, None]
@@ -208,13 +209,6 @@ def parallel_texts(folder: Path, dataset: Dataset) -> ParallelTexts:
             f"{folder} translates sources to targets, and {dataset.folder} has no parallel texts; use `tokenize --parallel`"
         )
     return dataset.parallel
-
-
-def encoder_decoder(folder: Path, trained: TrainedModel) -> EncoderDecoder:
-    """The model itself; UsageError if it reads no sources."""
-    if not isinstance(trained.model, EncoderDecoder):
-        raise UsageError(f"{folder} continues texts and reads no sources; train model.kind=encoder_decoder on parallel texts")
-    return trained.model
 
 
 def translation_table(name: str, evaluation: TranslationEvaluation) -> list[str]:

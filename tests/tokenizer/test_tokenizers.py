@@ -23,6 +23,7 @@ from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer, make_tokenizer
+from lib.tokenizer.symbols import split_symbols
 from lib.tokenizer.word import WordTokenizer, split_words
 
 Fetched = Callable[[str], Path]
