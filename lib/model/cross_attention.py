@@ -41,7 +41,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, sources: Sequence[SourceKV]) -> Tensor:
         """x: (B, T, C) -> (B, T, C). `sources`: of all B rows together, or one after the other, in the order of the rows."""
         q = self._heads(self.W_query(x))  # (B, H, T, D)
-        rows = q.split([len(source.k) for source in sources])
+        rows = torch.split(q, [len(source.k) for source in sources])
         heads = torch.cat([self._attend(*part) for part in zip(rows, sources, strict=True)])
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """The last dimension cut into heads: (B, T, …·D) -> (B, …, T, D)."""
-        return x.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)
 
     def _attend(self, q: Tensor, source: SourceKV) -> Tensor:
         """The context vectors of each head: (B, H, T, D) -> (B, H, T, D)."""

@@ -23,7 +23,7 @@ def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
     """The weights (H, T, T) of every attention in the model, lowest first, for the input `ids`, (1, T)."""
 
     def weights(module: Any, x: Tensor, *_: Any) -> Tensor:
-        return module.weights(x)[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu()  # type: ignore[no-any-return]
+        return module.weights(x)[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu()
 
     return _recorded(attentions(model), weights, lambda: model(ids))
 
@@ -35,7 +35,7 @@ def cross_attention_maps(model: EncoderDecoder, source: Sequence[int], ids: Sequ
     encoded = model.encode(torch.tensor([source], device=device), torch.tensor([len(source)], device=device))
 
     def weights(module: Any, x: Tensor, sources: Sequence[SourceKV]) -> Tensor:
-        return module.weights(x, sources[0])[0].cpu()  # type: ignore[no-any-return]
+        return module.weights(x, sources[0])[0].cpu()
 
     modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
     return _recorded(modules, weights, lambda: model.decode(torch.tensor([ids], device=device), [encoded]))

@@ -79,7 +79,7 @@ def model_parts(model: LanguageModel) -> list[Part]:
     seen: set[nn.Parameter] = set()
     for name, module in model.named_children():
         block = next((child for child in module.modules() if isinstance(child, TransformerBlock)), None)
-        for inner, child in _in_order(block) if block else [(name, module)]:
+        for inner, child in _block_parts(block) if block else [(name, module)]:
             weights = list(child.parameters())
             if not weights and not list(child.buffers()):
                 continue  # dropout
@@ -100,7 +100,7 @@ def model_parts(model: LanguageModel) -> list[Part]:
     return parts
 
 
-def _in_order(block: TransformerBlock) -> list[tuple[str, nn.Module]]:
+def _block_parts(block: TransformerBlock) -> list[tuple[str, nn.Module]]:
     """The parts of a block, lowest first."""
     norm1, attention, norm2, feed_forward, *rest = block.named_children()
     return [attention, norm1, feed_forward, norm2, *rest] if block.post_norm else [norm1, attention, norm2, feed_forward, *rest]
