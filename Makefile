@@ -305,6 +305,7 @@ study-figures: | $(READY)
 
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
+	@$(MAKE) --no-print-directory train CONFIG=reverse_text DATASET=reverse TEXT= SET=
 	$(BIN)/python docs/figures.py
 
 bench:
