@@ -147,12 +147,11 @@ def test_a_training_ends_with_the_same_bytes_after_a_resume_and_writes_the_targe
 def test_a_text_cannot_be_scored_or_exported(dataset: Dataset, folder: Path, here: Here, stage: Stage) -> None:
     if not (folder / "whole").exists():
         here("train", folder / "dataset", *SETTINGS, "--max-steps", 2, "-o", folder / "whole")
-    for words in (
-        ["plot", "tokens"],
-        ["export-weights", "--to", "hf", "-o", folder / "out"],
-        ["report", "-o", folder / "report.html"],
-    ):
-        assert "is an encoder-decoder" in stage(*words, folder / "whole", code=2).stderr
+    assert "is an encoder-decoder" in stage("plot", "tokens", folder / "whole", code=2).stderr
+    drawn = stage("plot", "model", folder / "whole", "-o", folder / "model.svg", code=2).stderr
+    assert "is an encoder-decoder, two stacks of blocks" in drawn
+    exported = stage("export-weights", folder / "whole", "--to", "hf", "-o", folder / "out", code=2).stderr
+    assert "has model.kind=encoder_decoder" in exported
     with pytest.raises(UsageError, match="is an encoder-decoder"):
         load_run(folder / "whole", CPU)
     for prompt, message, code in (("", "is empty", 2), ("abc" * 20, "sources of at most 32", 1), ("xyz", "not among the", 1)):
