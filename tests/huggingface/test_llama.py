@@ -327,6 +327,8 @@ def test_what_no_layout_has_is_refused_by_name(tmp_path: Path, change: dict[str,
 REFUSED = {
     "bigram": "model.kind=bigram",
     "lstm": "model.kind=lstm",
+    "reverse_text": "is an encoder-decoder",
+    "g2p": "is an encoder-decoder",
     "exercises": "model.feed_forward=gelu",
     "reward": "model.feed_forward=gelu",
     "single_head": "model.kind=single_head",
