@@ -153,14 +153,18 @@ def complete(model: LanguageModel, requests: Iterable[Request], device: torch.de
 
 
 def in_request_order(pieces: Iterable[tuple[Request, str]]) -> Iterator[tuple[Request, str]]:
-    """The `pieces` of `stream_text` request by request, in the order of the requests; each piece as soon as that allows."""
+    """The `pieces` of `stream_text` request by request, in the order of the requests, as soon as that allows.
+
+    Pieces that had to wait become one, so that the first one of a finished request is the last.
+    """
     buffers: dict[Request, list[str]] = {}
     for request, piece in pieces:
         buffers.setdefault(request, []).append(piece)
         while buffers:
             first = next(iter(buffers))
             ready, buffers[first] = buffers[first], []
-            yield from ((first, piece) for piece in ready)
+            if ready:
+                yield first, "".join(ready)
             if first.finish_reason is None:
                 break
             del buffers[first]
