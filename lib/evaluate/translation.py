@@ -128,7 +128,7 @@ def evaluate_translation(
     device: torch.device,
     on_sources: Callable[[int], None] = lambda _: None,
 ) -> TranslationEvaluation:
-    """The encoder-decoder of the run in `folder` on a split of `dataset`, next to counts of its training split.
+    """The encoder-decoder of the run in `folder` on a split of `dataset`, next to counts of the others.
 
     `on_sources` is called with the number of sources after each batch. MakegptError if the tokenizers differ or the split is
     missing.
