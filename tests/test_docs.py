@@ -14,6 +14,8 @@ from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
 from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
+from bench.g2p import RESULTS as G2P
+from bench.g2p import g2p_section
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
@@ -180,6 +182,12 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     page = (DOCS / "classes.md").read_text(encoding="utf-8")
     assert classes_table(results) in page
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
+
+
+def test_the_page_and_the_results_show_the_same_error_rates_of_pronunciations() -> None:
+    results, page = json.loads(G2P.read_text(encoding="utf-8")), (DOCS / "g2p.md").read_text(encoding="utf-8")
+    assert g2p_section(results) in page
+    assert f"{results['sources']:,} words and {results['pairs']:,} pronunciations" in page.replace("\n", " ")
 
 
 def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -> None:
