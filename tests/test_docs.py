@@ -19,6 +19,8 @@ from bench.g2p import g2p_section
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
+from bench.original_transformer import RESULTS as ORIGINAL
+from bench.original_transformer import original_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
 from bench.rewards import RESULTS as REWARDS
@@ -203,6 +205,12 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     )
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
+
+
+def test_the_page_and_the_results_show_the_same_original_transformer() -> None:
+    results = json.loads(ORIGINAL.read_text(encoding="utf-8"))
+    assert original_table(results) in (DOCS / "original_transformer.md").read_text(encoding="utf-8")
+    assert results["versions"]["dirty"] is False
 
 
 def test_the_page_and_the_results_show_the_same_preferences() -> None:

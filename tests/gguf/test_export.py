@@ -153,8 +153,8 @@ def test_an_option_that_llama_cpp_does_not_have_is_refused_by_name(
 REFUSED = {
     "bigram": "model.kind=bigram",
     "lstm": "model.kind=lstm",
-    "reverse_text": "is an encoder-decoder",
-    "g2p": "is an encoder-decoder",
+    "reverse_text": "model.kind=encoder_decoder",
+    "g2p": "model.kind=encoder_decoder",
     "exercises": "model.feed_forward=gelu",
     "reward": "model.feed_forward=gelu",
     "single_head": "model.kind=single_head",
