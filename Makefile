@@ -24,7 +24,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo chat preferences reward spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
-        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -87,9 +87,10 @@ help:
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
-## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
+## test-browser   looks at a report and at the site in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test-gpu       what CUDA changes: losses, gradients, precisions, torch.compile, resuming; skipped if there is no CUDA device
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
+## site           README.md and docs/ as pages with search in site/: open site/index.html, no network is needed
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
@@ -267,7 +268,7 @@ test-fuzz: | $(READY)
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
-	$(BIN)/python -m pytest -rs tests/browser.py
+	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py
 
 test-gpu: | $(READY)
 	$(BIN)/python -m pytest -rs -W default tests/gpu
@@ -297,6 +298,11 @@ study-check: | $(READY)
 
 study-figures: | $(READY)
 	$(BIN)/study --results docs/study/results.json -o docs/study > /dev/null
+
+site:
+	@$(MAKE) --no-print-directory setup EXTRAS=dev,site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo site/index.html
 
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
