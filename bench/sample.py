@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lib import Model
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
@@ -23,7 +25,7 @@ def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
     model = Model.from_run(run)
     text = model.generate(PROMPT, max_new_tokens=TOKENS, seed=SEED).rpartition("\n")[0]
     data = Dataset(dataset)
-    copied = CopyIndex(data.tokens, 0, data.description.train_tokens).longest_run([model.encode_prompt(text).ids])
+    copied = CopyIndex(data.tokens, 0, data.train_tokens).longest_run([np.array(model.encode_prompt(text).ids)])
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     sampling = resolve_config(load_params(), CONFIG).generate
     return {
