@@ -19,8 +19,8 @@ def _keeps_lengths(rotate: Callable[..., Any]) -> str | None:
 
 
 def _ignores_length(normalized_scores: Callable[..., Any]) -> str | None:
-    one = torch.ones(4)
-    return first_mismatch(normalized_scores(10 * _Q, _K, one, one, 0.0), normalized_scores(_Q, 3 * _K, one, one, 0.0))
+    scale = torch.ones(4)
+    return first_mismatch(normalized_scores(10 * _Q, _K, scale, scale, 0.0), normalized_scores(_Q, 3 * _K, scale, scale, 0.0))
 
 
 EXERCISES = {

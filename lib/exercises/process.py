@@ -52,8 +52,8 @@ def grade(name: str, file: Path, seconds: float) -> Graded:
     name, exercise = name.replace("-", "_"), find_exercise(name)
     abouts = [check.about for check in exercise.checks]
     if not file.is_file():
-        problem = f"{file} does not exist; `practise {name}` writes it"
-        return Graded(name, file, tuple(CheckResult(about, problem) for about in abouts))
+        absent = f"{file} does not exist; `practise {name}` writes it"
+        return Graded(name, file, tuple(CheckResult(about, absent) for about in abouts))
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_check, args=(sender, name, file), daemon=True)
