@@ -1,7 +1,7 @@
 """Notebooks from the pages of the book and from the lab: `make notebooks` writes them to notebooks/.
 
-A page's prose becomes Markdown cells, its code cells with the output that the page shows; the shell blocks of the lab become
-cells of %%bash. The first cell finds this project, or installs it.
+A page's prose becomes Markdown cells, its code cells with the output that the page shows. The shell blocks of the lab become
+cells of %%bash; those of a page, which may train for an hour, stay prose. The first cell finds this project, or installs it.
 """
 
 import json
@@ -47,10 +47,10 @@ def notebook(page: Page, repository: str) -> dict[str, Any]:
 
 
 def _blocks(page: Page) -> list[Block]:
-    """The blocks of the page, those of the shell as code too, each output joined to the code before it by `_cell`."""
+    """The blocks of the page, each output as the `section` of the code before it; of the lab those of the shell too."""
     blocks: list[Block] = []
     for block in code_blocks(page):
-        parts = re.split(r"^```sh\n(.*?)^```\n", block.text, flags=re.MULTILINE | re.DOTALL) if block.kind == "prose" else []
+        parts = re.split(r"^```sh\n(.*?)^```\n", block.text, flags=re.MULTILINE | re.DOTALL) if page == LAB and block.kind == "prose" else []
         if len(parts) > 1:
             kinds = ("prose", "shell")
             blocks += [replace(block, kind=kinds[at % 2], text=part) for at, part in enumerate(parts) if part.strip()]
