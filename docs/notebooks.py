@@ -50,10 +50,16 @@ def _blocks(page: Page) -> list[Block]:
     """The blocks of the page, each output as the `section` of the code before it; of the lab those of the shell too."""
     blocks: list[Block] = []
     for block in code_blocks(page):
-        parts = re.split(r"^```sh\n(.*?)^```\n", block.text, flags=re.MULTILINE | re.DOTALL) if page == LAB and block.kind == "prose" else []
+        parts = (
+            re.split(r"^```sh\n(.*?)^```\n", block.text, flags=re.MULTILINE | re.DOTALL)
+            if page == LAB and block.kind == "prose"
+            else []
+        )
         if len(parts) > 1:
             kinds = ("prose", "shell")
-            blocks += [replace(block, kind=kinds[at % 2], text=part) for at, part in enumerate(parts) if part.strip()]
+            blocks += [
+                replace(block, kind=kinds[at % 2], text=part, section="") for at, part in enumerate(parts) if part.strip()
+            ]
         elif block.kind == "output" and blocks and blocks[-1].kind == "code":
             blocks[-1] = replace(blocks[-1], section=block.text)
         else:
