@@ -24,7 +24,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo chat preferences reward spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
-        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,7 +33,7 @@ PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(BIN)/pytho
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
-KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
+KNOWN := $(CHOICES) PYTHON EXTRAS SLOW REPOSITORY LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
          MAKEGPT_PARAMS LLAMA_CPP MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
@@ -96,6 +96,8 @@ help:
 ##                results to bench/results/
 ## bench-llama-cpp   builds llama.cpp for this machine (half an hour) and measures prompts and decoding next to it
 ## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
+## slides         the lectures of docs/slides as HTML in artifacts/slides, by Marp, which npm gets
+## notebooks      the pages of the book and the lab as notebooks in notebooks/; REPOSITORY=owner/name adds Colab's badge and an installation
 ## wheel          a package in dist/;  format: lay out the code, and copy what the pages show of it;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
@@ -327,6 +329,18 @@ bench-llama-cpp: | $(READY)
 
 bench-gpu: | $(READY)
 	PYTHONPATH=. $(BIN)/python bench/gpu.py
+
+# Marp Markdown to HTML needs no browser
+MARP := .marp/node_modules/.bin/marp
+$(MARP):
+	npm install --prefix .marp --no-save --no-audit --no-fund --ignore-scripts --loglevel error @marp-team/marp-cli@4.5.1
+
+slides: $(MARP)
+	@mkdir -p artifacts/slides && cp -R docs/figures docs/study artifacts/
+	$(MARP) --no-stdin --html --input-dir docs/slides --output artifacts/slides
+
+notebooks: | $(READY)
+	PYTHONPATH=. $(BIN)/python docs/notebooks.py notebooks $(REPOSITORY)
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist
