@@ -115,14 +115,8 @@ class MultiHeadAttention(nn.Module):
         `others`: (B, 1, T, N), true where a query must not attend besides.
         """
         T, N = q.shape[-2], k.shape[-2]
-        if self.fused and self.pattern is not None and others is None:
-            if T == N and self.pattern.saves_time(T):
-                return sparse_attention(q, self._shared(k), self._shared(v), self.pattern, self.dropout)
-            if T == 1:
-                seen = self.pattern.seen(N - 1).to(k.device)
-                return F.scaled_dot_product_attention(
-                    q, k[:, :, seen], v[:, :, seen], enable_gqa=self.n_kv_heads < self.n_heads
-                )
+        if self.fused and others is None and self.pattern is not None and self.pattern.saves_time(T, N):
+            return sparse_attention(q, self._shared(k), self._shared(v), self.pattern, self.dropout)
         drop_rate = self.dropout.rate if self.training else 0.0
         if materializes_weights(self.fused, drop_rate, q.device):
             return self.dropout(self._weights(q, k, others)) @ self._shared(v)

@@ -68,12 +68,12 @@ class SparsePattern:
         n = math.ceil(length / self.window)
         return self.near_blocks * self.window + {"sliding": 0, "strided": n, "fixed": n * self.summary_tokens}[self.name]
 
-    def saves_time(self, length: int) -> bool:
-        """Whether `sparse_attention` takes less time than dense attention: with under a quarter of its scores.
+    def saves_time(self, queries: int, length: int) -> bool:
+        """Whether `sparse_attention` takes less time than dense attention: for one query, and with under a quarter of the scores.
 
         Small products are slower per score than the fused kernel (docs/sparse_attention.md has the times).
         """
-        return 4 * self.computed(length) < length
+        return queries == 1 or (queries == length and 4 * self.computed(length) < length)
 
 
 def sparse_pattern(config: ModelConfig) -> SparsePattern | None:
@@ -93,11 +93,15 @@ def sparse_attention(
 ) -> Tensor:
     """softmax(QKᵀ/√D + M)V with the mask of `pattern`, from M scores a query instead of T.
 
-    q, k, v: (B, H, T, D) -> (B, H, T, D). The time axis is cut into n blocks of w tokens. The near keys of a query are in its
+    q: (B, H, T, D), k, v: (B, H, N, D) -> (B, H, T, D), where T is N, or 1: the query of the last position, which needs the
+    keys that it attends to and no others. Of a whole text the time axis is cut into n blocks of w tokens. The near keys of a query are in its
     own block and, with sliding and strided, the one before. The far keys are in earlier blocks: with strided the same place of
     each, with fixed the last c places of each. One softmax goes over both.
     """
-    T, w = q.shape[-2], pattern.window
+    T, N, w = q.shape[-2], k.shape[-2], pattern.window
+    if T == 1:
+        seen = pattern.seen(N - 1).to(k.device)
+        return dropout(_softmax(q @ k[:, :, seen].mT, q)) @ v[:, :, seen]
     q, k, v = (_blocks(x, w) for x in (q, k, v))  # (B, H, n, w, D)
     n = q.shape[2]
     block, place = torch.arange(n, device=q.device)[:, None, None], torch.arange(w, device=q.device)[:, None]
