@@ -1,39 +1,40 @@
 """What a sparse pattern costs in loss, and what it saves in time: bench/results/sparse.json, of docs/sparse_attention.md.
 
-python -m bench.sparse loss     three seeds of each pattern; after: make build-dataset CONFIG=decoder
-                                DATASET=tiny_shakespeare SET=model.context_length=256
+python -m bench.sparse loss     three seeds of each pattern; after: make build-dataset CONFIG=decoder DATASET=tiny_shakespeare
 python -m bench.sparse time     a forward and a backward pass of each pattern at long contexts, in turn: seconds of one core
 """
 
 import json
 import statistics
-import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lib.artifact.provenance import software_versions
+from lib.artifact.provenance import software_versions, timestamp
 from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
+from lib.data.dataset import Dataset
 from lib.model.registry import build_model
 from lib.model.sparse_attention import SparsePattern, attention_mask, sparse_pattern
 from lib.run.folder import finished_manifest
+from lib.train.session import train_run
 
 RESULTS = Path(__file__).parent / "results" / "sparse.json"
 
-#: Patterns that leave each position about 32 keys, strided and fixed at a context of 256.
+#: Patterns that leave each position at most 16 keys of 64.
 PATTERNS: dict[str, dict[str, Any]] = {
     "all tokens": {},
-    "sliding, 32": {"window": 32},
-    "strided, 16": {"window": 16, "attention_pattern": "strided"},
-    "fixed, 16": {"window": 16, "attention_pattern": "fixed"},
+    "sliding, 16": {"window": 16},
+    "strided, 8": {"window": 8, "attention_pattern": "strided"},
+    "fixed, 8": {"window": 8, "attention_pattern": "fixed"},
 }
-SEEDS, STEPS, CONTEXT = (1, 2, 3), 250, 256
-SIZES = {"n_layers": 2, "emb_dim": 64, "positions": "rotary"}  # 4 heads of 16
+SEEDS, STEPS = (1, 2, 3), 300
+SIZES = {"n_layers": 2, "emb_dim": 64}  # 4 heads of 16
 LENGTHS, WINDOW, ROUNDS = (1024, 2048, 4096), 64, 3
 NAMES = ("sliding", "strided", "fixed")
 
@@ -41,16 +42,20 @@ NAMES = ("sliding", "strided", "fixed")
 def losses_of(options: dict[str, Any]) -> dict[str, Any]:
     """The validation losses of a pattern, one per seed, in nats/character, and the mean number of keys of a position."""
     losses = []
+    changes = [f"train.max_steps={STEPS}", "train.eval_interval=0", "train.sample_interval=0"]
+    changes += [f"model.{name}={value}" for name, value in (SIZES | options).items()]
     for seed in SEEDS:
         run = Path("artifacts/sparse") / f"{'-'.join(map(str, options.values())) or 'all'}-{seed}"
-        changes = [f"model.context_length={CONTEXT}", "train.batch_size=4", "train.eval_interval=0", "train.sample_interval=0"]
-        changes += [f"model.{name}={value}" for name, value in (SIZES | options).items()]
-        sets = [word for change in changes for word in ("--set", change)]
-        dataset = f"artifacts/datasets/tiny_shakespeare.char.{CONTEXT}"
-        command = ["train", dataset, "-o", run, "--config", "decoder", "--max-steps", STEPS, "--seed", seed, *sets]
-        subprocess.run([sys.executable, "-m", f"stages.{command[0]}", *map(str, command[1:]), "--quiet"], check=True)
+        config = resolve_config(load_params(), "decoder", [*changes, f"train.seed={seed}"])
+        dataset, cpu = Dataset(Path("artifacts/datasets/tiny_shakespeare.char.64")), torch.device("cpu")
+        training = train_run(
+            run, dataset, config.model, config.train, cpu, resume=True, started=timestamp(), stop_asked=lambda: False
+        )
+        deque(training, maxlen=0)
         losses.append(finished_manifest(run).metadata["published_val_loss"])
-    keys = (~attention_mask(CONTEXT, sparse_pattern(model(CONTEXT, options)))).sum().item() / CONTEXT
+        print(run, losses[-1], flush=True)
+    context = config.model.context_length
+    keys = (~attention_mask(context, sparse_pattern(config.model))).sum().item() / context
     return {"keys": keys, "losses": losses, "loss": statistics.mean(losses), "deviation": statistics.stdev(losses)}
 
 

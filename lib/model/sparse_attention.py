@@ -69,7 +69,7 @@ class SparsePattern:
         return self.near_blocks * self.window + {"sliding": 0, "strided": n, "fixed": n * self.summary_tokens}[self.name]
 
     def saves_time(self, queries: int, length: int) -> bool:
-        """Whether `sparse_attention` takes less time than dense attention: for one query, and with under a quarter of the scores.
+        """Whether `sparse_attention` takes less time than a mask: for one query, and with under a quarter of the scores.
 
         Small products are slower per score than the fused kernel (docs/sparse_attention.md has the times).
         """
@@ -94,9 +94,9 @@ def sparse_attention(
     """softmax(QKᵀ/√D + M)V with the mask of `pattern`, from M scores a query instead of T.
 
     q: (B, H, T, D), k, v: (B, H, N, D) -> (B, H, T, D), where T is N, or 1: the query of the last position, which needs the
-    keys that it attends to and no others. Of a whole text the time axis is cut into n blocks of w tokens. The near keys of a query are in its
-    own block and, with sliding and strided, the one before. The far keys are in earlier blocks: with strided the same place of
-    each, with fixed the last c places of each. One softmax goes over both.
+    keys that it attends to and no others. The time axis of a whole text is cut into n blocks of w tokens. The near keys of a
+    query are in its own block and, with sliding and strided, the one before. The far keys are in earlier blocks: with strided
+    the same place of each, with fixed the last c places of each. One softmax goes over both.
     """
     T, N, w = q.shape[-2], k.shape[-2], pattern.window
     if T == 1:
