@@ -14,6 +14,8 @@ from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
 from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
+from bench.last_token import RESULTS as LAST_TOKEN
+from bench.last_token import last_token_table
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
@@ -21,6 +23,8 @@ from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
+from bench.sparse import RESULTS as SPARSE
+from bench.sparse import time_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -190,6 +194,7 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     lead = results["decoder"]["loss"] - results["lstm"]["loss"]
     assert f"ahead by {lead:.3f}" in page
     assert results["lstm"]["steps"] == results["decoder"]["steps"]
+    assert f"took {results['lstm']['seconds']:.0f} s, those of the decoder {results['decoder']['seconds']:.0f} s" in page
     row = json.loads(RESULTS.with_name("learning.json").read_text(encoding="utf-8"))["characters_lstm"]
     assert (
         f"its mean is {row['loss']:.3f}, ahead of the 7-gram (counts) by {row['lead']:.3f} ± {row['standard_error']:.3f}"
@@ -197,6 +202,23 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     )
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
+
+
+def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
+    results, page = json.loads(LAST_TOKEN.read_text(encoding="utf-8")), (DOCS / "bigram.md").read_text(encoding="utf-8")
+    assert last_token_table(results) in page
+    alone, cat, sun = (row["word"] for row in results["prompts"].values())
+    assert "about 10,000 times as likely" in page
+    assert 9_000 < cat / alone < 11_000
+    assert sun < alone
+
+
+def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:
+    results, page = json.loads(SPARSE.read_text(encoding="utf-8")), (DOCS / "sparse_attention.md").read_text(encoding="utf-8")
+    assert time_table(results) in page
+    seconds = results["time"]["4096"]
+    window, strided, fixed = (seconds[name] / seconds["all tokens"] for name in ("sliding", "strided", "fixed"))
+    assert f"a window takes {window:.2f} of the time of all tokens, strided {strided:.2f} and fixed {fixed:.2f}" in page
 
 
 def test_the_page_and_the_results_show_the_same_preferences() -> None:

@@ -78,10 +78,14 @@ EXERCISES = {
     "causal_attention": Exercise(
         "causal_attention",
         "Hide the future.",
-        ("lib/model/causal_attention.py:causal_mask", "lib/model/causal_attention.py:attention_weights"),
+        (
+            "lib/model/causal_attention.py:causal_mask",
+            "lib/exercises/solutions.py:window_mask",
+            "lib/model/causal_attention.py:attention_weights",
+        ),
         (
             Check("the mask of four positions", "causal_mask", (4,)),
-            Check("the mask of a window of two", "causal_mask", (5, 2)),
+            Check("the mask of a window of two", "window_mask", (5, 2)),
             Check("no weight on the future", "attention_weights", violated=_weights_leak),
             Check("scores, scaled, masked, softmax", "attention_weights", (_Q, _K, _MASK)),
         ),

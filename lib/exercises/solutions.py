@@ -65,6 +65,12 @@ def self_attention(x: Tensor, W_query: Tensor, W_key: Tensor, W_value: Tensor) -
     return torch.softmax(q @ k.T / math.sqrt(W_query.shape[1]), dim=-1) @ v
 
 
+def window_mask(length: int, window: int) -> Tensor:
+    """(T, T), true where row t must not attend: columns after t, and those before the last `window` up to t."""
+    t, s = torch.arange(length)[:, None], torch.arange(length)
+    return (s > t) | (t - s >= window)
+
+
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
     """(B, T, C) -> (B, H, T, D): head h gets the numbers h·D to (h + 1)·D of each position."""
     B, T, C = x.shape

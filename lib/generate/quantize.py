@@ -29,6 +29,7 @@ from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
 from lib.model.packing import Packing
 from lib.model.single_block import SingleBlock
+from lib.model.sparse_attention import SparsePattern
 
 #: The choices of `--weights` -> bits per number of a matrix, scales and minima included.
 WEIGHT_FORMATS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.5, "int4": 5.0}
@@ -138,7 +139,7 @@ class _Step:
             H=attention.n_heads,
             G=attention.n_kv_heads,
             D=attention.head_size,
-            window=attention.window or 0,
+            **_pattern(attention.pattern),
         )
 
     def __call__(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
@@ -161,6 +162,17 @@ class _Step:
         for cache, id in zip(caches, ids, strict=True):
             cache.ids.append(id)
         return logits
+
+
+def _pattern(pattern: SparsePattern | None) -> dict[str, int]:
+    """A pattern as in step.cpp."""
+    if pattern is None:
+        return {"window": 0}
+    return {
+        "window": pattern.window,
+        "strided": pattern.name == "strided",
+        "summary_tokens": pattern.summary_tokens if pattern.name == "fixed" else 0,
+    }
 
 
 def _norm(norm: nn.Module) -> Norm:

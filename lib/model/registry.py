@@ -39,6 +39,7 @@ LADDER = (
     "single_head",
     "heads",
     "norm",
+    "sparse_attention",
     "attention",
     "multi_head",
     "feed_forward",

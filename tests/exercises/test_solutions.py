@@ -24,6 +24,7 @@ from lib.model.packing import Packing
 from lib.model.positions import Rotary, angles
 from lib.model.registry import build_model, count_parameters
 from lib.model.self_attention import BareSelfAttention
+from lib.model.sparse_attention import SparsePattern
 from lib.ngrams.counts import NGrams
 from lib.ngrams.kneser_ney import KneserNey
 from lib.train.dpo import PairLogProbs, dpo_loss
@@ -74,6 +75,10 @@ def test_self_attention_is_the_models() -> None:
     x = random_numbers(5, 4)
     with torch.no_grad():
         same(solutions.self_attention(x, bare.W_query, bare.W_key, bare.W_value), bare(x))
+
+
+def test_the_mask_of_a_window_is_that_of_the_sliding_pattern() -> None:
+    assert torch.equal(solutions.window_mask(9, 4), SparsePattern("sliding", 4).mask(9))
 
 
 def test_heads_that_are_split_and_joined_are_as_before() -> None:

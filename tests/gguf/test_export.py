@@ -131,6 +131,7 @@ def test_the_vocabulary_of_gpt2_gives_the_same_ids_in_llama_cpp(tmp_path: Path, 
     ("options", "message"),
     [
         ({"window": 8}, "model.window=8"),
+        ({"window": 8, "attention_pattern": "strided"}, "model.attention_pattern=strided"),
         ({"positions": "sinusoidal"}, "model.positions=sinusoidal"),
         ({"ngram_order": 3, "ngram_rows": 50}, "model.ngram_order=3"),
         (LLAMA | {"window": 8}, "model.window=8"),
