@@ -18,6 +18,7 @@ from lib.model.layers import Linear
 from lib.model.lora import ADAPTERS, AdaptedLinear, Adapter
 from lib.model.lstm import LSTM
 from lib.model.multi_head import MultiHead
+from lib.model.pointer import PointerGPT
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
@@ -46,6 +47,8 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "mixture",
+    "pointer",
     "classifier",
     "maps",
     "lora",
@@ -61,6 +64,7 @@ MODELS: dict[str, type[LanguageModel]] = {
     "multi_head": MultiHead,
     "single_block": SingleBlock,
     "gpt": GPT,
+    "pointer": PointerGPT,
 }
 
 
