@@ -94,9 +94,7 @@ class LanguageModel(nn.Module):
             x = self.features(ids, packing=packed.packing)
             return self.head_loss(x[packed.trained], targets[packed.trained])
 
-    def head_loss(
-        self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None, ids: Tensor | None = None
-    ) -> Tensor:
+    def head_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None, ids: Tensor | None = None) -> Tensor:
         """The part of `loss` that follows `features`: x, (…, C), and targets, (…,) -> nats, summed. `ids`, (B, T): what x are
         the features of, if they are those of whole windows.
 
@@ -107,9 +105,7 @@ class LanguageModel(nn.Module):
         nats = self._class_loss(x, targets, soft, copies, ids)
         return nats + soft.share * math.log(copies) * soft.rows[:, -1].sum() if soft and copies > 1 else nats
 
-    def _class_loss(
-        self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, ids: Tensor | None
-    ) -> Tensor:
+    def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, ids: Tensor | None) -> Tensor:
         """The loss of x, (N, C), where the tokens of the head's last row are one class."""
         if self.fused and isinstance(self.out_head, Linear) and not in_float16(x):
             return linear_cross_entropy(x, self.out_head.weight, targets, soft, copies)

@@ -81,9 +81,7 @@ class PointerGPT(GPT):
         all_ids = torch.cat([torch.tensor(cache.ids, dtype=ids.dtype, device=ids.device), ids])
         return log_mixture(self.out_head(x), self.pointer(x, all_keys[:, 0], all_ids[None]))
 
-    def _class_loss(
-        self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, ids: Tensor | None
-    ) -> Tensor:
+    def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, ids: Tensor | None) -> Tensor:
         """As `LanguageModel._class_loss`, of whole windows. UsageError for parts of them, which have no `ids`."""
         if ids is None:
             raise UsageError("model.kind=pointer learns from running text, not from conversations; use model.kind=gpt")
