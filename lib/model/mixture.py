@@ -29,7 +29,7 @@ class Copied(NamedTuple):
 
 
 def log_mixture(logits: Tensor, copied: Copied) -> Tensor:
-    """ln p: logits (…, V) -> (…, V), float32."""
+    """Ln p: logits (…, V) -> (…, V), float32."""
     p = torch.softmax(logits.float(), dim=-1) * copied.kept[..., None]
     return p.scatter_add(-1, copied.ids, copied.weights).clamp_min(_TINY).log()
 

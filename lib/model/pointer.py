@@ -19,10 +19,10 @@ from lib.config.model import ModelConfig
 from lib.errors import UsageError
 from lib.model.gpt import GPT
 from lib.model.kv_cache import BatchKVCache, KVCache
+from lib.model.language_model import in_float16
 from lib.model.layers import Linear
 from lib.model.loss import SoftTargets
 from lib.model.mixture import Copied, linear_mixture_loss, log_mixture, naive_mixture_loss
-from lib.model.language_model import in_float16
 
 _START = -3.0  # of the gate's bias: 5 % are copied in the beginning
 
@@ -71,12 +71,12 @@ class PointerGPT(GPT):
         if kv_cache is None:
             log_p = log_mixture(self.out_head(rows), self.pointer(rows, keys, ids))
         else:
-            texts = zip(kv_cache.caches, rows.split(1), keys.split(1), ids, strict=True)
-            log_p = torch.cat([self._continue(cache, row, key, id) for cache, row, key, id in texts])
+            texts = enumerate(kv_cache.caches)
+            log_p = torch.cat([self._continue(cache, rows[b : b + 1], keys[b : b + 1], ids[b]) for b, cache in texts])
         return log_p[:, -1] if last else log_p
 
     def _continue(self, cache: KVCache, x: Tensor, keys: Tensor, ids: Tensor) -> Tensor:
-        """ln p of one text's positions x, (1, T, C), whose new keys, (1, N, D), and ids, (N,), continue its cache."""
+        """Ln p of one text's positions x, (1, T, C), whose new keys, (1, N, D), and ids, (N,), continue its cache."""
         all_keys, _ = cache.add(self.config.n_layers, keys, keys)
         all_ids = torch.cat([torch.tensor(cache.ids, dtype=ids.dtype, device=ids.device), ids])
         return log_mixture(self.out_head(x), self.pointer(x, all_keys[:, 0], all_ids[None]))

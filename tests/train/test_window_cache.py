@@ -45,7 +45,8 @@ def test_the_targets_of_read_and_invented_windows_have_it(small: Path) -> None:
     settings = ("train.counts_share=0.5", "train.invented_share=0.5")
     plain, cached = (Batches(dataset, config(*settings, *more).train) for more in ((), ("train.counts_cache=true",)))
     expected, batch = plain.batch(3), cached.batch(3)
-    assert expected.soft and batch.soft
+    assert expected.soft
+    assert batch.soft
     assert torch.equal(batch.ids, expected.ids)
     rows = expected.soft.rows.clone()
     add_window_cache(rows, batch.ids[:, :-1])
@@ -60,7 +61,8 @@ def test_the_columns_of_unseen_tokens_are_those_of_the_counts(small: Path) -> No
     columns[seen] = np.arange(len(seen))
     train = config("train.counts_share=1", "train.counts_cache=true").train
     whole, summed = (Batches(dataset, train, which).batch(0).soft for which in (None, columns))
-    assert whole and summed
+    assert whole
+    assert summed
     assert torch.allclose(summed.rows[:, :-1], whole.rows[:, seen], atol=1e-6)
 
 
@@ -74,6 +76,7 @@ def test_a_part_of_a_batch_has_its_part_of_the_rows(small: Path) -> None:
     train = config("train.counts_share=0.5", "train.invented_share=0.5", "train.counts_cache=true").train
     batches = Batches(dataset, train)
     whole, part = batches.batch(1), batches.batch(1, range(1, 3))
-    assert whole.soft and part.soft
+    assert whole.soft
+    assert part.soft
     T = dataset.context_length
     assert torch.equal(part.soft.rows, whole.soft.rows[T : 3 * T])
