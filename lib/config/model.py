@@ -42,6 +42,7 @@ UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
     "multi_head": GPT_2 | {"n_layers": 1},
     "single_block": GPT_2 | {"n_layers": 1},
     "gpt": {},
+    "pointer": {"n_classes": None},
 }
 
 

@@ -6,6 +6,8 @@ import torch
 from lib.exercises.exercise import Check, Exercise
 from lib.exercises.numbers import random_ids, random_numbers
 
+_HEAD = torch.tensor([0.5, 0.3, 0.2])
+
 EXERCISES = {
     "first_guess": Exercise(
         "first_guess",
@@ -36,6 +38,16 @@ EXERCISES = {
                 "soft_cross_entropy",
                 (torch.tensor([[1e3, 0.0]]), torch.tensor([0]), torch.tensor([[0.5, 0.5]]), 0.5),
             ),
+        ),
+    ),
+    "pointer": Exercise(
+        "pointer",
+        "Copy what followed.",
+        ("lib/exercises/solutions.py:pointer_mixture",),
+        (
+            Check("a closed gate", "pointer_mixture", (_HEAD, torch.zeros(2), torch.tensor([2, 0]), 0.0)),
+            Check("two followers", "pointer_mixture", (_HEAD, random_numbers(2), torch.tensor([2, 0]), 0.25)),
+            Check("one token that followed twice", "pointer_mixture", (_HEAD, random_numbers(3), torch.tensor([2, 0, 2]), 0.5)),
         ),
     ),
     "seen_tokens": Exercise(

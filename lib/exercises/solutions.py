@@ -260,3 +260,11 @@ def preference_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_re
     """DPO: -ln σ(margin) of each pair, from ln p of its answers by the model and by the reference: (B,) each -> (B,)."""
     margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
     return torch.logaddexp(torch.zeros_like(margin), -margin)
+
+
+def pointer_mixture(head: Tensor, scores: Tensor, followers: Tensor, gate: float) -> Tensor:
+    """A head's probabilities (V,), mixed with what followed n earlier positions: their `followers`, (n,) ids, by the softmax of
+    their `scores`, (n,). `gate`: the part that is copied.
+    """
+    copied = torch.zeros_like(head).scatter_add(0, followers, torch.softmax(scores, dim=0))
+    return (1 - gate) * head + gate * copied

@@ -58,13 +58,17 @@ class InferenceModel(LanguageModel):
             _quantize(self.network, weights, kernel)
         self.out_head = self.network.out_head
         self._step: _Step | None = None
-        if kernel is not None and isinstance(self.network, (GPT, SingleBlock)):
+        if kernel is not None and type(self.network) in (GPT, SingleBlock):
             self._step = _Step(self.network, kernel)
         self.eval()
 
     def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
         return self.network.features(ids, kv_cache, packing)
+
+    def predict(self, x: Tensor, ids: Tensor, kv_cache: BatchKVCache | None = None, *, last: bool = False) -> Tensor:
+        """As `LanguageModel.predict`."""
+        return self.network.predict(x, ids, kv_cache, last=last)
 
     def cache(self, capacity: int) -> KVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""

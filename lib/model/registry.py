@@ -18,6 +18,7 @@ from lib.model.layers import Linear
 from lib.model.lora import ADAPTERS, AdaptedLinear, Adapter
 from lib.model.lstm import LSTM
 from lib.model.multi_head import MultiHead
+from lib.model.pointer import PointerGPT
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
@@ -47,6 +48,8 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "mixture",
+    "pointer",
     "classifier",
     "maps",
     "lora",
@@ -62,6 +65,7 @@ MODELS: dict[str, type[LanguageModel]] = {
     "multi_head": MultiHead,
     "single_block": SingleBlock,
     "gpt": GPT,
+    "pointer": PointerGPT,
 }
 
 

@@ -20,6 +20,7 @@ from lib.model.feed_forward import FeedForward, SwiGLU
 from lib.model.layers import Linear, SharedRowHead
 from lib.model.lora import AdaptedLinear, Adapter
 from lib.model.loss import SoftTargets, naive_cross_entropy
+from lib.model.mixture import Copied, log_mixture
 from lib.model.packing import Packing
 from lib.model.positions import Rotary, angles
 from lib.model.registry import build_model, count_parameters
@@ -196,3 +197,12 @@ def test_the_loss_of_preferences_and_its_gradient_are_those_of_training() -> Non
     same(ours(*pairs), theirs(*pairs))
     for mine, other in zip(gradients(ours, *pairs), gradients(theirs, *pairs), strict=True):
         same(mine, other)
+
+
+def test_the_pointers_mixture_is_that_of_the_model() -> None:
+    head, weights = random_numbers(7), torch.softmax(random_numbers(4, seed=2), dim=0)
+    followers = torch.tensor([3, 0, 3, 6])
+    copied = Copied(followers[None], 0.3 * weights[None], torch.tensor([0.7]))
+    expected = log_mixture(head[None], copied)[0].exp()
+    result = solutions.pointer_mixture(torch.softmax(head, dim=0), random_numbers(4, seed=2), followers, 0.3)
+    torch.testing.assert_close(result, expected)

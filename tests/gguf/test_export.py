@@ -153,6 +153,7 @@ def test_an_option_that_llama_cpp_does_not_have_is_refused_by_name(
 #: The shipped configs that have no architecture in llama.cpp, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "gpt_pointer": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "exercises": "model.feed_forward=gelu",
     "reward": "model.feed_forward=gelu",

@@ -330,6 +330,7 @@ def test_what_no_layout_has_is_refused_by_name(tmp_path: Path, change: dict[str,
 #: The configs that have no layout, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "gpt_pointer": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "exercises": "model.feed_forward=gelu",
     "reward": "model.feed_forward=gelu",
