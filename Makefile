@@ -23,7 +23,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat preferences reward spam reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -52,7 +52,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo chat preferences reward spam $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo chat preferences reward spam g2p $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -75,6 +75,8 @@ help:
 ##                DATASET=reverse reverses words instead
 ## spam           SmolLM2 taught to tell spam from other messages, next to classifiers that count words: some minutes.
 ##                CONFIG=spam_small begins with random weights, in about a minute
+## g2p            an encoder-decoder that learns how English words are pronounced, from the CMU Pronouncing Dictionary, next to
+##                counts of graphones: about a quarter of an hour
 ## study          is depth or width better? (docs/depth_and_width.md): some two hours, STUDY_BUDGET=15m for a short form;
 ##                it resumes.  study-check: are the committed figures and the page those of the committed results?
 ##                study-figures: draw them once more
@@ -142,6 +144,9 @@ spam: DATASET := $(if $(filter file,$(origin DATASET)),sms_spam,$(DATASET))
 spam: | $(READY)
 	@$(MAKE) --silent --no-print-directory plot CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT='$(TEXT)'
 
+g2p: | $(READY)
+	@$(MAKE) --silent --no-print-directory plot CONFIG=g2p DATASET=cmudict TEXT= SET='$(SET)'
+
 preferences: | $(READY)
 	@$(MAKE) --silent --no-print-directory plot CONFIG=preferences DATASET=preferences TEXT= SET='$(SET)'
 
@@ -177,7 +182,7 @@ $(if $(filter error:,$(firstword $(PLANNED))),$(error $(wordlist 2,999,$(PLANNED
 $(if $(PLANNED),,$(error the plan gave no answer; `$(PLAN) configs` may show why; `rm -r $(VENV)` lets make set up again))
 $(foreach assignment,$(PLANNED),$(eval $(assignment)))
 
-SHAPE   := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS)) $(if $(LABELS),--labels) $(if $(BASE),--tokenizer $(BASE))
+SHAPE   := $(if $(CONVERSATIONS),--chat --format $(CONVERSATIONS)) $(if $(LAYOUT),--$(LAYOUT)) $(if $(BASE),--tokenizer $(BASE))
 OPTIONS := --config '$(CONFIG)' $(foreach change,$(SET),--set '$(change)')
 
 all: $(if $(filter loss,$(KIND)),generate) plot
@@ -226,7 +231,7 @@ $(RUN)/loss.png: $(AGAIN.plot) | $(RUN)/evaluation.json $(RUN)/sample.txt
 	$(BIN)/plot loss $(RUN) -o $@ --summary $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
-$(RUN)/classes.png $(RUN)/values.png: $(AGAIN.plot) | $(RUN)/evaluation.json
+$(RUN)/classes.png $(RUN)/values.png $(RUN)/attention.png: $(AGAIN.plot) | $(RUN)/evaluation.json
 	$(BIN)/plot $(KIND) $(RUN) -o $@ $(OPTIONS)
 	@$(PLAN) note plot $(INPUT) > /dev/null
 
@@ -308,6 +313,7 @@ site:
 
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
+	@$(MAKE) --no-print-directory train CONFIG=reverse_text DATASET=reverse TEXT= SET=
 	$(BIN)/python docs/figures.py
 
 bench:

@@ -77,7 +77,7 @@ class Model:
             if value not in known:
                 raise UsageError(f"{name}={value!r} is unknown; {nearest(value, known)}")
         folder, torch_device = Path(path), choose_device(device)
-        run = load_run(folder, torch_device, checkpoint)
+        run = load_run(folder, torch_device, checkpoint, encoder_decoder=True)
         starts_with_endoftext, chat_template = is_gpt2_release(folder, run.tokenizer), read_chat_template(folder)
         return cls(run, torch_device, weights, starts_with_endoftext=starts_with_endoftext, chat_template=chat_template)
 
@@ -128,7 +128,8 @@ class Model:
     ) -> str | list[str]:
         """The continuation of `prompt`, without the prompt; a list of prompts gives a list, computed in batches.
 
-        No prompt, or an empty one, starts a text. The text ends before the first of the `stop` texts.
+        No prompt, or an empty one, starts a text. The text ends before the first of the `stop` texts. Of an encoder-decoder the
+        prompt is the source, which must not be empty, and the text the target.
         """
         prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
         requests = self._requests(map(self.encode_prompt, prompts), stop, sampling)
@@ -150,14 +151,16 @@ class Model:
         """A score for each token of `text` but the first: its id, text, log-probability in nats, rank (1: the most likely) and
         the most likely tokens in its place. Minus the mean log-probability is the loss in nats/token.
         """
+        if self.config.has_encoder:
+            raise UsageError("an encoder-decoder gives no probability to a text alone; use a model of texts")
         span = text_span([text], self.tokenizer, "the text")
         predictions = iterate_predictions(self.network, span.tokens, span.start, span.stop, self.device)
         return [score_token(logits, id, self.tokenizer) for _, id, logits in predictions]
 
     def encode_prompt(self, text: str | None, *, from_endoftext: bool = False) -> Prompt:
-        """The prompt `text`; one without tokens becomes the start of a text."""
+        """The prompt `text`; one without tokens becomes the start of a text. Of an encoder-decoder it is the source."""
         starts = from_endoftext or (not text and self._starts_with_endoftext)
-        return encode_prompt(self.tokenizer, text, from_endoftext=starts)
+        return encode_prompt(self.tokenizer, text, from_endoftext=starts, is_source=self.config.has_encoder)
 
     @property
     def chat_template(self) -> ChatTemplate:

@@ -22,13 +22,13 @@ from stages.shared.streams import say
 @parameter("build-dataset.test_fraction")
 @parameter("build-dataset.balance")
 @parameter("build-dataset.seed")
-@click.option("--strict", is_flag=True, help="Refuse a conversation or a labeled text that is too long, instead of cutting it.")
+@click.option("--strict", is_flag=True, help="Refuse a text that is too long, instead of cutting it or leaving out its pair.")
 @config_options()
 def main(tokens: Path, output: Path, strict: bool, config: Config) -> None:
     """Split the tokens folder TOKENS into training, validation and test tokens, in this order.
 
     The training tokens are cut into windows. Without --test-fraction there is no test split. Labeled texts are shuffled first,
-    and split by text.
+    and split by text. Parallel texts are split by source.
     """
     from lib.data.dataset import build_dataset
 
@@ -49,6 +49,12 @@ def main(tokens: Path, output: Path, strict: bool, config: Config) -> None:
         say(
             f"{output}: {metadata['train_texts']:,} labeled texts for training, {metadata['val_texts']:,} for validation, "
             f"{metadata['test_texts']:,} for test; {metadata['cut_texts']:,} cut to {config.model.context_length} tokens"
+        )
+        return
+    if "train_pairs" in metadata:
+        say(
+            f"{output}: {metadata['train_pairs']:,} pairs for training, {metadata['val_pairs']:,} for validation, "
+            f"{metadata['test_pairs']:,} for test; {metadata['left_out']:,} longer than {config.model.context_length} left out"
         )
         return
     unit = "pairs of at most twice" if "pairs" in metadata else "windows of"

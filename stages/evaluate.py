@@ -74,6 +74,7 @@ def main(
 
     Of a classifier, accuracy, confusion matrix, precision and recall, compared with classifiers that count words.
     Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
+    Of parallel texts, how often the output of a source is wrong, compared with counts of graphones.
 
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
     of the (first) RUN alone.
@@ -108,7 +109,7 @@ def main(
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import AnswerSpan, dataset_span, seen_in_training, why_no_dataset
     from lib.generate.quantize import InferenceModel
-    from lib.run.folder import dataset_folder, is_classifier, load_run
+    from lib.run.folder import dataset_folder, is_classifier, load_run, read_model_config
     from lib.run.metrics import training_seconds
     from stages.shared.reading import read_text_span
 
@@ -118,6 +119,11 @@ def main(
         if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
             raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
         _evaluate_classifier(folder, dataset, weights, output, device, config)
+        return
+    if read_model_config(folder).has_encoder:
+        if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
+            raise UsageError(f"{given[0]} is for models of texts, and {folder} is an encoder-decoder; leave it out")
+        _evaluate_translation(folder, dataset, weights, output, device, config)
         return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
@@ -216,6 +222,28 @@ def _evaluate_preferences(
         result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights))
     for line in preference_lines(folder.resolve().name, result):
+        say(line)
+    _write_result(to_json(result), output)
+
+
+def _evaluate_translation(
+    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device: Any, config: Config
+) -> None:
+    """An encoder-decoder on parallel texts: JSON, and a table on stderr."""
+    from lib.artifact.record import to_json
+    from lib.data.dataset import Dataset
+    from lib.evaluate.results import EvaluatedWeights
+    from lib.evaluate.translation import evaluate_translation, translation_table
+    from lib.run.folder import dataset_folder, load_run
+
+    if weights.format != "float32":
+        raise UsageError(f"an encoder-decoder is evaluated in float32; leave out --weights {weights.format}")
+    trained = load_run(folder, device, weights.saved, encoder_decoder=True)
+    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
+    with progress(len(data.parallel.numbers(split)) if data.parallel else 0, "pairs") as bar:
+        result = evaluate_translation(trained, folder, data, split, device, bar.advance)
+    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
+    for line in translation_table(folder.resolve().name, result):
         say(line)
     _write_result(to_json(result), output)
 

@@ -100,6 +100,8 @@ def main(
     Without a PROMPT the text begins after a line break, or after <|endoftext|> for an imported GPT-2. stdout receives the
     continuation only, token by token; if there are several, each is followed by a line of ---.
 
+    An encoder-decoder reads PROMPT as its source, and writes the target.
+
     With --chat the model answers PROMPT instead. It has to know conversations, as SmolLM2 does (`make demo`).
     """
     if (prompt is not None) + (prompts is not None) + interactive > 1:
@@ -179,7 +181,8 @@ def main(
             if chat:
                 encoded = list(read_conversations(file, model.tokenizer, model.chat_template, name, first))
             else:
-                encoded = list(read_prompts(file, model.tokenizer, name, from_endoftext=from_endoftext))
+                settings = {"from_endoftext": from_endoftext, "is_source": model.config.has_encoder}
+                encoded = list(read_prompts(file, model.tokenizer, name, **settings))
     elif prompt == "-":
         encoded = [encode(read_prompt(sys.stdin.buffer))]
     else:
@@ -206,9 +209,13 @@ def _converse(answer: Callable[[str], Iterator[str]]) -> None:
 
 def _check_length(prompt: "Prompt", context_length: int, strict: bool) -> None:
     """Say that a prompt is longer than the context; MakegptError with --strict."""
-    if (length := len(prompt.ids)) <= context_length:
+    if (length := len(prompt.source or prompt.ids)) <= context_length:
         return
     subject = f"the prompt {prompt.text[:20]!r}…"
+    if prompt.source:
+        raise MakegptError(
+            f"{subject} has {length:,} tokens, and the model reads sources of at most {context_length:,}; shorten it"
+        )
     if strict:
         raise MakegptError(f"{subject} has {length:,} tokens, the model sees {context_length:,}; shorten it, or leave --strict")
     say(f"{subject} has {length:,} tokens; the model sees the last {context_length:,} of them")

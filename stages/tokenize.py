@@ -30,14 +30,14 @@ from stages.shared.streams import say
 @click.option(
     "--tokenizer",
     "kind",
-    metavar="gpt2|bpe|unigram|char|bytes|word|DIR|FILE.model",
+    metavar="gpt2|bpe|unigram|char|bytes|word|symbols|DIR|FILE.model",
     callback=note_kind,
     help="Tokenizer type, a folder with a tokenizer.json, or a SentencePiece model  [default: gpt2]",
 )
 @click.option(
     "--train",
     "train_kind",
-    metavar="bpe|unigram|char|word",
+    metavar="bpe|unigram|char|word|symbols",
     callback=note_kind,
     help="Learn a vocabulary and write nothing else.",
 )
@@ -68,6 +68,7 @@ from stages.shared.streams import say
 @click.option("--labels", is_flag=True, help="Each FILE holds labeled texts: CSV with a header, or JSON Lines.")
 @click.option("--text-column", metavar="NAME", help="With --labels: the column, or key, with the text  [default: text]")
 @click.option("--label-column", metavar="NAME", help="With --labels: the column, or key, with the label  [default: label]")
+@click.option("--parallel", is_flag=True, help="Each FILE holds parallel texts: a source, a tab and its target per line.")
 @click.option("--strict", is_flag=True, help="With --chat: refuse what is otherwise cut or left out.")
 @parameter("model.context_length")
 @parameter("build-dataset.val_fraction")
@@ -90,6 +91,7 @@ def main(
     labels: bool,
     text_column: str | None,
     label_column: str | None,
+    parallel: bool,
     strict: bool,
     config: Config,
 ) -> None:
@@ -103,6 +105,9 @@ def main(
     With --strict a conversation must fit into a window of --context-length + 1 tokens, and the answers of a pair must differ.
 
     --labels -o DIR takes labeled texts, for `train --task classify`.
+
+    --parallel -o DIR takes pairs of a source and a target, for `train --task translate`. A line without a tab is a word and,
+    after its first space, its pronunciation. JSON Lines have "prompt" and "completion".
 
     Each FILE is one document, and so is stdin (-). For shards, a byte-order mark and Project Gutenberg's headers and
     licenses are removed, and documents are separated by <|endoftext|> if the tokenizer has that token.
@@ -119,6 +124,7 @@ def main(
     )
     from lib.data.documents import cleaning_notices, open_documents, total_bytes
     from lib.data.labels import Columns, labels_summary, write_labeled
+    from lib.data.parallel_lines import parallel_summary, write_parallel
     from lib.data.text import ReadCounter
     from lib.data.vocabulary import check_training, vocabulary_summary, write_tokenizer
 
@@ -135,11 +141,13 @@ def main(
         raise UsageError("--chat makes shards; give -o DIR, without --train")
     if labels and (output is None or train_kind is not None or chat):
         raise UsageError("--labels makes shards of labeled texts; give -o DIR, without --train and --chat")
+    if parallel and (output is None or train_kind is not None or chat or labels):
+        raise UsageError("--parallel makes shards of parallel texts; give -o DIR, without --train, --chat and --labels")
     if not labels and (text_column or label_column):
         raise UsageError(f"--{'text' if text_column else 'label'}-column goes with --labels")
     if not chat and (format or template or strict):
-        if strict and labels:
-            raise UsageError("--strict of tokenize goes with --chat; give it to build-dataset for labeled texts")
+        if strict and (labels or parallel):
+            raise UsageError("--strict of tokenize goes with --chat; give it to build-dataset for labeled or parallel texts")
         raise UsageError(f"--{'format' if format else 'template' if template else 'strict'} goes with --chat")
     names = files or ("-",)
     if decode:
@@ -172,6 +180,12 @@ def main(
                 say(f"{output}: {vocabulary_summary(manifest)}")
                 return
             with progress(total_bytes(documents), "bytes") as bar:
+                if parallel:
+                    manifest = write_parallel(
+                        output, documents, tokenizer_name, config.tokenize, started=started, on_bytes=bar.advance
+                    )
+                    say(f"{output}: {parallel_summary(manifest)}")
+                    return
                 if labels:
                     columns = Columns(text_column or Columns.text, label_column or Columns.label)
                     manifest = write_labeled(

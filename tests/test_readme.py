@@ -180,7 +180,8 @@ def test_the_table_of_configs_is_that_of_params_yaml() -> None:
     assert {name for name, _ in rows} == set(params["configs"])
     for name, cells in rows:
         config = resolve_config(params, name, [])
-        vocabulary = config.tokenize.vocab_size or {"gpt2": 50257, "char": 65, "bytes": 256}[config.tokenize.tokenizer]
+        sizes = {"gpt2": 50257, "char": 65, "bytes": 256, "symbols": 69}
+        vocabulary = config.tokenize.vocab_size or sizes[config.tokenize.tokenizer]
         sized = resolve_config(params, name, [f"model.vocab_size={vocabulary}"]).model
         shape = [str(number) for number in (sized.n_layers, sized.emb_dim, sized.n_heads)]
         parameters = f"{count_parameters(build_model(sized, torch.device('meta'))):,}"

@@ -13,6 +13,7 @@ _LLAMA: dict[str, Any] = {
     "kind": "gpt",
     "positions": "rotary",
     "norm": "rms",
+    "norm_position": "pre",
     "feed_forward": "swiglu",
     "qk_norm": False,
     "attention_pattern": "sliding",

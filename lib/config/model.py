@@ -14,6 +14,7 @@ GPT_2: dict[str, Any] = {
     "tie_weights": False,
     "positions": "learned",
     "norm": "layer",
+    "norm_position": "pre",
     "feed_forward": "gelu",
     "n_kv_heads": None,
     "qk_norm": False,
@@ -43,6 +44,9 @@ UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
     "single_block": GPT_2 | {"n_layers": 1},
     "gpt": {},
     "pointer": {"n_classes": None},
+    "encoder_decoder": {
+        name: GPT_2[name] for name in ("n_kv_heads", "qk_norm", "window", "ngram_order", "ngram_rows", "n_classes")
+    },
 }
 
 
@@ -53,13 +57,19 @@ class ModelConfig:
     context_length: int = parameter("context length in tokens, T", at_least=1, at_most=2**20)
     emb_dim: int = parameter("embedding dimension, C (unused by bigram)", at_least=1, at_most=2**28)
     n_heads: int = parameter("attention heads per block, H", at_least=1, at_most=4096)
-    n_layers: int = parameter("number of transformer blocks", at_least=1, at_most=4096)
+    n_layers: int = parameter("transformer blocks; of an encoder-decoder, in each of both", at_least=1, at_most=4096)
     drop_rate: float = parameter("dropout probability in training", at_least=0.0, at_most=0.999)
     qkv_bias: bool = parameter("use biases in the query, key and value projections")
     tie_weights: bool = parameter("share one matrix between the token embedding and the output head")
     positions: str = parameter("position encoding", one_of=("learned", "sinusoidal", "rotary"))
     norm: str = parameter("normalization: LayerNorm or RMSNorm", one_of=("layer", "rms"))
-    feed_forward: str = parameter("feed-forward layer: GELU with two matrices or SwiGLU with three", one_of=("gelu", "swiglu"))
+    norm_position: str = parameter(
+        "norms before attention and feed-forward, or after their shortcuts as in the original transformer",
+        one_of=("pre", "post"),
+    )
+    feed_forward: str = parameter(
+        "feed-forward layer: GELU or ReLU with two matrices, or SwiGLU with three", one_of=("gelu", "relu", "swiglu")
+    )
     n_kv_heads: int | None = parameter("key-value heads, each shared by several query heads (null: n_heads)", at_least=1)
     qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
     window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
@@ -75,7 +85,7 @@ class ModelConfig:
     ngram_rows: int | None = parameter("rows of each order's table of n-grams (null: no n-grams)", at_least=1, at_most=2**28)
     head_dim: int | None = parameter("size of a head, D (null: emb_dim / n_heads)", at_least=1, at_most=2**16)
     ff_dim: int | None = parameter(
-        "width inside the feed-forward layer (null: 4 emb_dim with gelu, 8/3 emb_dim with swiglu)", at_least=1, at_most=2**28
+        "width inside the feed-forward layer (null: 4 emb_dim, 8/3 emb_dim with swiglu)", at_least=1, at_most=2**28
     )
     out_bias: bool = parameter("use a bias in the output projection of attention")
     norm_eps: float = parameter("added to the variance, or the mean square, before the root", above=0.0, at_most=0.1)
@@ -163,6 +173,11 @@ class ModelConfig:
             )
         if self.window is not None and self.summary_tokens > self.window:
             raise UsageError(f"model.summary_tokens={self.summary_tokens} must be at most model.window={self.window}")
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model reads a source first, and writes a target: an encoder-decoder."""
+        return self.kind == "encoder_decoder"
 
     @property
     def head_size(self) -> int:

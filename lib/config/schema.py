@@ -24,8 +24,8 @@ LORA_TARGETS = ("query", "key", "value", "out", "gate", "expand", "contract")
 class TrainConfig:
     task: str = parameter(
         "what the model learns: the next token of a text or of a conversation's answers, the classes of texts, to prefer the "
-        "better of two answers, or to give right ones",
-        one_of=("text", "classify", "dpo", "grpo"),
+        "better of two answers, to give right ones, or the target that belongs to a source",
+        one_of=("text", "classify", "dpo", "grpo", "translate"),
     )
     dpo_beta: float = parameter("with train.task=dpo: how strongly the model is held to the one it starts from", above=0.0)
     reward: str = parameter(
@@ -40,9 +40,12 @@ class TrainConfig:
     optimizer: str = parameter("AdamW for all weights, or Muon for the matrices of the blocks", one_of=("adamw", "muon"))
     learning_rate: float = parameter("peak learning rate", at_least=0.0)
     embedding_lr_mult: float = parameter("multiplier of the learning rate for the embeddings and the output head", at_least=0.0)
-    schedule: str = parameter("learning rate decay after the warmup", one_of=("cosine", "linear"))
-    min_lr_ratio: float = parameter("final learning rate as a fraction of the peak", at_least=0.0, at_most=1.0)
+    schedule: str = parameter("learning rate decay after the warmup", one_of=("cosine", "linear", "inverse_sqrt"))
+    min_lr_ratio: float = parameter("lowest learning rate of the decay, as a fraction of the peak", at_least=0.0, at_most=1.0)
     warmup_steps: int = parameter("steps of linear learning rate warmup, at most a third of max_steps", at_least=0)
+    label_smoothing: float = parameter(
+        "weight of the uniform distribution in the targets of a training (0: none)", at_least=0.0, at_most=0.999
+    )
     max_steps: int = parameter("number of optimizer steps", at_least=1)
     batch_size: int = parameter("batch size in windows (sequences) per optimizer step", at_least=1)
     grad_accum_steps: int = parameter("gradient accumulation: micro-batches per optimizer step, to save memory", at_least=1)
@@ -101,6 +104,11 @@ class TrainConfig:
         if self.batch_size % self.grad_accum_steps:
             raise UsageError(
                 f"train.batch_size={self.batch_size} must be divisible by train.grad_accum_steps={self.grad_accum_steps}"
+            )
+        if self.label_smoothing and self.counts_share:
+            raise UsageError(
+                f"train.label_smoothing={self.label_smoothing} and train.counts_share={self.counts_share} both soften the "
+                "targets; set one of them to 0"
             )
         if self.invented_share and not self.counts_share:
             raise UsageError(

@@ -7,7 +7,7 @@ from lib.config.parameter import parameter
 from lib.errors import UsageError
 
 #: The kinds of tokenizers; `lib.tokenizer.registry` has their classes.
-TOKENIZER_KINDS = ("gpt2", "bpe", "unigram", "char", "bytes", "word")
+TOKENIZER_KINDS = ("gpt2", "bpe", "unigram", "char", "bytes", "word", "symbols")
 
 #: Those that learn a vocabulary of a chosen size.
 SIZED_KINDS = ("bpe", "unigram")

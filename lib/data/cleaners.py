@@ -31,4 +31,21 @@ def labeled_messages(content: bytes) -> bytes:
     return lines.getvalue().encode("utf-8")
 
 
-CLEANERS: dict[str, Callable[[bytes], bytes]] = {"markdown": without_markdown, "sms_spam": labeled_messages}
+def pronunciations(content: bytes) -> bytes:
+    """The CMU Pronouncing Dictionary without stress: a word and the phonemes of one of its pronunciations per line.
+
+    In the original another pronunciation of a word has a number, `read(2)`, the digits 0 to 2 of a vowel are its stress, and a
+    comment begins with #. Pronunciations that differ in stress alone become one.
+    """
+    lines: dict[str, None] = {}  # in order, none twice
+    for line in content.decode("utf-8").splitlines():
+        word, *phonemes = line.partition("#")[0].split()
+        lines[" ".join([re.sub(r"\(\d+\)$", "", word), *(phoneme.rstrip("012") for phoneme in phonemes)])] = None
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
+
+
+CLEANERS: dict[str, Callable[[bytes], bytes]] = {
+    "markdown": without_markdown,
+    "sms_spam": labeled_messages,
+    "cmudict": pronunciations,
+}

@@ -6,7 +6,7 @@ by one, T targets. Nothing is copied: a dataset folder says which tokens, which 
 
 Tokens of conversations are split between two of them, and their windows hold whole conversations (`lib.data.packed`); those of
 preferences are split between two pairs, and a window is a pair (`lib.data.pairs`). Labeled texts are shuffled before they are
-split, and read one by one (`lib.data.labeled`).
+split, and read one by one (`lib.data.labeled`). Parallel texts are split by their sources (`lib.data.parallel`).
 
 Batch t is a pure function of (seed, t): each epoch visits all windows once in an order of its own, of which only the indices
 that the batch needs are computed. So a training resumes at any step at no cost.
@@ -40,6 +40,7 @@ from lib.data.description import DATASET_FILE, DatasetDescription
 from lib.data.labeled import LabeledTexts, split_labeled
 from lib.data.packed import Packed, PackedWindows, check_lengths, pack_texts, text_starts
 from lib.data.pairs import Pair, has_pairs, paired, select_pairs
+from lib.data.parallel import ParallelBatch, ParallelTexts, split_parallel
 from lib.data.shards import BEGINS, Tokens
 from lib.data.shuffle import batch_numbers
 from lib.errors import MakegptError, UsageError
@@ -62,25 +63,29 @@ def build_dataset(
 
     `balance` and `seed` are for labeled texts, see `split_labeled`. Raises MakegptError if a split of the text is too short, or
     the text has ids that its tokenizer lacks. With `strict` also for a conversation that is longer than a window, or a labeled
-    text that is longer than the context, which otherwise are cut.
+    text that is longer than the context, which otherwise are cut, and for parallel texts that would be left out.
     """
     tokens = Tokens(tokens_folder)
-    if strict and tokens.labels is None:
+    if strict and tokens.labels is None and not tokens.is_parallel:
         check_lengths(tokens, context_length + 1)
     tokenizer = tokens.load_tokenizer()
-    packed, pairs, labeled = None, False, None
+    packed, pairs, labeled, parallel = None, False, None, None
     if tokens.marks is not None and stride is not None:
-        raise UsageError(f"build-dataset.stride={stride} is for running text; leave it out for conversations and labeled texts")
+        raise UsageError(f"build-dataset.stride={stride} is for running text; leave it out for separate texts")
     if tokens.labels is not None:
         labeled = split_labeled(tokens, context_length, val_fraction, test_fraction, balance=balance, seed=seed, strict=strict)
         train, val, test = (int(labeled.lengths(name).sum()) for name in ("train", "val", "test"))
     elif balance:
         raise UsageError(f"--balance is for labeled texts (`tokenize --labels`), which {tokens_folder} does not hold")
+    elif tokens.is_parallel:
+        assert tokenizer.endoftext is not None
+        parallel = split_parallel(tokens, tokenizer.endoftext, context_length, val_fraction, test_fraction, strict=strict)
+        train, val, test = (parallel.tokens(name) for name in ("train", "val", "test"))
     elif tokens.marks is None:
         train, val, test = split_sizes(len(tokens), val_fraction, test_fraction)
     else:
         train, val, test, packed, pairs = _pack(tokens, context_length, val_fraction, test_fraction)
-    if not labeled and (train < context_length + 1 or val < 2 or (test_fraction and test < 2)):
+    if not labeled and not parallel and (train < context_length + 1 or val < 2 or (test_fraction and test < 2)):
         if test_fraction:
             sizes, least = f"{train} for training, {val} for validation and {test} for test", "validation and test 2 each"
         else:
@@ -101,10 +106,11 @@ def build_dataset(
         packed_windows=len(packed.ends) if packed and not pairs else None,
         pairs=len(packed.ends) if packed and pairs else None,
         labeled=labeled.split if labeled else None,
+        parallel=parallel.split if parallel else None,
     )
     with replacing_folder(target, "dataset") as folder:
         write_json(folder / DATASET_FILE, to_json(description))
-        parts = packed or labeled
+        parts = packed or labeled or parallel
         files = [DATASET_FILE, *(parts.write(folder) if parts else [])]
         manifest = new_manifest(
             "dataset",
@@ -173,15 +179,18 @@ class Dataset:
         self.windows = description.windows
         self.tokens = Tokens(input_folder(self.folder, self.manifest, f"rebuild it with `{self._command(self.folder)}`"))
         used = self.train_tokens + self.val_tokens + self.test_tokens
-        if (used != len(self.tokens) and not description.labeled) or self.windows < 1:
+        by_text = description.labeled or description.parallel
+        if (used != len(self.tokens) and not by_text) or self.windows < 1:
             raise MakegptError(
                 f"{self.folder / DATASET_FILE} does not fit its {len(self.tokens)} tokens; build the dataset again"
             )
         self.tokens.check_ids(self.vocab_size)
         self.has_pairs = description.pairs is not None
         self.packed = Packed.read(self.folder) if description.packed_windows or self.has_pairs else None
-        if (self.packed is None) != (self.tokens.marks is None or self.tokens.labels is not None) or (
-            (description.labeled is None) != (self.tokens.labels is None)
+        if (
+            (self.packed is None) != (self.tokens.marks is None or by_text is not None)
+            or (description.labeled is None) != (self.tokens.labels is None)
+            or (description.parallel is None) == self.tokens.is_parallel
         ):
             raise MakegptError(f"{self.folder / DATASET_FILE} does not fit its tokens; build the dataset again")
         self.labeled = (
@@ -189,6 +198,7 @@ class Dataset:
             if description.labeled
             else None
         )
+        self.parallel = ParallelTexts.open(self.folder, self.tokens, description.parallel) if description.parallel else None
 
     def _command(self, target: Path, **changes: float) -> str:
         """The command that builds this dataset in `target`, wherever its tokens are; `changes`: its new parameters."""
@@ -221,6 +231,11 @@ class Dataset:
         """How many tokens of `packed_batch` are learned."""
         assert self.packed is not None
         return self.packed.trained(self.tokens, self.window_numbers(seed, step, size))
+
+    def parallel_batch(self, seed: int, step: int, size: int, rows: range | None = None) -> ParallelBatch:
+        """Batch `step` (from 0) of `size` pairs for training, or only these `rows` of it: the shortest pairs come first."""
+        assert self.parallel is not None
+        return self.parallel.train_batch(self.window_numbers(seed, step, size), rows)
 
     def text_ranges(self, name: str) -> Iterator[tuple[int, int]]:
         """Where each conversation of a split begins and ends, in order."""
@@ -257,9 +272,10 @@ class Dataset:
     def split(self, name: str) -> tuple[int, int]:
         """The range of a split's ids, (start, stop). The first of them is context only and not predicted.
 
-        `name`: train, val or test. MakegptError if the dataset has no test split. Labeled texts have no such ranges.
+        `name`: train, val or test. MakegptError if the dataset has no test split. Not of labeled or parallel texts.
         """
         assert self.labeled is None
+        assert self.parallel is None
         if name == "test" and not self.test_tokens:
             raise MakegptError(
                 f"{self.folder} has no test split; build a dataset that has one, "

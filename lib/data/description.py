@@ -7,6 +7,7 @@ from typing import Self
 from lib.artifact.io import read_json
 from lib.artifact.record import Positive, RecordError, from_json
 from lib.data.labeled import LabeledSplit
+from lib.data.parallel import ParallelSplit
 from lib.errors import MakegptError
 
 DATASET_FILE = "dataset.json"
@@ -27,12 +28,13 @@ class DatasetDescription:
     packed_windows: Positive | None = None  # None: windows of running text, or pairs
     pairs: Positive | None = None  # for training; None: no pairs of answers
     labeled: LabeledSplit | None = None  # of labeled texts
+    parallel: ParallelSplit | None = None  # of parallel texts
 
     @property
     def windows(self) -> int:
-        """How many training windows, or labeled texts for training, there are."""
-        if self.labeled:
-            return self.labeled.train
+        """How many training windows, or labeled or parallel texts for training, there are."""
+        if by_text := self.labeled or self.parallel:
+            return by_text.train
         return self.pairs or self.packed_windows or count_windows(self.train_tokens, self.context_length, self.stride)
 
     @classmethod

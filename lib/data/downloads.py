@@ -54,8 +54,8 @@ class Input:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text for training, or conversations, or a table of labeled texts."""
-        return self.conversations is not None or all(name.endswith((".txt", ".csv")) for name in self.files)
+        """Whether it is a text for training, or conversations, labeled texts or a dictionary."""
+        return self.conversations is not None or all(name.endswith((".txt", ".csv", ".dict")) for name in self.files)
 
     @property
     def weights(self) -> str | None:

@@ -5,9 +5,7 @@ texts give floor(n·(1-V-U)) for training and floor(n·V) for validation; the re
 Balanced, every class first keeps as many texts as the smallest has. The shuffling is that of `numpy.random.RandomState`, whose
 numbers are frozen: with the seed 123 the spam messages of the textbook are in its splits (Raschka 2024, section 6.2).
 
-    texts-00000.npy   the number of each text that is used: those for training first, then those for validation and for test
-
-A text longer than the context is cut at its end.
+Which text is in which split is written as `lib.data.text_split` says. A text longer than the context is cut at its end.
 """
 
 import math
@@ -19,27 +17,17 @@ from typing import Iterable, NamedTuple
 
 import numpy as np
 
-from lib.artifact.record import Count, Positive
 from lib.data.packed import text_starts
 from lib.data.shards import Tokens, open_shard, write_shards
+from lib.data.text_split import TEXTS_FILE, TextSplit
 from lib.errors import MakegptError
-
-TEXTS_FILE = "texts-00000.npy"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabeledSplit:
+class LabeledSplit(TextSplit):
     """In dataset.json: the names of the classes, and how many texts each split has."""
 
     classes: tuple[str, ...]
-    train: Positive
-    val: Positive
-    test: Count
-
-    def range(self, name: str) -> tuple[int, int]:
-        """Where a split begins and ends in texts-00000.npy."""
-        stops = {"train": self.train, "val": self.train + self.val, "test": self.train + self.val + self.test}
-        return {"train": 0, "val": self.train, "test": self.train + self.val}[name], stops[name]
 
 
 class LabeledIds(NamedTuple):

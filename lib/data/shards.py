@@ -130,6 +130,11 @@ class Tokens(Sharded):
         self.labels = Sharded(labels) if labels else None
 
     @property
+    def is_parallel(self) -> bool:
+        """Whether these are parallel texts: the source and the target of each pair (`lib.data.parallel`)."""
+        return "parallel_texts" in self.manifest.metadata
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes of labeled texts."""
         return tuple(self.manifest.metadata.get("classes") or ())

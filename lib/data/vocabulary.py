@@ -19,7 +19,7 @@ from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import TOKENIZER_FILE, make_tokenizer
 
 #: The kinds whose vocabulary comes from a text.
-LEARNED = (*SIZED_KINDS, "char", "word")
+LEARNED = (*SIZED_KINDS, "char", "word", "symbols")
 
 
 def check_training(train: str | None, tokenizer: str | None, pattern: str | None, ties: str | None, *, to_folder: bool) -> None:
@@ -49,8 +49,8 @@ def train_tokenizer(
 ) -> tuple[Tokenizer, int | None]:
     """A tokenizer of `kind`, trained on the documents if it needs a vocabulary; how many of their bytes it learned from.
 
-    `bpe`, whose are `pattern` and `ties`, and `unigram` learn from the text that `split` leaves for training. `char` and `word`
-    need every character or word that they will meet, and learn from all of the text: None.
+    `bpe`, whose are `pattern` and `ties`, and `unigram` learn from the text that `split` leaves for training. `char`, `word`
+    and `symbols` need every token that they will meet, and learn from all of the text: None.
     """
     if kind in SIZED_KINDS:
         assert split is not None

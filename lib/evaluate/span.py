@@ -15,7 +15,7 @@ from torch import Tensor
 from lib.artifact.manifest import read_manifest
 from lib.data.dataset import Dataset
 from lib.data.shards import InMemoryTokens, TokenSource
-from lib.errors import MakegptError
+from lib.errors import MakegptError, UsageError
 from lib.evaluate.windows import iterate_predictions, predict_batches, predict_learned, predict_texts
 from lib.model.language_model import LanguageModel
 from lib.ngrams.smoothing import Smoothing
@@ -128,8 +128,13 @@ def dataset_span(folder: Path, trained: TrainedModel, dataset: Dataset, split: s
     """A split of `dataset`, of conversations the answers.
 
     MakegptError if it was made with another tokenizer than the model of the run in `folder`, if a conversation is longer than
-    the model's context, or if none has an answer.
+    the model's context, or if none has an answer; UsageError for labeled and parallel texts.
     """
+    if dataset.labeled or dataset.parallel:
+        kind, reader = ("labeled texts", "a classifier") if dataset.labeled else ("parallel texts", "an encoder-decoder")
+        raise UsageError(
+            f"{dataset.folder} has {kind}, which {reader} reads, and {folder} continues texts; name another dataset"
+        )
     check_tokenizer(folder, trained, dataset)
     if not dataset.packed:
         return TokenSpan(dataset.tokens, *dataset.split(split), dataset, split)

@@ -19,18 +19,25 @@ from lib.model.language_model import LanguageModel, check_ids
 
 
 def generate_naive(
-    model: LanguageModel, ids: Sequence[int], config: GenerateConfig, device: torch.device, end: int | None = None
+    model: LanguageModel,
+    ids: Sequence[int],
+    config: GenerateConfig,
+    device: torch.device,
+    end: int | None = None,
+    source: Sequence[int] = (),
 ) -> Iterator[int]:
     """Continue `ids` by up to `config.max_new_tokens` tokens, yielding each; stop after the token `end`.
 
-    The model sees the last `context_length` tokens; in a longer text the window slides.
+    The model sees the last `context_length` tokens; in a longer text the window slides. `source`: the ids that an
+    encoder-decoder reads first.
     """
     sampler = TokenSampler(config)
     ids = list(ids)
     for _ in range(config.max_new_tokens):
         window = torch.tensor([ids[-model.context_length :]], device=device)  # (1, T)
         with torch.inference_mode():
-            logits = model.next_token_logits(window)[0].float().cpu()  # (V,)
+            caches = _with_source(model, window.shape[1], source)
+            logits = model.next_token_logits(window, caches)[0].float().cpu()  # (V,)
         id = sampler.next(logits, ids)
         yield id
         ids.append(id)
@@ -38,18 +45,27 @@ def generate_naive(
             return
 
 
+def _with_source(model: LanguageModel, length: int, source: Sequence[int]) -> list[KVCache]:
+    """For an encoder-decoder without a KV cache: an empty one for each token, with nothing but the source."""
+    cache = model.cache(length, source) if source else None
+    return [] if cache is None else [cache]
+
+
 class TokenSequence:
-    """A prompt of token ids and its continuation: `ids` holds both.
+    """A prompt of token ids and its continuation: `ids` holds both. `source`: the ids that an encoder-decoder reads first.
 
     `finish_reason` is None while it is being continued; then "length", "end_of_text" (one of the tokens `ends` was chosen; it
     is not appended), or what the caller sets to end it earlier.
     """
 
-    def __init__(self, prompt_ids: Sequence[int], config: GenerateConfig, ends: Collection[int] = ()) -> None:
+    def __init__(
+        self, prompt_ids: Sequence[int], config: GenerateConfig, ends: Collection[int] = (), source: Sequence[int] = ()
+    ) -> None:
         """At least one prompt token; `config` holds the sampling parameters, the seed and the largest number of new tokens."""
         if not prompt_ids:
             raise MakegptError("a prompt needs at least one token")
         self.ids = list(prompt_ids)
+        self.source = list(source)
         self.config = config
         self.finish_reason: str | None = None
         self._prompt_length = len(prompt_ids)
@@ -103,9 +119,9 @@ def generate_tokens(
     predictor = _Predictor(model, device)
     while True:
         for sequence in islice(waiting, batch_size - len(slots)):
-            check_ids(sequence.ids, model.vocab_size)
+            check_ids([*sequence.source, *sequence.ids], model.vocab_size)
             capacity = min(model.context_length, len(sequence.ids) + sequence.config.max_new_tokens)
-            slots.append(_Slot(sequence, model.cache(capacity) if cached else None))
+            slots.append(_Slot(sequence, model.cache(capacity, sequence.source) if cached else None))
         if not slots:
             return
         for slot, logits in zip(slots, predictor.next_logits(slots), strict=True):
@@ -119,8 +135,8 @@ class _Predictor:
     def __init__(self, model: LanguageModel, device: torch.device) -> None:
         self._model = model
         self._device = device
-        #: Prefix caching for one prompt: the last one, its cache and its logits; the same prompt again is not recomputed.
-        self._last_prompt: tuple[list[int], KVCache, Tensor] | None = None
+        #: Prefix caching for one prompt: the last one with its source, its cache and its logits; it is not recomputed.
+        self._last_prompt: tuple[tuple[list[int], list[int]], KVCache, Tensor] | None = None
 
     @torch.inference_mode()
     def next_logits(self, slots: Sequence[_Slot[AnySequence]]) -> list[Tensor]:
@@ -132,9 +148,10 @@ class _Predictor:
             if slot.cache is not None and len(ids) > self._model.context_length:
                 slot.cache = None
             if slot.cache is None:
-                logits[row] = self._logits([ids[-self._model.context_length :]])[0]
+                window = ids[-self._model.context_length :]
+                logits[row] = self._logits([window], _with_source(self._model, len(window), slot.sequence.source))[0]
             elif slot.cache.length == 0:
-                logits[row] = self._prefill(slot.cache, ids)
+                logits[row] = self._prefill(slot.cache, slot.sequence)
             else:
                 batch.append((row, ids[-1], slot.cache))
         if batch:
@@ -142,13 +159,14 @@ class _Predictor:
             logits |= zip(rows, self._logits([[id] for id in last_ids], caches), strict=True)
         return [logits[row] for row in range(len(slots))]
 
-    def _prefill(self, cache: KVCache, ids: list[int]) -> Tensor:
-        """The logits after a prompt, whose keys and values fill the `cache`."""
-        if self._last_prompt is not None and self._last_prompt[0] == ids:
-            cache.copy_from(self._last_prompt[1], len(ids))
+    def _prefill(self, cache: KVCache, sequence: TokenSequence) -> Tensor:
+        """The logits after the prompt of a `sequence`, whose keys and values fill the `cache`."""
+        prompt = (sequence.source, list(sequence.ids))
+        if self._last_prompt is not None and self._last_prompt[0] == prompt:
+            cache.copy_from(self._last_prompt[1], len(sequence.ids))
             return self._last_prompt[2]
-        logits = self._logits([ids], [cache])[0]
-        self._last_prompt = (list(ids), cache, logits)
+        logits = self._logits([sequence.ids], [cache])[0]
+        self._last_prompt = (prompt, cache, logits)
         return logits
 
     def _logits(self, ids: list[list[int]], caches: Sequence[KVCache] = ()) -> Tensor:

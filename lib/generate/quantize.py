@@ -28,6 +28,7 @@ from lib.model.language_model import LanguageModel, check_ids
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
 from lib.model.packing import Packing
+from lib.model.pointer import PointerGPT
 from lib.model.single_block import SingleBlock
 from lib.model.sparse_attention import SparsePattern
 
@@ -58,7 +59,7 @@ class InferenceModel(LanguageModel):
             _quantize(self.network, weights, kernel)
         self.out_head = self.network.out_head
         self._step: _Step | None = None
-        if kernel is not None and type(self.network) in (GPT, SingleBlock):
+        if kernel is not None and isinstance(self.network, (GPT, SingleBlock)) and not isinstance(self.network, PointerGPT):
             self._step = _Step(self.network, kernel)
         self.eval()
 
@@ -70,9 +71,9 @@ class InferenceModel(LanguageModel):
         """As `LanguageModel.predict`."""
         return self.network.predict(x, ids, kv_cache, last=last)
 
-    def cache(self, capacity: int) -> KVCache | None:
-        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
-        return self.network.cache(capacity)
+    def cache(self, capacity: int, source: Sequence[int] = ()) -> KVCache | None:
+        """As `LanguageModel.cache`."""
+        return self.network.cache(capacity, source)
 
     def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
         """As `LanguageModel.next_token_logits`; one new token per text is a step of the kernel."""
@@ -100,6 +101,8 @@ def _why_no_kernel(model: LanguageModel) -> str | None:
         return f"the C++ kernel runs on a CPU, not on {device.type}"
     if "naive" in (model.config.layer_impl, model.config.attention_impl):
         return "the model is naive (model.layer_impl, model.attention_impl)"
+    if model.config.norm_position == "post" or model.config.feed_forward == "relu":
+        return "the C++ kernel has no norms after the shortcuts (model.norm_position) and no ReLU (model.feed_forward)"
     return why_no_kernel()
 
 

@@ -21,12 +21,16 @@ _SEEDS = 2**63
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to continue, its tokens, the other keys of its JSON line, and the token that ends an answer to it, if any."""
+    """A text to continue, its tokens, the other keys of its JSON line, and the token that ends an answer to it, if any.
+
+    For an encoder-decoder the text is the `source`, and `ids` are what its target begins with.
+    """
 
     text: str
     ids: list[int]
     line: dict[str, Any]
     end: int | None = None
+    source: tuple[int, ...] = ()
 
 
 def encode_prompt(
@@ -36,15 +40,24 @@ def encode_prompt(
     name: str = "the prompt",
     *,
     from_endoftext: bool = False,
+    is_source: bool = False,
 ) -> Prompt:
     """The prompt `text`, or the tokenizer's default prompt (a line break) for None and for a text without tokens.
 
-    `from_endoftext`: begin with `<|endoftext|>`, and with nothing else if there are no tokens. `name` is used in errors.
+    `from_endoftext`: begin with `<|endoftext|>`, and with nothing else if there are no tokens. `is_source`: the text is what an
+    encoder-decoder reads; it writes a target, which begins after `<|endoftext|>`. `name` is used in errors.
     """
     try:
         ids = tokenizer.encode(check_word(text, name)) if text else []
     except UnknownText as error:
         raise UnknownText(f"{name}: {error}") from None
+    if is_source:
+        if from_endoftext:
+            raise UsageError("--from-endoftext is for texts, and an encoder-decoder reads a source; leave the option")
+        if not ids:
+            raise UsageError(f"{name} is empty, and an encoder-decoder writes what belongs to a source; give a text")
+        assert tokenizer.endoftext is not None
+        return Prompt(text or "", [tokenizer.endoftext], line or {}, source=tuple(ids))
     if from_endoftext:
         if tokenizer.endoftext is None:
             raise UsageError(f"--from-endoftext: a {tokenizer.kind} tokenizer has no {ENDOFTEXT}; leave the option")
@@ -70,7 +83,8 @@ class Request(TokenSequence):
         explain: bool = False,
     ) -> None:
         """`logprobs`: keep the log-probability of each token, in nats; `explain`: keep a TokenScore of each."""
-        super().__init__(prompt.ids, config, [id for id in (tokenizer.endoftext, prompt.end) if id is not None])
+        ends = [id for id in (tokenizer.endoftext, prompt.end) if id is not None]
+        super().__init__(prompt.ids, config, ends, prompt.source)
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.text = ""
@@ -78,7 +92,7 @@ class Request(TokenSequence):
         self.token_scores: list[TokenScore] = []
         self._keep_logprobs = logprobs
         self._explain = explain
-        self._decoder = StreamDecoder(tokenizer, prompt.ids[-1] if prompt.text else None, stop)
+        self._decoder = StreamDecoder(tokenizer, prompt.ids[-1] if prompt.text and not prompt.source else None, stop)
 
     def add(self, id: int, logits: Tensor) -> str:
         """Add the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
@@ -139,14 +153,18 @@ def complete(model: LanguageModel, requests: Iterable[Request], device: torch.de
 
 
 def in_request_order(pieces: Iterable[tuple[Request, str]]) -> Iterator[tuple[Request, str]]:
-    """The `pieces` of `stream_text` request by request, in the order of the requests; each piece as soon as that allows."""
+    """The `pieces` of `stream_text` request by request, in the order of the requests, as soon as that allows.
+
+    Pieces that had to wait become one, so that the first one of a finished request is the last.
+    """
     buffers: dict[Request, list[str]] = {}
     for request, piece in pieces:
         buffers.setdefault(request, []).append(piece)
         while buffers:
             first = next(iter(buffers))
             ready, buffers[first] = buffers[first], []
-            yield from ((first, piece) for piece in ready)
+            if ready:
+                yield first, "".join(ready)
             if first.finish_reason is None:
                 break
             del buffers[first]

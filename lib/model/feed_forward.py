@@ -12,6 +12,11 @@ from torch.nn import functional as F
 from lib.model.layers import Linear
 
 
+def relu(x: Tensor) -> Tensor:
+    """max(0, x): the original transformer's (Vaswani et al. 2017, 3.3)."""
+    return x.clamp(min=0)
+
+
 def gelu(x: Tensor) -> Tensor:
     """0.5x(1 + tanh(√(2/π)(x + 0.044715x³))): a smooth ReLU, in GPT-2's form (Hendrycks and Gimpel 2016)."""
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -33,8 +38,19 @@ class FeedForward(nn.Module):
         self.fused = fused
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = self.expand(x)
-        return self.contract(F.gelu(wide, approximate="tanh") if self.fused else gelu(wide))
+        return self.contract(self.activation(self.expand(x)))
+
+    def activation(self, wide: Tensor) -> Tensor:
+        """GELU of each number."""
+        return F.gelu(wide, approximate="tanh") if self.fused else gelu(wide)
+
+
+class ReLUFeedForward(FeedForward):
+    """The same with ReLU in place of GELU."""
+
+    def activation(self, wide: Tensor) -> Tensor:
+        """ReLU of each number."""
+        return F.relu(wide) if self.fused else relu(wide)
 
 
 class SwiGLU(nn.Module):
@@ -57,4 +73,4 @@ class SwiGLU(nn.Module):
 
 
 #: `model.feed_forward` -> its class.
-FEED_FORWARDS: dict[str, type[FeedForward | SwiGLU]] = {"gelu": FeedForward, "swiglu": SwiGLU}
+FEED_FORWARDS: dict[str, type[FeedForward | SwiGLU]] = {"gelu": FeedForward, "relu": ReLUFeedForward, "swiglu": SwiGLU}

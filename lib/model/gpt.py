@@ -6,12 +6,12 @@ B batch, T time, C embedding
 from torch import Tensor, nn
 
 from lib.config.model import ModelConfig
-from lib.model.block import TransformerBlock
+from lib.model.block import TransformerBlock, block_init_std
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
-from lib.model.norm import NORMS
+from lib.model.norm import build_final_norm
 from lib.model.packing import Packing
 from lib.model.sparse_attention import attention_mask, sparse_pattern
 
@@ -26,7 +26,7 @@ class GPT(EmbeddingModel):
         self.dropout = Dropout(config.drop_rate, fused=self.fused)
         mask = attention_mask(config.context_length, sparse_pattern(config))  # T × T bytes, once for all blocks
         self.blocks = nn.ModuleList(TransformerBlock(config, mask) for _ in range(config.n_layers))
-        self.final_norm = NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=self.fused)
+        self.final_norm = build_final_norm(config)
         self.out_head = Linear(config.emb_dim, config.n_classes or self.vocab_size, bias=False)
         if config.tie_weights and not config.n_classes:
             self.out_head.weight = self.tok_emb.weight
@@ -47,13 +47,9 @@ class GPT(EmbeddingModel):
         return self.final_norm(self.blocks[-1](x, kv_cache and kv_cache.of(len(self.blocks) - 1), packing))
 
     def init_std(self, name: str, weight: Tensor) -> float:
-        """GPT-2's 0.02 for all but the head, tied or not, which uses that of `LanguageModel`, and n-grams, which begin at 0.
-
-        The matrices before a residual addition are smaller by √(2·layers), since 2·layers of them are added up
-        (Radford et al. 2019, section 2.3).
-        """
+        """GPT-2's for all but the head, tied or not, which uses that of `LanguageModel`, and n-grams, which begin at 0."""
         if weight is self.out_head.weight:
             return super().init_std(name, weight)
         if name.startswith("ngram_emb."):
             return 0.0
-        return 0.02 * (2 * len(self.blocks)) ** -0.5 if name.endswith(("out_proj.weight", "contract.weight")) else 0.02
+        return block_init_std(name, 2 * len(self.blocks))

@@ -5,11 +5,13 @@ change, since attention is causal. So they are kept, and a step computes those o
 
 The texts of a batch differ in length; each has its own cache, so no row depends on the others.
 
-B batch, T new tokens, N tokens in all, G key and value heads, D head size
+An encoder-decoder also keeps the keys and values of the source, which are computed once for all tokens of the target.
+
+B batch, T new tokens, N tokens in all, S tokens of the source, H heads, G key and value heads, D head size
 """
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -17,10 +19,22 @@ from torch import Tensor
 from lib.errors import MakegptError
 
 
+class SourceKV(NamedTuple):
+    """The keys and values of B sources in one cross-attention, (B, H, S, D) each.
+
+    `padding`: (B, 1, 1, S), true where a source shorter than S has ended.
+    """
+
+    k: Tensor
+    v: Tensor
+    padding: Tensor
+
+
 class KVCache:
     """The keys and values of one text's tokens in each attention of a model, with room for `capacity` of them.
 
-    `ids`: the tokens themselves, which are added last, when all attentions have their keys and values.
+    `ids`: the tokens themselves, which are added last, when all attentions have their keys and values. `source`: the keys and
+    values of the source, in each cross-attention of an encoder-decoder.
     """
 
     def __init__(self, layers: int, n_kv_heads: int, capacity: int, head_size: int, device: torch.device) -> None:
@@ -28,6 +42,7 @@ class KVCache:
         self.address = self.kv.data_ptr()
         self.capacity = capacity
         self.ids: list[int] = []
+        self.source: Sequence[SourceKV] = ()
 
     @property
     def length(self) -> int:

@@ -62,13 +62,21 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
-    def cache(self, capacity: int) -> KVCache | None:
-        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one."""
+    @property
+    def cached_layers(self) -> int:
+        """Attentions that keep their keys and values in a KV cache."""
+        return self.config.n_layers
+
+    def cache(self, capacity: int, source: Sequence[int] = ()) -> KVCache | None:
+        """An empty cache for a text of up to `capacity` tokens; None if the model does not support one.
+
+        `source`: the ids of the text that an encoder-decoder reads first; other models have none.
+        """
         if not self.supports_kv_cache:
             return None
         config = self.config
         device = next(self.parameters()).device
-        return KVCache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
+        return KVCache(self.cached_layers, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
@@ -110,6 +118,18 @@ class LanguageModel(nn.Module):
         if self.fused and isinstance(self.out_head, Linear) and not in_float16(x):
             return linear_cross_entropy(x, self.out_head.weight, targets, soft, copies)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets, soft)
+
+    def smooth(self, count: int, share: float) -> SoftTargets | None:
+        """Label smoothing (Szegedy et al. 2016): `count` targets are mixed with the uniform distribution, with weight `share`.
+
+        None for a share of 0. The last row of a `SharedRowHead` has the probability of all tokens that it stands for.
+        """
+        if not share:
+            return None
+        copies = self.out_head.copies if isinstance(self.out_head, SharedRowHead) else 1
+        row = torch.ones(self.vocab_size, device=next(self.parameters()).device)
+        row[-1] = copies
+        return SoftTargets((row / row.sum()).expand(count, -1), share)
 
     def next_token_logits(self, ids: Tensor, caches: Sequence[KVCache] = ()) -> Tensor:
         """ids: (B, T) -> logits (B, V) for the token after the last one; the head runs on that row only.

@@ -1,12 +1,15 @@
-"""Attention maps, recorded by hooks in a forward pass. H heads, T time."""
+"""Attention maps, recorded by hooks in a forward pass. H heads, T time, S tokens of a source."""
 
-from typing import Any
+from typing import Any, Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lib.model.attention import MultiHeadAttention
 from lib.model.causal_attention import CausalAttention
+from lib.model.cross_attention import CrossAttention
+from lib.model.encoder_decoder import EncoderDecoder
+from lib.model.kv_cache import SourceKV
 from lib.model.language_model import LanguageModel
 
 
@@ -18,15 +21,34 @@ def attentions(model: LanguageModel) -> list[CausalAttention | MultiHeadAttentio
 @torch.no_grad()
 def attention_maps(model: LanguageModel, ids: Tensor) -> list[Tensor]:
     """The weights (H, T, T) of every attention in the model, lowest first, for the input `ids`, (1, T)."""
+
+    def weights(module: Any, x: Tensor, *_: Any) -> Tensor:
+        return module.weights(x)[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu()
+
+    return _recorded(attentions(model), weights, lambda: model(ids))
+
+
+@torch.no_grad()
+def cross_attention_maps(model: EncoderDecoder, source: Sequence[int], ids: Sequence[int]) -> list[Tensor]:
+    """The weights (H, T, S) of every cross-attention, lowest first: what the decoder looks at in `source` as it reads `ids`."""
+    device = next(model.parameters()).device
+    encoded = model.encode(torch.tensor([source], device=device), torch.tensor([len(source)], device=device))
+
+    def weights(module: Any, x: Tensor, sources: Sequence[SourceKV]) -> Tensor:
+        return module.weights(x, sources[0])[0].cpu()
+
+    modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
+    return _recorded(modules, weights, lambda: model.decode(torch.tensor([ids], device=device), [encoded]))
+
+
+def _recorded(modules: Iterable[nn.Module], weights: Callable[..., Tensor], forward: Callable[[], Any]) -> list[Tensor]:
+    """`weights(module, *inputs)` of each of the `modules`, in the order in which `forward` calls them."""
     maps: list[Tensor] = []
-
-    def record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(module, (CausalAttention, MultiHeadAttention))
-        maps.append(module.weights(inputs[0])[0].reshape(-1, ids.shape[1], ids.shape[1]).cpu())
-
-    hooks = [module.register_forward_pre_hook(record) for module in attentions(model)]
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs: maps.append(weights(module, *inputs))) for module in modules
+    ]
     try:
-        model(ids)
+        forward()
     finally:
         for hook in hooks:
             hook.remove()

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.config.model import ModelConfig
+
 #: GPT-2's; inside the root, so that a constant row does not divide by zero.
 EPS = 1e-5
 
@@ -53,3 +55,13 @@ class RMSNorm(nn.Module):
 
 #: `model.norm` -> its class.
 NORMS: dict[str, type[LayerNorm | RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
+
+
+def build_norm(config: ModelConfig) -> LayerNorm | RMSNorm:
+    """The norm that `config` describes."""
+    return NORMS[config.norm](config.emb_dim, eps=config.norm_eps, fused=config.layer_impl == "fused")
+
+
+def build_final_norm(config: ModelConfig) -> nn.Module:
+    """The norm after the last block. A block with the norms after its shortcuts has one at its end, and needs no other."""
+    return build_norm(config) if config.norm_position == "pre" else nn.Identity()

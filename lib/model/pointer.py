@@ -58,11 +58,10 @@ class PointerGPT(GPT):
         super().__init__(config)
         self.pointer = Pointer(config.emb_dim, config.head_size)
 
-    def cache(self, capacity: int) -> KVCache:
-        """As `LanguageModel.cache`; the keys of the pointer are those of one more layer."""
-        config = self.config
-        device = self.pointer.gate.device
-        return KVCache(config.n_layers + 1, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
+    @property
+    def cached_layers(self) -> int:
+        """Those of the blocks, and the pointer, whose keys are kept."""
+        return super().cached_layers + 1
 
     def predict(self, x: Tensor, ids: Tensor, kv_cache: BatchKVCache | None = None, *, last: bool = False) -> Tensor:
         """As `LanguageModel.predict`: features (B, T, C) of `ids` (B, T) -> ln p, (B, T, V), or (B, V) of the last."""

@@ -12,6 +12,7 @@ from lib.config.model import ModelConfig
 from lib.model.attention import MultiHeadAttention
 from lib.model.bigram import Bigram
 from lib.model.causal_attention import CausalAttention
+from lib.model.encoder_decoder import EncoderDecoder
 from lib.model.gpt import GPT
 from lib.model.language_model import LanguageModel
 from lib.model.layers import Linear
@@ -50,6 +51,8 @@ LADDER = (
     "gpt",
     "mixture",
     "pointer",
+    "cross_attention",
+    "encoder_decoder",
     "classifier",
     "maps",
     "lora",
@@ -66,6 +69,7 @@ MODELS: dict[str, type[LanguageModel]] = {
     "single_block": SingleBlock,
     "gpt": GPT,
     "pointer": PointerGPT,
+    "encoder_decoder": EncoderDecoder,
 }
 
 

@@ -103,7 +103,7 @@ class Freshness:
             if parameters["vocabulary"] != _manifest(base.run).metadata["tokenizer"]:
                 raise _Stale(f"it was tokenized with another vocabulary than that of {base.run}")
             del parameters["tokenizer"]
-        for name in ("vocabulary", "chat") if self.pipeline.conversations or self.pipeline.labels else ():
+        for name in ("vocabulary", "chat") if self.pipeline.conversations or self.pipeline.layout else ():
             parameters.pop(name, None)  # which follow from the others
         held_out: dict[str, Any] = {key: parameters.pop(key) for key in ("val_fraction", "test_fraction") if key in parameters}
         _compare(_flat({"tokenize": parameters, "build-dataset": held_out}), step.parameters)

@@ -60,7 +60,7 @@ def variables(*words: str) -> str:
             "DRAWN": pipeline.step("plot").target,
             "CONVERSATIONS": pipeline.conversations or "",
             "KIND": pipeline.step("plot").target.stem,
-            "LABELS": "labels" if pipeline.labels else "",
+            "LAYOUT": pipeline.layout or "",
             "BASE": pipeline.base.run if pipeline.base else "",
             "WEIGHTS": pipeline.base.weights if pipeline.base else "",
             "TEXTS": "",

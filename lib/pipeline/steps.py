@@ -59,8 +59,9 @@ class Base:
 class Pipeline:
     """All steps from a text to a figure, and the files that must be fetched first.
 
-    `conversations`: the shape of those that are learned from instead of running text, or None; `labels`: whether it is labeled
-    texts; `base`: the weights that such a training starts from, if the config extends that of pretrained weights.
+    `conversations`: the shape of those that are learned from instead of running text, or None; `layout`: "labels" or "parallel"
+    for labeled or parallel texts, or None; `base`: the weights that such a training starts from, if the config extends that of
+    pretrained weights.
     """
 
     texts: list[Path]  # fetched if they are missing; empty if the text is the user's own
@@ -69,7 +70,7 @@ class Pipeline:
     steps: list[Step]
     figure: Path  # a copy of the run's figure
     conversations: str | None = None
-    labels: bool = False
+    layout: str | None = None
     base: Base | None = None
 
     def step(self, stage: str) -> Step:
@@ -93,9 +94,9 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     if config.evaluate.split == "test" and not config.build_dataset.test_fraction:
         raise UsageError("evaluate.split=test needs a test split; add build-dataset.test_fraction=0.1 to SET")
     pinned = load_inputs(tree)
-    conversations = None if text or dataset not in pinned else pinned[dataset].conversations
-    labels = config.train.task == "classify"
-    base = _base(tree, config_name, pinned) if conversations or labels else None
+    layout = _LAYOUTS.get(config.train.task)
+    conversations = None if text or layout or dataset not in pinned else pinned[dataset].conversations
+    base = _base(tree, config_name, pinned) if conversations or layout else None
     if text:
         dataset, texts = text_name(text, pinned), []
         hashes = [_hash_of_text(text, sha256)]
@@ -111,8 +112,8 @@ def build_pipeline(config_name: str, dataset: str, text: str, changes: str, sha2
     config_part = config_name if _PLAIN_CONFIG.fullmatch(config_name) else _with_digits(config_name, config_name)
     figure = FIGURES / (config_part.upper() + ("" if dataset == USUAL_DATASET else f"-{dataset}") + ".png")
     run = f"{config_part}-{dataset}"
-    steps = _steps(config, _Places.of(config, run, dataset, base), conversations, labels, base)
-    return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, labels, base)
+    steps = _steps(config, _Places.of(config, run, dataset, base), conversations, layout, base)
+    return Pipeline(texts, vocabulary, hashes, steps, figure, conversations, layout, base)
 
 
 def _base(tree: dict[str, Any], config_name: str, pinned: dict[str, Input]) -> Base | None:
@@ -171,18 +172,21 @@ def _parameters(config: Config, *sections: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in IGNORED_FOR_IDENTITY}
 
 
+#: How the texts of a task are laid out: the option of `tokenize` that reads them, where they are not running text.
+_LAYOUTS = {"classify": "labels", "translate": "parallel"}
+
 #: The figure that a task ends in, where it is not the loss: no text is written then, and no report.
-_FIGURES = {"classify": "classes", "dpo": "values"}
+_FIGURES = {"classify": "classes", "dpo": "values", "translate": "attention"}
 
 
-def _steps(config: Config, places: _Places, conversations: str | None, labels: bool, base: Base | None) -> list[Step]:
+def _steps(config: Config, places: _Places, conversations: str | None, layout: str | None, base: Base | None) -> list[Step]:
     of, folder = partial(_parameters, config), places.run
     figure = _FIGURES.get(config.train.task, "loss")
     of_labels = ("build-dataset.balance", "build-dataset.seed")
-    windows = {key: value for key, value in of("build-dataset").items() if labels or key not in of_labels}
+    windows = {key: value for key, value in of("build-dataset").items() if layout == "labels" or key not in of_labels}
     windows["model.context_length"] = config.model.context_length
     steps = [
-        Step("tokenize", places.tokens, _text_parameters(config, conversations, labels, base)),
+        Step("tokenize", places.tokens, _text_parameters(config, conversations, layout, base)),
         Step("build-dataset", places.windows, windows, ("tokenize",)),
         Step("train", folder / "model.safetensors", of("model", "train"), ("build-dataset",)),
     ]
@@ -203,16 +207,17 @@ def _steps(config: Config, places: _Places, conversations: str | None, labels: b
     ]
 
 
-def _text_parameters(config: Config, conversations: str | None, labels: bool, base: Base | None) -> dict[str, Any]:
-    """The parameters of `tokenize`, for running text, conversations or labeled texts."""
+def _text_parameters(config: Config, conversations: str | None, layout: str | None, base: Base | None) -> dict[str, Any]:
+    """The parameters of `tokenize`, for running text, conversations, labeled or parallel texts."""
     of = partial(_parameters, config)
     text = of("tokenize")
     # a vocabulary of a chosen size is not learned from what build-dataset will hold out
     fractions = ("build-dataset.val_fraction", "build-dataset.test_fraction")
     held_out = {key: of("build-dataset")[key] for key in fractions if config.tokenize.tokenizer in SIZED_KINDS}
-    if labels:
+    if layout:
         kept = ["tokenize.shard_tokens"] if base else ["tokenize.shard_tokens", "tokenize.tokenizer"]
-        return {key: text[key] for key in kept} | {"tokenize.text_column": "text", "tokenize.label_column": "label"}
+        columns = {"tokenize.text_column": "text", "tokenize.label_column": "label"} if layout == "labels" else {}
+        return {key: text[key] for key in kept} | columns
     if conversations:
         kept = ["tokenize.shard_tokens", *([] if base else ["tokenize.tokenizer", "tokenize.vocab_size"])]
         text = {key: text[key] for key in kept} | {"tokenize.format": conversations}

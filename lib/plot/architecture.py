@@ -79,7 +79,7 @@ def model_parts(model: LanguageModel) -> list[Part]:
     seen: set[nn.Parameter] = set()
     for name, module in model.named_children():
         block = next((child for child in module.modules() if isinstance(child, TransformerBlock)), None)
-        for inner, child in block.named_children() if block else [(name, module)]:
+        for inner, child in _block_parts(block) if block else [(name, module)]:
             weights = list(child.parameters())
             if not weights and not list(child.buffers()):
                 continue  # dropout
@@ -98,6 +98,12 @@ def model_parts(model: LanguageModel) -> list[Part]:
             )
             seen.update(weights)
     return parts
+
+
+def _block_parts(block: TransformerBlock) -> list[tuple[str, nn.Module]]:
+    """The parts of a block, lowest first."""
+    norm1, attention, norm2, feed_forward, *rest = block.named_children()
+    return [attention, norm1, feed_forward, norm2, *rest] if block.post_norm else [norm1, attention, norm2, feed_forward, *rest]
 
 
 def _letters(shape: Sequence[int], model: LanguageModel) -> str:
@@ -147,6 +153,10 @@ def _inside(module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], model: 
 
 def model_figure(models: Sequence[tuple[str, ModelConfig]], plot: PlotConfig) -> Figure:
     """Models side by side, each under its name, from the ids at the bottom to the logits at the top."""
+    if names := [name or "the config" for name, config in models if config.has_encoder]:
+        raise UsageError(
+            f"{names[0]} is an encoder-decoder, two stacks of blocks, and plot model draws one; choose another model"
+        )
     figure = blank_figure(plot, across=len(models))
     networks = [build_model(config, "meta") for _, config in models]
     parts_of = [model_parts(network) for network in networks]
@@ -158,7 +168,7 @@ def model_figure(models: Sequence[tuple[str, ModelConfig]], plot: PlotConfig) ->
         axes.set_axis_off()
         axes.set_xlim(-6, 6)
         axes.set_ylim(-1.8, height - 1.8)
-        _draw(axes, parts, size, config.n_layers)
+        _draw(axes, parts, size, config.n_layers, post_norm=config.norm_position == "post")
         total = f"{count_parameters(network):,} parameters"
         axes.set_title(escape_mathtext(f"{name}: {total}" if name else total), fontsize=11)
         legend = axes.text(0, -1.5, _legend(config, parts), ha="center", va="center", fontsize=0.95 * size, color=GRAY)
@@ -178,7 +188,7 @@ def _box_height(part: Part) -> float:
     return 1.3 + (_INNER if part.inside else 0)
 
 
-def _draw(axes: Axes, parts: list[Part], size: float, n_layers: int) -> None:
+def _draw(axes: Axes, parts: list[Part], size: float, n_layers: int, *, post_norm: bool) -> None:
     y = 0.0
     arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0, "linewidth": 0.9}
     ends: list[tuple[float, float]] = []  # the lower and the upper end of each box
@@ -189,8 +199,8 @@ def _draw(axes: Axes, parts: list[Part], size: float, n_layers: int) -> None:
         axes.annotate("", (0, low), (0, y + 0.2 if y == 0 else y), arrowprops=arrow, zorder=0)
         _box(axes, part, low, high, size)
         axes.text(0.2, high + _ARROW / 2, part.output, va="center", fontsize=0.95 * size, color=GRAY)
-        if part.shortcut:  # around the norm and this part
-            start, end = ends[-1][0] - _ARROW / 2, high + _ARROW / 2
+        if part.shortcut:  # around the norm and this part, or this part alone
+            start, end = (low if post_norm else ends[-1][0]) - _ARROW / 2, high + _ARROW / 2
             axes.plot([0, -5.2, -5.2, 0], [start, start, end, end], color=part.color, linewidth=1.1, zorder=0)
             plus = {"boxstyle": "circle,pad=0.08", "facecolor": "white", "edgecolor": part.color}
             axes.text(0, end, "+", ha="center", va="center", fontsize=size, color=part.color, bbox=plus)

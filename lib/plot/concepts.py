@@ -1,9 +1,10 @@
 """Figures of concepts: each shows what the code itself computes; nothing is drawn by hand.
 
-T time, H heads
+T time, S tokens of a source, H heads
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -13,13 +14,15 @@ from lib.config.model import ModelConfig
 from lib.config.schema import PlotConfig, TrainConfig
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt
+from lib.generate.translations import translations
+from lib.model.encoder_decoder import EncoderDecoder
 from lib.model.feed_forward import gelu, silu
-from lib.model.maps import attention_maps, attentions
+from lib.model.maps import attention_maps, attentions, cross_attention_maps
 from lib.model.positions import Sinusoidal
 from lib.model.shortcut import DeepNetwork, mean_gradients
 from lib.model.sparse_attention import attention_mask, sparse_pattern
 from lib.plot.style import LINE_STYLES, blank_figure, escape_mathtext, light_grid
-from lib.run.folder import load_run
+from lib.run.folder import TrainedModel, load_run
 from lib.train.schedule import learning_rate
 
 
@@ -39,29 +42,55 @@ def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
     return figure
 
 
-def read_attention(folder: Path, prompt: str) -> tuple[list[Tensor], list[str]]:
-    """The attention weights (H, T, T) of each layer of the run in `folder` as it reads `prompt`, and the prompt's tokens."""
-    trained = load_run(folder, torch.device("cpu"))
+class Attention(NamedTuple):
+    """The attention weights of each layer, (H, T, T) or (H, T, S), and the tokens that look and that are looked at."""
+
+    maps: list[Tensor]
+    looking: list[str]
+    looked_at: list[str]
+
+
+def read_attention(folder: Path, prompt: str) -> Attention:
+    """The attention of the run in `folder` as it reads `prompt`; of an encoder-decoder, its cross-attention as it writes."""
+    trained = load_run(folder, torch.device("cpu"), encoder_decoder=True)
+    if isinstance(trained.model, EncoderDecoder):
+        return _read_cross_attention(trained, trained.model, prompt)
     if not attentions(trained.model):
         raise MakegptError(f"{folder} is a {trained.config.kind}, which has no attention to draw")
     ids = encode_prompt(trained.tokenizer, prompt).ids
-    return attention_maps(trained.model, torch.tensor([ids])), [trained.tokenizer.decode([id]) for id in ids]
+    tokens = [trained.tokenizer.decode([id]) for id in ids]
+    return Attention(attention_maps(trained.model, torch.tensor([ids])), tokens, tokens)
 
 
-def attention_figure(maps: list[Tensor], tokens: list[str], plot: PlotConfig) -> Figure:
-    """The attention weights (H, T, T) of each layer, one row of panels per layer, labeled with the tokens."""
+def _read_cross_attention(trained: TrainedModel, model: EncoderDecoder, prompt: str) -> Attention:
+    """As `model` writes the target of the source `prompt`: a row shows what it looks at as it chooses the row's token."""
+    tokenizer, source = trained.tokenizer, encode_prompt(trained.tokenizer, prompt, is_source=True)
+    sizes = torch.tensor([len(source.source)])
+    (target,) = translations(model, torch.tensor([source.source]), sizes, source.ids[0], model.context_length - 1)
+    maps = cross_attention_maps(model, source.source, [*source.ids, *target])
+    return Attention(
+        maps, [*(tokenizer.decode([id]) for id in target), "end"], [tokenizer.decode([id]) for id in source.source]
+    )
+
+
+def attention_figure(attention: Attention, plot: PlotConfig) -> Figure:
+    """The attention weights of each layer, one row of panels per layer, labeled with the tokens."""
+    maps, looking, looked_at = attention
     figure = blank_figure(plot)
     grid = figure.subplots(len(maps), max(len(layer) for layer in maps), squeeze=False, sharex=True, sharey=True)
-    names = [escape_mathtext(token) for token in tokens] if len(tokens) <= 40 else []
-    ticks = range(len(names))
+    rows, columns = (
+        [escape_mathtext(token) for token in tokens] if len(tokens) <= 40 else [] for tokens in (looking, looked_at)
+    )
+    is_upright = max(map(len, looked_at)) > 1
     for number, (row, layer) in enumerate(zip(grid, maps, strict=True)):
         for head, (axes, weights) in enumerate(zip(row, layer, strict=True)):
             image = axes.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
             axes.set_title(f"layer {number}, head {head}", fontsize=8)
-            axes.set_xticks(ticks, names, fontsize=6, rotation=90 if max(map(len, tokens)) > 1 else 0)
-            axes.set_yticks(ticks, names, fontsize=6)
-    figure.supxlabel("token looked at", fontsize=9)
-    figure.supylabel("token that looks", fontsize=9)
+            axes.set_xticks(range(len(columns)), columns, fontsize=6, rotation=90 if is_upright else 0)
+            axes.set_yticks(range(len(rows)), rows, fontsize=6)
+    is_cross = looking is not looked_at
+    figure.supxlabel("token of the source" if is_cross else "token looked at", fontsize=9)
+    figure.supylabel("token to be written" if is_cross else "token that looks", fontsize=9)
     figure.colorbar(image, ax=grid, shrink=0.6, label="weight")
     return figure
 

@@ -83,8 +83,7 @@ def _ladder(request: Request) -> Figure:
 def _attention(request: Request) -> Figure:
     from lib.plot.concepts import attention_figure, read_attention
 
-    maps, tokens = read_attention(request.folders[0], request.config.plot.prompt)
-    return attention_figure(maps, tokens, request.config.plot)
+    return attention_figure(read_attention(request.folders[0], request.config.plot.prompt), request.config.plot)
 
 
 def _model(request: Request) -> Figure:
@@ -177,7 +176,13 @@ KINDS = {
         Kind("classes", "a classifier: loss and accuracy by step, and its confusion matrix", Takes.RUN, _classes),
         Kind("values", "what a training measured besides its loss: rewards, divergence, margins", Takes.RUNS, _values),
         Kind("ladder", "bits/byte against parameters, with the baselines", Takes.RUNS, _ladder, options=("summary",)),
-        Kind("attention", "what each head attends to as it reads --prompt", Takes.RUN, _attention, options=("summary",)),
+        Kind(
+            "attention",
+            "what each head attends to as it reads --prompt, or as it writes what belongs to it",
+            Takes.RUN,
+            _attention,
+            options=("summary",),
+        ),
         Kind("tokens", "--text or --prompt, colored by the surprisal of each token", Takes.RUN, None, options=("text",)),
         Kind("model", "the parts of a model, the shapes of its weights and activations", Takes.MODELS, _model),
         Kind("mask", "which position may attend to which", Takes.NOTHING, _mask),

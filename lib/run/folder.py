@@ -85,13 +85,13 @@ class TrainedModel:
     classes: tuple[str, ...] = ()  # the names of a classifier's classes
 
 
-def load_run(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
+def load_run(folder: Path, device: torch.device, weights: str = "published", *, encoder_decoder: bool = False) -> TrainedModel:
     """Load the model of texts of the run in `folder`, its files verified; it is in evaluation mode.
 
     `weights`: "published", those of a finished run, or "last", those of the last saved state, of an unfinished run too.
-    UsageError for a classifier.
+    UsageError for a classifier, and for an encoder-decoder unless the caller has use for one.
     """
-    return _load(folder, device, weights, classifier=False)
+    return _load(folder, device, weights, classifier=False, encoder_decoder=encoder_decoder)
 
 
 def load_classifier(folder: Path, device: torch.device, weights: str = "published") -> TrainedModel:
@@ -110,7 +110,7 @@ def _listed(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:4]) + (", …" if len(classes) > 4 else "")
 
 
-def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool) -> TrainedModel:
+def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool, encoder_decoder: bool = False) -> TrainedModel:
     if weights == "published":
         path = folder / MODEL_FILE
         manifest = finished_manifest(folder)
@@ -124,6 +124,11 @@ def _load(folder: Path, device: torch.device, weights: str, *, classifier: bool)
         path = folder / LAST / state.weights
         sha256 = state.files[state.weights].sha256
     config = read_model_config(folder)
+    if config.has_encoder and not encoder_decoder:
+        raise UsageError(
+            f"{folder} is an encoder-decoder, which writes what belongs to a source; use `generate {folder} SOURCE`, "
+            f"`evaluate {folder}` or `plot attention {folder} --prompt SOURCE`"
+        )
     classes = read_classes(folder) if config.n_classes else ()
     if classes and not classifier:
         raise UsageError(

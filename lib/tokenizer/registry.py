@@ -14,6 +14,7 @@ from lib.tokenizer.gpt2 import GPT2Tokenizer
 from lib.tokenizer.pretrained import PretrainedTokenizer
 from lib.tokenizer.sentencepiece import SentencePieceTokenizer
 from lib.tokenizer.sentencepiece_model import SUFFIX, read_sentencepiece
+from lib.tokenizer.symbols import SymbolsTokenizer
 from lib.tokenizer.unigram_tokenizer import UnigramTokenizer
 from lib.tokenizer.word import WordTokenizer
 
@@ -28,6 +29,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
         CharTokenizer,
         BytesTokenizer,
         WordTokenizer,
+        SymbolsTokenizer,
         PretrainedTokenizer,
         SentencePieceTokenizer,
         ExtendedTokenizer,

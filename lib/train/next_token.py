@@ -59,7 +59,9 @@ class NextToken(Objective):
 
     def loss(self, step: int, rows: range) -> BatchLoss:
         ids, soft, packed = self._batch(step, rows)
-        return BatchLoss(self._loss(ids[:, :-1], ids[:, 1:], soft, packed))
+        targets = ids[:, 1:]
+        soft = soft or self._trained.smooth(targets.numel(), self.config.label_smoothing)
+        return BatchLoss(self._loss(ids[:, :-1], targets, soft, packed))
 
     def _batch(self, step: int, rows: range) -> tuple[Tensor, SoftTargets | None, PackedTargets | None]:
         """These windows of batch `step` on the device, as rows of the trained model's tables: (b, T + 1)."""

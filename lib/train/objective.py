@@ -14,8 +14,10 @@ from torch import Tensor
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS, ProcessGroup
+from lib.generate.request import Prompt, encode_prompt
 from lib.model.language_model import LanguageModel
 from lib.model.registry import count_operations
+from lib.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ class Objective(ABC):
     @abstractmethod
     def describe_batch(self, step: int) -> Any:
         """Batch `step` as JSON, for the report about a loss that is not finite."""
+
+    def sample_prompt(self, tokenizer: Tokenizer) -> Prompt:
+        """What samples continue. MakegptError if it cannot be encoded."""
+        return encode_prompt(tokenizer, self.config.sample_prompt, name="train.sample_prompt")
 
     def _means(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
         """The `sums` of all processes, each divided by `count`."""

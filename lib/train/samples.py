@@ -8,7 +8,7 @@ from lib.config.schema import GenerateConfig, TrainConfig
 from lib.device.hardware import derive_seed
 from lib.errors import MakegptError
 from lib.generate.quantize import InferenceModel
-from lib.generate.request import Request, complete, encode_prompt
+from lib.generate.request import Prompt, Request, complete
 from lib.model.language_model import LanguageModel
 from lib.run.metrics import StepMetrics
 from lib.run.samples import Sample
@@ -20,12 +20,12 @@ class Sampler:
     but those of the sample itself, which depend on (seed, step).
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: TrainConfig, device: torch.device) -> None:
-        """MakegptError if the prompt cannot be encoded."""
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt, config: TrainConfig, device: torch.device) -> None:
+        """All samples continue the `prompt`."""
         self._tokenizer = tokenizer
         self._config = config
         self._device = device
-        self._prompt = encode_prompt(tokenizer, config.sample_prompt, name="train.sample_prompt")
+        self._prompt = prompt
 
     def is_due(self, metrics: StepMetrics) -> bool:
         """Whether there is to be a sample after this step: every `sample_interval` steps, or after each validation."""

@@ -75,7 +75,7 @@ def train_run(
     All processes of a `group` call this with the same arguments and see the same folder; only the main one writes there.
     """
     tokenizer = dataset.tokens.load_tokenizer()
-    check_task(train_config, dataset, init_from)
+    check_task(train_config, model_config, dataset, init_from)
     model_config = fit_classes(fit_vocabulary(model_config, tokenizer), dataset)
     dataset.check_context(model_config.context_length)
     parameters = {"model": asdict(model_config), "train": asdict(train_config)}
@@ -117,7 +117,8 @@ def train_run(
         trainer = Trainer(objective)
         if train_config.finetune != "all":
             yield Notice(f"{_count(trainer, True):,} parameters are trained, {_count(trainer, False):,} frozen")
-        sampler = Sampler(tokenizer, train_config, device) if objective.writes_text else None
+        prompt = objective.sample_prompt(tokenizer) if objective.writes_text else None
+        sampler = Sampler(tokenizer, prompt, train_config, device) if prompt else None
         if failure := trainer.compile():
             yield Notice(f"torch.compile does not work here ({failure}); continuing without it")
         if saved:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from lib.config.model import ModelConfig
 from lib.config.schema import TrainConfig
 from lib.data.dataset import Dataset
 from lib.device.distributed import ProcessGroup
@@ -14,13 +15,32 @@ from lib.train.dpo import DPO
 from lib.train.grpo import GRPO
 from lib.train.next_token import NextToken
 from lib.train.objective import Objective, Start
+from lib.train.sequence_to_sequence import SequenceToSequence
 
-_OBJECTIVES: dict[str, type[Objective]] = {"text": NextToken, "classify": Classes, "dpo": DPO, "grpo": GRPO}
+_OBJECTIVES: dict[str, type[Objective]] = {
+    "text": NextToken,
+    "classify": Classes,
+    "dpo": DPO,
+    "grpo": GRPO,
+    "translate": SequenceToSequence,
+}
 
 
-def check_task(config: TrainConfig, dataset: Dataset, init_from: Path | None) -> None:
-    """UsageError if `config.task` cannot be learned from the kind of `dataset`, or not from random weights."""
+def check_task(config: TrainConfig, model: ModelConfig, dataset: Dataset, init_from: Path | None) -> None:
+    """UsageError if `config.task` cannot be learned from the kind of `dataset`, by the `model`, or not from random weights."""
     task = config.task
+    if model.has_encoder != (task == "translate"):
+        raise UsageError(
+            f"--task {task} trains no model.kind={model.kind}; "
+            + ("use --task translate" if model.has_encoder else "use model.kind=encoder_decoder, which reads a source first")
+        )
+    if config.label_smoothing and (task not in ("text", "translate") or dataset.packed):
+        data = "conversations" if dataset.packed else f"--task {task}"
+        raise UsageError(f"train.label_smoothing is for running text and parallel texts, not for {data}; set it to 0")
+    if dataset.parallel and task != "translate":
+        raise UsageError(f"{dataset.folder} has parallel texts, from which --task translate learns, not --task {task}")
+    if task == "translate" and not dataset.parallel:
+        raise UsageError(f"--task translate needs parallel texts (`tokenize --parallel`), which {dataset.folder} does not have")
     if config.counts_share and task != "text":
         raise UsageError(f"train.counts_share counts running text, which --task {task} does not learn from; set it to 0")
     if dataset.labeled and task != "classify":

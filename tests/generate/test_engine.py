@@ -438,9 +438,15 @@ def test_texts_are_yielded_in_the_order_of_the_requests() -> None:
         Request(BYTES, encode_prompt(BYTES, prompt), replace(WARM, max_new_tokens=n))
         for prompt, n in (("a", 9), ("b", 2), ("c", 5), ("d", 1))
     ]
-    order = [text for text, _ in in_request_order(stream_text(model, texts, CPU, batch_size=2))]
-    assert [text for text, _ in itertools.groupby(order)] == texts
-    assert [len(list(pieces)) for _, pieces in itertools.groupby(order)] == [9, 2, 5, 1]
+    pieces = [
+        (text, piece, text.finish_reason) for text, piece in in_request_order(stream_text(model, texts, CPU, batch_size=2))
+    ]
+    by_text = {text: list(group) for text, group in itertools.groupby(pieces, key=lambda piece: piece[0])}
+    assert list(by_text) == texts
+    assert [len(group) for group in by_text.values()] == [9, 1, 1, 1]  # the others end while the first is written
+    for text, group in by_text.items():
+        assert "".join(piece for _, piece, _ in group) == text.text
+        assert [reason for _, _, reason in group if reason] == ["length"]  # so its end is written once
 
 
 # ── the command ──
@@ -448,6 +454,15 @@ def test_texts_are_yielded_in_the_order_of_the_requests() -> None:
 
 def lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_text_that_ends_before_the_one_above_it_is_written_once(small: Path, stage: Stage) -> None:
+    words = ["--max-new-tokens", 9, "--stop", "e", "--num-samples", 6, "--temperature", 1.5]
+    rows = lines(stage("generate", small / "run", "To be", "--json", *words).stdout)
+    assert len({len(row["tokens"]) for row in rows}) > 2
+    assert [row["seed"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    text = stage("generate", small / "run", "To be", *words).stdout
+    assert text == "".join(row["text"] + "\n---\n" for row in rows)
 
 
 def test_prompts_and_outputs_are_json_lines(small: Path, stage: Stage, tmp_path: Path) -> None:

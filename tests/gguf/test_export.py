@@ -155,6 +155,8 @@ REFUSED = {
     "bigram": "model.kind=bigram",
     "gpt_pointer": "model.kind=pointer",
     "lstm": "model.kind=lstm",
+    "reverse_text": "is an encoder-decoder",
+    "g2p": "is an encoder-decoder",
     "exercises": "model.feed_forward=gelu",
     "reward": "model.feed_forward=gelu",
     "single_head": "model.kind=single_head",

@@ -117,7 +117,7 @@ def test_every_documented_variable_is_known_to_make() -> None:
         "TEXTS",
         "BASE",
         "CONVERSATIONS",
-        "LABELS",
+        "LAYOUT",
         "KIND",
         "DRAWN",
         "WEIGHTS",

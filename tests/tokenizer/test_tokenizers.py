@@ -23,6 +23,7 @@ from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.gpt2 import GPT2_VOCAB_SIZE
 from lib.tokenizer.patterns import PATTERNS
 from lib.tokenizer.registry import TOKENIZER_FILE, load_tokenizer, make_tokenizer
+from lib.tokenizer.symbols import split_symbols
 from lib.tokenizer.word import WordTokenizer, split_words
 
 Fetched = Callable[[str], Path]
@@ -136,7 +137,7 @@ def test_a_lossless_tokenizer_gives_the_text_back_and_reports_its_bytes(gpt2: To
     assert tokenizer.byte_lengths()[ids].sum() == len(text.encode("utf-8"))
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word"])
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word", "symbols"])
 @settings(few, max_examples=200)
 @given(both=cut_texts())
 def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, both: tuple[str, list[str]]) -> None:
@@ -145,7 +146,7 @@ def test_pieces_of_a_text_give_the_ids_of_the_whole(gpt2: Tokenizer, kind: str, 
     assert streamed(tokenizer, pieces) == tokenizer.encode(text)
 
 
-@pytest.mark.parametrize("kind", ["char", "word"])
+@pytest.mark.parametrize("kind", ["char", "word", "symbols"])
 @few
 @given(both=cut_texts())
 def test_a_text_in_pieces_gives_the_vocabulary_of_the_whole(kind: str, both: tuple[str, list[str]]) -> None:
@@ -254,7 +255,7 @@ def test_a_text_without_a_prompt_opens_with_a_line_break_or_the_first_token(gpt2
 # Saved and loaded.
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word"])
+@pytest.mark.parametrize("kind", ["gpt2", "bpe", "bytes", "char", "word", "symbols"])
 def test_a_loaded_tokenizer_gives_the_same_ids_and_is_the_same(gpt2: Tokenizer, kind: str, tmp_path: Path) -> None:
     text = "To be, or not to be – that is\u2028the question:\r\n “é” 😀 \x7f"
     tokenizer = tokenizer_of(kind, text, gpt2)
@@ -294,6 +295,8 @@ def test_tokenizers_that_differ_have_different_identities(gpt2: Tokenizer) -> No
         '{"kind": "char", "characters": "aa"}',
         '{"kind": "char", "characters": 3}',
         '{"kind": "word", "words": ["a"]}',
+        '{"kind": "symbols", "symbols": ["ab"]}',
+        '{"kind": "symbols", "symbols": [" A", " A"]}',
         '{"kind": "gpt2", "tokens": ["?"]}',
         '{"kind": "bpe", "tokens": []}',
         '{"kind": "bpe", "pattern": "(", "tokens": []}',
@@ -324,3 +327,13 @@ def test_gpt2s_files_that_do_not_fit_are_refused(tmp_path: Path, fetched: Fetche
     (tmp_path / "gpt2" / name).write_bytes(content)
     with pytest.raises(MakegptError, match=name):
         make_tokenizer("gpt2", [], tmp_path)
+
+
+def test_a_space_and_what_comes_after_it_is_one_symbol() -> None:
+    tokenizer = make_tokenizer("symbols", [["cat", " K AE T"]], Path())
+    assert tokenizer.symbols == ["a", "c", "t", " AE", " K", " T"]  # type: ignore[attr-defined]
+    assert tokenizer.encode("act AE K") == [0, 1, 2, 3, 4]
+    assert tokenizer.decode([1, 0, 2, 4, 3, 5]) == "cat K AE T"
+    with pytest.raises(UnknownText, match="' B' is not among the 6 symbols of this tokenizer, as 'a' and ' T' are"):
+        tokenizer.encode("act B")
+    assert split_symbols("a  b\tc \n d") == ["a", " ", " b", "\t", "c", " ", "\n", " d"]

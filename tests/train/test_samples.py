@@ -13,6 +13,7 @@ from lib.data.dataset import Dataset
 from lib.errors import MakegptError, UsageError
 from lib.generate.linear import QuantizedLinear
 from lib.generate.quantize import InferenceModel
+from lib.generate.request import encode_prompt
 from lib.model.registry import build_model
 from lib.run.folder import MODEL_FILE, finished_manifest
 from lib.run.metrics import METRICS_FILE, StepMetrics
@@ -27,7 +28,8 @@ from tests.train.test_loop import CPU, config, outcome, train, trainer
 
 
 def sampler(tokenizer: Tokenizer, **changes: Any) -> Sampler:
-    return Sampler(tokenizer, dataclasses.replace(config().train, **changes), CPU)
+    train = dataclasses.replace(config().train, **changes)
+    return Sampler(tokenizer, encode_prompt(tokenizer, train.sample_prompt), train, CPU)
 
 
 def metrics(step: int, validated: bool = False) -> StepMetrics:
