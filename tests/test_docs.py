@@ -24,7 +24,7 @@ from bench.preferences import preferences_table
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.sparse import RESULTS as SPARSE
-from bench.sparse import time_table
+from bench.sparse import loss_table, time_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -213,6 +213,9 @@ def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
 
 def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:
     results, page = json.loads(SPARSE.read_text(encoding="utf-8")), (DOCS / "sparse_attention.md").read_text(encoding="utf-8")
+    assert loss_table(results) in page
+    gains = {name: results["loss"]["all tokens"]["loss"] - row["loss"] for name, row in results["loss"].items()}
+    assert f"by {gains['sliding, 16']:.3f} for sliding to {gains['fixed, 8']:.3f} for fixed" in page
     assert time_table(results) in page
     seconds = results["time"]["4096"]
     window, strided, fixed = (seconds[name] / seconds["all tokens"] for name in ("sliding", "strided", "fixed"))
