@@ -21,6 +21,8 @@ from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
+from bench.recall import LEARNING_RATES, recall_table
+from bench.recall import RESULTS as RECALL
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.sparse import RESULTS as SPARSE
@@ -200,6 +202,18 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     )
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
+
+
+def test_the_page_and_the_results_show_what_a_recurrent_network_forgets() -> None:
+    results, page = json.loads(RECALL.read_text(encoding="utf-8")), (DOCS / "lstm.md").read_text(encoding="utf-8")
+    assert recall_table(results) in page
+    assert f"learn for the same time, {results['seconds']} s of one core" in page
+    accuracies = {
+        name: [[run["accuracy"] for run in runs] for runs in results[name]["runs"].values()] for name in LEARNING_RATES
+    }
+    assert max(accuracies["lstm"][2]) < 0.1 < 0.4 < min(accuracies["lstm"][1]) < 0.6 < min(accuracies["lstm"][0])
+    assert min(accuracies["decoder"][0] + accuracies["decoder"][1]) > 0.995
+    assert sorted(accuracy > 0.9 for accuracy in accuracies["decoder"][2]) == [False, True, True]
 
 
 def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
