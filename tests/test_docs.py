@@ -21,10 +21,12 @@ from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
+from bench.recall import LEARNING_RATES, recall_table
+from bench.recall import RESULTS as RECALL
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.sparse import RESULTS as SPARSE
-from bench.sparse import time_table
+from bench.sparse import loss_table, time_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -204,6 +206,18 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
 
 
+def test_the_page_and_the_results_show_what_a_recurrent_network_forgets() -> None:
+    results, page = json.loads(RECALL.read_text(encoding="utf-8")), (DOCS / "lstm.md").read_text(encoding="utf-8")
+    assert recall_table(results) in page
+    assert f"learn for the same time, {results['seconds']} s of one core" in page
+    accuracies = {
+        name: [[run["accuracy"] for run in runs] for runs in results[name]["runs"].values()] for name in LEARNING_RATES
+    }
+    assert max(accuracies["lstm"][2]) < 0.1 < 0.4 < min(accuracies["lstm"][1]) < 0.6 < min(accuracies["lstm"][0])
+    assert min(accuracies["decoder"][0] + accuracies["decoder"][1]) > 0.995
+    assert sorted(accuracy > 0.9 for accuracy in accuracies["decoder"][2]) == [False, True, True]
+
+
 def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
     results, page = json.loads(LAST_TOKEN.read_text(encoding="utf-8")), (DOCS / "bigram.md").read_text(encoding="utf-8")
     assert last_token_table(results) in page
@@ -215,6 +229,9 @@ def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
 
 def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:
     results, page = json.loads(SPARSE.read_text(encoding="utf-8")), (DOCS / "sparse_attention.md").read_text(encoding="utf-8")
+    assert loss_table(results) in page
+    gains = {name: results["loss"]["all tokens"]["loss"] - row["loss"] for name, row in results["loss"].items()}
+    assert f"by {gains['sliding, 16']:.3f} for sliding to {gains['fixed, 8']:.3f} for fixed" in page
     assert time_table(results) in page
     seconds = results["time"]["4096"]
     window, strided, fixed = (seconds[name] / seconds["all tokens"] for name in ("sliding", "strided", "fixed"))
