@@ -58,8 +58,8 @@ def g2p_section(results: dict[str, Any]) -> str:
         verdict = "is" if results["significant"] else "is not"
         parts.append(
             f"The model is one training of {training['max_steps']:,} steps of {training['batch_size']} pairs. Its loss on "
-            f"these words is {results['loss']:.3f} ± {results['loss_standard_error']:.3f} nats/token, and the difference "
-            f"between its word errors and those of the counts {verdict} significant (McNemar 1947). Some words that it has wrong:"
+            f"these words is {results['loss']:.3f} ± {results['loss_standard_error']:.3f} nats/token. The difference between "
+            f"its word errors and those of the counts {verdict} significant (McNemar 1947). Some words that it has wrong:"
         )
         wrong = [f"{row['source']:14} {row['output']:30} not {' / '.join(row['targets'])}" for row in results["wrong"]]
         parts.append("\n".join(["```", *wrong, "```"]))

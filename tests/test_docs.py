@@ -14,11 +14,15 @@ from bench.classes import RESULTS as CLASSES_RESULTS
 from bench.classes import classes_table
 from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
+from bench.g2p import RESULTS as G2P
+from bench.g2p import g2p_section
 from bench.last_token import RESULTS as LAST_TOKEN
 from bench.last_token import last_token_table
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
+from bench.original_transformer import RESULTS as ORIGINAL
+from bench.original_transformer import original_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
 from bench.recall import LEARNING_RATES, recall_table
@@ -190,6 +194,12 @@ def test_the_page_and_the_results_show_the_same_classifiers() -> None:
     assert f"Of the {results['texts']}, {results['seen_texts']} are in the training split too" in page
 
 
+def test_the_page_and_the_results_show_the_same_error_rates_of_pronunciations() -> None:
+    results, page = json.loads(G2P.read_text(encoding="utf-8")), (DOCS / "g2p.md").read_text(encoding="utf-8")
+    assert g2p_section(results) in page
+    assert f"{results['sources']:,} words and {results['pairs']:,} pronunciations" in page.replace("\n", " ")
+
+
 def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -> None:
     results, page = json.loads(LSTM.read_text(encoding="utf-8")), (DOCS / "lstm.md").read_text(encoding="utf-8")
     assert lstm_table(results) in page
@@ -236,6 +246,12 @@ def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:
     seconds = results["time"]["4096"]
     window, strided, fixed = (seconds[name] / seconds["all tokens"] for name in ("sliding", "strided", "fixed"))
     assert f"a window takes {window:.2f} of the time of all tokens, strided {strided:.2f} and fixed {fixed:.2f}" in page
+
+
+def test_the_page_and_the_results_show_the_same_original_transformer() -> None:
+    results = json.loads(ORIGINAL.read_text(encoding="utf-8"))
+    assert original_table(results) in (DOCS / "original_transformer.md").read_text(encoding="utf-8")
+    assert results["versions"]["dirty"] is False
 
 
 def test_the_page_and_the_results_show_the_same_preferences() -> None:

@@ -24,6 +24,7 @@ from lib.train.initial_weights import initial_model
 from lib.train.next_token import NextToken
 from lib.train.schedule import learning_rate
 from lib.train.session import train_run
+from lib.train.tasks import check_task
 from lib.train.teacher import PARTS, Teacher
 from lib.train.trainer import Trainer
 from tests.conftest import PROJECT
@@ -95,6 +96,34 @@ def test_the_gradients_of_the_fused_loss_are_those_of_autograd(monkeypatch: pyte
         gradients.append((x.grad, weight.grad))
     for fused_gradient, gradient in zip(*gradients, strict=True):
         assert torch.allclose(fused_gradient, gradient, atol=1e-6)
+
+
+# Labels smoothed.
+
+
+@pytest.mark.parametrize("rows", ["shared", "separate"])
+def test_smoothed_labels_are_pytorchs_whether_unseen_tokens_share_a_row_or_not(small: Path, rows: str) -> None:
+    smooth = trainer(small, "train.label_smoothing=0.2", f"train.unseen_rows={rows}", "train.optimizer=adamw")
+    smooth.train_step()  # so that the logits differ
+    ids = torch.tensor(smooth.objective.describe_batch(1))
+    with torch.no_grad():
+        logits, targets = smooth.model(ids[:, :-1]), ids[:, 1:]
+        expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.2)
+    assert smooth.train_step().train_loss == pytest.approx(expected.item(), rel=1e-5)
+    assert smooth.validate().loss != pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("task", ["text", "dpo"])
+def test_labels_are_smoothed_once_and_only_where_tokens_are_learned(small: Path, task: str) -> None:
+    if task == "text":
+        with pytest.raises(UsageError, match="both soften the targets; set one of them to 0"):
+            config("train.label_smoothing=0.1", "train.counts_share=0.5")
+    else:
+        chosen = config("train.label_smoothing=0.1", f"train.task={task}")
+        with pytest.raises(
+            UsageError, match=r"train\.label_smoothing is for running text and parallel texts, not for --task dpo"
+        ):
+            check_task(chosen.train, chosen.model, Dataset(small / "dataset"), small / "run")
 
 
 # One row for all unseen tokens.
@@ -259,6 +288,20 @@ def test_the_learning_rate_falls_along_a_line() -> None:
     ).train
     rates = [learning_rate(step, train_config) for step in range(12)]
     assert rates == pytest.approx([0.5, 1.0, *(1 - step / 10 for step in range(10))])
+
+
+def test_the_learning_rate_falls_with_the_root_of_the_step_as_in_the_original_transformer() -> None:
+    peak = (512 * 4000) ** -0.5
+    changes = ("train.warmup_steps=4000", "train.min_lr_ratio=0", f"train.learning_rate={peak}", "train.max_steps=100000")
+    original = config("train.schedule=inverse_sqrt", *changes).train
+    for step in (1, 2, 1000, 3999, 4000, 4001, 16_000, 100_000):
+        assert learning_rate(step - 1, original) == pytest.approx(512**-0.5 * min(step**-0.5, step * 4000**-1.5), rel=1e-9)
+    longer = dataclasses.replace(original, max_steps=200_000)
+    assert learning_rate(99_999, longer) == learning_rate(99_999, original)  # it does not depend on how long the training is
+    floor = dataclasses.replace(original, min_lr_ratio=0.5)
+    assert learning_rate(99_999, floor) == pytest.approx(0.5 * peak)
+    at_once = dataclasses.replace(original, warmup_steps=0)
+    assert [learning_rate(step, at_once) / peak for step in (0, 3, 99)] == pytest.approx([1.0, 0.5, 0.1])
 
 
 @pytest.mark.parametrize(("units", "least", "most"), [(4.0, 1.2, 4.0), (1.0, 1.0, 1.0), (0.25, 0.25, 0.8)])
