@@ -24,7 +24,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
-        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp lint format check wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -33,7 +33,7 @@ PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(BIN)/pytho
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
-KNOWN := $(CHOICES) PYTHON EXTRAS SLOW LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
+KNOWN := $(CHOICES) PYTHON EXTRAS SLOW REPOSITORY LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
          MAKEGPT_PARAMS LLAMA_CPP MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
@@ -89,14 +89,17 @@ help:
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
-## test-browser   looks at a report in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
+## test-browser   looks at a report and at the site in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
 ## test-gpu       what CUDA changes: losses, gradients, precisions, torch.compile, resuming; skipped if there is no CUDA device
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
+## site           README.md and docs/ as pages with search in site/: open site/index.html, no network is needed
 ## figures        those of docs/, after the ladder, by the commands that stand below them
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
 ## bench-llama-cpp   builds llama.cpp for this machine (half an hour) and measures prompts and decoding next to it
 ## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
+## slides         the lectures of docs/slides as HTML in artifacts/slides, by Marp, which npm gets
+## notebooks      the pages of the book and the lab as notebooks in notebooks/; REPOSITORY=owner/name adds Colab's badge and an installation
 ## wheel          a package in dist/;  format: lay out the code, and copy what the pages show of it;  clean: remove artifacts/, trained runs too
 ## fetch tokenize build-dataset train evaluate generate plot      the pipeline up to that stage
 
@@ -272,7 +275,7 @@ test-fuzz: | $(READY)
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
-	$(BIN)/python -m pytest -rs tests/browser.py
+	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py
 
 test-gpu: | $(READY)
 	$(BIN)/python -m pytest -rs -W default tests/gpu
@@ -303,6 +306,11 @@ study-check: | $(READY)
 study-figures: | $(READY)
 	$(BIN)/study --results docs/study/results.json -o docs/study > /dev/null
 
+site:
+	@$(MAKE) --no-print-directory setup EXTRAS=dev,site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo site/index.html
+
 figures:
 	@$(MAKE) --no-print-directory ladder DATASET=tiny_shakespeare TEXT= SET=
 	@$(MAKE) --no-print-directory train CONFIG=reverse_text DATASET=reverse TEXT= SET=
@@ -327,6 +335,18 @@ bench-llama-cpp: | $(READY)
 
 bench-gpu: | $(READY)
 	PYTHONPATH=. $(BIN)/python bench/gpu.py
+
+# Marp Markdown to HTML needs no browser
+MARP := .marp/node_modules/.bin/marp
+$(MARP):
+	npm install --prefix .marp --no-save --no-audit --no-fund --ignore-scripts --loglevel error @marp-team/marp-cli@4.5.1
+
+slides: $(MARP)
+	@mkdir -p artifacts/slides && cp -R docs/figures docs/study artifacts/
+	$(MARP) --no-stdin --html --input-dir docs/slides --output artifacts/slides
+
+notebooks: | $(READY)
+	PYTHONPATH=. $(BIN)/python docs/notebooks.py notebooks $(REPOSITORY)
 
 wheel: | $(READY)
 	$(BIN)/python -m build --wheel --outdir dist

@@ -29,12 +29,13 @@ _INDEX = re.compile(r"^- (?P<terms>[^\[\]:]+): \[[^\]]+\]\((?P<name>\w+)\.md\)$"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the book: its name in `explain`, its title, its subject, its file."""
+    """A page of the book: its name in `explain`, its title, its subject, its file, and the part of the book it is in."""
 
     name: str
     title: str
     about: str
     path: Path
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ def list_pages() -> list[Page]:
     docs = PROJECT / "docs"
     if not (docs / CONTENTS).is_file():
         raise MakegptError(f"the book is missing: {docs / CONTENTS} does not exist")
-    entries = _ENTRY.finditer((docs / CONTENTS).read_text(encoding="utf-8"))
-    return [Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md") for entry in entries]
+    parts = re.split(r"^## (.+)$", (docs / CONTENTS).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [
+        Page(entry["name"], entry["title"], entry["about"], docs / f"{entry['name']}.md", part)
+        for part, text in zip(parts[1::2], parts[2::2], strict=True)
+        for entry in _ENTRY.finditer(text)
+    ]
 
 
 def index_terms() -> dict[str, str]:
@@ -67,6 +72,12 @@ def index_terms() -> dict[str, str]:
 
 def _key(term: str) -> str:
     return re.sub(r"[ -]", "_", term.strip().lower())
+
+
+def list_solutions() -> list[Page]:
+    """The pages of `docs/solutions`: the answers to the exercises of the pages with the same names."""
+    pages = [replace(page, path=page.path.parent / "solutions" / page.path.name) for page in list_pages()]
+    return [page for page in pages if page.path.is_file()]
 
 
 def find_page(name: str) -> Page:
@@ -109,8 +120,7 @@ def run_page(page: Page) -> Iterator[Block]:
     In a checkout the code runs in the project's folder, with its params.yaml and data, whatever the current folder is.
     """
     namespace: dict[str, object] = {"__name__": page.name}
-    project = page.path.parent.parent
-    folder = project if (project / "params.yaml").is_file() and (project / "stages").is_dir() else Path.cwd()
+    folder = PROJECT if (PROJECT / "params.yaml").is_file() and (PROJECT / "stages").is_dir() else Path.cwd()
     for block in code_blocks(page):
         if block.kind != "output":
             yield block

@@ -1,5 +1,6 @@
 """An exercise of the book as a file with holes."""
 
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -16,17 +17,20 @@ from stages.shared.streams import say
 @click.argument("name", required=False, metavar="[EXERCISE]")
 @output_file_option
 def main(name: str | None, output: Path | None) -> None:
-    """Write the file of EXERCISE: functions whose bodies are for you to write; without EXERCISE, list them.
+    """Write the file of EXERCISE: functions whose bodies are for you to write; without EXERCISE, list them by part of the book.
 
     The file is EXERCISE.py in the current folder, or that of -o; `check EXERCISE` says what is right. An existing file is
     not replaced.
     """
+    from lib.book import find_page
     from lib.exercises.catalog import EXERCISES, find_exercise
     from lib.exercises.exercise import practice_file
 
     if name is None:
-        for known, exercise in EXERCISES.items():
-            click.echo(f"{known:20}{exercise.about}")
+        for part, exercises in groupby(EXERCISES.items(), lambda item: find_page(item[1].page).part):
+            click.echo(f"{part}:")
+            for known, exercise in exercises:
+                click.echo(f"  {known:20}{exercise.about}")
         return
     exercise = find_exercise(name)
     name = name.replace("-", "_")

@@ -37,7 +37,7 @@ class Browser:
     def __init__(self, command: str, folder: Path) -> None:
         self.command, self.folder = command, folder
 
-    def open(self, path: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    def open(self, path: Path, *words: str, query: str = "") -> "subprocess.CompletedProcess[bytes]":
         """Open the page in a profile of its own; its network log is in net.json, its console on stderr."""
         command = [
             self.command,
@@ -50,7 +50,9 @@ class Browser:
         command += [f"--user-data-dir={self.folder / 'profile'}", f"--log-net-log={self.folder / 'net.json'}"]
         command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-component-update"]
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
-        done = subprocess.run([*command, *words, path.resolve().as_uri()], capture_output=True, timeout=120, cwd=self.folder)
+        done = subprocess.run(
+            [*command, *words, path.resolve().as_uri() + query], capture_output=True, timeout=120, cwd=self.folder
+        )
         assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
         return done
 

@@ -16,6 +16,8 @@ from bench.exports import RESULTS as EXPORTS
 from bench.exports import RUNS, certificates_table, sizes_table
 from bench.g2p import RESULTS as G2P
 from bench.g2p import g2p_section
+from bench.last_token import RESULTS as LAST_TOKEN
+from bench.last_token import last_token_table
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
@@ -23,8 +25,12 @@ from bench.original_transformer import RESULTS as ORIGINAL
 from bench.original_transformer import original_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
+from bench.recall import LEARNING_RATES, recall_table
+from bench.recall import RESULTS as RECALL
 from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
+from bench.sparse import RESULTS as SPARSE
+from bench.sparse import loss_table, time_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -48,6 +54,7 @@ DOCS = PROJECT / "docs"
 PAGES = list_pages()
 FILES = sorted(DOCS.glob("*.md"))
 REFERENCE = [
+    "install",
     "commands",
     "configs",
     "performance",
@@ -151,12 +158,13 @@ def test_a_figure_of_runs_can_be_made_again(target: str, here: Here, copied: Pat
     assert "<svg" in drawn(FIGURES[target], here, tmp_path, copied / "run")
 
 
-def test_the_readme_and_the_ladders_page_show_the_same_table() -> None:
-    tables = [
-        re.findall(r"```\n(val split, 111,539 tokens.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+def test_the_table_of_the_readme_has_rows_of_the_ladders_page() -> None:
+    short, whole = (
+        re.findall(r"```\n(val split, 111,539 tokens.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)[0].splitlines()
         for path in (PROJECT / "README.md", DOCS / "ladder.md")
-    ]
-    assert tables[0] == tables[1] != []
+    )
+    assert [row for row in whole if row in short] == short
+    assert [row for row in short if "tiny_shakespeare" in row] == [row for row in whole if "tiny_shakespeare" in row]
 
 
 def test_the_page_and_the_results_show_the_same_tokenizers() -> None:
@@ -198,6 +206,7 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     lead = results["decoder"]["loss"] - results["lstm"]["loss"]
     assert f"ahead by {lead:.3f}" in page
     assert results["lstm"]["steps"] == results["decoder"]["steps"]
+    assert f"took {results['lstm']['seconds']:.0f} s, those of the decoder {results['decoder']['seconds']:.0f} s" in page
     row = json.loads(RESULTS.with_name("learning.json").read_text(encoding="utf-8"))["characters_lstm"]
     assert (
         f"its mean is {row['loss']:.3f}, ahead of the 7-gram (counts) by {row['lead']:.3f} ± {row['standard_error']:.3f}"
@@ -205,6 +214,38 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
     )
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert f"`CONFIG=lstm`, reaches {results['lstm']['loss']:.3f} in as many steps" in readme
+
+
+def test_the_page_and_the_results_show_what_a_recurrent_network_forgets() -> None:
+    results, page = json.loads(RECALL.read_text(encoding="utf-8")), (DOCS / "lstm.md").read_text(encoding="utf-8")
+    assert recall_table(results) in page
+    assert f"learn for the same time, {results['seconds']} s of one core" in page
+    accuracies = {
+        name: [[run["accuracy"] for run in runs] for runs in results[name]["runs"].values()] for name in LEARNING_RATES
+    }
+    assert max(accuracies["lstm"][2]) < 0.1 < 0.4 < min(accuracies["lstm"][1]) < 0.6 < min(accuracies["lstm"][0])
+    assert min(accuracies["decoder"][0] + accuracies["decoder"][1]) > 0.995
+    assert sorted(accuracy > 0.9 for accuracy in accuracies["decoder"][2]) == [False, True, True]
+
+
+def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
+    results, page = json.loads(LAST_TOKEN.read_text(encoding="utf-8")), (DOCS / "bigram.md").read_text(encoding="utf-8")
+    assert last_token_table(results) in page
+    alone, cat, sun = (row["word"] for row in results["prompts"].values())
+    assert "about 10,000 times as likely" in page
+    assert 9_000 < cat / alone < 11_000
+    assert sun < alone
+
+
+def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:
+    results, page = json.loads(SPARSE.read_text(encoding="utf-8")), (DOCS / "sparse_attention.md").read_text(encoding="utf-8")
+    assert loss_table(results) in page
+    gains = {name: results["loss"]["all tokens"]["loss"] - row["loss"] for name, row in results["loss"].items()}
+    assert f"by {gains['sliding, 16']:.3f} for sliding to {gains['fixed, 8']:.3f} for fixed" in page
+    assert time_table(results) in page
+    seconds = results["time"]["4096"]
+    window, strided, fixed = (seconds[name] / seconds["all tokens"] for name in ("sliding", "strided", "fixed"))
+    assert f"a window takes {window:.2f} of the time of all tokens, strided {strided:.2f} and fixed {fixed:.2f}" in page
 
 
 def test_the_page_and_the_results_show_the_same_original_transformer() -> None:

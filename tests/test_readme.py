@@ -36,12 +36,12 @@ from lib.study.results import read_results as study_results
 from tests.conftest import PROJECT, TEXT
 from tests.pipeline.test_make import ENVIRONMENT, make, project
 
-README, COMMANDS, CONFIGS, PERFORMANCE, DESIGN = (
+README, COMMANDS, CONFIGS, PERFORMANCE, DESIGN, LADDER = (
     (PROJECT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/commands.md", "docs/configs.md", "docs/performance.md", "docs/design.md")
+    for name in ("README.md", "docs/commands.md", "docs/configs.md", "docs/performance.md", "docs/design.md", "docs/ladder.md")
 )
-REFERENCE = ("commands", "configs", "performance", "design", "promises")
-WORDS = 2000  # of the README, at most
+REFERENCE = ("install", "commands", "configs", "performance", "design", "promises")
+WORDS, LINES = 1700, 190  # of the README, at most
 
 
 def shell_blocks(page: str) -> list[str]:
@@ -77,6 +77,28 @@ def run(folder: Path, command: str) -> str:
     return done.stdout
 
 
+def test_the_citation_and_the_changelog_are_about_this_version() -> None:
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == lib.__version__
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    releases = re.findall(r"^## (\S+)(?: \((\S+)\))?$", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert releases[:2] == [("Unreleased", ""), (lib.__version__, citation["date-released"])]
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)
+def test_an_issue_form_asks_for_what_is_needed(path: Path) -> None:
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.stem == "config":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    for field in form["body"]:
+        assert field["type"] in ("input", "textarea")
+        assert field["attributes"]["label"]
+    assert len({field["id"] for field in form["body"]}) == len(form["body"])
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
 def test_no_number_is_left_to_be_filled_in() -> None:
     for path in (PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")):
         assert not re.search(r"@[A-Z]+@|to be filled", path.read_text(encoding="utf-8")), path
@@ -84,12 +106,20 @@ def test_no_number_is_left_to_be_filled_in() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(README.split()) <= WORDS
+    assert len(README.splitlines()) <= LINES
 
 
-def test_the_readme_lists_the_rooms_in_the_order_of_their_imports() -> None:
-    (tree,) = re.findall(r"```\nlib/\n(.*?)```", README, re.DOTALL)
+def test_the_page_about_design_lists_the_rooms_in_the_order_of_their_imports() -> None:
+    (tree,) = re.findall(r"```\nlib/\n(.*?)```", DESIGN, re.DOTALL)
     rooms = re.findall(r"^[├└]── (\w+)(?:/|\.py) +# \S", tree, re.MULTILINE)
     assert rooms == list(lib.LAYERS)
+
+
+def test_the_tree_of_the_readme_names_what_exists() -> None:
+    (tree,) = re.findall(r"```\n(stages/ .*?)```", README, re.DOTALL)
+    names = re.findall(r"^([├└]── )?([a-z./]+) +# \S", tree, re.MULTILINE)
+    assert len(names) == len(tree.splitlines()) - 1  # all but the dots
+    assert not [name for inner, name in names if not (PROJECT / ("lib" if inner else "") / name).exists()]
 
 
 @pytest.mark.parametrize("page", [README, COMMANDS], ids=["README", "commands"])
@@ -311,7 +341,7 @@ def test_the_models_of_the_ladder_have_the_losses_of_their_figure() -> None:
     assert described is not None
     for source in json.loads(html.unescape(described[1]))["runs"]:
         facts = source.get("metadata") or source["facts"]
-        row = re.search(rf"^{source['run']} +([\d,]+) +([\d.]+) ", README, re.MULTILINE)
+        row = re.search(rf"^{source['run']} +([\d,]+) +([\d.]+) ", LADDER, re.MULTILINE)
         assert row is not None
         assert row.groups() == (f"{facts['parameters']:,}", f"{facts.get('published_val_loss') or facts['best_val_loss']:.3f}")
 
@@ -326,7 +356,7 @@ def test_the_baselines_of_the_ladder_are_those_that_are_measured_again() -> None
     measured |= {"add-one bigram": references["add-one-shakespeare"]["expected"]}
     measured |= {name: baselines[name] for name in ("uniform", "gzip", "xz")}
     for name, loss in measured.items():
-        row = re.search(rf"^{re.escape(name)}(?: \(counts\))? +- +([\d.]+) ", README, re.MULTILINE)
+        row = re.search(rf"^{re.escape(name)}(?: \(counts\))? +- +([\d.]+) ", LADDER, re.MULTILINE)
         assert row is not None, name
         assert float(row[1]) == pytest.approx(loss, abs=0.0006), name
 

@@ -16,6 +16,8 @@ _LLAMA: dict[str, Any] = {
     "norm_position": "pre",
     "feed_forward": "swiglu",
     "qk_norm": False,
+    "attention_pattern": "sliding",
+    "summary_tokens": 1,
     "window": None,
     "ngram_order": 1,
     "ngram_rows": None,

@@ -18,6 +18,8 @@ GPT_2: dict[str, Any] = {
     "feed_forward": "gelu",
     "n_kv_heads": None,
     "qk_norm": False,
+    "attention_pattern": "sliding",
+    "summary_tokens": 1,
     "window": None,
     "ngram_order": 1,
     "ngram_rows": None,
@@ -41,6 +43,7 @@ UNSUPPORTED_OPTIONS: dict[str, dict[str, Any]] = {
     "multi_head": GPT_2 | {"n_layers": 1},
     "single_block": GPT_2 | {"n_layers": 1},
     "gpt": {},
+    "pointer": {"n_classes": None},
     "encoder_decoder": {
         name: GPT_2[name] for name in ("n_kv_heads", "qk_norm", "window", "ngram_order", "ngram_rows", "n_classes")
     },
@@ -70,6 +73,12 @@ class ModelConfig:
     n_kv_heads: int | None = parameter("key-value heads, each shared by several query heads (null: n_heads)", at_least=1)
     qk_norm: bool = parameter("apply RMSNorm with learned scales to queries and keys")
     window: int | None = parameter("attention window in tokens, including the current one (null: all)", at_least=1)
+    attention_pattern: str = parameter(
+        "with a window, what else is attended to: nothing (sliding), every window-th token before it (strided), or, in blocks "
+        "of window tokens, the last ones of each earlier block (fixed)",
+        one_of=("sliding", "strided", "fixed"),
+    )
+    summary_tokens: int = parameter("tokens at the end of each block that all later ones attend to (fixed)", at_least=1)
     ngram_order: int = parameter(
         "embed the n-grams before each position up to this order, hashed (1: none)", at_least=1, at_most=8
     )
@@ -118,6 +127,7 @@ class ModelConfig:
         if self.positions == "sinusoidal" and self.emb_dim % 2:
             raise UsageError(f"model.positions=sinusoidal needs an even model.emb_dim, not {self.emb_dim}")
         self._check_rotary()
+        self._check_pattern()
         if (self.ngram_order > 1) != (self.ngram_rows is not None):
             raise UsageError(
                 f"model.ngram_order={self.ngram_order} does not go with model.ngram_rows="
@@ -149,6 +159,20 @@ class ModelConfig:
                 f"model.rope_low_freq_factor={self.rope_low_freq_factor:g} must be below "
                 f"model.rope_high_freq_factor={self.rope_high_freq_factor:g}"
             )
+
+    def _check_pattern(self) -> None:
+        if self.window is None and self.attention_pattern != "sliding":
+            raise UsageError(
+                f"model.attention_pattern={self.attention_pattern} needs model.window, a number of tokens; the square root of "
+                f"model.context_length, {round(self.context_length**0.5)}, leaves the fewest scores"
+            )
+        if self.summary_tokens > 1 and self.attention_pattern != "fixed":
+            raise UsageError(
+                f"model.summary_tokens={self.summary_tokens} has no effect with model.attention_pattern="
+                f"{self.attention_pattern}; use model.attention_pattern=fixed"
+            )
+        if self.window is not None and self.summary_tokens > self.window:
+            raise UsageError(f"model.summary_tokens={self.summary_tokens} must be at most model.window={self.window}")
 
     @property
     def has_encoder(self) -> bool:

@@ -67,6 +67,7 @@ class TrainConfig:
         at_most=1.0,
     )
     counts_order: int = parameter("order of the n-grams in the targets", at_least=1, at_most=8)
+    counts_cache: bool = parameter("mix the counts in the targets with those of the window up to each position")
     invented_share: float = parameter(
         "fraction of a batch's windows that are invented: the training text read with jumps, its targets mixed with counts",
         at_least=0.0,
@@ -114,6 +115,8 @@ class TrainConfig:
                 f"train.invented_share={self.invented_share} needs counts that teach it; "
                 "set train.counts_share, 0.9 for example, or train.invented_share=0"
             )
+        if self.counts_cache and not self.counts_share:
+            raise UsageError("train.counts_cache=true needs counts; set train.counts_share, 0.9 for example")
         if self.invented_share and not self.invented_windows:
             raise UsageError(
                 f"train.invented_share={self.invented_share} of train.batch_size={self.batch_size} windows is none; "

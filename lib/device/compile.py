@@ -37,7 +37,7 @@ class CompiledTrainStep:
         if packed is not None:
             return self.model.loss(ids, targets, soft, packed)
         features = self._features(ids.contiguous())  # other strides would be compiled again
-        return self.model.head_loss(features, targets, soft)
+        return self.model.head_loss(features, targets, soft, ids)
 
     def _try(self, shapes: list[tuple[int, int]], device: torch.device) -> str | None:
         """The reason if compilation fails: a missing or broken compiler shows at the first pass and not before."""

@@ -28,7 +28,9 @@ from lib.model.language_model import LanguageModel, check_ids
 from lib.model.layers import Linear
 from lib.model.norm import LayerNorm, RMSNorm
 from lib.model.packing import Packing
+from lib.model.pointer import PointerGPT
 from lib.model.single_block import SingleBlock
+from lib.model.sparse_attention import SparsePattern
 
 #: The choices of `--weights` -> bits per number of a matrix, scales and minima included.
 WEIGHT_FORMATS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.5, "int4": 5.0}
@@ -57,13 +59,17 @@ class InferenceModel(LanguageModel):
             _quantize(self.network, weights, kernel)
         self.out_head = self.network.out_head
         self._step: _Step | None = None
-        if kernel is not None and isinstance(self.network, (GPT, SingleBlock)):
+        if kernel is not None and isinstance(self.network, (GPT, SingleBlock)) and not isinstance(self.network, PointerGPT):
             self._step = _Step(self.network, kernel)
         self.eval()
 
     def features(self, ids: Tensor, kv_cache: BatchKVCache | None = None, packing: Packing | None = None) -> Tensor:
         """ids: (B, T), continuing the KV cache -> the input of the head, (B, T, C)."""
         return self.network.features(ids, kv_cache, packing)
+
+    def predict(self, x: Tensor, ids: Tensor, kv_cache: BatchKVCache | None = None, *, last: bool = False) -> Tensor:
+        """As `LanguageModel.predict`."""
+        return self.network.predict(x, ids, kv_cache, last=last)
 
     def cache(self, capacity: int, source: Sequence[int] = ()) -> KVCache | None:
         """As `LanguageModel.cache`."""
@@ -140,7 +146,7 @@ class _Step:
             H=attention.n_heads,
             G=attention.n_kv_heads,
             D=attention.head_size,
-            window=attention.window or 0,
+            **_pattern(attention.pattern),
         )
 
     def __call__(self, ids: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
@@ -163,6 +169,17 @@ class _Step:
         for cache, id in zip(caches, ids, strict=True):
             cache.ids.append(id)
         return logits
+
+
+def _pattern(pattern: SparsePattern | None) -> dict[str, int]:
+    """A pattern as in step.cpp."""
+    if pattern is None:
+        return {"window": 0}
+    return {
+        "window": pattern.window,
+        "strided": pattern.name == "strided",
+        "summary_tokens": pattern.summary_tokens if pattern.name == "fixed" else 0,
+    }
 
 
 def _norm(norm: nn.Module) -> Norm:

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lib.config.model import ModelConfig
-from lib.model.causal_attention import attention_weights, causal_mask
+from lib.model.causal_attention import attention_weights
 from lib.model.dropout import Dropout
 from lib.model.kv_cache import LayerKVCache
 from lib.model.layers import Linear
 from lib.model.norm import EPS, RMSNorm
 from lib.model.packing import Packing
 from lib.model.positions import ROTARY_BASE, Llama3Scaling, Rotary, rope_scaling
+from lib.model.sparse_attention import SparsePattern, attention_mask, sparse_attention, sparse_pattern
 
 
 class MultiHeadAttention(nn.Module):
@@ -22,12 +23,12 @@ class MultiHeadAttention(nn.Module):
 
     The options beyond GPT-2: `n_kv_heads`, G, fewer key and value heads than query heads, each shared by
     H/G neighbors (Ainslie et al. 2023); `qk_norm`, queries and keys normalized before their dot product
-    (Henry et al. 2020, here by RMSNorm); `rotary` positions; `window`, the number of tokens, itself included,
-    that a position attends to (Child et al. 2019; Beltagy et al. 2020); `head_dim`, D, if it is not C/H (Qwen3); `out_bias`
+    (Henry et al. 2020, here by RMSNorm); `rotary` positions; `pattern`, which tokens a position attends to, if not all
+    before it (Child et al. 2019; Beltagy et al. 2020); `head_dim`, D, if it is not C/H (Qwen3); `out_bias`
     False: an output projection without bias (Llama); `norm_eps`, of the queries' and keys' norms; `rope_base` and
     `rope_scaling`, of the angles.
 
-    `mask`: a `causal_mask(context_length, window)` to share with other layers (None: an own one).
+    `mask`: an `attention_mask(context_length, pattern)` to share with other layers (None: an own one).
     """
 
     mask: Tensor
@@ -43,7 +44,7 @@ class MultiHeadAttention(nn.Module):
         n_kv_heads: int | None = None,
         qk_norm: bool = False,
         rotary: bool = False,
-        window: int | None = None,
+        pattern: SparsePattern | None = None,
         head_dim: int | None = None,
         out_bias: bool = True,
         norm_eps: float = EPS,
@@ -56,7 +57,7 @@ class MultiHeadAttention(nn.Module):
         self.n_heads = n_heads
         self.n_kv_heads = n_kv_heads or n_heads
         self.head_size = head_dim or emb_dim // n_heads
-        self.window = window
+        self.pattern = pattern
         self.fused = fused
         self.W_qkv = Linear(emb_dim, (n_heads + 2 * self.n_kv_heads) * self.head_size, bias=qkv_bias)
         self.q_norm = RMSNorm(self.head_size, eps=norm_eps, fused=fused) if qk_norm else nn.Identity()
@@ -64,7 +65,7 @@ class MultiHeadAttention(nn.Module):
         self.rotate = Rotary(context_length, self.head_size, rope_base, rope_scaling) if rotary else None
         self.dropout = Dropout(drop_rate, fused=fused)
         self.out_proj = Linear(n_heads * self.head_size, emb_dim, bias=out_bias)
-        self.register_buffer("mask", causal_mask(context_length, window) if mask is None else mask, persistent=False)
+        self.register_buffer("mask", attention_mask(context_length, pattern) if mask is None else mask, persistent=False)
 
     def queries_keys_values(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C) -> (B, H, T, D), (B, G, T, D), (B, G, T, D)."""
@@ -113,11 +114,13 @@ class MultiHeadAttention(nn.Module):
 
         `others`: (B, 1, T, N), true where a query must not attend besides.
         """
+        T, N = q.shape[-2], k.shape[-2]
+        if self.fused and others is None and self.pattern is not None and self.pattern.saves_time(T, N):
+            return sparse_attention(q, self._shared(k), self._shared(v), self.pattern, self.dropout)
         drop_rate = self.dropout.rate if self.training else 0.0
         if materializes_weights(self.fused, drop_rate, q.device):
             return self.dropout(self._weights(q, k, others)) @ self._shared(v)
-        T, N = q.shape[-2], k.shape[-2]
-        plain = self.window is None and others is None
+        plain = self.pattern is None and others is None
         unmasked = plain and T == 1  # a single new token attends to all
         causal = plain and T == N
         return F.scaled_dot_product_attention(
@@ -147,7 +150,7 @@ def build_attention(config: ModelConfig, mask: Tensor | None = None) -> MultiHea
         n_kv_heads=config.n_kv_heads,
         qk_norm=config.qk_norm,
         rotary=config.positions == "rotary",
-        window=config.window,
+        pattern=sparse_pattern(config),
         head_dim=config.head_dim,
         out_bias=config.out_bias,
         norm_eps=config.norm_eps,

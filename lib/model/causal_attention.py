@@ -12,11 +12,9 @@ from lib.model.dropout import Dropout
 from lib.model.layers import Linear
 
 
-def causal_mask(length: int, window: int | None = None) -> Tensor:
-    """(T, T), true where row t must not attend: columns after t and, with a `window`, before t - window + 1."""
-    ones = torch.ones(length, length, dtype=torch.bool)
-    mask = ones.triu(diagonal=1)
-    return mask if window is None else mask | ones.tril(diagonal=-window)
+def causal_mask(length: int) -> Tensor:
+    """(T, T), true where row t must not attend: columns after t."""
+    return torch.ones(length, length, dtype=torch.bool).triu(diagonal=1)
 
 
 def attention_weights(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:

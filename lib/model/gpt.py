@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from lib.config.model import ModelConfig
 from lib.model.block import TransformerBlock, block_init_std
-from lib.model.causal_attention import causal_mask
 from lib.model.dropout import Dropout
 from lib.model.embeddings import EmbeddingModel
 from lib.model.kv_cache import BatchKVCache
 from lib.model.layers import Linear
 from lib.model.norm import build_final_norm
 from lib.model.packing import Packing
+from lib.model.sparse_attention import attention_mask, sparse_pattern
 
 
 class GPT(EmbeddingModel):
@@ -24,7 +24,7 @@ class GPT(EmbeddingModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.dropout = Dropout(config.drop_rate, fused=self.fused)
-        mask = causal_mask(config.context_length, config.window)  # T × T bytes, once for all blocks
+        mask = attention_mask(config.context_length, sparse_pattern(config))  # T × T bytes, once for all blocks
         self.blocks = nn.ModuleList(TransformerBlock(config, mask) for _ in range(config.n_layers))
         self.final_norm = build_final_norm(config)
         self.out_head = Linear(config.emb_dim, config.n_classes or self.vocab_size, bias=False)

@@ -31,6 +31,11 @@ def check_ids(ids: Iterable[int], vocab_size: int) -> None:
             )
 
 
+def in_float16(x: Tensor) -> bool:
+    """Whether the products of x are computed in float16, in which a sum over the vocabulary may overflow."""
+    return torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
+
+
 class LanguageModel(nn.Module):
     """`features` computes a vector for each position from the tokens up to it, `out_head` turns it into logits.
 
@@ -57,6 +62,11 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def cached_layers(self) -> int:
+        """Attentions that keep their keys and values in a KV cache."""
+        return self.config.n_layers
+
     def cache(self, capacity: int, source: Sequence[int] = ()) -> KVCache | None:
         """An empty cache for a text of up to `capacity` tokens; None if the model does not support one.
 
@@ -66,13 +76,17 @@ class LanguageModel(nn.Module):
             return None
         config = self.config
         device = next(self.parameters()).device
-        return KVCache(config.n_layers, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
+        return KVCache(self.cached_layers, config.n_kv_heads or config.n_heads, capacity, config.head_size, device)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (B, T), T at most the context length -> logits (B, T, V); MakegptError for more or unknown ids."""
         self._check_length(ids.shape[1])
         with self._explain_unknown_ids(ids):
-            return self.out_head(self.features(ids))
+            return self.predict(self.features(ids), ids)
+
+    def predict(self, x: Tensor, ids: Tensor, kv_cache: BatchKVCache | None = None, *, last: bool = False) -> Tensor:
+        """The logits of the tokens after `ids`, (B, T), by their features x, (B, T, C): (B, T, V), or (B, V) of the `last`."""
+        return self.out_head(x[:, -1] if last else x)
 
     def loss(
         self, ids: Tensor, targets: Tensor, soft: SoftTargets | None = None, packed: PackedTargets | None = None
@@ -84,24 +98,24 @@ class LanguageModel(nn.Module):
         self._check_length(ids.shape[1])
         with self._explain_unknown_ids(ids):
             if packed is None:
-                return self.head_loss(self.features(ids), targets, soft)
+                return self.head_loss(self.features(ids), targets, soft, ids)
             x = self.features(ids, packing=packed.packing)
             return self.head_loss(x[packed.trained], targets[packed.trained])
 
-    def head_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None) -> Tensor:
-        """The part of `loss` that follows `features`: x, (…, C), and targets, (…,) -> nats, summed.
+    def head_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None = None, ids: Tensor | None = None) -> Tensor:
+        """The part of `loss` that follows `features`: x, (…, C), and targets, (…,) -> nats, summed. `ids`, (B, T): what x are
+        the features of, if they are those of whole windows.
 
         Where the head's last row stands for several tokens, `soft` gives each of them an equal part of its last column.
         """
         x, targets = x.reshape(-1, *x.shape[targets.dim() :]), targets.flatten()
         copies = self.out_head.copies if isinstance(self.out_head, SharedRowHead) else 1
-        nats = self._class_loss(x, targets, soft, copies)
+        nats = self._class_loss(x, targets, soft, copies, ids)
         return nats + soft.share * math.log(copies) * soft.rows[:, -1].sum() if soft and copies > 1 else nats
 
-    def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int) -> Tensor:
+    def _class_loss(self, x: Tensor, targets: Tensor, soft: SoftTargets | None, copies: int, ids: Tensor | None) -> Tensor:
         """The loss of x, (N, C), where the tokens of the head's last row are one class."""
-        in_float16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16
-        if self.fused and isinstance(self.out_head, Linear) and not in_float16:  # whose sums may overflow
+        if self.fused and isinstance(self.out_head, Linear) and not in_float16(x):
             return linear_cross_entropy(x, self.out_head.weight, targets, soft, copies)
         return (cross_entropy if self.fused else naive_cross_entropy)(self.out_head(x).float(), targets, soft)
 
@@ -125,7 +139,7 @@ class LanguageModel(nn.Module):
         self._check_length(max((cache.length for cache in caches), default=0) + ids.shape[1])
         kv_cache = BatchKVCache(caches, ids.shape[1], ids.device) if caches else None
         with self._explain_unknown_ids(ids):
-            logits = self.out_head(self.features(ids, kv_cache)[:, -1])
+            logits = self.predict(self.features(ids, kv_cache), ids, kv_cache, last=True)
         for cache, new in zip(caches, ids.tolist() if caches else (), strict=True):
             cache.ids += new
         return logits

@@ -19,6 +19,7 @@ from lib.model.layers import Linear
 from lib.model.lora import ADAPTERS, AdaptedLinear, Adapter
 from lib.model.lstm import LSTM
 from lib.model.multi_head import MultiHead
+from lib.model.pointer import PointerGPT
 from lib.model.single_block import SingleBlock
 from lib.model.single_head import SingleHead
 
@@ -40,6 +41,7 @@ LADDER = (
     "single_head",
     "heads",
     "norm",
+    "sparse_attention",
     "attention",
     "multi_head",
     "feed_forward",
@@ -47,6 +49,8 @@ LADDER = (
     "block",
     "single_block",
     "gpt",
+    "mixture",
+    "pointer",
     "cross_attention",
     "encoder_decoder",
     "classifier",
@@ -64,6 +68,7 @@ MODELS: dict[str, type[LanguageModel]] = {
     "multi_head": MultiHead,
     "single_block": SingleBlock,
     "gpt": GPT,
+    "pointer": PointerGPT,
     "encoder_decoder": EncoderDecoder,
 }
 

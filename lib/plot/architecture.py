@@ -142,8 +142,8 @@ def _inside(module: nn.Module, shapes: dict[nn.Module, tuple[int, ...]], model: 
     if isinstance(module, MultiHeadAttention):
         kv_heads = "G" if module.n_kv_heads < module.n_heads else "H"
         rotary = ", rotary" if module.rotate is not None else ""
-        window = f", a window of {module.window}" if module.window else ""
-        return f"q (B, H, T, D),  k, v (B, {kv_heads}, T, D){rotary},  weights (B, H, T, T){window}"
+        pattern = f", {module.pattern}" if module.pattern else ""
+        return f"q (B, H, T, D),  k, v (B, {kv_heads}, T, D){rotary},  weights (B, H, T, T){pattern}"
     if isinstance(module, CausalAttention):
         return f"q, k, v {_letters(shapes[module.W_query], model)},  weights (B, T, T)"
     if (expand := getattr(module, "expand", None)) is not None:

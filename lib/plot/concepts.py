@@ -15,28 +15,28 @@ from lib.config.schema import PlotConfig, TrainConfig
 from lib.errors import MakegptError
 from lib.generate.request import encode_prompt
 from lib.generate.translations import translations
-from lib.model.causal_attention import causal_mask
 from lib.model.encoder_decoder import EncoderDecoder
 from lib.model.feed_forward import gelu, silu
 from lib.model.maps import attention_maps, attentions, cross_attention_maps
 from lib.model.positions import Sinusoidal
 from lib.model.shortcut import DeepNetwork, mean_gradients
+from lib.model.sparse_attention import attention_mask, sparse_pattern
 from lib.plot.style import LINE_STYLES, blank_figure, escape_mathtext, light_grid
 from lib.run.folder import TrainedModel, load_run
 from lib.train.schedule import learning_rate
 
 
 def mask_figure(config: ModelConfig, plot: PlotConfig) -> Figure:
-    """Which position may attend to which: the model's mask, with its window if it has one."""
-    T = config.context_length
+    """Which position may attend to which: the model's mask, with its pattern if it has one."""
+    T, pattern = config.context_length, sparse_pattern(config)
     figure = blank_figure(plot)
     axes = figure.add_subplot()
-    axes.imshow(causal_mask(T, config.window).numpy(), cmap="Greys", vmin=-0.3, vmax=1.3)
+    axes.imshow(attention_mask(T, pattern).numpy(), cmap="Greys", vmin=-0.3, vmax=1.3)
     if T <= 32:
         axes.set_xticks([t - 0.5 for t in range(1, T)], minor=True)
         axes.set_yticks([t - 0.5 for t in range(1, T)], minor=True)
         axes.grid(which="minor", color="white", linewidth=1.5)
-    axes.set_title("dark: hidden" + (f", a window of {config.window}" if config.window else ""))
+    axes.set_title("dark: hidden" + (f", {pattern}" if pattern else ""))
     axes.set_xlabel("key position")
     axes.set_ylabel("query position")
     return figure

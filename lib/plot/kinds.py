@@ -133,6 +133,35 @@ def _gradients(request: Request) -> Figure:
     return gradients_figure(request.config.plot)
 
 
+def _picture(name: str) -> Callable[[Request], Figure]:
+    """The picture of the book called `name`."""
+
+    def draw(request: Request) -> Figure:
+        from lib.plot import attention_pictures, pictures
+
+        module = pictures if hasattr(pictures, f"{name}_figure") else attention_pictures
+        picture: Figure = getattr(module, f"{name}_figure")(request.config)
+        return picture
+
+    return draw
+
+
+#: Pictures of the book, and what they show; only the size of `lora` follows the config.
+PICTURES = {
+    "merges": "what byte-pair encoding merges, step by step",
+    "lookup": "embeddings: rows of two tables, added",
+    "windows": "inputs and targets of overlapping windows",
+    "scores": "self-attention from queries to the output, with numbers",
+    "heads": "a tensor split into heads and joined",
+    "norm": "vectors before and after LayerNorm",
+    "sampling": "temperature and filters on a distribution",
+    "cache": "what a step of generation computes, with a KV cache and without",
+    "rotary": "how far each pair of numbers turns",
+    "groups": "query heads that share keys and values",
+    "lora": "a matrix and its adapter, to scale",
+    "packing": "what is learned, and what is kept apart, of conversations",
+}
+
 #: The kinds by name, in the order of the help.
 KINDS = {
     kind.name: kind
@@ -161,6 +190,7 @@ KINDS = {
         Kind("schedule", "the learning rate by step", Takes.NOTHING, _schedule),
         Kind("activations", "ReLU, GELU and SiLU (the same for every config)", Takes.NOTHING, _activations),
         Kind("gradients", "of a deep network, with and without shortcuts (likewise)", Takes.NOTHING, _gradients),
+        *(Kind(name, about, Takes.NOTHING, _picture(name)) for name, about in PICTURES.items()),
     )
 }
 

@@ -18,6 +18,7 @@ from lib.errors import UsageError
 from lib.model.loss import SoftTargets
 from lib.train.invented_text import InventedText
 from lib.train.teacher import Teacher
+from lib.train.window_cache import add_window_cache
 
 
 class Batch(NamedTuple):
@@ -43,6 +44,7 @@ class Batches:
         """`columns`: (V,) the column of each token in the soft targets. UsageError if the text is too long to be counted."""
         self.dataset, self.config = dataset, config
         self._teacher = self._invented = None
+        self._columns = columns
         self._from_dataset = config.batch_size - config.invented_windows
         if not config.counts_share:
             return
@@ -79,7 +81,7 @@ class Batches:
         if self._teacher is None:
             return ids, None
         positions = starts[:, None] + np.arange(1, self.dataset.context_length + 1)
-        return ids, self._teacher.rows(positions.flatten())
+        return ids, self._with_cache(ids, self._teacher.rows(positions.flatten()))
 
     def _invent(self, step: int, rows: range) -> tuple[np.ndarray, Tensor]:
         """These rows of the batch, invented windows. Each has some ids before it, which the counts look at."""
@@ -88,4 +90,11 @@ class Batches:
         before = max(0, self.config.counts_order - 2)
         seeds = [(self.config.seed, step, row) for row in rows]
         ids = self._invented.read(before + self.dataset.context_length + 1, seeds)
-        return ids[:, before:], self._teacher.rows_of(ids, before + 1)
+        return ids[:, before:], self._with_cache(ids[:, before:], self._teacher.rows_of(ids, before + 1))
+
+    def _with_cache(self, ids: np.ndarray, rows: Tensor) -> Tensor:
+        """The distributions `rows` of the targets of these windows, mixed with a cache if `train.counts_cache` asks for it."""
+        if self.config.counts_cache:
+            inputs = ids[:, :-1].astype(np.int64)
+            add_window_cache(rows, torch.from_numpy(inputs if self._columns is None else self._columns[inputs]))
+        return rows

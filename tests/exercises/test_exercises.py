@@ -8,8 +8,11 @@ import torch
 
 from lib.book import find_page, source_lines
 from lib.errors import MakegptError, UsageError
+from lib.exercises.answers import check_answers, read_answers
 from lib.exercises.catalog import EXERCISES, find_exercise
-from lib.exercises.exercise import check_answers, first_mismatch, practice_file, read_answers
+from lib.exercises.compare import first_mismatch
+from lib.exercises.exercise import practice_file
+from lib.exercises.process import grade
 from lib.exercises.solutions import gradient_step, multi_head_attention
 from lib.model.attention import build_attention
 from tests.conftest import Stage
@@ -31,11 +34,12 @@ def test_a_file_with_holes_has_every_function_and_no_body(name: str, tmp_path: P
     answers = read_answers(path)
     results = check_answers(EXERCISES[name], answers)
     assert {result.problem for result in results} == {
-        f"{check.function} is not written yet" for check in EXERCISES[name].checks()
+        f"{check.function} is not written yet" for check in EXERCISES[name].checks
     }
     for source in EXERCISES[name].sources:
         last = source_lines(source).splitlines()[-1].strip()
         assert last not in path.read_text()
+    assert all({check.function for check in exercise.checks} == set(exercise.solutions) for exercise in EXERCISES.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,7 +160,6 @@ def test_a_gradient_step_is_that_of_autograd() -> None:
 
 
 def test_an_exercise_from_the_command_line(stage: Stage, tmp_path: Path) -> None:
-    assert [line.split()[0] for line in stage("practise").stdout.splitlines()] == NAMES
     stage("practise", "softmax", cwd=tmp_path)
     path = tmp_path / "softmax.py"
     before = path.read_bytes()
@@ -167,7 +170,96 @@ def test_an_exercise_from_the_command_line(stage: Stage, tmp_path: Path) -> None
         "print('hello')\nimport torch\ndef softmax(s): return torch.softmax(s, -1)\n"
         "def simplified_attention(x): return softmax(x @ x.mT) @ x\n"
     )
-    assert "5 of 5 right" in stage("check", "softmax", cwd=tmp_path).stdout
+    done = stage("check", "softmax", cwd=tmp_path)
+    assert "5 of 5 right" in done.stdout
+    assert "hello" in done.stderr
     graded = json.loads(stage("check", "softmax", "--json", cwd=tmp_path).stdout)
-    assert graded["passed"] == len(graded["checks"]) == 5
-    assert graded["checks"][0] == {"check": "two equal scores", "passed": True, "problem": None}
+    assert graded["points"] == graded["max_points"] == len(graded["checks"]) == 5
+    assert graded["checks"][0] == {"check": "two equal scores", "points": 1, "problem": None}
+
+
+def test_the_list_of_exercises_has_the_parts_of_the_book(stage: Stage) -> None:
+    lines = stage("practise").stdout.splitlines()
+    parts = [line.removesuffix(":") for line in lines if not line.startswith(" ")]
+    assert parts == list(dict.fromkeys(find_page(exercise.page).part for exercise in EXERCISES.values()))
+    assert [line.split()[0] for line in lines if line.startswith(" ")] == NAMES
+
+
+def test_a_folder_of_answers_is_graded_as_a_whole(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "activations.py").write_text(
+        "import torch\ndef gelu(x): return torch.nn.functional.gelu(x, approximate='tanh')\ndef silu(x): return x\n"
+    )
+    graded = json.loads(stage("check", "--all", ".", "--json", cwd=tmp_path, code=1).stdout)
+    assert [exercise["exercise"] for exercise in graded["exercises"]] == NAMES
+    assert graded["points"] == 1
+    assert graded["max_points"] == sum(exercise["max_points"] for exercise in graded["exercises"])
+    assert "practise bigram" in graded["exercises"][NAMES.index("bigram")]["checks"][0]["problem"]
+    assert "is not a folder" in stage("check", "--all", "nowhere", cwd=tmp_path, code=2).stderr
+    assert "give an exercise" in stage("check", cwd=tmp_path, code=2).stderr
+
+
+HALF = "import os, torch\ndef gelu(x):\n    return torch.nn.functional.gelu(x, approximate='tanh')\ndef silu(x):\n    {}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("while True: pass", "takes longer than 1 s; is there an endless loop?"),
+        ("os._exit(0)", "ended the process before this check"),
+        ("return input()", "silu fails: EOFError"),
+    ],
+)
+def test_an_answer_that_goes_astray_costs_its_own_check_alone(code: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "answers.py"
+    path.write_text(HALF.format(code))
+    gelu, silu = grade("activations", path, seconds=1).results
+    assert gelu.problem is None
+    assert problem in (silu.problem or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("return x.numpy()", "the result is a numpy.ndarray, not a tensor of shape (5,)"),
+        ("return x.to(torch.complex64)", "the result is a tensor of torch.complex64 on cpu, not of real numbers on the CPU"),
+        ("return (x * x.sigmoid()).bfloat16()", "[0] is -0.142578, not -0.142278"),
+        ("return x * x.sigmoid().double()", None),
+        ("return [[]]", "the result is a list, not a tensor of shape (5,)"),
+        ("return silu(x)", "silu fails: RecursionError: maximum recursion depth exceeded"),
+        ("raise SystemExit", "silu fails: SystemExit"),
+    ],
+)
+def test_a_result_of_another_kind_is_named(code: str, problem: str | None, tmp_path: Path) -> None:
+    assert (wrong("activations", HALF.format(code), tmp_path)["SiLU"] or "").startswith(problem or "")
+    assert (wrong("activations", HALF.format(code), tmp_path)["SiLU"] is None) == (problem is None)
+
+
+def test_a_file_that_does_not_end_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "answers.py"
+    path.write_text("while True: pass")
+    graded = grade("activations", path, seconds=1)
+    assert graded.points == 0
+    assert all("takes longer than 1 s" in (result.problem or "") for result in graded.results)
+
+
+def test_a_check_cannot_change_the_numbers_of_the_next(tmp_path: Path) -> None:
+    code = "def layer_norm(x, scale, shift, eps):\n    x *= 0\n    return x\n"
+    code += "def rms_norm(x, scale, eps): return scale * x * (x ** 2).mean(-1, True).add(eps).rsqrt()\n"
+    assert wrong("norms", code, tmp_path)["the norm without a mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "problem"),
+    [
+        ("abd", "abc", "character 3 is 'd', not 'c'"),
+        ("ab", "abc", "character 3 is the end, not 'c'"),
+        (b"ab", "ab", "the result is a bytes, not a str"),
+        (["a", "c"], ["a", "b"], "item 2: character 1 is 'c', not 'b'"),
+        (["a"], ["a", "b"], "the list has 1 items, not 2"),
+        ((1, 2), range(1, 3), None),
+        (torch.ones(2), [1, 1], "the result is a torch.Tensor, not a list"),
+        ((1.0, 2.0), (1.0, 3.0), "result 2: the result is 2, not 3"),
+    ],
+)
+def test_texts_and_lists_are_compared_item_by_item(actual: object, expected: object, problem: str | None) -> None:
+    assert first_mismatch(actual, expected) == problem

@@ -44,6 +44,9 @@ DESIGNS = {
     "rms, swiglu": ["model.norm=rms", "model.feed_forward=swiglu"],
     "grouped, normed": ["model.n_heads=4", "model.n_kv_heads=2", "model.qk_norm=true", "model.positions=rotary"],
     "window": ["model.window=5"],
+    "strided": ["model.window=5", "model.attention_pattern=strided"],
+    "fixed": ["model.window=5", "model.attention_pattern=fixed", "model.summary_tokens=2", "model.positions=rotary"],
+    "narrow": ["model.window=2", "model.attention_pattern=fixed"],  # less than a quarter of the scores: computed in blocks
     "llama": [
         "model.positions=rotary",
         "model.norm=rms",

@@ -131,6 +131,7 @@ def test_the_vocabulary_of_gpt2_gives_the_same_ids_in_llama_cpp(tmp_path: Path, 
     ("options", "message"),
     [
         ({"window": 8}, "model.window=8"),
+        ({"window": 8, "attention_pattern": "strided"}, "model.attention_pattern=strided"),
         ({"positions": "sinusoidal"}, "model.positions=sinusoidal"),
         ({"ngram_order": 3, "ngram_rows": 50}, "model.ngram_order=3"),
         (LLAMA | {"window": 8}, "model.window=8"),
@@ -152,6 +153,8 @@ def test_an_option_that_llama_cpp_does_not_have_is_refused_by_name(
 #: The shipped configs that have no architecture in llama.cpp, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "gpt_pointer": "model.kind=pointer",
+    "gpt_novel": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "reverse_text": "model.kind=encoder_decoder",
     "g2p": "model.kind=encoder_decoder",

@@ -489,6 +489,7 @@ def test_the_released_merges_are_recovered_from_the_byte_sequences(fetched: Call
         ({"n_kv_heads": 1}, "model.n_kv_heads=1"),
         ({"qk_norm": True}, "model.qk_norm=True"),
         ({"window": 4}, "model.window=4"),
+        ({"window": 4, "attention_pattern": "strided"}, "model.attention_pattern=strided"),
         ({"head_dim": 4}, "model.head_dim=4"),
         ({"ngram_order": 2, "ngram_rows": 9}, "model.ngram_order=2"),
         ({"kind": "single_block", "n_layers": 1}, "model.kind=single_block"),

@@ -306,6 +306,10 @@ def test_files_that_transformers_cannot_load_are_an_error(transformers: Any, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"window": 4, "attention_pattern": "fixed"},
+            "model.attention_pattern=fixed, which the layout of Llama does not have; only sliding",
+        ),
         ({"window": 4}, "model.window=4, which the layout of Llama does not have; only null can be exported"),
         ({"window": 4, "qk_norm": True}, "model.window=4, which the layout of Qwen3"),
         ({"positions": "sinusoidal"}, "model.positions=sinusoidal, which the layout of Llama does not have; only rotary"),
@@ -326,6 +330,8 @@ def test_what_no_layout_has_is_refused_by_name(tmp_path: Path, change: dict[str,
 #: The configs that have no layout, and why.
 REFUSED = {
     "bigram": "model.kind=bigram",
+    "gpt_pointer": "model.kind=pointer",
+    "gpt_novel": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "reverse_text": "model.kind=encoder_decoder",
     "g2p": "model.kind=encoder_decoder",

@@ -24,6 +24,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "gpt": {},
     "gpt, naive": {"attention_impl": "naive", "layer_impl": "naive"},
     "sinusoidal, window": {"positions": "sinusoidal", "window": 3},
+    "strided": {"window": 2, "attention_pattern": "strided"},
     "modern, n-grams": MODERN | {"ngram_order": 3, "ngram_rows": 50},
 }
 LENGTHS = [5, 1, 9, 4]

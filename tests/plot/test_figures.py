@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow
+from lib.plot.kinds import KINDS, PICTURES, Request
 from lib.plot.loss_curves import Curve, loss_figure, panels_figure
 from lib.plot.size_vs_loss import ladder_figure
 from lib.plot.style import save_figure, spread_labels, strip_common_suffix
@@ -142,6 +144,33 @@ def test_the_same_input_gives_the_same_bytes_which_tell_what_it_was(words: str, 
     assert one["dataset"] == {"dataset": manifest["metadata"]["dataset"]}
     assert one["files"]["model.safetensors"] == manifest["outputs"]["model.safetensors"]["sha256"]
     assert len(one["files"]["evaluation.json"]) == 64
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_words_of_a_picture_stand_inside_it_and_apart(name: str) -> None:
+    figure = KINDS[name].draw(Request(config=resolve_config(load_params(PROJECT / "params.yaml"), "smollm2")))
+    figure.draw_without_rendering()
+    ticks = {label for axes in figure.axes for label in (*axes.get_xticklabels(), *axes.get_yticklabels())}
+    visible = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in ticks]
+    boxes = {text: text.get_window_extent() for text in visible}
+    width, height = figure.bbox.size
+    for text, box in boxes.items():
+        assert 0 <= box.x0 < box.x1 <= width, text
+        assert 0 <= box.y0 < box.y1 <= height, text
+    for text, other in combinations(boxes, 2):
+        assert not overlap(boxes[text], boxes[other]), f"{text} and {other}"
+
+
+def overlap(box: Bbox, other: Bbox) -> bool:
+    """Whether two boxes share more than a line."""
+    return min(box.x1, other.x1) - max(box.x0, other.x0) > 0.5 and min(box.y1, other.y1) - max(box.y0, other.y0) > 0.5
+
+
+def test_words_that_overlap_are_detected() -> None:
+    figure = Figure()
+    first, second = figure.text(0.5, 0.5, "first"), figure.text(0.5, 0.5, "second")
+    figure.draw_without_rendering()
+    assert overlap(first.get_window_extent(), second.get_window_extent())
 
 
 def test_an_svg_shows_no_last_bit_of_where_things_stand(tmp_path: Path) -> None:

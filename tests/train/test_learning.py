@@ -171,6 +171,7 @@ def test_the_whole_model_has_the_weights_of_its_step_whenever_it_is_asked_for(sm
         [],
         ["train.counts_share=0.5", "train.head_init=unigram", "model.ngram_order=2", "model.ngram_rows=300"],
         ["train.counts_share=0.9", "train.invented_share=0.5"],
+        ["model.window=2", "model.attention_pattern=strided", "model.drop_rate=0.1"],
     ],
 )
 def test_a_stopped_training_with_a_shared_row_ends_with_the_same_bytes(small: Path, tmp_path: Path, changes: list[str]) -> None:

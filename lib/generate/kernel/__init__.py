@@ -65,7 +65,7 @@ class Decoder(ctypes.Structure):
         ("blocks", ctypes.POINTER(Block)),
         ("final_norm", Norm),
         ("out_head", Matrix),
-        *((name, Long) for name in ("layers", "C", "H", "G", "D", "window")),
+        *((name, Long) for name in ("layers", "C", "H", "G", "D", "window", "strided", "summary_tokens")),
     )
 
 

@@ -25,7 +25,8 @@ struct Decoder {
     const Block* blocks;
     Norm final_norm;
     Matrix out_head;
-    long layers, C, H, G, D, window;  // heads of queries, of keys and values, their size; window 0: none
+    long layers, C, H, G, D;  // heads of queries, of keys and values, their size
+    long window, strided, summary_tokens;  // of the attention pattern (lib/model/sparse_attention.py); window 0: none
 };
 
 namespace {
@@ -80,18 +81,32 @@ void rotate(const Decoder& model, float* head, const long position) {
     }
 }
 
-// The output of one head: softmax(qKᵀ/√D)V over the rows from `first` to `last` of keys and values.
-void gather(const float* q, const float* keys, const float* values, const long first, const long last, const long D, float* y) {
-    std::vector<float> weights(last - first);
+// The positions that a token at position t attends to, in order: `SparsePattern.seen`.
+std::vector<long> seen(const Decoder& model, const long t) {
+    const long w = model.window ? model.window : t + 1, c = model.summary_tokens;
+    const long first = c ? t / w * w : std::max(0L, t + 1 - w);  // of the block, or of the window
+    std::vector<long> positions;
+    if (model.strided)
+        for (long s = t % w; s < first; s += w) positions.push_back(s);
+    for (long block = 0; c && block < first; block += w)
+        for (long s = block + w - c; s < block + w; s++) positions.push_back(s);
+    for (long s = first; s <= t; s++) positions.push_back(s);
+    return positions;
+}
+
+// The output of one head: softmax(qKᵀ/√D)V over the rows of keys and values at `positions`.
+void gather(const float* q, const float* keys, const float* values, const std::vector<long>& positions, const long D, float* y) {
+    const long n = positions.size();
+    std::vector<float> weights(n);
     const float scale = 1 / std::sqrt(float(D));
     float most = -INFINITY, sum = 0;
-    for (long i = first; i < last; i++) most = std::max(most, weights[i - first] = dot(q, keys + i * D, D) * scale);
+    for (long i = 0; i < n; i++) most = std::max(most, weights[i] = dot(q, keys + positions[i] * D, D) * scale);
     for (float& weight : weights) weight = exponential(weight - most);
     for (const float weight : weights) sum += weight;
     std::fill(y, y + D, 0.0f);
-    for (long i = first; i < last; i++) {
-        const float weight = weights[i - first] / sum;
-        for (long d = 0; d < D; d++) y[d] += weight * values[i * D + d];
+    for (long i = 0; i < n; i++) {
+        const float weight = weights[i] / sum;
+        for (long d = 0; d < D; d++) y[d] += weight * values[positions[i] * D + d];
     }
 }
 
@@ -102,9 +117,11 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
     const long H = model.H, G = model.G, D = model.D;
     const Block& block = model.blocks[layer];
     long looked_at = 0;
+    std::vector<std::vector<long>> attended(B);
     for (long b = 0; b < B; b++) {
         const long position = positions[b], capacity = capacities[b];
-        looked_at += position + 1;
+        attended[b] = seen(model, position);
+        looked_at += attended[b].size();
         for (long g = 0; g < G; g++) {
             float *k = qkv + (b * (H + 2 * G) + H + g) * D, *v = k + G * D;
             float* keys = kept[b] + (2 * layer * G + g) * capacity * D;
@@ -121,8 +138,7 @@ void attend(const Decoder& model, const long layer, const long B, float* qkv, co
         float* q = qkv + (b * (H + 2 * G) + h) * D;
         normalize(block.q_norm, q, q, D);
         if (model.cos) rotate(model, q, position);
-        const long first = model.window ? std::max(0L, position + 1 - model.window) : 0;
-        gather(q, keys, keys + G * capacity * D, first, position + 1, D, y + (b * H + h) * D);
+        gather(q, keys, keys + G * capacity * D, attended[b], D, y + (b * H + h) * D);
     });
 }
 

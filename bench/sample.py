@@ -1,0 +1,50 @@
+"""The sample of README.md: bench/results/sample.json.
+
+python bench/sample.py      after: make evaluate CONFIG=decoder_fast DATASET=tiny_shakespeare
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib import Model
+from lib.config.params import load_params, resolve_config
+from lib.data.dataset import Dataset
+from lib.evaluate.memorization import CopyIndex
+from lib.run.metrics import training_seconds
+
+CONFIG, DATASET = "decoder_fast", "tiny_shakespeare"
+PROMPT, TOKENS, SEED = "ROMEO:\n", 400, 1
+RESULTS = Path(__file__).parent / "results" / "sample.json"
+
+
+def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
+    """A continuation of PROMPT with the default sampling, up to its last whole line, and its longest run of copied tokens."""
+    model = Model.from_run(run)
+    text = model.generate(PROMPT, max_new_tokens=TOKENS, seed=SEED).rpartition("\n")[0]
+    data = Dataset(dataset)
+    copied = CopyIndex(data.tokens, 0, data.train_tokens).longest_run([np.array(model.encode_prompt(text).ids)])
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    sampling = resolve_config(load_params(), CONFIG).generate
+    return {
+        "config": CONFIG,
+        "dataset": DATASET,
+        "parameters": manifest["metadata"]["parameters"],
+        "seconds": training_seconds(run),
+        "loss": json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["loss"],
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "seed": SEED,
+        "prompt": PROMPT,
+        "text": text,
+        "longest_copied": len(copied),
+        "versions": manifest["versions"],
+    }
+
+
+if __name__ == "__main__":
+    sample = sample_of(Path("artifacts/runs") / f"{CONFIG}-{DATASET}", Path("artifacts/datasets") / f"{DATASET}.char.128")
+    RESULTS.write_text(json.dumps(sample, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(sample["prompt"] + sample["text"])
