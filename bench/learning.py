@@ -22,7 +22,8 @@ RESULTS = Path(__file__).parent / "results" / "learning.json"
 #: By the name of the row: the config and the dataset.
 ROWS = {
     "hamlet": ("gpt_balanced", "hamlet.gpt2.256"),
-    "moby_dick": ("gpt_balanced", "moby_dick.gpt2.256"),
+    "hamlet_pointer": ("gpt_pointer", "hamlet.gpt2.256"),
+    "moby_dick": ("gpt_novel", "moby_dick.gpt2.256"),
     "characters": ("decoder_best", "tiny_shakespeare.char.256"),
     "characters_fast": ("decoder_fast", "tiny_shakespeare.char.128"),
     "characters_ladder": ("decoder", "tiny_shakespeare.char.64"),

@@ -1,12 +1,12 @@
 """The exercises by name, in the order of the book."""
 
 from lib.errors import UsageError, nearest
-from lib.exercises import attention, block, conversations, little_text, model, modern, published, text
+from lib.exercises import attention, block, conversations, little_text, model, modern, published, text, translation
 from lib.exercises.exercise import Exercise
 
 EXERCISES: dict[str, Exercise] = {
     name: exercise
-    for part in (text, attention, block, model, modern, little_text, published, conversations)
+    for part in (text, attention, block, model, modern, translation, little_text, published, conversations)
     for name, exercise in part.EXERCISES.items()
 }
 

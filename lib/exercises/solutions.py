@@ -268,3 +268,26 @@ def pointer_mixture(head: Tensor, scores: Tensor, followers: Tensor, gate: float
     """
     copied = torch.zeros_like(head).scatter_add(0, followers, torch.softmax(scores, dim=0))
     return (1 - gate) * head + gate * copied
+
+
+def cross_attention(
+    x: Tensor, encoded: Tensor, padding: Tensor, W_query: Tensor, W_kv: Tensor, W_out: Tensor, n_heads: int
+) -> Tensor:
+    """Each position of the target, x (B, T, C), attends to all of the source, encoded (B, S, C) -> (B, T, C).
+
+    W_query is (C, C); W_kv, (2C, C), has the rows of all keys, then of all values; W_out, (C, C), mixes the heads. Nothing
+    attends where `padding`, (B, S), is true.
+    """
+    B, S, C = encoded.shape
+    q = (x @ W_query.T).view(B, -1, n_heads, C // n_heads).transpose(1, 2)  # (B, H, T, D)
+    k, v = (encoded @ W_kv.T).view(B, S, 2 * n_heads, C // n_heads).transpose(1, 2).chunk(2, dim=1)  # (B, H, S, D)
+    scores = q @ k.transpose(-1, -2) * (C // n_heads) ** -0.5
+    weights = torch.softmax(scores.masked_fill(padding[:, None, None], -torch.inf), dim=-1)
+    return (weights @ v).transpose(1, 2).flatten(2) @ W_out.T
+
+
+def smoothed_targets(targets: Tensor, vocab_size: int, share: float) -> Tensor:
+    """Label smoothing: (N,) ids -> (N, V), each row a 1 at the id, mixed with the uniform distribution with weight `share`."""
+    rows = torch.full((len(targets), vocab_size), share / vocab_size)
+    rows[torch.arange(len(targets)), targets] += 1 - share
+    return rows

@@ -15,11 +15,12 @@ from lib.exercises import solutions
 from lib.exercises.numbers import random_ids, random_numbers
 from lib.model.attention import MultiHeadAttention
 from lib.model.block import TransformerBlock
+from lib.model.cross_attention import CrossAttention
 from lib.model.embeddings import EmbeddingModel
 from lib.model.feed_forward import FeedForward, SwiGLU
 from lib.model.layers import Linear, SharedRowHead
 from lib.model.lora import AdaptedLinear, Adapter
-from lib.model.loss import SoftTargets, naive_cross_entropy
+from lib.model.loss import SoftTargets, cross_entropy, naive_cross_entropy
 from lib.model.mixture import Copied, log_mixture
 from lib.model.packing import Packing
 from lib.model.positions import Rotary, angles
@@ -206,3 +207,21 @@ def test_the_pointers_mixture_is_that_of_the_model() -> None:
     expected = log_mixture(head[None], copied)[0].exp()
     result = solutions.pointer_mixture(torch.softmax(head, dim=0), random_numbers(4, seed=2), followers, 0.3)
     torch.testing.assert_close(result, expected)
+
+
+def test_cross_attention_is_the_models() -> None:
+    attention = CrossAttention(config_of("reverse_text", emb_dim=8, n_heads=2, out_bias=False)).eval()
+    randomize(attention)
+    x, encoded = random_numbers(2, 3, 8), random_numbers(2, 5, 8, seed=2)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        weights = (attention.W_query.weight, attention.W_kv.weight, attention.out_proj.weight)
+        expected = attention(x, [attention.read_source(encoded, padding[:, None, None])])
+        same(solutions.cross_attention(x, encoded, padding, *weights, 2), expected)
+
+
+def test_smoothed_targets_have_the_loss_of_training() -> None:
+    logits, targets = random_numbers(4, 7), random_ids(4, 7)
+    smooth = build_model(config_of("decoder", vocab_size=7)).smooth(4, 0.1)
+    ours = -(solutions.smoothed_targets(targets, 7, 0.1) * torch.log_softmax(logits, dim=-1)).sum()
+    same(ours, cross_entropy(logits, targets, smooth))

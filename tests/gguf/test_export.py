@@ -154,6 +154,7 @@ def test_an_option_that_llama_cpp_does_not_have_is_refused_by_name(
 REFUSED = {
     "bigram": "model.kind=bigram",
     "gpt_pointer": "model.kind=pointer",
+    "gpt_novel": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "reverse_text": "model.kind=encoder_decoder",
     "g2p": "model.kind=encoder_decoder",

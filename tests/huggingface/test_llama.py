@@ -331,6 +331,7 @@ def test_what_no_layout_has_is_refused_by_name(tmp_path: Path, change: dict[str,
 REFUSED = {
     "bigram": "model.kind=bigram",
     "gpt_pointer": "model.kind=pointer",
+    "gpt_novel": "model.kind=pointer",
     "lstm": "model.kind=lstm",
     "reverse_text": "model.kind=encoder_decoder",
     "g2p": "model.kind=encoder_decoder",

@@ -179,7 +179,7 @@ def test_a_text_too_short_for_the_vocabulary_is_refused_with_the_largest_that_it
         (["--tokenizer", "bpe", "--vocab-size", "256"], "tokenize.vocab_size=256 must be between 257 and"),
         (["--vocab-size", "300"], "tokenize.vocab_size=300 is not supported by tokenize.tokenizer=gpt2"),
         (["--tokenizer", "char", "--vocab-size", "300"], "not supported by tokenize.tokenizer=char"),
-        (["--train", "gpt2"], "--train gpt2 is unknown; known: bpe, char, unigram, word"),
+        (["--train", "gpt2"], "--train gpt2 is unknown; known: bpe, char, symbols, unigram, word"),
         (["--train", "bpe"], "tokenize.tokenizer=bpe needs tokenize.vocab_size"),
         (["--train", "bpe", "--vocab-size", "300", "--pattern", "("], "--pattern ( is unknown; known: "),
         (["--train", "bpe", "--vocab-size", "300", "--ties", "low"], "--ties low is unknown; known: "),
