@@ -13,7 +13,6 @@ from lib import Model
 from lib.config.params import load_params, resolve_config
 from lib.data.dataset import Dataset
 from lib.evaluate.memorization import CopyIndex
-from lib.run.metrics import training_seconds
 
 CONFIG, DATASET = "decoder_fast", "tiny_shakespeare"
 PROMPT, TOKENS, SEED = "ROMEO:\n", 400, 1
@@ -32,7 +31,6 @@ def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
         "config": CONFIG,
         "dataset": DATASET,
         "parameters": manifest["metadata"]["parameters"],
-        "seconds": training_seconds(run),
         "loss": json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["loss"],
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
@@ -41,6 +39,7 @@ def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
         "text": text,
         "longest_copied": len(copied),
         "versions": manifest["versions"],
+        "sessions": [{key: session["versions"][key] for key in ("commit", "dirty")} for session in manifest["sessions"]],
     }
 
 

@@ -6,6 +6,7 @@ the table of contents in docs/README.md. A file that is not Markdown gets a page
 
 import ast
 import re
+from itertools import compress
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
@@ -27,7 +28,7 @@ def contents(text: str) -> dict[str, list[tuple[str, str]]]:
     """The sections of docs/README.md that list pages: (title, file name) of each page, numbered if the list is."""
     sections = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        entries = re.findall(r"^(?:(\d+\.)|-) \[([^\]]+)\]\((\w+\.md)\): ", section, re.MULTILINE)
+        entries = re.findall(r"^(?:(\d+\.)|-) \[([^\]]+)\]\(([\w/]+\.md)\): ", section, re.MULTILINE)
         if entries:
             sections[section.partition("\n")[0]] = [(f"{number} {title}".strip(), file) for number, title, file in entries]
     return sections
@@ -71,11 +72,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The navigation, from the contents of the book."""
     sections = contents((PROJECT / "docs" / "README.md").read_text(encoding="utf-8"))
     parts = [{part: [{title: f"docs/{file}"} for title, file in pages]} for part, pages in sections.items()]
-    reference = [part for part in parts if "Reference" in part]
+    numbered = [pages[0][0][0].isdigit() for pages in sections.values()]  # those of the book
     config.nav = [
         {"Home": "README.md"},
-        {"The book": ["docs/README.md", *(part for part in parts if part not in reference)]},
-        *reference,
+        {"The book": ["docs/README.md", *compress(parts, numbered)]},
+        *(part for part, of_book in zip(parts, numbered, strict=True) if not of_book),
         {"Project": [{"Experiments": "EXPERIMENTS.md"}, {"Contributing": "CONTRIBUTING.md"}, {"Changelog": "CHANGELOG.md"}]},
     ]
     return config

@@ -41,7 +41,7 @@ README, COMMANDS, CONFIGS, PERFORMANCE, DESIGN, LADDER = (
     for name in ("README.md", "docs/commands.md", "docs/configs.md", "docs/performance.md", "docs/design.md", "docs/ladder.md")
 )
 REFERENCE = ("install", "commands", "configs", "performance", "design", "promises")
-WORDS, LINES = 1700, 190  # of the README, at most
+WORDS, LINES = 1700, 200  # of the README, at most
 
 
 def shell_blocks(page: str) -> list[str]:
@@ -279,6 +279,17 @@ def test_the_run_of_the_quick_start_is_that_of_the_results() -> None:
     assert results["seconds"] <= 600
     _, best = min(results["baselines"].items(), key=lambda item: item[1]["loss"])
     assert best["loss"] == pytest.approx(results["loss"] + best["behind"])
+
+
+def test_the_sample_is_that_of_the_results() -> None:
+    sample = read_results("sample")
+    assert not sample["versions"]["dirty"]
+    assert (
+        f"This is what `{sample['config']}` ({sample['parameters']:,} parameters, {sample['loss']:.3f} nats/character) writes "
+        f"after `{sample['prompt'].strip()}`, at a temperature of {sample['temperature']}; its longest run of copied "
+        f"characters is {sample['longest_copied']}:" in flat(README)
+    )
+    assert f"```\n{sample['prompt']}{sample['text']}\n```\n" in README
 
 
 def test_the_claim_about_hamlet_is_that_of_the_results() -> None:

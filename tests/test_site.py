@@ -54,7 +54,7 @@ def test_next_leads_from_the_first_page_through_the_book_in_order(pages: dict[st
     while following := re.search(r'<a href="([^"]+)" class="md-footer__link md-footer__link--next"', pages[path]):
         path = os.path.normpath(os.path.join(os.path.dirname(path), following[1]))
         visited.append(path)
-    listed = [f"docs/{Path(file).stem}.html" for part in PARTS.values() for _, file in part]
+    listed = [f"docs/{file.removesuffix('.md')}.html" for part in PARTS.values() for _, file in part]
     assert visited == ["docs/index.html", *listed, "EXPERIMENTS.html", "CONTRIBUTING.html", "CHANGELOG.html"]
     assert [f"docs/{page.name}.html" for page in list_pages()] == [path for path in listed if path in visited][
         : len(list_pages())
