@@ -15,14 +15,14 @@ from lib.data.dataset import Dataset
 from lib.evaluate.memorization import CopyIndex
 
 CONFIG, DATASET = "decoder_fast", "tiny_shakespeare"
-PROMPT, TOKENS, SEED = "ROMEO:\n", 400, 1
+PROMPT, TOKENS, TEMPERATURE, SEED = "ROMEO:\n", 350, 0.5, 2
 RESULTS = Path(__file__).parent / "results" / "sample.json"
 
 
 def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
-    """A continuation of PROMPT with the default sampling, up to its last whole line, and its longest run of copied tokens."""
+    """A continuation of PROMPT at TEMPERATURE, up to its last whole line, and its longest run of copied tokens."""
     model = Model.from_run(run)
-    text = model.generate(PROMPT, max_new_tokens=TOKENS, seed=SEED).rpartition("\n")[0]
+    text = model.generate(PROMPT, max_new_tokens=TOKENS, temperature=TEMPERATURE, seed=SEED).rpartition("\n")[0]
     data = Dataset(dataset)
     copied = CopyIndex(data.tokens, 0, data.train_tokens).longest_run([np.array(model.encode_prompt(text).ids)])
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def sample_of(run: Path, dataset: Path) -> dict[str, Any]:
         "dataset": DATASET,
         "parameters": manifest["metadata"]["parameters"],
         "loss": json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["loss"],
-        "temperature": sampling.temperature,
+        "temperature": TEMPERATURE,
         "top_k": sampling.top_k,
         "seed": SEED,
         "prompt": PROMPT,

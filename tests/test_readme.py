@@ -201,17 +201,12 @@ def test_the_files_that_a_page_names_exist(name: str) -> None:
 
 def test_the_claims_of_speed_are_those_of_the_results() -> None:
     training, generation = read_results("training")["gpt_balanced"], read_results("generation")["gpt2_small"]
-    ours, theirs = (row_of(training, name)["tokens_per_second"] for name in ("ours", "transformers"))
-    speed = re.search(
-        r"trains at ([\d,]+) tokens/s and `transformers` at (\d+) \(AdamW, float32\): ([\d.]+) times as fast by the medians, "
-        r"([\d.]+) by the median of the ratios",
-        flat(README),
-    )
-    assert speed is not None
     ratios = (ratio_of_medians(training, "ours"), median_of_ratios(training, "ours")[0])
-    assert speed.groups() == (f"{ours:,.0f}", f"{theirs:.0f}", *(f"{ratio:.2f}" for ratio in ratios))
+    speed = f"`gpt_balanced` trains {min(ratios):.2f} times as fast as the same model of `transformers` (AdamW, float32, the median of"
+    assert speed in flat(README)
+    assert ratios[1] == min(ratios)
     assert f"the two can differ: {ratios[0]:.2f} and {ratios[1]:.2f} for `gpt_balanced`" in flat(PERFORMANCE)
-    times = re.search(r"generates ([\d.]+) times as fast as `transformers`, ([\d.]+) times with int8", flat(README))
+    times = re.search(r"generates ([\d.]+) times as fast, ([\d.]+) times with int8", flat(README))
     assert times is not None
     assert not training["versions"]["dirty"]
     assert not generation["versions"]["dirty"]

@@ -2,7 +2,7 @@
 
     a_tj   =  softmax over j < t of  q_t · k_j / √D                 which earlier position t looks at
     c(w)   =  Σ_j a_tj · [the token after j is w]                   what followed there
-    p(w)   =  (1 - g) · softmax(head(x_t))_w  +  g · c(w)           g = sigmoid(w · x_t + b)
+    p(w)   =  (1 - g) · softmax(head(x_t))_w  +  g · c(w)           g = sigmoid(u · x_t + b)
 
 The head knows words by their rows, which a short text trains little; the pointer needs none, so a name that came up a page
 ago is as easy to say again as any. Both parts are distributions, so p sums to 1.
@@ -24,7 +24,7 @@ from lib.model.layers import Linear
 from lib.model.loss import SoftTargets
 from lib.model.mixture import Copied, linear_mixture_loss, log_mixture, naive_mixture_loss
 
-_START = -3.0  # of the gate's bias: 5 % are copied in the beginning
+_START = -3.0  # of the gate's bias: 5% are copied in the beginning
 
 
 class Pointer(nn.Module):
