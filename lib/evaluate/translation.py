@@ -2,8 +2,8 @@
 
 The output of a source is greedy: at each position the most probable token, up to <|endoftext|>. It is right if it is one of the
 targets that the split lists for the source. So the word error rate of a pronunciation dictionary is the fraction of its words
-whose output is none of the pronunciations listed (Yao and Zweig 2015). The pair error rate counts each of them: of a word with
-two, one is always wrong. The token error rate, there of phonemes, is the edit distance to the nearest target, summed over all
+whose output is none of the pronunciations listed (Yao and Zweig 2015). The pair error rate counts a word once for each of them,
+as g2p-seq2seq counts the lines of a dictionary. The token error rate, there of phonemes, is the edit distance to the nearest target, summed over all
 sources, divided by the tokens of these targets.
 """
 
@@ -43,7 +43,7 @@ _EXAMPLES = 12  # wrong outputs that are listed
 class ErrorRates:
     """Of the outputs of all sources: `word_error_rate`, with its 95% interval, and `token_error_rate`.
 
-    `pair_error_rate`: the fraction of pairs, each a source and one target, whose target is not the output.
+    `pair_error_rate`: the fraction of pairs, each a source and one target, whose source has a wrong output.
     """
 
     word_error_rate: float
@@ -116,8 +116,9 @@ class References:
         ]
         distance, length = np.array(nearest).sum(axis=0)
         low, high = wilson_interval(int((~right).sum()), len(right))
-        pairs = sum(map(len, self.targets))
-        return ErrorRates(float(1 - right.mean()), (low, high), float(distance / length), float(1 - right.sum() / pairs))
+        lines = np.array([len(targets) for targets in self.targets])
+        pair_error_rate = float(lines[~right].sum() / lines.sum())
+        return ErrorRates(float(1 - right.mean()), (low, high), float(distance / length), pair_error_rate)
 
 
 def evaluate_translation(
