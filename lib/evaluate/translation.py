@@ -3,8 +3,8 @@
 The output of a source is greedy: at each position the most probable token, up to <|endoftext|>. It is right if it is one of the
 targets that the split lists for the source. So the word error rate of a pronunciation dictionary is the fraction of its words
 whose output is none of the pronunciations listed (Yao and Zweig 2015). The pair error rate counts a word once for each of them,
-as g2p-seq2seq counts the lines of a dictionary. The token error rate, there of phonemes, is the edit distance to the nearest target, summed over all
-sources, divided by the tokens of these targets.
+as g2p-seq2seq counts the lines of a dictionary. The token error rate, there of phonemes, is the edit distance to the nearest
+target, summed over all sources, divided by the tokens of these targets.
 """
 
 from dataclasses import dataclass
