@@ -32,6 +32,11 @@ class RunView:
                 f"{self.folder} is a classifier, whose accuracy is not compared with losses of tokens; "
                 f"see it with `evaluate {self.folder}` and `plot classes {self.folder}`"
             )
+        if read_model_config(self.folder).has_encoder:
+            raise UsageError(
+                f"{self.folder} is an encoder-decoder, whose error rates are not compared with losses of texts; "
+                f"see it with `evaluate {self.folder}` and `plot attention {self.folder} --prompt SOURCE`"
+            )
         return manifest
 
     @property

@@ -137,6 +137,11 @@ def evaluate_translation(
     texts, model = parallel_texts(folder, dataset), trained.model
     assert isinstance(model, EncoderDecoder)
     check_tokenizer(folder, trained, dataset)
+    if dataset.context_length > model.context_length:
+        raise UsageError(
+            f"{dataset.folder} has texts of up to {dataset.context_length} tokens, more than the context of {folder}, "
+            f"{model.context_length}; build one with `build-dataset --context-length {model.context_length}`"
+        )
     numbers = texts.numbers(split)
     if not len(numbers):
         raise MakegptError(f"{dataset.folder} has no {split} split; build one with --{split}-fraction 0.1, and train on it")

@@ -44,7 +44,7 @@ class InferenceModel(LanguageModel):
 
     The trained model is not changed and can be trained further. In float32 both share all weights; a smaller format copies
     the matrices. The kernel runs on a CPU; a model with `layer_impl` or `attention_impl` naive runs without it.
-    `no_kernel` is None if the kernel computes this model, or the reason why PyTorch does.
+    `no_kernel` is None if the kernel computes the matrices, and for GPTs whole steps, or the reason why PyTorch does.
     """
 
     def __init__(self, model: LanguageModel, weights: str = "float32") -> None:

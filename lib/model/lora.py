@@ -18,6 +18,7 @@ PARTS = {
     "W_key": ("key",),
     "W_value": ("value",),
     "W_qkv": ("query", "key", "value"),
+    "W_kv": ("key", "value"),
     "out_proj": ("out",),
     "gate": ("gate",),
     "expand": ("expand",),
@@ -103,8 +104,9 @@ def add_adapters(
         )
     model.requires_grad_(False)
     for parent, name, linear in layers:
-        sizes = model.config.qkv_rows if len(PARTS[name]) > 1 else (linear.weight.shape[0],)
-        parts = dict(zip(PARTS[name], sizes, strict=True))
+        names = PARTS[name]
+        sizes = (linear.weight.shape[0],) if len(names) == 1 else model.config.qkv_rows[-len(names) :]
+        parts = dict(zip(names, sizes, strict=True))
         adapters = {
             part: Adapter(linear.weight.shape[1], rows, rank, alpha, generator)
             for part, rows in parts.items()

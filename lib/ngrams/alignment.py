@@ -3,7 +3,7 @@
 A pair is cut into graphones, each of some letters and the phonemes they stand for: one letter and none, one or two phonemes, or
 two letters and one phoneme (`SHAPES`). The probability of a cut is the product of those of its graphones. They are learned by
 expectation maximization: with the present probabilities, how often each graphone is expected over all cuts of all pairs, then
-its share of these (Jiampojamarn, Kondrak and Sherif 2007). `naive_expected_counts` lists the cuts of one pair; `Lattices` has
+its share of these (Jiampojamarn, Kondrak and Sherif 2007). `naive_expected_counts` lists the cuts of one pair; `Lattice` has
 the sums over all pairs of equal lengths at once, by the forward-backward algorithm.
 
 N pairs of equal lengths, S letters, T phonemes, A arcs of the lattice, G graphones
@@ -54,7 +54,7 @@ def cuts(pair: Pair) -> Iterator[list[Graphone]]:
 
 
 def naive_expected_counts(pair: Pair, probabilities: dict[Graphone, float]) -> dict[Graphone, float]:
-    """How often each graphone is expected in a cut of `pair`: the plain form of `Lattices.expected_counts`."""
+    """How often each graphone is expected in a cut of `pair`: the plain form of `Lattice.add_expected_counts`."""
     weights = [(cut, float(np.prod([probabilities[graphone] for graphone in cut]))) for cut in cuts(pair)]
     total = sum(weight for _, weight in weights)
     expected: dict[Graphone, float] = {}

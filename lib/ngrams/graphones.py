@@ -88,6 +88,8 @@ class GraphoneModel:
 
     def _candidates(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The graphones of each of `groups` (n,), none for -1: which of the n, and the graphone."""
+        if not len(self._sizes):  # no pair of the training had a cut
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         sizes = np.where(groups >= 0, self._sizes[groups], 0)
         which = np.repeat(np.arange(len(groups)), sizes)
         starts = np.cumsum(self._sizes) - self._sizes

@@ -147,7 +147,12 @@ def init_head(model: LanguageModel, kind: str, dataset: Dataset) -> None:
     head.weight.zero_()
     if kind == "unigram":
         if not isinstance(final_norm, LayerNorm):
-            raise UsageError("train.head_init=unigram needs a final LayerNorm; use model.norm=layer, or head_init=zero")
+            raise UsageError(
+                "train.head_init=unigram needs a final LayerNorm; use model.norm=layer and model.norm_position=pre, or "
+                "head_init=zero"
+            )
+        if dataset.parallel:
+            raise UsageError("train.head_init=unigram counts running text, not targets; use head_init=zero or random")
         unigram = KneserNey(NGrams(dataset.tokens, [dataset.split("train")], 1, model.vocab_size))
         p = torch.from_numpy(unigram.rows(dataset.tokens, np.array([dataset.split("train")[0]]))[0])  # (V,)
         head.weight.copy_((p.log() / head.weight.shape[1])[:, None].expand_as(head.weight))

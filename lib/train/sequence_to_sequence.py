@@ -11,6 +11,7 @@ from typing import Any, Sequence
 import torch
 
 from lib.data.parallel import ParallelBatch
+from lib.errors import UsageError
 from lib.generate.request import Prompt, encode_prompt
 from lib.model.encoder_decoder import EncoderDecoder
 from lib.model.registry import matmul_operations
@@ -76,4 +77,10 @@ class SequenceToSequence(Objective):
     def sample_prompt(self, tokenizer: Tokenizer) -> Prompt:
         """The source `train.sample_prompt`, or the first one for validation."""
         text = self.config.sample_prompt or tokenizer.decode(self._pairs.source(int(self._val[0])).tolist())
-        return encode_prompt(tokenizer, text, name="train.sample_prompt", is_source=True)
+        prompt = encode_prompt(tokenizer, text, name="train.sample_prompt", is_source=True)
+        if len(prompt.source) > self._network.context_length:
+            raise UsageError(
+                f"train.sample_prompt has {len(prompt.source)} tokens, more than the model's context of "
+                f"{self._network.context_length}; give a shorter source"
+            )
+        return prompt

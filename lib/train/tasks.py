@@ -60,6 +60,8 @@ def check_task(config: TrainConfig, model: ModelConfig, dataset: Dataset, init_f
             f"--task grpo answers the questions of conversations, and {dataset.folder} has running text; tokenize a file of "
             "questions and right answers by `tokenize --chat`"
         )
+    if model.kind == "pointer" and (task != "text" or dataset.packed):
+        raise UsageError("model.kind=pointer learns from running text, not from conversations or labels; use model.kind=gpt")
     if _OBJECTIVES[task].compares and init_from is None:
         raise UsageError(f"--task {task} changes what a model answers already; name its run with --init-from RUN")
 

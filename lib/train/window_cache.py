@@ -30,7 +30,6 @@ def add_window_cache(rows: Tensor, ids: Tensor) -> None:
     before = torch.full_like(ids, -1)
     before[:, 1:] = ids[:, :-1]
     triples = pairs & (before[:, :, None] == before[:, None, :])
-    triples[..., 0] = False
     following, weight = torch.zeros(B, T, T), token_weight.repeat(B, 1)
     for matches, share in ((pairs, PAIR), (triples, TRIPLE)):
         count = matches.sum(dim=-1, keepdim=True)

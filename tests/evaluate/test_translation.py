@@ -151,3 +151,31 @@ def test_greedy_outputs_do_not_depend_on_what_is_in_the_batch(folder: Path) -> N
     ]
     assert together == alone
     assert math.isfinite(sum(map(len, together)))
+
+
+def test_texts_longer_than_the_context_are_refused(folder: Path, here: Here, stage: Stage, tmp_path: Path) -> None:
+    stage(
+        "build-dataset",
+        folder / "tokens",
+        "-o",
+        tmp_path / "long",
+        "--config",
+        "g2p",
+        "--context-length",
+        48,
+        "--val-fraction",
+        0.2,
+    )
+    refusal = here("evaluate", folder / "run", tmp_path / "long", code=2).err
+    assert "has texts of up to 48 tokens, more than the context of" in refusal
+    assert "build-dataset --context-length 32" in refusal
+
+
+@pytest.mark.parametrize("command", [("compare",), ("report",), ("plot", "loss")])
+def test_a_page_that_compares_losses_of_texts_names_what_shows_an_encoder_decoder(
+    folder: Path, here: Here, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    output = (
+        ("-o", tmp_path / "page.html") if command == ("report",) else ("-o", tmp_path / "page.png") if "plot" in command else ()
+    )
+    assert "is an encoder-decoder" in here(*command, folder / "run", *output, code=2).err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib.data.dataset import Dataset
 from lib.errors import UsageError
 from lib.generate.engine import TokenSequence, generate_tokens
 from lib.generate.quantize import InferenceModel
@@ -17,6 +18,7 @@ from lib.model.mixture import Copied, linear_mixture_loss, log_mixture, naive_mi
 from lib.model.packing import PackedTargets, Packing
 from lib.model.pointer import Pointer, PointerGPT
 from lib.model.registry import build_model
+from lib.train.tasks import check_task
 from tests.model.test_formulas import config_of
 from tests.train.test_learning import config, trainer
 
@@ -144,6 +146,13 @@ def test_parts_of_windows_are_refused() -> None:
     packed = PackedTargets(Packing(torch.zeros(1, 8, dtype=torch.long)), torch.ones(1, 8, dtype=torch.bool))
     with pytest.raises(UsageError, match=r"running text, not from conversations; use model\.kind=gpt"):
         model.loss(ids[:, :-1], ids[:, 1:], packed=packed)
+
+
+@pytest.mark.parametrize("task", ["classify", "dpo", "grpo"])
+def test_a_task_that_reads_parts_of_windows_is_refused(task: str, small: Path) -> None:
+    chosen = config("model.kind=pointer", f"train.task={task}")
+    with pytest.raises(UsageError):
+        check_task(chosen.train, chosen.model, Dataset(small / "dataset"), None)
 
 
 def test_it_learns_to_copy_what_no_head_could_know() -> None:

@@ -144,3 +144,8 @@ def _score(model: GraphoneModel, text: list[int]) -> float:
 def test_a_word_with_an_unknown_letter_has_no_pronunciation_and_others_are_as_before() -> None:
     model = GraphoneModel(WORDS, order=3)
     assert model.predict([[1, 99], [1, 2], [5]]) == [[], [11, 12], [15, 16]]
+
+
+def test_without_a_pair_that_can_be_cut_nothing_is_predicted() -> None:
+    model = GraphoneModel([Pair([1], [11, 12, 13, 14])])
+    assert model.predict([[1], [2, 1]]) == [[], []]

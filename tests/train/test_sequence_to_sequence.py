@@ -14,6 +14,8 @@ from lib.data.dataset import Dataset
 from lib.device.distributed import SINGLE_PROCESS
 from lib.errors import UsageError
 from lib.model.encoder_decoder import EncoderDecoder
+from lib.model.layers import Linear
+from lib.model.lora import AdaptedLinear, add_adapters
 from lib.model.registry import build_model
 from lib.run.folder import load_run
 from lib.run.metrics import read_metrics
@@ -178,3 +180,26 @@ def test_a_text_has_no_sources(small: Path) -> None:
     config = config_of()
     with pytest.raises(UsageError, match="needs parallel texts"):
         check_task(config.train, config.model, Dataset(small / "dataset"), None)
+
+
+def test_a_sample_of_a_source_beyond_the_context_is_refused(dataset: Dataset, here: Here, tmp_path: Path) -> None:
+    long = ("--set", "train.sample_prompt=" + "ab" * 20)
+    error = here("train", dataset.folder, *SETTINGS, *long, "--max-steps", 1, "-o", tmp_path / "run", code=2).err
+    assert "train.sample_prompt has 40 tokens, more than the model's context of 32; give a shorter source" in error
+
+
+def test_targets_are_no_running_text_to_be_counted(dataset: Dataset, here: Here, tmp_path: Path) -> None:
+    changes = ("--set", "train.head_init=unigram", "--set", "model.tie_weights=false")
+    error = here("train", dataset.folder, *SETTINGS, *changes, "--max-steps", 1, "-o", tmp_path / "run", code=2).err
+    assert "train.head_init=unigram counts running text, not targets" in error
+
+
+def test_adapters_of_all_matrices_are_those_of_cross_attention_too() -> None:
+    model = build_model(replace(config_of().model, vocab_size=9))
+    add_adapters(model, 2, 4.0)
+    left = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and name != "out_head" and not isinstance(module, AdaptedLinear)
+    ]
+    assert left == []
