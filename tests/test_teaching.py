@@ -32,8 +32,8 @@ from tests.compare import assert_same_numbers
 from tests.conftest import PROJECT, Stage
 
 DOCS = PROJECT / "docs"
-SYLLABUS, QUIZ, GRADING = (
-    (DOCS / "teaching" / f"{name}.md").read_text(encoding="utf-8") for name in ("syllabus", "quiz", "grading")
+SYLLABUS, QUIZ, ANSWERS, GRADING = (
+    (DOCS / "teaching" / f"{name}.md").read_text(encoding="utf-8") for name in ("syllabus", "quiz", "quiz_answers", "grading")
 )
 LECTURES = [Page(path.stem, path.stem, "", path) for path in sorted((DOCS / "slides").glob("*.md"))]
 WEEKS = re.findall(
