@@ -32,8 +32,8 @@ from tests.compare import assert_same_numbers
 from tests.conftest import PROJECT, Stage
 
 DOCS = PROJECT / "docs"
-SYLLABUS, QUIZ, GRADING = (
-    (DOCS / "teaching" / f"{name}.md").read_text(encoding="utf-8") for name in ("syllabus", "quiz", "grading")
+SYLLABUS, QUIZ, ANSWERS, GRADING = (
+    (DOCS / "teaching" / f"{name}.md").read_text(encoding="utf-8") for name in ("syllabus", "quiz", "quiz_answers", "grading")
 )
 LECTURES = [Page(path.stem, path.stem, "", path) for path in sorted((DOCS / "slides").glob("*.md"))]
 WEEKS = re.findall(
@@ -88,7 +88,7 @@ def test_every_lecture_is_held() -> None:
 
 
 def test_the_quiz_has_sixty_questions_with_four_options_and_an_answer_each() -> None:
-    questions, answers = QUIZ.split("## Answers")
+    questions, answers = QUIZ, ANSWERS
     assert [int(n) for n in re.findall(r"^(\d+)\. ", questions, re.MULTILINE)] == list(range(1, 61))
     assert len(re.findall(r"^## Week \d+: ", questions, re.MULTILINE)) == 12
     blocks = re.split(r"^\d+\. ", questions, flags=re.MULTILINE)[1:]
