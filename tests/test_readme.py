@@ -300,6 +300,21 @@ def test_the_claim_about_hamlet_is_that_of_the_results() -> None:
     )
 
 
+def test_the_claims_about_the_pointer_are_those_of_the_results() -> None:
+    results = read_results("learning")
+    row, verdict = results["hamlet_pointer"], results["the_verdict"]
+    assert not row["versions"]["dirty"]
+    lead = f"{row['lead']:.3f} ± {row['standard_error']:.3f}"
+    assert f"`CONFIG={row['config']}`, it reaches {row['loss']:.3f}, ahead by {lead}." in flat(README)
+    page = flat((PROJECT / "docs" / "pointer.md").read_text(encoding="utf-8"))
+    assert f"`{row['config']}` reaches {row['loss']:.3f} nats/token, the mean of {len(row['seeds'])} seeds" in page
+    assert f"it is ahead of counts by {lead}" in page
+    assert f"{verdict['loss']:.3f} and {verdict['counts']['loss']:.3f}" in page
+    experiments = flat((PROJECT / "EXPERIMENTS.md").read_text(encoding="utf-8"))
+    assert ", ".join(f"{loss:.3f}" for loss in row["losses"]) in experiments
+    assert f"ahead by {verdict['lead']:.3f} ± {verdict['standard_error']:.3f}, which is level" in experiments
+
+
 def test_the_claim_about_characters_is_that_of_the_results() -> None:
     best = read_results("learning")["characters"]
     experiments = (PROJECT / "EXPERIMENTS.md").read_text(encoding="utf-8")
