@@ -15,7 +15,7 @@ from lib.data.dataset import Dataset
 from lib.evaluate.memorization import CopyIndex
 
 CONFIG, DATASET = "decoder_fast", "tiny_shakespeare"
-PROMPT, TOKENS, TEMPERATURE, SEED = "ROMEO:\n", 350, 0.5, 2
+PROMPT, TOKENS, TEMPERATURE, SEED = "ROMEO:\n", 240, 0.5, 2
 RESULTS = Path(__file__).parent / "results" / "sample.json"
 
 
