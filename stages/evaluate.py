@@ -233,15 +233,16 @@ def _evaluate_translation(
     from lib.artifact.record import to_json
     from lib.data.dataset import Dataset
     from lib.evaluate.results import EvaluatedWeights
-    from lib.evaluate.translation import References, evaluate_translation, translation_table
+    from lib.evaluate.translation import References, evaluate_translation, parallel_texts, translation_table
     from lib.run.folder import dataset_folder, load_run
 
     if weights.format != "float32":
         raise UsageError(f"an encoder-decoder is evaluated in float32; leave out --weights {weights.format}")
     trained = load_run(folder, device, weights.saved, encoder_decoder=True)
     data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
-    with progress(len(References(data.parallel, split).sources) if data.parallel else 0, "sources") as bar:
-        result = evaluate_translation(trained, folder, data, split, device, bar.advance)
+    references = References(parallel_texts(folder, data), split)
+    with progress(len(references.sources), "sources") as bar:
+        result = evaluate_translation(trained, folder, data, references, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
     for line in translation_table(folder.resolve().name, result):
         say(line)

@@ -18,8 +18,8 @@ from typing import Iterable, NamedTuple
 import numpy as np
 
 from lib.data.packed import text_starts
-from lib.data.shards import Tokens, open_shard, write_shards
-from lib.data.text_split import TEXTS_FILE, TextSplit
+from lib.data.shards import Tokens, open_shard
+from lib.data.text_split import TEXTS_FILE, SplitTexts, TextSplit
 from lib.errors import MakegptError
 
 
@@ -37,35 +37,27 @@ class LabeledIds(NamedTuple):
     label: int
 
 
-class LabeledTexts:
+class LabeledTexts(SplitTexts):
     """The labeled texts of `tokens` that a dataset has, each cut to `length` tokens.
 
     `numbers`: as in the file. MakegptError if they do not fit the tokens.
     """
 
+    split: LabeledSplit
+
     def __init__(self, tokens: Tokens, numbers: np.ndarray, split: LabeledSplit, length: int) -> None:
         assert tokens.labels is not None
-        self._tokens, self._numbers, self.split, self._length = tokens, numbers, split, length
-        self._starts = text_starts(tokens)
+        super().__init__(tokens, numbers, split)
+        self._length = length
         self._labels = tokens.labels.read(0, len(tokens.labels))
         n_texts = len(self._starts) - 1
-        if (
-            len(self._labels) != n_texts
-            or len(numbers) != split.range("test")[1]
-            or len(numbers) != len(np.unique(numbers))
-            or numbers.max() >= n_texts
-            or self._labels.max() >= len(split.classes)
-        ):
-            raise MakegptError(f"{tokens.folder} and the dataset of its labeled texts do not fit; tokenize and build it again")
+        fits = len(self._labels) == n_texts and self._labels.max() < len(split.classes)
+        self._check(n_texts, "labeled", fits=bool(fits))
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.split.classes
-
-    def numbers(self, name: str) -> np.ndarray:
-        """The numbers of the texts of a split, `train`, `val` or `test`."""
-        return np.asarray(self._numbers[slice(*self.split.range(name))])
 
     def lengths(self, name: str) -> np.ndarray:
         """How many tokens each text of a split has, cut."""
@@ -99,11 +91,6 @@ class LabeledTexts:
     def open(cls, folder: Path, tokens: Tokens, split: LabeledSplit, length: int) -> "LabeledTexts":
         """The labeled texts of the dataset in `folder`."""
         return cls(tokens, open_shard(folder / TEXTS_FILE), split, length)
-
-    def write(self, folder: Path) -> list[str]:
-        """Write the file into `folder`; return its name."""
-        numbers = self._numbers.astype(np.uint32)
-        return write_shards(folder, [numbers], numbers.dtype, len(numbers), "texts")
 
 
 def split_labeled(

@@ -21,8 +21,8 @@ import numpy as np
 
 from lib.artifact.record import Count
 from lib.data.packed import text_starts
-from lib.data.shards import TRAINED, Tokens, open_shard, write_shards
-from lib.data.text_split import TEXTS_FILE, TextSplit
+from lib.data.shards import TRAINED, Tokens, open_shard
+from lib.data.text_split import TEXTS_FILE, SplitTexts, TextSplit
 from lib.errors import MakegptError
 
 
@@ -47,30 +47,21 @@ class ParallelBatch(NamedTuple):
     target_lengths: np.ndarray
 
 
-class ParallelTexts:
+class ParallelTexts(SplitTexts):
     """The pairs of `tokens` that a dataset has. `numbers`: as in the file. MakegptError if they do not fit the tokens."""
 
+    split: ParallelSplit
+
     def __init__(self, tokens: Tokens, numbers: np.ndarray, split: ParallelSplit) -> None:
-        self._tokens, self._numbers, self.split = tokens, numbers, split
-        self._starts = text_starts(tokens)
+        super().__init__(tokens, numbers, split)
         self._targets = target_starts(tokens, self._starts)
         n_pairs = len(self._targets)
-        if (
-            len(numbers) != split.range("test")[1]
-            or len(numbers) != len(np.unique(numbers))
-            or numbers.max() >= n_pairs
-            or len(numbers) + split.left_out != n_pairs
-        ):
-            raise MakegptError(f"{tokens.folder} and the dataset of its parallel texts do not fit; tokenize and build it again")
+        self._check(n_pairs, "parallel", fits=len(numbers) + split.left_out == n_pairs)
 
     @property
     def end(self) -> int:
         """The id before and after each target, and of padding."""
         return self.split.end
-
-    def numbers(self, name: str) -> np.ndarray:
-        """The numbers of the pairs of a split, `train`, `val` or `test`."""
-        return np.asarray(self._numbers[slice(*self.split.range(name))]).astype(np.int64)
 
     def tokens(self, name: str) -> int:
         """How many tokens of sources and targets a split has."""
@@ -116,11 +107,6 @@ class ParallelTexts:
     def open(cls, folder: Path, tokens: Tokens, split: ParallelSplit) -> "ParallelTexts":
         """The parallel texts of the dataset in `folder`."""
         return cls(tokens, open_shard(folder / TEXTS_FILE), split)
-
-    def write(self, folder: Path) -> list[str]:
-        """Write the file into `folder`; return its name."""
-        numbers = self._numbers.astype(np.uint32)
-        return write_shards(folder, [numbers], numbers.dtype, len(numbers), "texts")
 
 
 def pad(texts: Sequence[np.ndarray], id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,16 +10,15 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from lib.artifact.io import read_json
-from lib.artifact.record import Count, Positive, RecordError, from_json
+from lib.artifact.record import Count, Positive
 from lib.data.dataset import Dataset
 from lib.data.packing import text_windows
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.metrics import SIGNIFICANCE_LEVEL
-from lib.evaluate.results import PUBLISHED, EvaluatedWeights
+from lib.evaluate.results import PUBLISHED, EvaluatedWeights, read_evaluation_of
 from lib.evaluate.word_counts import PREDICTORS
 from lib.model.classifier import WindowTensors, class_logits
-from lib.run.folder import EVALUATION_FILE, MODEL_FILE, TrainedModel, finished_manifest
+from lib.run.folder import TrainedModel
 
 TEXTS_AT_ONCE = 32
 
@@ -216,15 +215,5 @@ def _class_score(confusion: np.ndarray, number: int) -> ClassScore:
 
 
 def read_class_evaluation(folder: Path) -> ClassEvaluation:
-    """The evaluation of the classifier in `folder`; MakegptError if it is missing, damaged or of other weights."""
-    path = folder / EVALUATION_FILE
-    command = f"evaluate {folder} -o {path}"
-    if not path.is_file():
-        raise MakegptError(f"{folder} has not been evaluated; run `{command}`")
-    try:
-        evaluation = from_json(ClassEvaluation, read_json(path))
-    except RecordError as error:
-        raise MakegptError(f"{path} is damaged: {error}; run `{command}` again") from None
-    if evaluation.model_sha256 != finished_manifest(folder).outputs[MODEL_FILE].sha256:
-        raise MakegptError(f"{path} is of other weights than {folder / MODEL_FILE}; run `{command}` again")
-    return evaluation
+    """As `read_evaluation_of`, of the classifier in `folder`."""
+    return read_evaluation_of(folder, ClassEvaluation)

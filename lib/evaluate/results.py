@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from lib.artifact.io import read_json
 from lib.artifact.record import Count, Positive, RecordError, from_json
@@ -193,6 +193,29 @@ class Evaluation(Score):
             for sample in self.answers.samples:
                 notes.append(f"answer {printable(repr(sample.answer))}, reference {printable(repr(sample.reference))}")
         return notes
+
+
+class _OfWeights(Protocol):
+    @property
+    def model_sha256(self) -> str: ...
+
+
+AnyEvaluation = TypeVar("AnyEvaluation", bound=_OfWeights)
+
+
+def read_evaluation_of(folder: Path, kind: type[AnyEvaluation]) -> AnyEvaluation:
+    """The evaluation of the run in `folder`, of this `kind`; MakegptError if it is missing, damaged or of other weights."""
+    path = folder / EVALUATION_FILE
+    command = f"evaluate {folder} -o {path}"
+    if not path.is_file():
+        raise MakegptError(f"{folder} has not been evaluated; run `{command}`")
+    try:
+        evaluation = from_json(kind, read_json(path))
+    except RecordError as error:
+        raise MakegptError(f"{path} is damaged: {error}; run `{command}` again") from None
+    if evaluation.model_sha256 != finished_manifest(folder).outputs[MODEL_FILE].sha256:
+        raise MakegptError(f"{path} is of other weights than {folder / MODEL_FILE}; run `{command}` again")
+    return evaluation
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -14,21 +14,20 @@ from typing import Any, Callable, Sequence
 import numpy as np
 import torch
 
-from lib.artifact.io import read_json
-from lib.artifact.record import Count, Positive, RecordError, from_json
+from lib.artifact.record import Count, Positive
 from lib.data.dataset import Dataset
 from lib.data.parallel import ParallelBatch, ParallelTexts, pad
 from lib.errors import MakegptError, UsageError, printable
 from lib.evaluate.classification import mcnemar_p, wilson_interval
 from lib.evaluate.edit_distance import edit_distance
 from lib.evaluate.metrics import SIGNIFICANCE_LEVEL, BlockSums, ratio_with_se
-from lib.evaluate.results import PUBLISHED, EvaluatedWeights
+from lib.evaluate.results import PUBLISHED, EvaluatedWeights, read_evaluation_of
 from lib.evaluate.span import check_tokenizer
 from lib.generate.translations import translations
 from lib.model.encoder_decoder import EncoderDecoder
 from lib.ngrams.alignment import Pair
 from lib.ngrams.graphones import ORDER, GraphoneModel
-from lib.run.folder import EVALUATION_FILE, MODEL_FILE, TrainedModel, finished_manifest
+from lib.run.folder import TrainedModel
 
 #: Sources, or pairs, that go through the model at once.
 AT_ONCE = 128
@@ -97,6 +96,7 @@ class References:
     """The different sources of a split, each with its targets, in order: lists of ids."""
 
     def __init__(self, texts: ParallelTexts, split: str) -> None:
+        self.split = split
         by_source: dict[tuple[int, ...], list[list[int]]] = {}
         for number in texts.numbers(split):
             by_source.setdefault(tuple(texts.source(number).tolist()), []).append(texts.target(number).tolist())
@@ -125,11 +125,11 @@ def evaluate_translation(
     trained: TrainedModel,
     folder: Path,
     dataset: Dataset,
-    split: str,
+    references: References,
     device: torch.device,
     on_sources: Callable[[int], None] = lambda _: None,
 ) -> TranslationEvaluation:
-    """The encoder-decoder of the run in `folder` on a split of `dataset`, next to counts of the others.
+    """The encoder-decoder of the run in `folder` on the split of `references`, next to counts of the others.
 
     `on_sources` is called with the number of sources after each batch. MakegptError if the tokenizers differ or the split is
     missing.
@@ -142,13 +142,13 @@ def evaluate_translation(
             f"{dataset.folder} has texts of up to {dataset.context_length} tokens, more than the context of {folder}, "
             f"{model.context_length}; build one with `build-dataset --context-length {model.context_length}`"
         )
+    split = references.split
     numbers = texts.numbers(split)
     if not len(numbers):
         raise MakegptError(f"{dataset.folder} has no {split} split; build one with --{split}-fraction 0.1, and train on it")
     nats = BlockSums(texts.target_tokens(numbers))
     for at in range(0, len(numbers), AT_ONCE):
         nats.add(target_nats(model, texts.batch(numbers[at : at + AT_ONCE]), device))
-    references = References(texts, split)
     outputs: list[list[int]] = []
     for at in range(0, len(references.sources), AT_ONCE):
         part = references.sources[at : at + AT_ONCE]
@@ -244,15 +244,5 @@ def translation_table(name: str, evaluation: TranslationEvaluation) -> list[str]
 
 
 def read_translation_evaluation(folder: Path) -> TranslationEvaluation:
-    """The evaluation of the run in `folder`; MakegptError if it is missing, damaged or of other weights."""
-    path = folder / EVALUATION_FILE
-    command = f"evaluate {folder} -o {path}"
-    if not path.is_file():
-        raise MakegptError(f"{folder} has not been evaluated; run `{command}`")
-    try:
-        evaluation = from_json(TranslationEvaluation, read_json(path))
-    except RecordError as error:
-        raise MakegptError(f"{path} is damaged: {error}; run `{command}` again") from None
-    if evaluation.model_sha256 != finished_manifest(folder).outputs[MODEL_FILE].sha256:
-        raise MakegptError(f"{path} is of other weights than {folder / MODEL_FILE}; run `{command}` again")
-    return evaluation
+    """As `read_evaluation_of`, of the encoder-decoder in `folder`."""
+    return read_evaluation_of(folder, TranslationEvaluation)

@@ -100,8 +100,9 @@ def _nats(
     factor = weight.to(dtype)
     rows = max(1, LOGITS_AT_ONCE // len(weight))
     nats = torch.zeros((), device=x.device)
-    dx, dweight = torch.empty_like(x), torch.zeros_like(weight)
-    dweights, dkept = torch.empty_like(copied.weights), torch.empty_like(copied.kept)
+    if with_gradients:
+        dx, dweight = torch.empty_like(x), torch.zeros_like(weight)
+        dweights, dkept = torch.empty_like(copied.weights), torch.empty_like(copied.kept)
     for start in range(0, len(x), rows):
         part = slice(start, start + rows)
         chunk, labels = x[part].to(dtype), targets[part, None]

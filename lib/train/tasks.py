@@ -34,6 +34,8 @@ def check_task(config: TrainConfig, model: ModelConfig, dataset: Dataset, init_f
             f"--task {task} trains no model.kind={model.kind}; "
             + ("use --task translate" if model.has_encoder else "use model.kind=encoder_decoder, which reads a source first")
         )
+    if model.kind == "pointer" and (task != "text" or dataset.packed):
+        raise UsageError("model.kind=pointer learns from running text, not from conversations or labels; use model.kind=gpt")
     if config.label_smoothing and (task not in ("text", "translate") or dataset.packed):
         data = "conversations" if dataset.packed else f"--task {task}"
         raise UsageError(f"train.label_smoothing is for running text and parallel texts, not for {data}; set it to 0")
@@ -60,8 +62,6 @@ def check_task(config: TrainConfig, model: ModelConfig, dataset: Dataset, init_f
             f"--task grpo answers the questions of conversations, and {dataset.folder} has running text; tokenize a file of "
             "questions and right answers by `tokenize --chat`"
         )
-    if model.kind == "pointer" and (task != "text" or dataset.packed):
-        raise UsageError("model.kind=pointer learns from running text, not from conversations or labels; use model.kind=gpt")
     if _OBJECTIVES[task].compares and init_from is None:
         raise UsageError(f"--task {task} changes what a model answers already; name its run with --init-from RUN")
 

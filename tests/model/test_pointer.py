@@ -151,7 +151,7 @@ def test_parts_of_windows_are_refused() -> None:
 @pytest.mark.parametrize("task", ["classify", "dpo", "grpo"])
 def test_a_task_that_reads_parts_of_windows_is_refused(task: str, small: Path) -> None:
     chosen = config("model.kind=pointer", f"train.task={task}")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"model\.kind=pointer learns from running text"):
         check_task(chosen.train, chosen.model, Dataset(small / "dataset"), None)
 
 
