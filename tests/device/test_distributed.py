@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -60,10 +61,18 @@ def workers(folder: Path) -> dict[int, int]:
     return pids
 
 
-def wait_for_state(process: "subprocess.Popen[str]", folder: Path) -> None:
-    while not (folder / CHECKPOINT_FOLDER / STATE_FILE).exists():
+def wait_for(process: "subprocess.Popen[str]", has_come: Callable[[], bool]) -> None:
+    while not has_come():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
+        time.sleep(0.005)
+
+
+def pid_at_first_checkpoint(process: "subprocess.Popen[str]", folder: Path, rank: int) -> int:
+    """The process id of a rank, returned right after the first checkpoint: a fast training ends soon after that."""
+    wait_for(process, lambda: rank in workers(folder))
+    pid = workers(folder)[rank]
+    wait_for(process, (folder / CHECKPOINT_FOLDER / STATE_FILE).exists)
+    return pid
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for the workers in /proc")
@@ -72,8 +81,7 @@ def test_two_processes_one_killed_then_three_give_the_result_of_one(small: Path,
     folder = tmp_path / "distributed"
 
     two = torchrun(2, small / "dataset", folder)
-    wait_for_state(two, folder)
-    os.kill(workers(folder)[1], signal.SIGKILL)
+    os.kill(pid_at_first_checkpoint(two, folder, 1), signal.SIGKILL)
     stderr = two.communicate(timeout=120)[1]
     assert two.returncode != 0
     assert "error: another process of this training has ended" in stderr
