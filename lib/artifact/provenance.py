@@ -54,11 +54,11 @@ def processor_name() -> str:
 
 
 def _commit(project: Path) -> dict[str, Any]:
-    """The commit of this checkout and whether files differ from it; None outside of a checkout."""
+    """The commit of this checkout and whether files differ from it, results of benchmarks aside; None outside of a checkout."""
     if not (project / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
-        changes = _git(project, "status", "--porcelain", "--untracked-files=no")
+        changes = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ":!bench/results")
         return {"commit": _git(project, "rev-parse", "HEAD"), "dirty": bool(changes)}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
