@@ -153,7 +153,7 @@ class LanguageModel(nn.Module):
         """Turn the IndexError of an id without an embedding into a MakegptError that names the id.
 
         Looking at the ids beforehand would wait for the device at every step, so ids are checked where data enters
-        (`build_dataset`, `generate_tokens`), and here only after an error.
+        (`build_dataset`, `TokenBatch`), and here only after an error.
         """
         try:
             yield
