@@ -59,7 +59,7 @@ def measured_log_probs(model: LanguageModel, texts: Iterable[Text], device: torc
 def predicted_log_probs(
     model: LanguageModel, texts: Sequence[Text], device: torch.device, batch_size: int, on_texts: Callable[[int], None]
 ) -> np.ndarray:
-    """The log-probability of each text's answer, (texts,) float64, as any kind of model predicts it, with few at once in memory.
+    """The log-probability of each text's answer, (texts,) float64, as any kind of model predicts it.
 
     Texts of about the same length are computed together; `on_texts` gets the number of texts of each batch.
     """
