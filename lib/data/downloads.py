@@ -25,7 +25,7 @@ from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 from lib.config.params import params_candidates
 from lib.data.cleaners import CLEANERS
-from lib.data.exercises import EXERCISES, exercise_lines
+from lib.data.exercises import RULES, exercise_lines
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
@@ -92,8 +92,8 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
             if known[name].clean not in (None, *CLEANERS):
                 raise ValueError(f"clean: {known[name].clean} is unknown; {nearest(str(known[name].clean), CLEANERS)}")
-            if entry.get("exercise", "sums") not in EXERCISES:
-                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], EXERCISES)}")
+            if entry.get("exercise", "sums") not in RULES:
+                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], RULES)}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
