@@ -16,6 +16,7 @@ from typing import Any, Iterator
 import torch
 
 from lib.api import Model
+from lib.artifact.manifest import read_manifest
 from lib.artifact.provenance import software_versions, timestamp
 from lib.config.params import load_params, resolve_config
 from lib.generate.request import Request, stream_text
@@ -83,7 +84,8 @@ def main(model_folder: Path, draft_folder: Path, rounds: int) -> None:
         for temperature in TEMPERATURES:
             rows[f"{weights}, temperature {temperature:g}"] = measure(model, draft, temperature, rounds)
     names = {"model": model_folder.name, "draft": draft_folder.name}
-    parameters = {name: sum(p.numel() for p in run.network.parameters()) for name, run in (("model", model), ("draft", draft))}
+    folders = {"model": model_folder, "draft": draft_folder}
+    parameters = {name: read_manifest(folder, "run").metadata["parameters"] for name, folder in folders.items()}
     results = {"made": timestamp(), "versions": software_versions(), "rounds": rounds, **names, "parameters": parameters}
     RESULTS.write_text(json.dumps(results | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=1))
