@@ -31,7 +31,7 @@ from lib.evaluate.span import text_span
 from lib.evaluate.windows import iterate_predictions
 from lib.generate.chat import Dialog, encode_messages
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
-from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, stream_text
+from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, prompt_of_ids, stream_text
 from lib.generate.token_scores import TokenScore, score_token
 from lib.model.language_model import LanguageModel
 from lib.run.folder import TrainedModel, is_gpt2_release, load_run, read_chat_template
@@ -172,6 +172,19 @@ class Model:
         """The prompt `text`; one without tokens becomes the start of a text. Of an encoder-decoder it is the source."""
         starts = from_endoftext or (not text and self._starts_with_endoftext)
         return encode_prompt(self.tokenizer, text, from_endoftext=starts, is_source=self.config.has_encoder)
+
+    def prompt_of_ids(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of token `ids`; of an encoder-decoder they are the source. MakegptError for unknown ids and for none."""
+        prompt = prompt_of_ids(self.tokenizer, ids)
+        if not self.config.has_encoder:
+            return prompt
+        assert self.tokenizer.endoftext is not None
+        return Prompt(prompt.text, [self.tokenizer.endoftext], {}, source=tuple(ids))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model is said to know conversations."""
+        return self._chat_template is not None
 
     @property
     def chat_template(self) -> ChatTemplate:

@@ -34,6 +34,11 @@ class Prompt:
     source: tuple[int, ...] = ()
     half: bytes = b""  # of a character that ids end inside of; it is not in the text
 
+    @property
+    def previous(self) -> int | None:
+        """The token that the continuation's text follows; None if it begins a text."""
+        return self.ids[-1] if self.text and not self.source else None
+
 
 def encode_prompt(
     tokenizer: Tokenizer,
@@ -110,8 +115,7 @@ class Request(TokenSequence):
         self._keep_logprobs = logprobs
         self._explain = explain
         self._alternatives = alternatives
-        previous = prompt.ids[-1] if prompt.text and not prompt.source else None
-        self._decoder = StreamDecoder(tokenizer, previous, stop, prompt.half)
+        self._decoder = StreamDecoder(tokenizer, prompt.previous, stop, prompt.half)
 
     def add(self, id: int, logits: Tensor) -> str:
         """Add the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
