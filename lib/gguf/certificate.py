@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from lib.config.schema import GenerateConfig
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.gguf.config import read_config
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder, llama_cpp_version, load_in_llama_cpp
 from lib.gguf.reader import open_gguf
