@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 
+import numpy as np
 import torch
 
 from lib.artifact.provenance import timestamp
@@ -23,14 +24,16 @@ from lib.config.schema import Config, GenerateConfig, build_section
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.documents import open_documents
+from lib.data.shards import InMemoryTokens
 from lib.device.hardware import choose_device, keep_freed_memory
 from lib.errors import MakegptError, UsageError, nearest
 from lib.evaluate.span import text_span
 from lib.evaluate.windows import iterate_predictions
 from lib.generate.chat import Dialog, encode_messages
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
-from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, stream_text
+from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, prompt_of_ids, stream_text
 from lib.generate.token_scores import TokenScore, score_token
+from lib.model.language_model import LanguageModel
 from lib.run.folder import TrainedModel, is_gpt2_release, load_run, read_chat_template
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event
@@ -58,6 +61,9 @@ class Model:
         `chat_template`: how the model expects conversations.
         """
         self.network = InferenceModel(run.model, weights)
+        #: What `evaluate` computes losses with, to the last bit: in float32 the trained model, which `network` shares all
+        #: weights with.
+        self.evaluated: LanguageModel = run.model if weights == "float32" else self.network
         self.tokenizer: Tokenizer = run.tokenizer
         self.config: ModelConfig = run.config
         self.device = device
@@ -154,13 +160,31 @@ class Model:
         if self.config.has_encoder:
             raise UsageError("an encoder-decoder gives no probability to a text alone; use a model of texts")
         span = text_span([text], self.tokenizer, "the text")
-        predictions = iterate_predictions(self.network, span.tokens, span.start, span.stop, self.device)
-        return [score_token(logits, id, self.tokenizer) for _, id, logits in predictions]
+        return list(self.score_ids(span.tokens.read(span.start, span.stop).tolist()))
+
+    def score_ids(self, ids: Sequence[int], alternatives: int = 5) -> Iterator[TokenScore]:
+        """A score for each of the token `ids` but the first, in the windows of `evaluate`, with so many `alternatives`."""
+        tokens = InMemoryTokens(np.array(ids, dtype=np.uint32))
+        predictions = iterate_predictions(self.evaluated, tokens, 0, len(ids), self.device)
+        return (score_token(logits, id, self.tokenizer, alternatives) for _, id, logits in predictions)
 
     def encode_prompt(self, text: str | None, *, from_endoftext: bool = False) -> Prompt:
         """The prompt `text`; one without tokens becomes the start of a text. Of an encoder-decoder it is the source."""
         starts = from_endoftext or (not text and self._starts_with_endoftext)
         return encode_prompt(self.tokenizer, text, from_endoftext=starts, is_source=self.config.has_encoder)
+
+    def prompt_of_ids(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of token `ids`; of an encoder-decoder they are the source. MakegptError for unknown ids and for none."""
+        prompt = prompt_of_ids(self.tokenizer, ids)
+        if not self.config.has_encoder:
+            return prompt
+        assert self.tokenizer.endoftext is not None
+        return Prompt(prompt.text, [self.tokenizer.endoftext], {}, source=tuple(ids))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model is said to know conversations."""
+        return self._chat_template is not None
 
     @property
     def chat_template(self) -> ChatTemplate:
@@ -176,6 +200,13 @@ class Model:
     def dialog(self, *, reserve: int, system: str | None = None) -> Dialog:
         """A conversation with the model; `reserve` tokens of its context are kept for an answer."""
         return Dialog(self.tokenizer, self.chat_template, self.config.context_length, reserve=reserve, system=system)
+
+    def check_draft(self, draft: "Model") -> None:
+        """UsageError if `draft` cannot propose tokens to this model, since it has others."""
+        if self.config.has_encoder or draft.config.has_encoder:
+            raise UsageError("speculative decoding is for models that continue texts; leave --draft with an encoder-decoder")
+        if draft.tokenizer.identity() != self.tokenizer.identity():
+            raise UsageError("the draft has another tokenizer than the model; train one on a dataset with the model's tokens")
 
     def kernel_notice(self) -> str | None:
         """What to tell a user if PyTorch computes in place of the C++ kernel; None if the kernel does."""

@@ -42,7 +42,7 @@ class TokenSequence:
         self.finish_reason: str | None = None
         self._prompt_length = len(prompt_ids)
         self._ends = ends
-        self._sampler = TokenSampler(config)
+        self.sampler = TokenSampler(config)
 
     @property
     def tokens(self) -> list[int]:
@@ -51,7 +51,10 @@ class TokenSequence:
 
     def choose_next(self, logits: Tensor) -> int:
         """Choose the next token by its logits, (V,), and append it."""
-        id = self._sampler.next(logits, self.ids)
+        return self.append(self.sampler.next(logits, self.ids))
+
+    def append(self, id: int) -> int:
+        """Append the token `id`, unless it ends the text; return it."""
         if id in self._ends:
             self.finish_reason = "end_of_text"
             return id
