@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from lib.errors import MakegptError, nearest, one_line
-from lib.serve.worker import Busy, ComputationFailed
 
 #: The error types of OpenAI's API by status; clients choose their exception by the status alone.
 _TYPES = {401: "authentication_error", 403: "permission_error", 503: "overloaded_error"}
@@ -62,8 +61,4 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(400, str(error))
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, error.detail, headers=error.headers)
-    if isinstance(error, Busy):
-        return ApiError(503, str(error), headers={"Retry-After": str(error.retry_after)})
-    if isinstance(error, ComputationFailed):
-        return ApiError(500, str(error))
     return ApiError(500, "the server failed to answer; its log says why")
