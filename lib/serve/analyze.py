@@ -11,8 +11,9 @@ Numbers have six significant digits, attention weights four decimals: rounded he
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Iterable, Sequence
 
 from starlette.concurrency import run_in_threadpool
@@ -62,8 +63,15 @@ async def analyze_text(request: HttpRequest) -> Response:
     """POST /v1/analyze. The worker computes the model's part; the training text is counted and searched next to it."""
     state = request.app.state
     job = await run_in_threadpool(read_job, await request.body(), state.models)
-    settings = {"alternatives": job.alternatives, "lens": job.lens, "attention": job.attention, "full": job.full}
-    analysis = await state.worker.call(partial(job.served.model.analyze, job.ids, **settings))
+    compute = partial(
+        job.served.model.analyze,
+        job.ids,
+        alternatives=job.alternatives,
+        lens=job.lens,
+        attention=job.attention,
+        full=job.full,
+    )
+    analysis = await state.worker.call(compute)
     return await run_in_threadpool(_answer, job, analysis)
 
 
@@ -119,13 +127,14 @@ def _read_ids(value: Any, served: ServedModel) -> list[int]:
 def _check_size(job: AnalyzeJob) -> None:
     """ApiError if the answer would be too large, with the number of tokens that are possible."""
     network, config, T = job.served.model.evaluated, job.served.model.config, len(job.ids)
+    V = network.vocab_size
     heads = len(attentions(network)) * config.n_heads
     if job.attention and heads * T**2 > MAX_WEIGHTS:
         most = int((MAX_WEIGHTS / heads) ** 0.5)
         raise invalid("attention", f"attention of {T:,} tokens has {heads * T**2:,} weights; ask for at most {most:,} tokens")
     layers = config.n_layers + 1
-    if job.lens and block_stack(network) and T * layers * config.vocab_size > MAX_LENS_LOGITS:
-        most = MAX_LENS_LOGITS // (layers * config.vocab_size)
+    if job.lens and block_stack(network) and T * layers * V > MAX_LENS_LOGITS:
+        most = MAX_LENS_LOGITS // (layers * V)
         raise invalid("lens", f"the lens computes {layers} predictions for each token; ask for at most {most:,} tokens")
 
 
@@ -197,15 +206,16 @@ def cut_by_all(content: bytes, models: ServedModels) -> dict[str, Any]:
     return {"tokenizers": [{"name": name, **_cut(text, tokenizer)} for name, tokenizer in _tokenizers(models)]}
 
 
+@cache
 def _tokenizers(models: ServedModels) -> list[tuple[str, Tokenizer]]:
     """Those of the served models, that of GPT-2 if it was fetched, and bytes; each once."""
-    named: list[tuple[str, Tokenizer]] = [(f"{served.name} ({served.model.tokenizer.kind})", served.model.tokenizer) for served in models]
-    try:
-        named.append(("gpt2", GPT2Tokenizer.train([], data_folder())))
-    except MakegptError:
-        pass
+    named: list[tuple[str, Tokenizer]] = [
+        (f"{served.name} ({served.model.tokenizer.kind})", served.model.tokenizer) for served in models
+    ]
+    with suppress(MakegptError):
+        named.append(("gpt2", GPT2Tokenizer.train([], data_folder("gpt2/vocab.bpe"))))
     named.append(("bytes", BytesTokenizer()))
-    first = {}
+    first: dict[str, tuple[str, Tokenizer]] = {}
     for name, tokenizer in named:
         first.setdefault(tokenizer.identity(), (name, tokenizer))
     return list(first.values())
