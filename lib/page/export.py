@@ -107,9 +107,7 @@ def _check_size(trained: TrainedModel, values: dict[str, Any], weights: str, fol
 
 def _texts(description: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The texts that an artifact goes back to: name, hash, and the license of those in params.yaml."""
-    licenses = {
-        sha256: known.license for known in load_inputs(load_params()).values() for sha256 in known.files.values()
-    }
+    licenses = {sha256: known.license for known in load_inputs(load_params()).values() for sha256 in known.files.values()}
     for origin in description.get("from", []):
         if origin["is"] == "text":
             sha256 = origin.get("sha256")

@@ -44,7 +44,9 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
-def _byte_pairs(tokens: list[bytes], pattern: str, special: list[int], endoftext: int | None, nfc: bool = False) -> dict[str, Any]:
+def _byte_pairs(
+    tokens: list[bytes], pattern: str, special: list[int], endoftext: int | None, nfc: bool = False
+) -> dict[str, Any]:
     return {
         "kind": "byte_pair",
         "tokens": tokens_to_saved(tokens),

@@ -83,7 +83,10 @@ class Job:
         """ApiError 400 if it asks for too many texts or scores."""
         texts = len(self.prompts) * self.options.n
         if texts > most_texts:
-            raise invalid("n", f"{len(self.prompts):,} prompts with n={self.options.n} are {texts:,} texts; at most {most_texts:,} are possible")
+            raise invalid(
+                "n",
+                f"{len(self.prompts):,} prompts with n={self.options.n} are {texts:,} texts; at most {most_texts:,} are possible",
+            )
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
             tokens += sum(len(prompt.ids) for prompt in self.prompts)

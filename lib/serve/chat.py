@@ -104,7 +104,12 @@ def _max_tokens(fields: Fields, room: int, limits: Limits) -> int:
 def choice(piece: Piece, options: Options) -> dict[str, Any]:
     """A whole answer as an item of `choices`."""
     message = {"role": "assistant", "content": piece.text, "refusal": None}
-    return {"index": piece.index, "message": message, "logprobs": _logprobs(piece, options), "finish_reason": piece.finish_reason}
+    return {
+        "index": piece.index,
+        "message": message,
+        "logprobs": _logprobs(piece, options),
+        "finish_reason": piece.finish_reason,
+    }
 
 
 def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Answers in pieces: server-sent events, and what happens when the client leaves.
 
-    data: {"id": "cmpl-…", "choices": […]}
+data: {"id": "cmpl-…", "choices": […]}
 
-    data: [DONE]
+data: [DONE]
 """
 
 import asyncio

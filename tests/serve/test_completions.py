@@ -135,9 +135,10 @@ def test_ids_that_end_inside_a_character_are_continued_by_the_whole_one(server: 
         content = b"".join(eval(f"b'{token[6:]}'") if token.startswith("bytes:") else token.encode() for token in spelled)
         held = b"" if echo else bytes(EURO[:2])
         assert choice["text"] == (held + content).decode("utf-8", "replace")
-    assert text_of(stream(server, prompt=[97, *EURO[:2]], temperature=0, max_tokens=24)) == complete(
-        server, prompt=[97, *EURO[:2]], temperature=0, max_tokens=24
-    )["choices"][0]["text"]
+    assert (
+        text_of(stream(server, prompt=[97, *EURO[:2]], temperature=0, max_tokens=24))
+        == complete(server, prompt=[97, *EURO[:2]], temperature=0, max_tokens=24)["choices"][0]["text"]
+    )
 
 
 def test_several_texts_of_a_stream_are_told_apart_by_their_index(server: Running) -> None:
@@ -208,7 +209,7 @@ def test_the_generated_token_stands_after_an_echo_even_if_it_ends_the_text(chat_
 
 
 def test_each_token_is_explained_for_the_page(server: Running) -> None:
-    chunks = stream(server, prompt=list("5 ".encode()), explain=True, logprobs=5, temperature=0, max_tokens=24)
+    chunks = stream(server, prompt=list(b"5 "), explain=True, logprobs=5, temperature=0, max_tokens=24)
     explained = [chunk["choices"][0]["makegpt"] for chunk in chunks if "makegpt" in chunk["choices"][0]]
     assert len(explained) == 24, "one chunk per token, whole character or not"
     assert bytes(byte for token in explained for byte in token["bytes"]).decode("utf-8", "replace") == text_of(chunks)
