@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lib.errors import MakegptError, printable
+from lib.serve.analyze import analyze_text, tokenizations
 from lib.serve.chat import chat_completions
 from lib.serve.completions import completions
 from lib.serve.errors import ApiError, as_api_error
@@ -71,6 +72,8 @@ API_ROUTES = [
     Route("/v1/models/{name}", model),
     Route("/v1/completions", completions, methods=["POST"]),
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/analyze", analyze_text, methods=["POST"]),
+    Route("/v1/tokenizations", tokenizations, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/apply-template", apply_template, methods=["POST"]),

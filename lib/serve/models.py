@@ -11,6 +11,7 @@ from lib.api import Model
 from lib.artifact.manifest import MANIFEST
 from lib.artifact.provenance import software_versions
 from lib.errors import UsageError
+from lib.model.maps import attentions, block_stack
 from lib.model.registry import build_model, count_parameters
 from lib.serve.errors import ApiError, invalid, unknown_model
 
@@ -30,7 +31,7 @@ class ServedModel:
 
     def to_json(self) -> dict[str, Any]:
         """The model as an item of /v1/models."""
-        config = self.model.config
+        config, network = self.model.config, self.model.network
         return {
             "id": self.name,
             "object": "model",
@@ -40,8 +41,8 @@ class ServedModel:
             "parameters": count_parameters(build_model(config, "meta")),
             "vocab_size": config.vocab_size,
             "context_length": config.context_length,
-            "layers": config.n_layers,
-            "heads": config.n_heads,
+            "layers": config.n_layers if block_stack(network) else 0,  # that a lens can look between
+            "heads": config.n_heads if attentions(network) else 0,
             "chat": self.model.has_chat_template,
         }
 
