@@ -67,6 +67,7 @@ class Model:
         self.tokenizer: Tokenizer = run.tokenizer
         self.config: ModelConfig = run.config
         self.device = device
+        self.sha256 = run.sha256  # of the file that the weights are from
         self._starts_with_endoftext = starts_with_endoftext
         self._chat_template = chat_template
 

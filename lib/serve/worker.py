@@ -7,9 +7,11 @@ A turn of the worker: texts that were canceled or are out of time end, waiting o
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, AsyncIterator, Callable, Sequence, TypeVar
@@ -20,23 +22,23 @@ from lib.errors import MakegptError
 from lib.generate.batch import TokenBatch
 from lib.generate.request import Request
 from lib.generate.token_scores import TokenScore
+from lib.serve.errors import ApiError
 from lib.serve.limits import Limits
 from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModel
 
 T = TypeVar("T")
 
+_RETRY_SECONDS = 5
 
-class Busy(Exception):
-    """The queue is full, or the server is stopping; `retry_after`: seconds after which another try makes sense."""
-
-    def __init__(self, message: str, retry_after: int = 5) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+_log = logging.getLogger(__name__)
 
 
-class ComputationFailed(Exception):
-    """A text could not be computed; the fault is the server's or the model's."""
+class Busy(ApiError):
+    """The queue is full, or the server is stopping: 503, and when another try makes sense."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(503, message, headers={"Retry-After": str(_RETRY_SECONDS)})
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Generation:
         return item
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
     """A function to be called in the worker's thread, and the future of its result."""
 
@@ -104,7 +106,12 @@ class _Call:
 
     @property
     def end_reason(self) -> str | None:
+        """Set when nobody waits for the result any more."""
         return "cancelled" if self.future.cancelled() else None
+
+    def cancel(self) -> None:
+        """Do not call the function, unless it is running; from any thread."""
+        _call_in(self.loop, self.future.cancel)
 
     def run(self) -> None:
         """Call the function."""
@@ -124,9 +131,8 @@ class _Call:
 class Worker:
     """The thread that computes, its queue and its batches."""
 
-    def __init__(self, limits: Limits, metrics: Metrics, on_error: Callable[[Exception], None]) -> None:
-        """`on_error` is called, in the worker's thread, with each exception that is no client's fault."""
-        self._limits, self._metrics, self._on_error = limits, metrics, on_error
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
         self._queue: deque[Generation | _Call] = deque()
         self._running: dict[Request, tuple[Generation, int]] = {}
         self._batches: dict[str, TokenBatch[Request]] = {}
@@ -168,9 +174,8 @@ class Worker:
 
     def cancel_all(self) -> None:
         """End all texts after the step that is being computed."""
-        with self._changed:
-            for job in (*self._queue, *(generation for generation, _ in self._running.values())):
-                job.cancel() if isinstance(job, Generation) else _call_in(job.loop, job.future.cancel)
+        for job in (*self._queue, *(generation for generation, _ in list(self._running.values()))):
+            job.cancel()
 
     def stop(self, seconds: float = 5.0) -> None:
         """End the thread after the step that is being computed, and wait up to `seconds` for that."""
@@ -198,7 +203,7 @@ class Worker:
                 return
             self._end_early()
             self._admit()
-            for name, batch in self._batches.items():
+            for name, batch in list(self._batches.items()):
                 if len(batch):
                     self._step(name, batch)
 
@@ -248,7 +253,7 @@ class Worker:
         try:
             batch.add(request)
         except Exception as error:
-            self._fail(generation, error if isinstance(error, MakegptError) else self._noted(error))
+            self._fail(generation, error if isinstance(error, MakegptError) else _failure(error))
             return
         self._running[request] = generation, index
         self._metrics.prompt_tokens += len(request.prompt.source or request.prompt.ids)
@@ -258,7 +263,7 @@ class Worker:
         try:
             logits = batch.step()
         except Exception as error:  # nothing is known about the state of the batch
-            failure = self._noted(error)
+            failure = _failure(error)
             for generation in {generation for generation, _ in self._running.values() if generation.model.name == name}:
                 self._fail(generation, failure)
             del self._batches[name]
@@ -269,7 +274,7 @@ class Worker:
                 id = request.choose_next(row)
                 piece = request.add(id, row)
             except Exception as error:
-                self._fail(generation, self._noted(error))
+                self._fail(generation, _failure(error))
                 continue
             self._metrics.generated_tokens += 1
             if not generation.has_tokens:
@@ -284,13 +289,14 @@ class Worker:
         generation.cancel("failed")
         generation.deliver(error)
 
-    def _noted(self, error: Exception) -> ComputationFailed:
-        """The failure that a client reads; of a MakegptError, such as that about logits that are not numbers, what it says."""
-        self._on_error(error)
-        return ComputationFailed(str(error) if isinstance(error, MakegptError) else "the server failed; its log says why")
+
+def _failure(error: Exception) -> ApiError:
+    """What a client reads of an error that is not its own: what a MakegptError says, such as one about damaged weights."""
+    _log.error("a text could not be computed: %s", error, exc_info=error)
+    return ApiError(500, str(error) if isinstance(error, MakegptError) else "the server failed to answer; its log says why")
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
     """Call `function` in the thread of an event loop, unless it has ended with all that would read the result."""
-    if not loop.is_closed():
+    with suppress(RuntimeError):
         loop.call_soon_threadsafe(function, *arguments)
