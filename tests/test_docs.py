@@ -60,6 +60,7 @@ REFERENCE = [
     "performance",
     "design",
     "python",
+    "serve_api",
     "promises",
     "bibliography",
 ]  # pages that are not of the book

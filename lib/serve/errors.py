@@ -50,9 +50,8 @@ def invalid(param: str | None, message: str) -> ApiError:
 
 def unknown_model(name: str, known: Iterable[str]) -> ApiError:
     """No model called `name` is served: 404 with the names that are."""
-    return ApiError(
-        404, f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}", param="model", code="model_not_found"
-    )
+    message = f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def as_api_error(error: Exception) -> ApiError:
