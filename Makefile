@@ -24,11 +24,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-<<<<<<< HEAD
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval test test-kill test-machines \
-=======
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp axe-core test test-kill test-machines \
->>>>>>> page
+.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -267,14 +263,12 @@ LLAMA_CPP_PACKAGE := @node-llama-cpp/linux-x64@3.22.1
 llama-cpp:
 	npm install --prefix .llama-cpp --no-save --no-audit --no-fund --ignore-scripts --loglevel error $(LLAMA_CPP_PACKAGE)
 
-<<<<<<< HEAD
 lm-eval:
 	$(PYTHON) -m venv .lm-eval
 	.lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13'
-=======
+
 axe-core:
 	npm install --prefix .axe-core --no-save --no-audit --no-fund --ignore-scripts --loglevel error axe-core@4.14.1
->>>>>>> page
 
 test: | $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
