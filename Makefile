@@ -1,6 +1,7 @@
 # From raw text to generated text: each stage is a command, each artifact a target.
 #
-#   make all CONFIG=gpt_balanced                     everything, on Hamlet
+#   make all                                         everything: gpt_pointer, on Hamlet
+#   make all CONFIG=gpt_balanced                     the plain GPT of this size
 #   make all CONFIG=gpt_balanced DATASET=moby_dick   on another text of params.yaml
 #   make all CONFIG=debug TEXT=my.txt                on a text of your own
 #   make all SET="train.max_steps=40 train.seed=2"   with other parameters
@@ -8,7 +9,7 @@
 # CONFIG, DATASET, TEXT and SET come from the command line alone: what a shell happens to export never chooses a training.
 CHOICES := CONFIG DATASET TEXT SET
 EXPORTED := $(strip $(foreach name,$(CHOICES),$(if $(filter environment,$(firstword $(origin $(name)))),$(name)=$($(name)))))
-CONFIG  := gpt_balanced
+CONFIG  := gpt_pointer
 DATASET := hamlet
 TEXT    :=
 SET     :=

@@ -29,7 +29,8 @@ from lib.config.schema import Config
 from lib.data.dataset import Dataset
 from lib.device.hardware import deterministic_kernels, matmul_rate, peak_memory
 from lib.device.precision import choose_precision
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.generate.linear import QuantizedLinear
 from lib.generate.quantize import InferenceModel
 from lib.model.language_model import LanguageModel

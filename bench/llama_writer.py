@@ -23,7 +23,8 @@ import torch
 
 from lib.config.params import load_params, resolve_config
 from lib.device.hardware import keep_freed_memory, peak_memory
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.generate.linear import QuantizedLinear
 from lib.generate.quantize import InferenceModel
 from lib.model.language_model import LanguageModel

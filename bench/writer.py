@@ -27,7 +27,8 @@ from lib.config.model import ModelConfig
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import GenerateConfig
 from lib.device.hardware import keep_freed_memory, peak_memory
-from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_naive, generate_tokens
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.huggingface.gpt2 import GPT2
 from lib.huggingface.layout import tensor_mappings

@@ -177,6 +177,13 @@ class Model:
         """A conversation with the model; `reserve` tokens of its context are kept for an answer."""
         return Dialog(self.tokenizer, self.chat_template, self.config.context_length, reserve=reserve, system=system)
 
+    def check_draft(self, draft: "Model") -> None:
+        """UsageError if `draft` cannot propose tokens to this model, since it has others."""
+        if self.config.has_encoder or draft.config.has_encoder:
+            raise UsageError("speculative decoding is for models that continue texts; leave --draft with an encoder-decoder")
+        if draft.tokenizer.identity() != self.tokenizer.identity():
+            raise UsageError("the draft has another tokenizer than the model; train one on a dataset with the model's tokens")
+
     def kernel_notice(self) -> str | None:
         """What to tell a user if PyTorch computes in place of the C++ kernel; None if the kernel does."""
         return self.network.kernel_notice()

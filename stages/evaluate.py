@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Iterator
 import click
 
 from lib.artifact.files import STDOUT
-from lib.artifact.io import write_json, write_text
+from lib.artifact.io import write_text
 from lib.config.schema import Config
 from lib.errors import UsageError
 from stages.shared import tokens
 from stages.shared.command import Stage
+from stages.shared.evaluations import report_classifier, report_preferences, report_tasks, report_translation, write_result
 from stages.shared.options import config_options, device_option, output_file_option, parameter, text_path
 from stages.shared.progress import progress
 from stages.shared.streams import say
@@ -21,10 +22,8 @@ from stages.shared.terminal import colored
 from stages.shared.weights import Weights, weights_option
 
 if TYPE_CHECKING:
-    from lib.data.dataset import Dataset
     from lib.evaluate.evaluation import PairedComparison
     from lib.evaluate.results import Evaluation
-    from lib.run.folder import TrainedModel
 
 
 @click.command("evaluate", cls=Stage)
@@ -44,6 +43,14 @@ if TYPE_CHECKING:
 @click.option(
     "--dynamic", is_flag=True, help="Also score the model while it keeps learning from the text (dynamic evaluation)."
 )
+@click.option(
+    "--tasks",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE|FOLDER",
+    help='Multiple choice instead: JSON Lines of {"prompt", "choices", "answer"}, or of BLiMP; may be repeated.',
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="With --tasks: the first N items of each file.")
 @weights_option
 @output_file_option
 @device_option
@@ -62,6 +69,8 @@ def main(
     ensemble: bool,
     with_counts: bool,
     dynamic: bool,
+    tasks: tuple[Path, ...],
+    limit: int | None,
     weights: Weights,
     output: Path | None,
     device_name: str,
@@ -75,6 +84,7 @@ def main(
     Of a classifier, accuracy, confusion matrix, precision and recall, compared with classifiers that count words.
     Of pairs of answers, how often the chosen one is the more likely one, compared with the run that the training started from.
     Of parallel texts, how often the output of a source is wrong, compared with counts of graphones.
+    With --tasks, how often the right choice is the most likely one, compared with n-gram counts of the run's training text.
 
     --ensemble, --with-counts and --dynamic add labeled scores in a separate section, `extras`. The other scores remain those
     of the (first) RUN alone.
@@ -83,10 +93,14 @@ def main(
     if dataset is not None and text_file is not None:
         raise UsageError("give DATASET or --text, not both")
     modes = {"--against": against is not None, "--per-token": per_token}
-    modes |= {"--ensemble": ensemble, "--with-counts": with_counts, "--dynamic": dynamic}
+    modes |= {"--tasks": bool(tasks), "--ensemble": ensemble, "--with-counts": with_counts, "--dynamic": dynamic}
     first, second = ([name for name, given in modes.items() if given] + ["", ""])[:2]
-    if second and first in ("--against", "--per-token"):
+    if second and first in ("--against", "--per-token", "--tasks"):
         raise UsageError(f"give {first} or {second}, not both")
+    if tasks and (dataset is not None or text_file is not None):
+        raise UsageError("--tasks brings its own texts; leave out the dataset or --text")
+    if limit is not None and not tasks:
+        raise UsageError("--limit goes with --tasks")
     if dynamic and weights.format != "float32":
         raise UsageError(f"--dynamic trains the model, which needs float32 weights; leave out --weights {weights.format}")
     if str(dataset) == "-":
@@ -118,12 +132,12 @@ def main(
     if is_classifier(folder):
         if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
             raise UsageError(f"{given[0]} is for models of texts, and {folder} is a classifier; leave it out")
-        _evaluate_classifier(folder, dataset, weights, output, device, config)
+        report_classifier(folder, dataset, weights, output, device, config)
         return
     if read_model_config(folder).has_encoder:
         if given := [name for name, given in (modes | {"--text": text_file is not None}).items() if given]:
             raise UsageError(f"{given[0]} is for models of texts, and {folder} is an encoder-decoder; leave it out")
-        _evaluate_translation(folder, dataset, weights, output, device, config)
+        report_translation(folder, dataset, weights, output, device, config)
         return
     folders = [run for run in (folder, *members, against) if run is not None]
     models = [load_run(run, device, weights.saved) for run in folders]
@@ -134,6 +148,9 @@ def main(
         trained = models[0]
         if notice := inference[0].kernel_notice():
             say(notice)
+    if tasks:
+        report_tasks(trained, folder, tasks, limit, weights, output, device, config)
+        return
     if text_file is not None:
         span = read_text_span(text_file, folder, trained, config.tokenize.errors)
         if span.training is None and (reason := why_no_dataset(folder)):
@@ -143,7 +160,7 @@ def main(
         if data.has_pairs:
             if first:
                 raise UsageError(f"{first} is for texts, and {data.folder} has pairs of answers; leave it out")
-            _evaluate_preferences(trained, folder, data, weights, output, device, config)
+            report_preferences(trained, folder, data, weights, output, device, config)
             return
         span = dataset_span(folder, trained, data, config.evaluate.split)
         if notice := seen_in_training(folder, span):
@@ -175,86 +192,7 @@ def main(
             rows, extra_rows = evaluation_rows(name, result), evaluation_extra_rows(name, result)
             for line in (*comparison_table(rows), *comparison_legend(rows), *result.notes(), *extras_table(extra_rows)):
                 bar.note(line)
-    _write_result(to_json(result), output)
-
-
-def _evaluate_classifier(
-    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device: Any, config: Config
-) -> None:
-    """A classifier on a split: JSON, and a table on stderr."""
-    from lib.artifact.record import to_json
-    from lib.data.dataset import Dataset
-    from lib.evaluate.class_table import classification_table
-    from lib.evaluate.classification import evaluate_classifier
-    from lib.evaluate.results import EvaluatedWeights
-    from lib.run.folder import dataset_folder, load_classifier
-
-    if weights.format != "float32":
-        raise UsageError(f"a classifier is evaluated in float32; leave out --weights {weights.format}")
-    trained = load_classifier(folder, device, weights.saved)
-    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
-    with progress(len(data.labeled.numbers(split)) if data.labeled else 0, "texts") as bar:
-        result = evaluate_classifier(trained, folder, data, split, device, bar.advance)
-    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
-    for line in classification_table(folder.resolve().name, result):
-        say(line)
-    _write_result(to_json(result), output)
-
-
-def _evaluate_preferences(
-    trained: "TrainedModel",
-    folder: Path,
-    dataset: "Dataset",
-    weights: Weights,
-    output: Path | None,
-    device: Any,
-    config: Config,
-) -> None:
-    """A model on pairs of answers: JSON, and a table on stderr."""
-    from lib.artifact.record import to_json
-    from lib.evaluate.preferences import evaluate_preferences, preference_lines
-    from lib.evaluate.results import EvaluatedWeights
-
-    if weights.format != "float32":
-        raise UsageError(f"pairs of answers are compared in float32; leave out --weights {weights.format}")
-    split = config.evaluate.split
-    with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
-        result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
-    result = replace(result, weights=EvaluatedWeights(*weights))
-    for line in preference_lines(folder.resolve().name, result):
-        say(line)
-    _write_result(to_json(result), output)
-
-
-def _evaluate_translation(
-    folder: Path, dataset: Path | None, weights: Weights, output: Path | None, device: Any, config: Config
-) -> None:
-    """An encoder-decoder on parallel texts: JSON, and a table on stderr."""
-    from lib.artifact.record import to_json
-    from lib.data.dataset import Dataset
-    from lib.evaluate.results import EvaluatedWeights
-    from lib.evaluate.translation import References, evaluate_translation, parallel_texts, translation_table
-    from lib.run.folder import dataset_folder, load_run
-
-    if weights.format != "float32":
-        raise UsageError(f"an encoder-decoder is evaluated in float32; leave out --weights {weights.format}")
-    trained = load_run(folder, device, weights.saved, encoder_decoder=True)
-    data, split = Dataset(dataset or dataset_folder(folder)), config.evaluate.split
-    references = References(parallel_texts(folder, data), split)
-    with progress(len(references.sources), "sources") as bar:
-        result = evaluate_translation(trained, folder, data, references, device, bar.advance)
-    result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
-    for line in translation_table(folder.resolve().name, result):
-        say(line)
-    _write_result(to_json(result), output)
-
-
-def _write_result(result: Any, output: Path | None) -> None:
-    """One JSON object, to the file `output` or to stdout."""
-    if output in (None, STDOUT):
-        click.echo(json.dumps(result, indent=2, allow_nan=False))
-    else:
-        write_json(output, result)
+    write_result(to_json(result), output)
 
 
 def _split_arguments(folder: Path, others: tuple[Path, ...], ensemble: bool) -> tuple[list[Path], Path | None]:

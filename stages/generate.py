@@ -54,6 +54,17 @@ _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
     help="Batch size; does not change the output.",
 )
 @click.option("--strict", is_flag=True, help="Refuse a prompt longer than the context instead of keeping its end.")
+@click.option(
+    "--draft", type=click.Path(path_type=Path), metavar="RUN", help="Speculative decoding: a small model proposes, RUN checks."
+)
+@click.option(
+    "--ahead",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="With --draft: tokens proposed at a time.",
+)
 @click.option("--cache/--no-cache", default=True, show_default=True, help="Use a KV cache.")
 @click.option("--echo", is_flag=True, help="Print the prompt before the continuation.")
 @click.option("--explain", is_flag=True, help="Show each token's probability and rank, and the most likely tokens.")
@@ -86,6 +97,8 @@ def main(
     stop: tuple[str, ...],
     batch_size: int,
     strict: bool,
+    draft: Path | None,
+    ahead: int,
     cache: bool,
     echo: bool,
     explain: bool,
@@ -115,6 +128,8 @@ def main(
         raise UsageError("--from-endoftext is for texts; with --chat the template begins the text")
     if system is not None and not chat:
         raise UsageError("--system goes with --chat")
+    if draft is not None and not cache:
+        raise UsageError("--draft needs the KV cache; leave --no-cache")
     if "" in stop:
         raise UsageError("--stop '' ends every text at once; give at least one character")
     for ending in stop:
@@ -129,12 +144,17 @@ def main(
     from lib.chat.messages import Message
     from lib.generate.chat import read_conversations
     from lib.generate.request import in_request_order, make_requests, read_prompt, read_prompts, stream_text
+    from lib.generate.speculative import Speculation, stream_speculatively
 
     output = output or STDOUT
     colored = output == STDOUT and terminal.colored(sys.stdout)
     model = Model.from_run(folder, checkpoint=weights.saved, weights=weights.format, device=device_name)
     if notice := model.kernel_notice():
         say(notice)
+    guide = None if draft is None else Model.from_run(draft, weights=weights.format, device=device_name)
+    if guide is not None:
+        model.check_draft(guide)
+    speculation = Speculation()
 
     def requests_for(prompts: Sequence["Prompt"]) -> list["Request"]:
         for prompt in prompts:
@@ -144,7 +164,13 @@ def main(
 
     def output_of(requests: Sequence["Request"]) -> Iterator[str]:
         """The output for all `requests`, piece by piece."""
-        pieces = in_request_order(stream_text(model.network, requests, model.device, batch_size=batch_size, cached=cache))
+        if guide is None:
+            pieces = stream_text(model.network, requests, model.device, batch_size=batch_size, cached=cache)
+        else:
+            pieces = stream_speculatively(
+                model.network, guide.network, requests, model.device, ahead=ahead, counted=speculation
+            )
+        pieces = in_request_order(pieces)
         end = "\n---\n" if len(requests) > 1 else "\n"
         if as_json:
             return _as_json(pieces)
@@ -188,6 +214,8 @@ def main(
     else:
         encoded = [encode(config.generate.prompt if prompt is None else prompt)]
     write_text(output, output_of(requests_for(encoded)))
+    if speculation.proposed:
+        say(f"{speculation.accepted:,} of {speculation.proposed:,} proposed tokens were accepted")
 
 
 def _converse(answer: Callable[[str], Iterator[str]]) -> None:

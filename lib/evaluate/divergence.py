@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from lib.config.schema import GenerateConfig
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import Tokenizer
 

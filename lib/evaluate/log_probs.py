@@ -3,7 +3,7 @@
 B texts, T time, C embedding, n tokens of an answer
 """
 
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,16 +20,22 @@ _TEXTS_AT_ONCE = 16
 def answer_nats(model: LanguageModel, texts: Sequence[Text], device: torch.device) -> list[Tensor]:
     """-ln p of each token of each text's answer, given all that is before it: (n,) each.
 
-    The shorter texts are filled up at their ends. No token sees what is after it, so that changes nothing.
+    Texts in one batch are filled up at their ends. No token sees what is after it, so that changes nothing.
     """
+    inputs, targets, learned = _batch(texts, device)
+    x = model.features(inputs)[learned]  # (all n, C)
+    nats = F.cross_entropy(model.out_head(x).float(), targets[learned], reduction="none")
+    return list(torch.split(nats, learned.sum(dim=1).tolist()))
+
+
+def _batch(texts: Sequence[Text], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and which targets belong to an answer, (B, T - 1) each; the shorter texts are filled up at their ends."""
     T = max(len(text.ids) for text in texts)
     ids, answer = np.zeros((len(texts), T), np.int64), np.zeros((len(texts), T), bool)
     for row, text in enumerate(texts):
         ids[row, : len(text.ids)], answer[row, : len(text.ids)] = text.ids, text.answer
     inputs, targets, learned = (torch.from_numpy(array).to(device) for array in (ids[:, :-1], ids[:, 1:], answer[:, 1:]))
-    x = model.features(inputs)[learned]  # (all n, C)
-    nats = F.cross_entropy(model.out_head(x).float(), targets[learned], reduction="none")
-    return list(torch.split(nats, learned.sum(dim=1).tolist()))
+    return inputs, targets, learned
 
 
 def answer_log_probs(model: LanguageModel, texts: Sequence[Text], device: torch.device) -> Tensor:
@@ -47,3 +53,22 @@ def measured_log_probs(model: LanguageModel, texts: Iterable[Text], device: torc
     log_probs = [answer_log_probs(model, part, device).cpu() for part in parts]
     model.train(was_training)
     return torch.cat(log_probs)
+
+
+@torch.inference_mode()
+def predicted_log_probs(
+    model: LanguageModel, texts: Sequence[Text], device: torch.device, batch_size: int, on_texts: Callable[[int], None]
+) -> np.ndarray:
+    """The log-probability of each text's answer, (texts,) float64, as any kind of model predicts it.
+
+    Texts of about the same length are computed together; `on_texts` gets the number of texts of each batch.
+    """
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
+    log_probs = np.zeros(len(texts))
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        inputs, targets, scored = _batch([texts[number] for number in numbers], device)
+        nats = F.cross_entropy(model(inputs)[scored].float(), targets[scored], reduction="none")
+        log_probs[numbers] = [-part.double().sum().item() for part in torch.split(nats, scored.sum(dim=1).tolist())]
+        on_texts(len(numbers))
+    return log_probs

@@ -79,6 +79,20 @@ def fraction_with_se(right: BlockSums) -> tuple[float, float | None]:
     return value, error if 0 < right.total < right.count else None
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean over independent values, and its standard error; None where all are alike."""
+
+    value: float
+    standard_error: float | None
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Mean":
+        """The mean of `values`, (n,)."""
+        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+        return cls(float(values.mean()), error or None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StandardErrors:
     """Standard errors of scores; None if they cannot be estimated."""

@@ -12,25 +12,12 @@ from lib.artifact.record import Positive
 from lib.data.dataset import Dataset
 from lib.errors import MakegptError
 from lib.evaluate.log_probs import measured_log_probs
+from lib.evaluate.metrics import Mean
 from lib.evaluate.results import PUBLISHED, EvaluatedWeights
 from lib.evaluate.span import check_tokenizer
 from lib.run.folder import TrainedModel, load_run
 
 _PAIRS_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over pairs, and its standard error; None where all pairs are alike."""
-
-    value: float
-    standard_error: float | None
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> "Mean":
-        """The mean of `values`, (n,)."""
-        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-        return cls(float(values.mean()), error or None)
 
 
 @dataclass(frozen=True)

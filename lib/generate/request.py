@@ -11,7 +11,8 @@ from lib.artifact.strict_json import loads_copied_json
 from lib.config.schema import GenerateConfig
 from lib.data.text import check_word, read_line, read_whole
 from lib.errors import MakegptError, UsageError
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.generate.token_scores import TokenScore, score_token
 from lib.model.language_model import LanguageModel
 from lib.tokenizer.base import ENDOFTEXT, Tokenizer, UnknownText

@@ -4,7 +4,7 @@ The filters are applied one after another, in the order of this file, which is t
 ones left. A token that is filtered out has the logit -∞.
 """
 
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 from torch import Tensor
@@ -47,20 +47,20 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
 
 
-def sample_token(
+def next_distribution(
     logits: Tensor,
     *,
-    generator: torch.Generator,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
     repetition_penalty: float = 1.0,
     seen: Sequence[int] = (),
-) -> int:
-    """One token of (V,) logits: the most likely at temperature 0, else drawn from the softmax of what the filters leave.
+) -> Tensor:
+    """The probabilities of the next token by (V,) logits, (V,) float64: the softmax of what the filters leave.
 
-    `seen`: the tokens of the text so far, to which the penalty applies. MakegptError if the best logit is not finite.
+    At temperature 0 the most likely token has probability 1. `seen`: the tokens of the text so far, to which the penalty
+    applies. MakegptError if the best logit is not finite.
     """
     if repetition_penalty != 1.0 and seen:
         logits = apply_repetition_penalty(logits, seen, repetition_penalty)
@@ -68,7 +68,7 @@ def sample_token(
     if not torch.isfinite(logits[best]):
         raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
     if temperature == 0:
-        return best
+        return torch.zeros(len(logits), dtype=torch.float64).index_fill_(0, torch.tensor(best), 1.0)
     logits = temperature_scaled(logits, temperature)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
@@ -76,7 +76,17 @@ def sample_token(
         logits = keep_top_p(logits, top_p)
     if min_p is not None:
         logits = keep_min_p(logits, min_p)
-    return int(torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator))
+    return torch.softmax(logits, dim=-1)
+
+
+def draw_token(probabilities: Tensor, generator: torch.Generator | None) -> int:
+    """A token by its probabilities, (V,), which need not sum to 1; without a `generator` the most likely one."""
+    return int(probabilities.argmax() if generator is None else torch.multinomial(probabilities, 1, generator=generator))
+
+
+def sample_token(logits: Tensor, *, generator: torch.Generator, temperature: float = 1.0, **filters: Any) -> int:
+    """One token of (V,) logits: the most likely at temperature 0, else drawn. `filters` are those of `next_distribution`."""
+    return draw_token(next_distribution(logits, temperature=temperature, **filters), generator if temperature else None)
 
 
 class TokenSampler:
@@ -86,12 +96,11 @@ class TokenSampler:
         self._config = config
         self._generator = torch.Generator().manual_seed(config.seed)
 
-    def next(self, logits: Tensor, seen: Sequence[int]) -> int:
-        """A token of (V,) logits after the tokens `seen`."""
+    def distribution(self, logits: Tensor, seen: Sequence[int]) -> Tensor:
+        """The probabilities of the token after `seen` by its logits: (V,) -> (V,) float64."""
         config = self._config
-        return sample_token(
+        return next_distribution(
             logits,
-            generator=self._generator,
             temperature=config.temperature,
             top_k=config.top_k,
             top_p=config.top_p,
@@ -99,3 +108,15 @@ class TokenSampler:
             repetition_penalty=config.repetition_penalty,
             seen=seen,
         )
+
+    def draw(self, probabilities: Tensor) -> int:
+        """A token by its probabilities, (V,), which need not sum to 1."""
+        return draw_token(probabilities, self._generator if self._config.temperature else None)
+
+    def uniform(self) -> float:
+        """A number from 0 to 1."""
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+    def next(self, logits: Tensor, seen: Sequence[int]) -> int:
+        """A token of (V,) logits after the tokens `seen`."""
+        return self.draw(self.distribution(logits, seen))

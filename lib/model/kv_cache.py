@@ -67,6 +67,10 @@ class KVCache:
         keys, values = kv[:, None, :, :end]
         return keys, values
 
+    def truncate(self, length: int) -> None:
+        """Forget all tokens but the first `length`, to continue them differently."""
+        self.ids = self.ids[:length]
+
     def copy_from(self, other: "KVCache", length: int) -> None:
         """Copy the first `length` tokens of `other`, to continue them differently."""
         self.kv[..., :length, :] = other.kv[..., :length, :]

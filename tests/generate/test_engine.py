@@ -16,7 +16,8 @@ from lib.config.params import load_params, resolve_config
 from lib.config.schema import GenerateConfig
 from lib.errors import MakegptError
 from lib.generate import kernel
-from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_naive, generate_tokens
 from lib.generate.kernel import load_kernel
 from lib.generate.linear import KERNEL_FORMATS, QuantizedLinear
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel

@@ -16,7 +16,8 @@ from lib import Model
 from lib.config.schema import GenerateConfig
 from lib.device.hardware import choose_device, matmul_rate, pass_rate, peak_memory
 from lib.device.precision import choose_precision
-from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_naive, generate_tokens
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.model import dropout, loss
 from lib.model.language_model import LanguageModel

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lib.config.params import load_params, resolve_config
 from lib.errors import MakegptError, UsageError
-from lib.generate.engine import TokenSequence, generate_naive, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_naive, generate_tokens
 from lib.generate.quantize import InferenceModel
 from lib.generate.translations import translations
 from lib.model.encoder_decoder import EncoderDecoder

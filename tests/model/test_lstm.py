@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lib.config.params import load_params, resolve_config
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.generate.quantize import InferenceModel
 from lib.model.lstm import LSTM, LSTMLayer, lstm_step
 from lib.model.registry import build_model

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lib.data.dataset import Dataset
 from lib.errors import UsageError
-from lib.generate.engine import TokenSequence, generate_tokens
+from lib.generate.batch import TokenSequence
+from lib.generate.engine import generate_tokens
 from lib.generate.quantize import InferenceModel
 from lib.model import mixture
 from lib.model.loss import SoftTargets, naive_cross_entropy
