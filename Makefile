@@ -24,7 +24,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -90,7 +90,9 @@ help:
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
-## test-browser   looks at a report and at the site in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
+## axe-core       axe-core in .axe-core, from npm, 3 MB: test-browser looks with it for what a screen reader cannot use
+## test-browser   looks at a report, the site and the live page in a browser, chromium or chrome, where there is one (the live page:
+##                after make setup EXTRAS=dev,browser); SCREENSHOTS=DIR keeps the pictures
 ## test-gpu       what CUDA changes: losses, gradients, precisions, torch.compile, resuming; skipped if there is no CUDA device
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## site           README.md and docs/ as pages with search in site/: open site/index.html, no network is needed
@@ -260,6 +262,9 @@ LLAMA_CPP_PACKAGE := @node-llama-cpp/linux-x64@3.22.1
 llama-cpp:
 	npm install --prefix .llama-cpp --no-save --no-audit --no-fund --ignore-scripts --loglevel error $(LLAMA_CPP_PACKAGE)
 
+axe-core:
+	npm install --prefix .axe-core --no-save --no-audit --no-fund --ignore-scripts --loglevel error axe-core@4.14.1
+
 test: | $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -276,7 +281,7 @@ test-fuzz: | $(READY)
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
-	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py
+	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py tests/browser_page.py tests/browser_page_looks.py
 
 test-gpu: | $(READY)
 	$(BIN)/python -m pytest -rs -W default tests/gpu

@@ -37,27 +37,23 @@ export class AttentionPanel {
   async show(page) {
     this._page = page;
     const { layers, heads } = page.model;
-    this._heads = heads;
     this._chosen.hidden = true;
-    if (!layers || !heads) {
+    if (!heads) {
       this._note.textContent = "This model has no attention heads.";
       return;
     }
-    const limit = Math.max(8, Math.floor(Math.sqrt(MOST_WEIGHTS / (layers * heads))));
+    const limit = Math.max(8, Math.floor(Math.sqrt(MOST_WEIGHTS / (Math.max(1, layers) * heads))));
     const part = await page.part(limit, { attention: true });
     if (!part) return;
-    this._weights = part.attention ?? null;
-    if (!this._weights) {
-      this._note.textContent = "This model gives no attention weights.";
-      return;
-    }
+    this._weights = part.attention;
     this._tokens = part.tokens;
     this._note.textContent =
       `Point at a token of the text: the tokens that it looks at are shaded (by the square root of the weight).` +
       (part.cut ? ` Of this text the first ${limit} tokens are shown.` : "");
     this._chosen.hidden = false;
-    this._fill(layers, heads);
-    this._choose(Math.min(Number(this._layer.value) || 0, layers - 1), Math.min(this._headNumber(), heads - 1));
+    this._heads = this._weights[0].length;
+    this._fill(this._weights.length, this._heads);
+    this._choose(Number(this._layer.value), this._headNumber());
   }
 
   hide() {
