@@ -160,7 +160,7 @@ def test_attention_is_shaded_in_the_text(open_page: Open) -> None:
     shades = [
         float((token.get_attribute("style") or "").partition("--weight:")[2].rstrip("%; ") or 0) for token in page.tokens().all()
     ]
-    assert shades[:10] == pytest.approx([100 * weight**0.5 for weight in row[:10]], abs=1.01)
+    assert shades[:10] == pytest.approx([100 * (weight / max(row)) ** 0.5 for weight in row[:10]], abs=1.01)
     assert set(shades[10:]) == {0}
     first = page["#panel-attention .bars li"].first.inner_text()
     assert f"token {row.index(max(row)) + 1}:" in first

@@ -48,7 +48,7 @@ export class AttentionPanel {
     this._weights = part.attention;
     this._tokens = part.tokens;
     this._note.textContent =
-      `Point at a token of the text: the tokens that it looks at are shaded (by the square root of the weight).` +
+      `Point at a token of the text: the darker a token (on a dark screen: the brighter), the more it looks at that one.` +
       (part.cut ? ` Of this text the first ${limit} tokens are shown.` : "");
     this._chosen.hidden = false;
     this._heads = this._weights[0].length;
@@ -65,7 +65,8 @@ export class AttentionPanel {
     if (!this._weights || this._chosen.hidden) return;
     const query = Math.min(this._page.current, this._tokens.length - 1);
     const weights = this._row(query);
-    this._list.shade(weights.map(Math.sqrt));
+    const largest = Math.max(...weights);
+    this._list.shade(weights.map((weight) => Math.sqrt(weight / largest)));
     this._words.replaceChildren(element("q", {}, lineText(this._tokens[query].text)), ` (token ${query + 1}) looks at:`);
     const order = weights.map((weight, key) => [weight, key]).sort(([a], [b]) => b - a).slice(0, 6);
     this._most.replaceChildren(
@@ -108,7 +109,7 @@ export class AttentionPanel {
     );
     this._layer.value = Number(layer) < layers ? layer || "0" : "0";
     this._head.value = head !== "" && Number(head) < heads ? head : String(MEAN);
-    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 4rem))`;
+    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 5.5rem))`;
     const color = getComputedStyle(this._grid).color.match(/[\d.]+/g).map(Number);
     this._grid.replaceChildren(
       ...this._weights.flatMap((matrices, l) =>

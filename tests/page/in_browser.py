@@ -96,7 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
     stage("tokenize", folder / "play.txt", "-o", folder / "tokens", "--config", "debug")
     options = ["--config", "debug", "--val-fraction", 0.2, "--context-length", 128]
     stage("build-dataset", folder / "tokens", "-o", folder / "dataset", *options)
-    stage("train", folder / "dataset", "-o", folder / "trained", "--config", "debug")
+    stage("train", folder / "dataset", "-o", folder / "trained", "--config", "debug", "--set", "model.context_length=128")
     return folder / "trained"
 
 
