@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 
+import numpy as np
 import torch
 
 from lib.artifact.provenance import timestamp
@@ -23,14 +24,18 @@ from lib.config.schema import Config, GenerateConfig, build_section
 from lib.data.corpus import write_corpus
 from lib.data.dataset import Dataset, build_dataset
 from lib.data.documents import open_documents
+from lib.data.shards import InMemoryTokens
 from lib.device.hardware import choose_device, keep_freed_memory
 from lib.errors import MakegptError, UsageError, nearest
+from lib.evaluate.analysis import Analysis, analyze, compare_with_training
 from lib.evaluate.span import text_span
+from lib.evaluate.training_text import TrainingText
 from lib.evaluate.windows import iterate_predictions
 from lib.generate.chat import Dialog, encode_messages
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
-from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, stream_text
+from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, prompt_of_ids, stream_text
 from lib.generate.token_scores import TokenScore, score_token
+from lib.model.language_model import LanguageModel
 from lib.run.folder import TrainedModel, is_gpt2_release, load_run, read_chat_template
 from lib.tokenizer.base import Tokenizer
 from lib.train.events import Event
@@ -50,17 +55,22 @@ class Model:
         device: torch.device,
         weights: str = "float32",
         *,
+        folder: Path,
         starts_with_endoftext: bool = False,
         chat_template: ChatTemplate | None = None,
     ) -> None:
         """Use `Model.from_run`. `starts_with_endoftext`: an empty prompt is `<|endoftext|>`, as in GPT-2's release.
 
-        `chat_template`: how the model expects conversations.
+        `folder`: where the run is. `chat_template`: how the model expects conversations.
         """
         self.network = InferenceModel(run.model, weights)
+        #: What `evaluate` computes losses with, to the last bit: in float32 the trained model, which `network` shares all
+        #: weights with.
+        self.evaluated: LanguageModel = run.model if weights == "float32" else self.network
         self.tokenizer: Tokenizer = run.tokenizer
         self.config: ModelConfig = run.config
         self.device = device
+        self.training_text = TrainingText(folder, run.tokenizer, resolve_config(load_params()).evaluate.ngram_order)
         self._starts_with_endoftext = starts_with_endoftext
         self._chat_template = chat_template
 
@@ -79,7 +89,14 @@ class Model:
         folder, torch_device = Path(path), choose_device(device)
         run = load_run(folder, torch_device, checkpoint, encoder_decoder=True)
         starts_with_endoftext, chat_template = is_gpt2_release(folder, run.tokenizer), read_chat_template(folder)
-        return cls(run, torch_device, weights, starts_with_endoftext=starts_with_endoftext, chat_template=chat_template)
+        return cls(
+            run,
+            torch_device,
+            weights,
+            folder=folder,
+            starts_with_endoftext=starts_with_endoftext,
+            chat_template=chat_template,
+        )
 
     @classmethod
     def train(
@@ -154,13 +171,63 @@ class Model:
         if self.config.has_encoder:
             raise UsageError("an encoder-decoder gives no probability to a text alone; use a model of texts")
         span = text_span([text], self.tokenizer, "the text")
-        predictions = iterate_predictions(self.network, span.tokens, span.start, span.stop, self.device)
-        return [score_token(logits, id, self.tokenizer) for _, id, logits in predictions]
+        return list(self.score_ids(span.tokens.read(span.start, span.stop).tolist()))
+
+    def score_ids(self, ids: Sequence[int], alternatives: int = 5) -> Iterator[TokenScore]:
+        """A score for each of the token `ids` but the first, in the windows of `evaluate`, with so many `alternatives`."""
+        tokens = InMemoryTokens(np.array(ids, dtype=np.uint32))
+        predictions = iterate_predictions(self.evaluated, tokens, 0, len(ids), self.device)
+        return (score_token(logits, id, self.tokenizer, alternatives) for _, id, logits in predictions)
+
+    def analyze(
+        self,
+        text: str | Sequence[int],
+        *,
+        alternatives: int = 10,
+        lens: bool = False,
+        attention: bool = False,
+        counts: bool = False,
+        memorized: bool = False,
+        full: bool = False,
+    ) -> Analysis:
+        """What the model thinks of `text`, or of token ids, at most as many as its context: of each token its surprisal and
+        rank, the entropy and the most likely tokens in its place.
+
+        `lens`: what each layer predicts. `attention`: the weights of every head. `counts`: the surprisal by counts of the
+        training text. `memorized`: the passages that stand in it. `full`: the logits of the token after the last one.
+        """
+        if self.config.has_encoder:
+            raise UsageError("an encoder-decoder gives no probability to a text alone; use a model of texts")
+        ids = encode_prompt(self.tokenizer, text, name="the text").ids if isinstance(text, str) and text else text
+        analysis = analyze(
+            self.evaluated,
+            self.tokenizer,
+            [] if isinstance(ids, str) else ids,
+            self.device,
+            alternatives=alternatives,
+            lens=lens,
+            attention=attention,
+            full=full,
+        )
+        return compare_with_training(analysis, self.training_text, counts=counts, memorized=memorized)
 
     def encode_prompt(self, text: str | None, *, from_endoftext: bool = False) -> Prompt:
         """The prompt `text`; one without tokens becomes the start of a text. Of an encoder-decoder it is the source."""
         starts = from_endoftext or (not text and self._starts_with_endoftext)
         return encode_prompt(self.tokenizer, text, from_endoftext=starts, is_source=self.config.has_encoder)
+
+    def prompt_of_ids(self, ids: Sequence[int]) -> Prompt:
+        """The prompt of token `ids`; of an encoder-decoder they are the source. MakegptError for unknown ids and for none."""
+        prompt = prompt_of_ids(self.tokenizer, ids)
+        if not self.config.has_encoder:
+            return prompt
+        assert self.tokenizer.endoftext is not None
+        return Prompt(prompt.text, [self.tokenizer.endoftext], {}, source=tuple(ids))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model is said to know conversations."""
+        return self._chat_template is not None
 
     @property
     def chat_template(self) -> ChatTemplate:

@@ -2,11 +2,13 @@
 
 Each run of n tokens has a 64-bit hash, computed for all places at once from running sums (Karp and Rabin 1987); where two
 hashes agree the tokens themselves are compared, so that nothing rests on luck. The training text is read in blocks, whatever
-its size: once for each of `LENGTHS`, and once for each step of the search for a longest run, which lies between two of them.
+its size: once for each of `NGRAM_LENGTHS`, and once for each step of the search for a longest run, which lies between two of
+them; once for all passages of a text.
 """
 
+import heapq
 from dataclasses import replace
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -24,8 +26,17 @@ NGRAM_LENGTHS = (4, 8, 16)
 _PROMPT = 32  # tokens of a training passage that a greedy continuation begins with
 
 _BLOCK = 1 << 20
+_MAX_MATCHES = 1 << 22  # of one text with the training text; only a text that repeats itself has more
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2⁶⁴; the golden ratio's bits
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+
+
+class Copy(NamedTuple):
+    """The tokens `start` to `stop` of a text stand in the training text too, from the id `place` of its tokens on."""
+
+    start: int
+    stop: int
+    place: int
 
 
 class CopyIndex:
@@ -69,6 +80,60 @@ class CopyIndex:
             else:
                 high = n - 1
         return longest
+
+    def passages(self, text: np.ndarray, n: int) -> list[Copy]:
+        """The runs of at least n tokens of `text` that stand in the training text too, in order.
+
+        None overlaps another: the longest is chosen first, then the longest of what is left before and after it.
+        """
+        text = text.astype(np.uint32)
+        offsets, places = self._matches(text, n)
+        order = np.lexsort((offsets, places - offsets))
+        offsets, places = offsets[order], places[order]
+        is_next = (np.diff(offsets, prepend=-2) == 1) & (np.diff(places, prepend=-2) == 1)  # of the same run
+        begins = np.flatnonzero(~is_next)
+        lengths = np.diff(begins, append=len(offsets)) + n - 1
+        runs = [(-length, start, place) for length, start, place in zip(lengths, offsets[begins], places[begins], strict=True)]
+        longest = {start: (length, start, place) for length, start, place in sorted(runs, reverse=True)}  # from each start
+        heap, taken = list(longest.values()), np.zeros(len(text), dtype=bool)
+        heapq.heapify(heap)
+        copies = []
+        while heap:
+            length, start, place = map(int, heapq.heappop(heap))
+            free = start + np.flatnonzero(~taken[start : start - length])  # in one piece: what is taken was longer
+            if len(free) == -length:
+                copies.append(Copy(start, start - length, place))
+                taken[free] = True
+            elif len(free) >= n:
+                heapq.heappush(heap, (-len(free), free[0], place + free[0] - start))
+        return sorted(copies)
+
+    def _matches(self, text: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the n-grams of `text`, uint32, stand: offsets in it and places in the training text, (m,) each."""
+        own = _hashes(text, n)
+        order = np.argsort(own, kind="stable")
+        known = own[order]
+        pairs = [np.empty((2, 0), np.int64)]
+        room = _MAX_MATCHES if len(own) else 0
+        for at in range(self._start, self._stop - n + 1, _BLOCK):
+            if not room:
+                break
+            ids = self._tokens.read(at, min(at + _BLOCK + n - 1, self._stop)).astype(np.uint32)
+            hashes = _hashes(ids, n)
+            hits = np.flatnonzero(np.isin(hashes, known))
+            first = np.searchsorted(known, hashes[hits])
+            counts = np.searchsorted(known, hashes[hits], side="right") - first
+            fits = np.cumsum(counts) <= room
+            hits, first, counts = hits[fits], first[fits], counts[fits]
+            place = np.repeat(hits, counts)
+            offset = order[np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(len(place))]
+            same = np.ones(len(place), dtype=bool)  # two n-grams may share a hash
+            for k in range(n):
+                same &= ids[place + k] == text[offset + k]
+            pairs.append(np.stack([offset[same], at + place[same]]))
+            room = room - len(place) if fits.all() else 0
+        offsets, places = np.concatenate(pairs, axis=1)
+        return offsets, places
 
 
 def _hashes(ids: np.ndarray, n: int) -> np.ndarray:

@@ -106,7 +106,7 @@ def predict_batches(
     stride = stride or model.context_length
     done = start  # the last id that was predicted
     for at, windows in _windows(model, tokens, start, stop, device, stride):
-        nats, ranks = (column.cpu().numpy() for column in _scored(model(windows[:, :-1]), windows[:, 1:]))
+        nats, ranks = (column.cpu().numpy() for column in nats_and_ranks(model(windows[:, :-1]), windows[:, 1:]))
         for number in range(len(windows)):
             fresh = done - (at + number * stride)
             yield nats[number, fresh:], ranks[number, fresh:]
@@ -133,11 +133,11 @@ def predict_learned(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The loss in nats, the rank and the place in its text of each learned id of `texts`, text by text: three (n,) arrays."""
     for places, logits, targets in predict_texts(model, texts, device):
-        nats, ranks = _scored(logits, targets)
+        nats, ranks = nats_and_ranks(logits, targets)
         yield nats.cpu().numpy(), ranks.cpu().numpy(), places
 
 
-def _scored(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def nats_and_ranks(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """What (…, V) logits say of (…) targets: their loss in nats and their rank."""
     logits = logits.float()
     own = logits.gather(-1, targets[..., None])

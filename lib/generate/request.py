@@ -32,6 +32,12 @@ class Prompt:
     line: dict[str, Any]
     end: int | None = None
     source: tuple[int, ...] = ()
+    half: bytes = b""  # of a character that ids end inside of; it is not in the text
+
+    @property
+    def previous(self) -> int | None:
+        """The token that the continuation's text follows; None if it begins a text."""
+        return self.ids[-1] if self.text and not self.source else None
 
 
 def encode_prompt(
@@ -66,6 +72,16 @@ def encode_prompt(
     return Prompt(text or "", ids or tokenizer.default_prompt(), line or {})
 
 
+def prompt_of_ids(tokenizer: Tokenizer, ids: Sequence[int]) -> Prompt:
+    """The prompt of token `ids`, at least one; they may end inside a character, which the continuation completes.
+
+    MakegptError if an id is not in the vocabulary.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(tokenizer.decode_bytes(ids))
+    return Prompt(text, list(ids), {}, half=decoder.getstate()[0])
+
+
 class Request(TokenSequence):
     """A prompt and its continuation, as tokens and as text.
 
@@ -82,8 +98,11 @@ class Request(TokenSequence):
         stop: Sequence[str] = (),
         logprobs: bool = True,
         explain: bool = False,
+        alternatives: int = 5,
     ) -> None:
-        """`logprobs`: keep the log-probability of each token, in nats; `explain`: keep a TokenScore of each."""
+        """`logprobs`: keep the log-probability of each token, in nats; `explain`: keep a TokenScore of each, with so many
+        `alternatives`.
+        """
         ends = [id for id in (tokenizer.endoftext, prompt.end) if id is not None]
         super().__init__(prompt.ids, config, ends, prompt.source)
         self.tokenizer = tokenizer
@@ -91,19 +110,24 @@ class Request(TokenSequence):
         self.text = ""
         self.logprobs: list[float] = []
         self.token_scores: list[TokenScore] = []
+        #: With `explain`: of the newest token, also if it ended the text.
+        self.last_score: TokenScore | None = None
         self._keep_logprobs = logprobs
         self._explain = explain
-        self._decoder = StreamDecoder(tokenizer, prompt.ids[-1] if prompt.text and not prompt.source else None, stop)
+        self._alternatives = alternatives
+        self._decoder = StreamDecoder(tokenizer, prompt.previous, stop, prompt.half)
 
     def add(self, id: int, logits: Tensor) -> str:
         """Add the new token `id`, chosen by `logits`, (V,); return the text that it completes."""
+        if self._explain:
+            self.last_score = score_token(logits, id, self.tokenizer, self._alternatives)
         if self.finish_reason == "end_of_text":
             piece = self._decoder.flush()
         else:
             if self._keep_logprobs:
                 self.logprobs.append(torch.log_softmax(logits, dim=-1)[id].item())
-            if self._explain:
-                self.token_scores.append(score_token(logits, id, self.tokenizer))
+            if self.last_score is not None:
+                self.token_scores.append(self.last_score)
             piece = self._decoder.decode(id)
             if self._decoder.stopped:
                 self.finish_reason = "stop"
@@ -174,15 +198,16 @@ def in_request_order(pieces: Iterable[tuple[Request, str]]) -> Iterator[tuple[Re
 class StreamDecoder:
     """The text of a stream of tokens, in pieces of whole characters, up to the first of the `stop` texts.
 
-    `previous`: the token before the first one. Text that may begin a stop text is buffered until that is known.
+    `previous`: the token before the first one; `half`: its bytes of a character that the first one continues. Text that may
+    begin a stop text is buffered until that is known.
     """
 
-    def __init__(self, tokenizer: Tokenizer, previous: int | None, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, previous: int | None, stop: Sequence[str] = (), half: bytes = b"") -> None:
         self._tokenizer = tokenizer
         self._previous = previous
         self._stop = stop
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+        self._held = self._decoder.decode(half)
         self.stopped = False
 
     def decode(self, id: int) -> str:

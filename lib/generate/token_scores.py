@@ -18,7 +18,7 @@ class TokenScore:
     logprob: float  # nats
     probability: float
     rank: int  # 1: the most likely
-    alternatives: list[dict[str, Any]]  # the most likely tokens, best first: id, text, probability
+    alternatives: list[dict[str, Any]]  # the most likely tokens, best first: id, text, logprob, probability
 
 
 def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int = 5) -> TokenScore:
@@ -33,8 +33,10 @@ def score_token(logits: Tensor, id: int, tokenizer: Tokenizer, alternatives: int
         probability=own.exp().item(),
         rank=1 + int((logprobs > own).sum() + (logprobs[:id] == own).sum()),
         alternatives=[
-            {"id": other, "text": token_text(tokenizer, other), "probability": value}
-            for other, value in zip(best.indices.tolist(), best.values.exp().tolist(), strict=True)
+            {"id": other, "text": token_text(tokenizer, other), "logprob": logprob, "probability": probability}
+            for other, logprob, probability in zip(
+                best.indices.tolist(), best.values.tolist(), best.values.exp().tolist(), strict=True
+            )
         ],
     )
 

@@ -1,4 +1,7 @@
-"""Attention maps, recorded by hooks in a forward pass. H heads, T time, S tokens of a source."""
+"""What goes on inside a model, recorded by hooks in a forward pass: attention weights and the residual stream.
+
+T time, S tokens of a source, C embedding, H heads, L blocks
+"""
 
 from typing import Any, Callable, Iterable, Sequence
 
@@ -9,8 +12,10 @@ from lib.model.attention import MultiHeadAttention
 from lib.model.causal_attention import CausalAttention
 from lib.model.cross_attention import CrossAttention
 from lib.model.encoder_decoder import EncoderDecoder
+from lib.model.gpt import GPT
 from lib.model.kv_cache import SourceKV
 from lib.model.language_model import LanguageModel
+from lib.model.single_block import SingleBlock
 
 
 def attentions(model: LanguageModel) -> list[CausalAttention | MultiHeadAttention]:
@@ -39,6 +44,24 @@ def cross_attention_maps(model: EncoderDecoder, source: Sequence[int], ids: Sequ
 
     modules = [module for module in model.modules() if isinstance(module, CrossAttention)]
     return _recorded(modules, weights, lambda: model.decode(torch.tensor([ids], device=device), [encoded]))
+
+
+def block_stack(model: LanguageModel) -> GPT | SingleBlock | None:
+    """The blocks of the model and what is around them; None if its layers share no residual stream that a head can read."""
+    return next((module for module in model.modules() if isinstance(module, (GPT, SingleBlock))), None)
+
+
+@torch.no_grad()
+def residual_stream(model: LanguageModel, ids: Tensor) -> list[Tensor]:
+    """The residual stream, (1, T, C), before the first block and after each, L + 1 in all, for the input `ids`, (1, T).
+
+    Empty if `block_stack` finds no blocks. A model's features are the last one after the final norm.
+    """
+    stack = block_stack(model)
+    if stack is None:
+        return []
+    blocks = stack.blocks if isinstance(stack, GPT) else [stack.block]
+    return _recorded([*blocks, stack.final_norm], lambda _, x, *others: x, lambda: model.features(ids))
 
 
 def _recorded(modules: Iterable[nn.Module], weights: Callable[..., Tensor], forward: Callable[[], Any]) -> list[Tensor]:
