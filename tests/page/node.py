@@ -22,6 +22,12 @@ const tensors = tensors_module.readTensors(file.tensors, tensors_module.bytesOfB
 const backend = local_module.localBackend(file, tensors);
 """
 
+#: The logits after each of `data.ids`, by an exported page.
+LOGITS = """
+const [text, model] = [new gpt_module.Text(), new gpt_module.GPT(file.model, tensors)];
+return data.ids.map((id) => [...model.next(text, id)]);
+"""
+
 
 def run_in_node(code: str, folder: Path, *modules: str, **data: Any) -> Any:
     """What the JavaScript `code`, the body of an async function of `data`, returns; it has the `modules` and their imports."""

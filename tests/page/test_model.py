@@ -15,7 +15,7 @@ from lib.model.maps import attention_maps
 from lib.page.export import export_page
 from lib.run.folder import load_run
 from tests.gguf.test_export import BPE, DESIGNS, LLAMA, SCALED, model_config, write_run
-from tests.page.node import in_page, needs_node
+from tests.page.node import LOGITS, in_page, needs_node
 
 CPU = torch.device("cpu")
 T = 32
@@ -55,8 +55,7 @@ def random_ids(count: int) -> list[int]:
 def test_logits_are_those_of_pytorch_within_1e_4(tmp_path: Path, options: dict[str, Any]) -> None:
     model, page = write_page(tmp_path, **options)
     ids = random_ids(T)
-    code = "const text = new gpt_module.Text(); const model = new gpt_module.GPT(file.model, tensors);"
-    found = in_page(page, code + "return data.ids.map((id) => [...model.next(text, id)]);", tmp_path, ids=ids)
+    found = in_page(page, LOGITS, tmp_path, ids=ids)
     with torch.inference_mode():
         np.testing.assert_allclose(found, model(torch.tensor([ids]))[0].numpy(), atol=1e-4, rtol=1e-5)
 
@@ -68,7 +67,11 @@ def test_200_greedy_tokens_are_those_of_generate(tmp_path: Path, options: dict[s
     model, page = write_page(tmp_path, **options)
     prompt = random_ids(7)
     sampling = {"temperature": 0, "max_tokens": 200}
-    code = "const ids = []; const end = await backend.complete(file.name, data.prompt, data.sampling, {onToken: ({id}) => ids.push(id)}); return {ids, end};"
+    code = """
+    const ids = [];
+    const end = await backend.complete(file.name, data.prompt, data.sampling, {onToken: ({id}) => ids.push(id)});
+    return {ids, end};
+    """
     found = in_page(page, code, tmp_path, prompt=prompt, sampling=sampling)
     config = GenerateConfig(
         prompt=None, max_new_tokens=200, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=1.0, seed=0

@@ -28,7 +28,15 @@ from tests.tokenizer.test_tokenizers import PARTS
 #: Every pair of the parts that patterns tell apart, contractions in both cases, and Unicode's odd corners.
 ODD = [a + b for a in PARTS for b in PARTS]
 ODD += ["I'LL we'Re 'S'ſ x'ſ they'VE 'T", "\ufeffmark", "a\u200bb\u00adc", "\u0000\u0001\u001f", "🏳️‍🌈🏳️‍🌈", "ǅ ǈ Ⅷ ⅷ ① ² ½ ٣ ৪"]
-ODD += ["\u1680x \u2000 \u2028\u2029y", "</script><!--", "ﬁ ﷺ", "e\u0301\u0323 \u0323\u0301e", "a" * 300, " " * 50 + "a", "\n" * 40 + "b"]
+ODD += [
+    "\u1680x \u2000 \u2028\u2029y",
+    "</script><!--",
+    "ﬁ ﷺ",
+    "e\u0301\u0323 \u0323\u0301e",
+    "a" * 300,
+    " " * 50 + "a",
+    "\n" * 40 + "b",
+]
 ALL = [*TEXTS, *LLAMA_CPP_TEXTS, *ODD]
 
 CODE = """
