@@ -43,6 +43,7 @@ LAYERS = (
     "book",  # runs the pages of docs/
     "exercises",  # functions to be written by a reader, and checks of them
     "api",  # the front door: `from lib import Model`
+    "page",  # the live page, and a model in one HTML file
 )
 
 

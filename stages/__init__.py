@@ -24,6 +24,7 @@ STAGES = {
     "reproduce": "Measure published numbers with this code",
     "import_weights": "Import GPT-2 weights in the Hugging Face layout",
     "export_weights": "Export a run to the Hugging Face layout or to GGUF",
+    "export_page": "Export a run as one HTML page that computes it",
 }
 
 

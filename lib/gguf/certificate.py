@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.config.schema import GenerateConfig
-from lib.generate.batch import TokenSequence
-from lib.generate.engine import generate_tokens
+from lib.evaluate.divergence import divergence
 from lib.gguf.config import read_config
 from lib.gguf.llama_cpp import HOW_TO_INSTALL, llama_cpp_folder, llama_cpp_version, load_in_llama_cpp
 from lib.gguf.reader import open_gguf
@@ -28,8 +26,6 @@ from lib.tokenizer.base import Tokenizer, UnknownText
 #: The largest difference by `model.feed_forward`, in largest logits. A wrong formula differs by all of it, float32 by 1e-6;
 #: llama.cpp reads GELU from a table in float16, with which random models differed by up to 5e-4.
 _TOLERANCE = {"gelu": 1e-2, "swiglu": 1e-3}
-
-_TEXTS_OF_ITS_OWN, _LENGTH = 4, 64
 
 
 @torch.inference_mode()
@@ -53,7 +49,7 @@ def certify(model: LanguageModel, tokenizer: Tokenizer, path: Path, quantize: st
         "read_back": {"largest_difference": float(np.abs(ours - copy(torch.tensor([ids]))[0].double().numpy()).max())},
     }
     if quantize != "f32":
-        certificate["read_back"] |= _bits_per_byte(model, copy, tokenizer)
+        certificate["read_back"] |= divergence(model, copy, tokenizer)
     folder = llama_cpp_folder()
     if folder is None:
         return certificate | {"llama_cpp": None, "not_checked": f"llama.cpp is not installed; {HOW_TO_INSTALL}"}
@@ -101,27 +97,3 @@ def _read_back(path: Path) -> LanguageModel:
         model = build_model(config, "cpu")
         model.load_state_dict(read_tensors(file, config), strict=False)
     return model.eval()
-
-
-def _bits_per_byte(model: LanguageModel, copy: LanguageModel, tokenizer: Tokenizer) -> dict[str, Any]:
-    """How well both predict texts that `model` itself writes: expected bits/byte, and how many more `copy` needs.
-
-    Expected over all next tokens, not those that were written alone: then the difference is the Kullback-Leibler divergence
-    of the two predictions, which is never negative, and a few hundred tokens are enough.
-    """
-    length = min(_LENGTH, model.context_length)
-    prompt = tokenizer.default_prompt()[-1:]
-    sequences = [TokenSequence(prompt, _sampling(seed, length - 1)) for seed in range(_TEXTS_OF_ITS_OWN)]
-    if length > 1:
-        for _ in generate_tokens(model, sequences, torch.device("cpu")):
-            pass
-    ids = torch.tensor([sequence.ids for sequence in sequences])  # (4, T)
-    written = int(tokenizer.byte_lengths()[ids[:, 1:].numpy()].sum())
-    ours, theirs = (network(ids)[:, :-1].double().log_softmax(-1) for network in (model, copy))
-    bits = [float(-(ours.exp() * logprobs).sum()) / np.log(2) / max(written, 1) for logprobs in (ours, theirs)]
-    return {"tokens_of_its_own": ids[:, 1:].numel(), "bits_per_byte": bits[0], "more_bits_per_byte": bits[1] - bits[0]}
-
-
-def _sampling(seed: int, tokens: int) -> GenerateConfig:
-    everything: dict[str, Any] = {"top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
-    return GenerateConfig(prompt=None, max_new_tokens=tokens, temperature=1.0, seed=seed, **everything)

@@ -1,0 +1,92 @@
+// A conversation with a model that has learned to answer.
+import { element, textNodes } from "./dom.js";
+
+/** The panel. */
+export class ChatPanel {
+  constructor() {
+    this.id = "chat";
+    this.title = "Chat";
+    this._messages = [];
+    this._stop = null;
+    this._log = element("ol", { class: "chat", "aria-label": "Conversation" });
+    this._system = element("input", { id: "system", type: "text", autocomplete: "off", placeholder: "none" });
+    this._input = element("textarea", { id: "message", rows: 2, onkeydown: (event) => this._key(event) });
+    this._send = element("button", { class: "main" }, "Send");
+    this._status = element("p", { class: "unseen", role: "status" });
+    const form = element(
+      "form",
+      { onsubmit: (event) => (event.preventDefault(), this._stop ? this._stop.abort() : this._answer()) },
+      element("label", { for: "message" }, "Message"),
+      this._input,
+      element("p", { class: "tools" }, this._send, element("button", { type: "button", onclick: () => this._clear() }, "New conversation"), element("label", {}, "Instructions to the model ", this._system)),
+    );
+    this.element = element("div", {}, this._log, this._status, form);
+  }
+
+  show(page) {
+    if (this._page && this._model !== page.model.id) this._clear();
+    this._page = page;
+    this._model = page.model.id;
+  }
+
+  point() {}
+
+  hide() {
+    this._stop?.abort();
+  }
+
+  _key(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!this._stop) this._answer();
+  }
+
+  _clear() {
+    this._stop?.abort();
+    this._messages = [];
+    this._log.replaceChildren();
+  }
+
+  async _answer() {
+    const content = this._input.value.trim();
+    if (content === "") return;
+    const page = this._page;
+    const messages = [...this._messages, { role: "user", content }];
+    this._input.value = "";
+    const asked = this._show("user", content);
+    const answer = this._show("assistant", "");
+    const system = this._system.value.trim();
+    const prompt = system ? [{ role: "system", content: system }, ...messages] : messages;
+    let text = "";
+    const stop = new AbortController();
+    this._stop = stop;
+    this._send.textContent = "Stop";
+    const onToken = (token) => {
+      text += token.text;
+      answer.replaceChildren(...textNodes(text));
+      answer.scrollIntoView({ block: "nearest" });
+    };
+    try {
+      await page.backend.chat(page.model.id, prompt, page.sampling, { signal: stop.signal, onToken });
+    } catch (error) {
+      page.questions.report(error);
+    }
+    this._stop = null;
+    this._send.textContent = "Send";
+    if (!answer.isConnected) return; // a new conversation was begun meanwhile
+    if (text === "") {
+      asked.parentNode.remove();
+      answer.parentNode.remove();
+      this._input.value ||= content; // to be sent again
+      return;
+    }
+    this._messages = [...messages, { role: "assistant", content: text }];
+    this._status.textContent = `The model: ${text}`;
+  }
+
+  _show(role, text) {
+    const body = element("div", { class: "body" }, ...textNodes(text));
+    this._log.append(element("li", { class: role }, element("strong", {}, role === "user" ? "You" : "Model"), body));
+    return body;
+  }
+}

@@ -1,0 +1,243 @@
+// A GPT that reads a text token by token: each goes through all layers once, and its keys and values are kept for later ones.
+//
+// The names of weights and options are those of lib/model and params.yaml. What stands there as one product over a whole
+// text is a loop here: one position at a time.
+//
+// C embedding, H heads, G key and value heads, D head size, V vocabulary
+
+import { add, dot, frequencies, gelu, layerNorm, linear, relu, rmsNorm, rotate, rowOf, scaledFrequencies, sigmoid, silu, sinusoidal, softmax } from "./layers.js";
+
+const WAVE_BASE = 10000; // of sinusoidal positions, as in lib/model/positions.py
+const HASH_FACTOR = 1103515245n; // of n-grams, as in lib/model/ngram_embeddings.py
+const HASH_PRIME = 2147483629n;
+const SMALLEST = 2 ** -126; // the least positive normal number of float32
+
+/** A text so far: its ids, and the keys and values of each in every attention, in the order in which they are computed. */
+export class Text {
+  constructor() {
+    this.ids = [];
+    this.caches = [];
+  }
+
+  /** The keys and the values of attention number `layer`, one of each for every position. */
+  cache(layer) {
+    return (this.caches[layer] ??= { keys: [], values: [] });
+  }
+
+  /** Forget all after the longest part that is also the beginning of `ids`, of which the last is to be read in any case. */
+  keepPrefix(ids) {
+    let length = 0;
+    while (length < Math.min(this.ids.length, ids.length - 1) && this.ids[length] === ids[length]) length++;
+    for (const kept of [this.ids, ...this.caches.flatMap(({ keys, values }) => [keys, values])]) kept.length = Math.min(kept.length, length);
+  }
+}
+
+/** A linear layer, a norm: the weights that `name` has in `tensors`, and what they do. */
+function linearLayer(tensors, name) {
+  const [weight, bias] = [tensors[`${name}.weight`], tensors[`${name}.bias`]];
+  return (x) => linear(x, weight, bias);
+}
+
+function norm(tensors, name, eps) {
+  const [scale, shift] = [tensors[`${name}.scale`], tensors[`${name}.shift`]];
+  if (!scale) return (x) => x; // there is none
+  return shift ? (x) => layerNorm(x, scale.data, shift.data, eps) : (x) => rmsNorm(x, scale.data, eps);
+}
+
+/** Whether position t attends to an earlier position s (lib/model/sparse_attention.py). */
+function attentionPattern({ window, attention_pattern, summary_tokens }) {
+  if (window === null) return () => true;
+  const patterns = {
+    sliding: (t, s) => t - s < window,
+    strided: (t, s) => t - s < window || (t - s) % window === 0,
+    fixed: (t, s) => Math.floor(s / window) === Math.floor(t / window) || s % window >= window - summary_tokens,
+  };
+  return patterns[attention_pattern];
+}
+
+/** The speeds at which rotary positions turn, or null. */
+function rotarySpeeds(config, size) {
+  if (config.positions !== "rotary") return null;
+  const speeds = frequencies(size, config.rope_base);
+  if (config.rope_factor === 1) return speeds;
+  const scaling = { factor: config.rope_factor, low: config.rope_low_freq_factor, high: config.rope_high_freq_factor };
+  return scaledFrequencies(speeds, { ...scaling, context: config.rope_original_context });
+}
+
+/** Causal self-attention: each position collects the values of those whose keys fit its query (lib/model/attention.py). */
+class Attention {
+  constructor(config, tensors, name) {
+    this.H = config.n_heads;
+    this.G = config.n_kv_heads ?? config.n_heads;
+    this.D = config.head_dim ?? config.emb_dim / config.n_heads;
+    this.attendsTo = attentionPattern(config);
+    this.speeds = rotarySpeeds(config, this.D);
+    this.qNorm = norm(tensors, `${name}.q_norm`, config.norm_eps);
+    this.kNorm = norm(tensors, `${name}.k_norm`, config.norm_eps);
+    if (tensors[`${name}.W_query.weight`]) {
+      // a single head has three matrices, and its output is not projected (lib/model/causal_attention.py)
+      const parts = ["W_query", "W_key", "W_value"].map((part) => linearLayer(tensors, `${name}.${part}`));
+      this.queriesKeysValues = (x) => parts.map((part) => part(x));
+      this.project = (x) => x;
+    } else {
+      const [qkv, rows] = [linearLayer(tensors, `${name}.W_qkv`), this.G * this.D];
+      this.queriesKeysValues = (x) => {
+        const all = qkv(x);
+        const [keys, values] = [all.length - 2 * rows, all.length - rows];
+        return [all.subarray(0, keys), all.subarray(keys, values), all.subarray(values)];
+      };
+      this.project = linearLayer(tensors, `${name}.out_proj`);
+    }
+  }
+
+  /** The vector of the last position, (C,) -> (C,). `maps` collects its weights: for each head a number for each position. */
+  forward(x, cache, maps) {
+    const position = cache.keys.length;
+    const [q, k, v] = this.queriesKeysValues(x);
+    const queries = this.heads(q, this.qNorm, position);
+    cache.keys.push(this.heads(k, this.kNorm, position));
+    cache.values.push(this.split(v));
+    const output = new Float32Array(this.H * this.D);
+    const seen = [];
+    for (let s = 0; s <= position; s++) if (this.attendsTo(position, s)) seen.push(s);
+    const map = queries.map((query, h) => {
+      const g = Math.floor(h / (this.H / this.G)); // H/G neighbors share a key and value head
+      const weights = softmax(seen.map((s) => dot(query, cache.keys[s][g]) / Math.sqrt(this.D)));
+      const part = output.subarray(h * this.D, (h + 1) * this.D);
+      seen.forEach((s, n) => {
+        const [weight, value] = [weights[n], cache.values[s][g]];
+        for (let i = 0; i < part.length; i++) part[i] += weight * value[i];
+      });
+      const row = new Float32Array(maps ? position + 1 : 0);
+      if (maps) seen.forEach((s, n) => (row[s] = weights[n]));
+      return row;
+    });
+    maps?.push(map);
+    return this.project(output);
+  }
+
+  /** A vector for each head, normalized and rotated. */
+  heads(x, normalize, position) {
+    const heads = this.split(x).map(normalize);
+    return this.speeds ? heads.map((head) => rotate(head, position, this.speeds)) : heads;
+  }
+
+  split(x) {
+    return Array.from({ length: x.length / this.D }, (_, head) => x.subarray(head * this.D, (head + 1) * this.D));
+  }
+}
+
+/** The feed-forward layer: wider, an activation, and back (lib/model/feed_forward.py). */
+function feedForward(config, tensors, name) {
+  const [expand, contract] = [linearLayer(tensors, `${name}.expand`), linearLayer(tensors, `${name}.contract`)];
+  if (config.feed_forward === "swiglu") {
+    const gate = linearLayer(tensors, `${name}.gate`);
+    return (x) => {
+      const wide = expand(x);
+      return contract(silu(gate(x)).map((value, i) => value * wide[i]));
+    };
+  }
+  const activation = { gelu, relu }[config.feed_forward];
+  return (x) => contract(activation(expand(x)));
+}
+
+/** A transformer block: attention, then feed-forward, each inside a shortcut (lib/model/block.py). */
+class Block {
+  constructor(config, tensors, name) {
+    this.norm1 = norm(tensors, `${name}.norm1`, config.norm_eps);
+    this.attention = new Attention(config, tensors, `${name}.attention`);
+    this.norm2 = norm(tensors, `${name}.norm2`, config.norm_eps);
+    this.feedForward = feedForward(config, tensors, `${name}.feed_forward`);
+    this.isPost = config.norm_position === "post";
+  }
+
+  forward(x, cache, maps) {
+    if (this.isPost) {
+      x = this.norm1(add(x, this.attention.forward(x, cache, maps)));
+      return this.norm2(add(x, this.feedForward(x)));
+    }
+    x = add(x, this.attention.forward(this.norm1(x), cache, maps));
+    return add(x, this.feedForward(this.norm2(x)));
+  }
+}
+
+/** The parts of each kind of model between the embeddings and the head: blocks, or attention alone; a bigram has none. */
+const LAYERS = {
+  bigram: () => [],
+  single_head: (config, tensors) => [new Attention(config, tensors, "attention")],
+  multi_head: (config, tensors) => [new Attention(config, tensors, "attention")],
+  single_block: (config, tensors) => [new Block(config, tensors, "block")],
+  gpt: (config, tensors) => Array.from({ length: config.n_layers }, (_, n) => new Block(config, tensors, `blocks.${n}`)),
+};
+LAYERS.pointer = LAYERS.gpt;
+
+/** A model of `config`, the section `model` of a run's config.json, with its `tensors` by name. */
+export class GPT {
+  constructor(config, tensors) {
+    this.config = config;
+    this.tensors = tensors;
+    this.layers = LAYERS[config.kind](config, tensors);
+    this.finalNorm = norm(tensors, "final_norm", config.norm_eps);
+    this.head = tensors["out_head.weight"] ?? tensors["tok_emb.weight"]; // tied: one matrix for both
+    this.waves = config.positions === "sinusoidal" ? frequencies(config.emb_dim, WAVE_BASE) : null;
+  }
+
+  /** Add the token `id` to `text`; return the logits of the next one, (V,).
+   *
+   * `trace`: {maps, states} collects the attention weights of each layer, (H, positions), and the vector before the first
+   * layer and after each, (C,).
+   */
+  next(text, id, trace = null) {
+    text.ids.push(id);
+    if (this.config.kind === "bigram") return rowOf(this.head, id);
+    let x = this.embed(text.ids);
+    trace?.states.push(x);
+    this.layers.forEach((layer, number) => {
+      x = layer.forward(x, text.cache(number), trace?.maps);
+      trace?.states.push(x);
+    });
+    x = this.finalNorm(x);
+    return this.config.kind === "pointer" ? this.point(x, text) : linear(x, this.head);
+  }
+
+  /** The input of the first layer for the last of `ids`: embeddings of the token, its position and its n-grams, (C,). */
+  embed(ids) {
+    const position = ids.length - 1;
+    let x = rowOf(this.tensors["tok_emb.weight"], ids[position]);
+    if (this.config.positions === "learned") x = add(x, rowOf(this.tensors["pos_emb.weight"], position));
+    if (this.waves) x = sinusoidal(x, position, this.waves);
+    for (let order = 2; order <= this.config.ngram_order; order++) {
+      const table = this.tensors[`ngram_emb.tables.${order - 2}.weight`];
+      x = add(x, rowOf(table, Number(ngramHash(ids, order) % BigInt(table.shape[0]))));
+    }
+    return x;
+  }
+
+  /** What layer `number` of a `trace` would say if it were the last: the head's logits of its vector (the logit lens). */
+  lens(state) {
+    return linear(this.finalNorm(state), this.head);
+  }
+
+  /** ln p of a pointer model: the head's distribution, and what followed in the text so far (lib/model/pointer.py). */
+  point(x, text) {
+    const cache = text.cache(this.layers.length);
+    const position = cache.keys.length;
+    cache.keys.push(linear(x, this.tensors["pointer.W_key.weight"]));
+    const p = softmax(linear(x, this.head));
+    if (position > 0) {
+      const query = linear(x, this.tensors["pointer.W_query.weight"]);
+      const scores = cache.keys.slice(0, position).map((key) => dot(query, key) / Math.sqrt(key.length));
+      const gate = sigmoid(dot(x, this.tensors["pointer.gate"].data) + this.tensors["pointer.gate_bias"].data[0]);
+      for (let id = 0; id < p.length; id++) p[id] *= 1 - gate;
+      softmax(scores).forEach((weight, s) => (p[text.ids[s + 1]] += gate * weight));
+    }
+    return Float32Array.from(p, (value) => Math.log(Math.max(value, SMALLEST)));
+  }
+}
+
+/** The hash of the last `order` ids; before the first token of a text stands -1. */
+function ngramHash(ids, order) {
+  let hash = 0n;
+  for (let n = ids.length - order; n < ids.length; n++) hash = (hash * HASH_FACTOR + BigInt(ids[n] ?? -1) + 2n) % HASH_PRIME;
+  return hash;
+}

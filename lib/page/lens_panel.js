@@ -1,0 +1,96 @@
+// The logit lens (nostalgebraist 2020): what the model would predict if it stopped after each layer.
+import { element, lineText, percent } from "./dom.js";
+
+const MOST_TOKENS = 256; // that are asked for
+const COLUMNS = 24; // that are shown at once
+
+/** The panel. */
+export class LensPanel {
+  constructor() {
+    this.id = "lens";
+    this.title = "Logit lens";
+    this._note = element("p", { class: "quiet" });
+    this._table = element("table", { class: "lens" });
+    this._detail = element("p", {});
+    this.element = element("div", {}, this._note, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Logit lens" }, this._table), this._detail);
+  }
+
+  async show(page) {
+    this._page = page;
+    this._places = null;
+    this._table.replaceChildren();
+    if (!page.model.layers) {
+      this._note.textContent = "This model has no layers to look into.";
+      return;
+    }
+    const part = await page.part(MOST_TOKENS, { lens: true });
+    if (!part) return;
+    const places = part.tokens.map((token, index) => ({ ...token, index })).filter((token) => token.lens);
+    if (part.next?.lens && !part.cut) places.push({ ...part.next, text: "?", index: part.tokens.length });
+    if (places.length === 0) {
+      this._note.textContent = "There is nothing to predict yet: the first token has nothing before it. Write more.";
+      return;
+    }
+    this._places = places;
+    this._note.textContent =
+      "A row is a layer, the last on top; a cell holds the token that the model would predict there if it stopped after that layer, shaded by its " +
+      `probability. A frame: it is the token that follows.${part.cut ? ` Of this text the first ${MOST_TOKENS} tokens are shown.` : ""}`;
+    this._first = null;
+    this.point();
+  }
+
+  point() {
+    if (!this._places) return;
+    const at = this._places.findIndex(({ index }) => index === this._page.current);
+    const current = at < 0 ? this._places.length - 1 : at;
+    const last = this._places.length - COLUMNS;
+    const first = Math.max(0, Math.min(last, current - Math.floor(COLUMNS / 2)));
+    if (first !== this._first) this._draw(first);
+    for (const cell of this._table.querySelectorAll(".current")) cell.classList.remove("current");
+    for (const cell of this._table.querySelectorAll(`[data-place="${current}"]`)) cell.classList.add("current");
+    this._table.querySelector(`th[data-place="${current}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this._say(this._places[current]);
+  }
+
+  _draw(first) {
+    this._first = first;
+    const shown = this._places.slice(first, first + COLUMNS);
+    const layers = shown[0].lens.map(({ layer }) => layer).reverse();
+    const head = element("tr", {}, element("th", { scope: "col" }, "predicts"), ...shown.map((place, at) => element("th", { scope: "col", "data-place": first + at }, element("code", {}, lineText(place.text)))));
+    const rows = layers.map((layer, row) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, layerName(layer, row === 0)),
+        ...shown.map((place, at) => {
+          const entry = place.lens[layers.length - 1 - row];
+          const cell = element("td", { "data-place": first + at, class: entry.rank === 1 ? "right" : null }, element("code", {}, lineText(entry.top[0].text)));
+          cell.style.setProperty("--weight", `${Math.round(100 * entry.top[0].probability)}%`);
+          return cell;
+        }),
+      ),
+    );
+    this._table.replaceChildren(
+      element("caption", { class: "unseen" }, "Logit lens: the most likely token by layer"),
+      element("thead", {}, head),
+      element("tbody", {}, ...rows),
+    );
+  }
+
+  /** In words: from which layer on the token that follows is the first. */
+  _say({ text, lens }) {
+    const expected = lens.map(({ layer, top, rank }) => ({ layer, rank, top: top[0] }));
+    const wrong = expected.findLastIndex(({ rank }) => rank !== undefined && rank !== null && rank !== 1);
+    const last = expected.at(-1);
+    const best = `After the last layer: ${lineText(last.top.text)}, ${percent(last.top.probability)}.`;
+    let words = best;
+    if (last.rank === 1) words = `${lineText(text)} is the first choice from ${layerName(expected[wrong + 1].layer)} on. ${best}`;
+    else if (last.rank) words = `${lineText(text)} has rank ${last.rank} after the last layer. ${best}`;
+    this._detail.textContent = words;
+  }
+}
+
+function layerName(layer, isLast = false) {
+  if (layer === 0) return "embeddings";
+  return isLast ? `layer ${layer}, the output` : `layer ${layer}`;
+}

@@ -1,0 +1,46 @@
+// Questions to the backend: the newest one counts, and an error is shown in words.
+import { byId } from "./dom.js";
+
+/** Asks `backend` one question at a time. */
+export class Questions {
+  constructor(backend) {
+    this._backend = backend;
+    this._asked = null; // stops the question whose answer is waited for
+    this._parts = new Map(); // the last analysis of a beginning of a text, by what was asked
+  }
+
+  /** Show an error in words; what was stopped on purpose is none. */
+  report(error) {
+    if (error.name === "AbortError") return;
+    byId("alert").textContent = error.message;
+    byId("alert").hidden = false;
+    if (error.status === 401) byId("key-form").hidden = false;
+  }
+
+  /** The answer to `question(signal)`; null after an error, which is shown, or if something else is asked meanwhile. */
+  async ask(question) {
+    this._asked?.abort();
+    const asked = (this._asked = new AbortController());
+    byId("alert").hidden = true;
+    try {
+      const answer = await question(asked.signal);
+      return asked.signal.aborted ? null : answer;
+    } catch (error) {
+      if (!asked.signal.aborted) this.report(error);
+      return null;
+    }
+  }
+
+  /** The analysis by `model`, with `fields`, of the first `limit` of the tokens `ids`; `cut`: there are more. */
+  async part(model, ids, limit, fields) {
+    if (!ids?.length) return null;
+    const request = { prompt: ids.slice(0, limit), alternatives: 1, ...fields };
+    const key = JSON.stringify([model, request]);
+    if (!this._parts.has(key)) {
+      const analysis = await this.ask((signal) => this._backend.analyze(model, { ...request, signal }));
+      if (!analysis) return null;
+      this._parts = new Map([[key, analysis]]);
+    }
+    return { ...this._parts.get(key), cut: ids.length > limit };
+  }
+}

@@ -1,0 +1,128 @@
+// How the next token is drawn: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
+import { Bar } from "./bars.js";
+import { element, lineText, natsAndBits, percent } from "./dom.js";
+import { distribution } from "./sampling.js";
+
+const TOP_K = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, null]; // null: off
+
+/** The sliders, in this order: what a position means, and how it is said. */
+const SLIDERS = {
+  temperature: { title: "Temperature", min: 0.1, max: 2, step: 0.05, start: 1, value: Number, words: (value) => value.toFixed(2) },
+  top_k: { title: "Top-k", min: 0, max: TOP_K.length - 1, step: 1, start: TOP_K.length - 1, value: (at) => TOP_K[at], words: (k) => (k === null ? "off" : String(k)) },
+  top_p: { title: "Top-p", min: 0.05, max: 1, step: 0.01, start: 1, value: (p) => (Number(p) === 1 ? null : Number(p)), words: (p) => (p === null ? "off" : p.toFixed(2)) },
+  min_p: { title: "Min-p", min: 0, max: 0.5, step: 0.01, start: 0, value: (p) => (Number(p) === 0 ? null : Number(p)), words: (p) => (p === null ? "off" : p.toFixed(2)) },
+};
+
+const FILTERS = { greedy: "greedy", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
+
+/** The panel; `onChange()` is called when a slider moves, `onPick(alternative)` when a token is chosen. */
+export class SamplingPanel {
+  constructor({ onChange, onPick, greedy }) {
+    this.id = "sampling";
+    this.title = "Next token";
+    this.needs = { full: true };
+    this._onPick = onPick;
+    this._greedy = greedy;
+    this._analysis = null;
+    this._rows = [];
+    this._inputs = {};
+    this._outputs = {};
+    const moved = () => {
+      this._draw();
+      onChange();
+    };
+    const sliders = Object.entries(SLIDERS).map(([name, { title, min, max, step, start }]) => {
+      const input = element("input", { type: "range", id: name, min, max, step, value: start, oninput: moved });
+      const output = element("output", { for: name });
+      [this._inputs[name], this._outputs[name]] = [input, output];
+      return element("div", { class: "slider" }, element("label", { for: name }, title), output, input);
+    });
+    this._seed = element("input", { type: "number", id: "seed", min: 0, max: 2 ** 31, step: 1, value: 0, oninput: moved });
+    const another = element("button", { onclick: () => ((this._seed.value = Math.floor(Math.random() * 10000)), moved()) }, "Another seed");
+    this._summary = element("p", { class: "quiet" });
+    this._bars = element("ol", { class: "bars" });
+    this.element = element(
+      "div",
+      { class: "two" },
+      element("div", {}, ...sliders, element("p", { class: "tools" }, element("label", {}, "Seed ", this._seed), another), this._summary),
+      element("div", {}, element("h3", {}, "What can be drawn; choose one to add it"), this._bars),
+    );
+    greedy.addEventListener("change", moved);
+  }
+
+  /** How to draw, as the fields of a request. */
+  get sampling() {
+    const values = Object.entries(SLIDERS).map(([name, { value }]) => [name, value(this._inputs[name].value)]);
+    const sampling = { ...Object.fromEntries(values), seed: Math.max(0, Math.floor(Number(this._seed.value)) || 0) };
+    return this._greedy.checked ? { ...sampling, temperature: 0 } : sampling;
+  }
+
+  /** Positions of the sliders, as `settings` gave them. */
+  restore(settings) {
+    for (const name of Object.keys(SLIDERS)) if (settings.has(name)) this._inputs[name].value = settings.get(name);
+    if (settings.has("seed")) this._seed.value = settings.get("seed");
+    this._greedy.checked = settings.has("greedy");
+    this._draw();
+  }
+
+  /** The positions that differ from where the page begins. */
+  settings() {
+    const moved = Object.entries(SLIDERS).filter(([name, { start }]) => Number(this._inputs[name].value) !== start);
+    const entries = moved.map(([name]) => [name, this._inputs[name].value]);
+    if (Number(this._seed.value)) entries.push(["seed", this._seed.value]);
+    if (this._greedy.checked) entries.push(["greedy", "1"]);
+    return entries;
+  }
+
+  /** Draw the distribution after the text of the page. */
+  show(page) {
+    this._analysis = page.analysis;
+    this._rows = (page.analysis?.next?.alternatives ?? []).map((alternative) => ({
+      ...alternative,
+      bar: new Bar(alternative.text, { faint: true, onclick: () => this._onPick(alternative) }),
+    }));
+    this._bars.replaceChildren(...this._rows.map(({ bar }) => bar.row));
+    this._draw();
+  }
+
+  point() {}
+
+  _draw() {
+    const sampling = this.sampling;
+    for (const [name, { words, value }] of Object.entries(SLIDERS)) {
+      const text = words(value(this._inputs[name].value));
+      this._outputs[name].textContent = text;
+      this._inputs[name].setAttribute("aria-valuetext", text);
+      this._inputs[name].disabled = this._greedy.checked;
+    }
+    const logits = this._analysis?.next?.logits;
+    if (!logits) return;
+    const { own, final, removed } = distribution(logits, sampling);
+    const widest = Math.max(own.reduce(larger, 0), final.reduce(larger, 0));
+    for (const { id, text, bar } of this._rows) {
+      const words = removed[id] ? `not drawn: ${FILTERS[removed[id]]}` : percent(final[id]);
+      const label = `add ${lineText(text)}, ${words}; the model: ${percent(own[id])}`;
+      bar.set(final[id] / widest, words, { faint: own[id] / widest, removed: Boolean(removed[id]), label });
+    }
+    this._summary.textContent = summary(own, final, removed);
+  }
+}
+
+function larger(a, b) {
+  return Math.max(a, b);
+}
+
+/** How many tokens are left, what the filters cut off, the entropy before and after. */
+function summary(own, final, removed) {
+  const left = removed.filter((reason) => !reason).length;
+  const cut = own.reduce((sum, p, id) => (removed[id] ? sum + p : sum), 0);
+  return (
+    `${left.toLocaleString("en-US")} of ${own.length.toLocaleString("en-US")} tokens can be drawn; the others have ${percent(cut)} of the model's probability. ` +
+    `Entropy: the model's ${natsAndBits(entropy(own))}, of what is drawn ${natsAndBits(entropy(final))}. ` +
+    "A pale bar is the model's own probability."
+  );
+}
+
+function entropy(probabilities) {
+  return Math.abs(probabilities.reduce((sum, p) => (p > 0 ? sum - p * Math.log(p) : sum), 0));
+}
