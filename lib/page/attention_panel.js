@@ -37,27 +37,23 @@ export class AttentionPanel {
   async show(page) {
     this._page = page;
     const { layers, heads } = page.model;
-    this._heads = heads;
     this._chosen.hidden = true;
-    if (!layers || !heads) {
+    if (!heads) {
       this._note.textContent = "This model has no attention heads.";
       return;
     }
-    const limit = Math.max(8, Math.floor(Math.sqrt(MOST_WEIGHTS / (layers * heads))));
+    const limit = Math.max(8, Math.floor(Math.sqrt(MOST_WEIGHTS / (Math.max(1, layers) * heads))));
     const part = await page.part(limit, { attention: true });
     if (!part) return;
-    this._weights = part.attention ?? null;
-    if (!this._weights) {
-      this._note.textContent = "This model gives no attention weights.";
-      return;
-    }
+    this._weights = part.attention;
     this._tokens = part.tokens;
     this._note.textContent =
-      `Point at a token of the text: the tokens that it looks at are shaded (by the square root of the weight).` +
+      `Point at a token of the text: the darker a token (on a dark screen: the brighter), the more it looks at that one.` +
       (part.cut ? ` Of this text the first ${limit} tokens are shown.` : "");
     this._chosen.hidden = false;
-    this._fill(layers, heads);
-    this._choose(Math.min(Number(this._layer.value) || 0, layers - 1), Math.min(this._headNumber(), heads - 1));
+    this._heads = this._weights[0].length;
+    this._fill(this._weights.length, this._heads);
+    this._choose(Number(this._layer.value), this._headNumber());
   }
 
   hide() {
@@ -69,7 +65,8 @@ export class AttentionPanel {
     if (!this._weights || this._chosen.hidden) return;
     const query = Math.min(this._page.current, this._tokens.length - 1);
     const weights = this._row(query);
-    this._list.shade(weights.map(Math.sqrt));
+    const largest = Math.max(...weights);
+    this._list.shade(weights.map((weight) => Math.sqrt(weight / largest)));
     this._words.replaceChildren(element("q", {}, lineText(this._tokens[query].text)), ` (token ${query + 1}) looks at:`);
     const order = weights.map((weight, key) => [weight, key]).sort(([a], [b]) => b - a).slice(0, 6);
     this._most.replaceChildren(
@@ -112,7 +109,7 @@ export class AttentionPanel {
     );
     this._layer.value = Number(layer) < layers ? layer || "0" : "0";
     this._head.value = head !== "" && Number(head) < heads ? head : String(MEAN);
-    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 4rem))`;
+    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 5.5rem))`;
     const color = getComputedStyle(this._grid).color.match(/[\d.]+/g).map(Number);
     this._grid.replaceChildren(
       ...this._weights.flatMap((matrices, l) =>

@@ -71,7 +71,7 @@ const LN2 = Math.log(2);
 export function percent(probability) {
   if (probability === 0) return "0 %";
   if (probability < 0.001) return `1 in ${Number((1 / probability).toPrecision(2)).toLocaleString("en-US")}`;
-  return `${Number((100 * probability).toPrecision(3))} %`;
+  return `${(100 * probability).toPrecision(3)} %`;
 }
 
 /** Nats as "2.08 nats (3.00 bits)". */

@@ -56,12 +56,12 @@ export class LensPanel {
     this._first = first;
     const shown = this._places.slice(first, first + COLUMNS);
     const layers = shown[0].lens.map(({ layer }) => layer).reverse();
-    const head = element("tr", {}, element("th", { scope: "col" }, "predicts"), ...shown.map((place, at) => element("th", { scope: "col", "data-place": first + at }, element("code", {}, lineText(place.text)))));
+    const head = element("tr", {}, element("th", { scope: "col" }, "layer"), ...shown.map((place, at) => element("th", { scope: "col", "data-place": first + at }, element("code", {}, lineText(place.text)))));
     const rows = layers.map((layer, row) =>
       element(
         "tr",
         {},
-        element("th", { scope: "row" }, layerName(layer, row === 0)),
+        element("th", { scope: "row" }, rowName(layer, row === 0)),
         ...shown.map((place, at) => {
           const entry = place.lens[layers.length - 1 - row];
           const cell = element("td", { "data-place": first + at, class: entry.rank === 1 ? "right" : null }, element("code", {}, lineText(entry.top[0].text)));
@@ -90,7 +90,11 @@ export class LensPanel {
   }
 }
 
-function layerName(layer, isLast = false) {
+function layerName(layer) {
+  return layer === 0 ? "the embeddings" : `layer ${layer}`;
+}
+
+function rowName(layer, isLast) {
   if (layer === 0) return "embeddings";
-  return isLast ? `layer ${layer}, the output` : `layer ${layer}`;
+  return isLast ? `${layer}, output` : String(layer);
 }

@@ -1,6 +1,6 @@
 // How the next token is drawn: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
 import { Bar } from "./bars.js";
-import { element, lineText, natsAndBits, percent } from "./dom.js";
+import { count, element, lineText, natsAndBits, percent } from "./dom.js";
 import { distribution } from "./sampling.js";
 
 const TOP_K = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, null]; // null: off
@@ -116,10 +116,10 @@ function larger(a, b) {
 function summary(own, final, removed) {
   const left = removed.filter((reason) => !reason).length;
   const cut = own.reduce((sum, p, id) => (removed[id] ? sum + p : sum), 0);
+  const others = left < own.length ? `; the others have ${percent(cut)} of the model's probability` : "";
   return (
-    `${left.toLocaleString("en-US")} of ${own.length.toLocaleString("en-US")} tokens can be drawn; the others have ${percent(cut)} of the model's probability. ` +
-    `Entropy: the model's ${natsAndBits(entropy(own))}, of what is drawn ${natsAndBits(entropy(final))}. ` +
-    "A pale bar is the model's own probability."
+    `${count(left)} of ${count(own.length)} tokens can be drawn${others}. Entropy of what is drawn: ${natsAndBits(entropy(final))}; ` +
+    `of the model: ${natsAndBits(entropy(own))}. A pale bar is the model's own probability.`
   );
 }
 
