@@ -21,10 +21,10 @@ def bundle(*entries: str) -> str:
     What module `name.js` exports is in the constant `name_module`. ValueError for a circle of imports, for another form of
     import or export, and for what would end the script in HTML.
     """
-    return '"use strict";\n' + "".join(f"const {name}_module = (() => {{\n{_body(name)}}})();\n" for name in _in_order(entries))
+    return '"use strict";\n' + "".join(f"const {name}_module = (() => {{\n{_body(name)}}})();\n" for name in _dependencies_first(entries))
 
 
-def _in_order(entries: tuple[str, ...]) -> list[str]:
+def _dependencies_first(entries: tuple[str, ...]) -> list[str]:
     """The `entries` and what they import, each after those that it imports."""
     done: list[str] = []
 

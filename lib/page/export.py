@@ -36,19 +36,22 @@ KINDS = ("bigram", "single_head", "multi_head", "single_block", "gpt", "pointer"
 #: The largest file, in bytes. Mail of 25 MB, Gmail's limit (support.google.com/mail/answer/6584), carries 18 MB of files.
 MOST_BYTES = 18_000_000
 
+#: A bound of the rest of the file, in bytes: style, script, and what the page tells of the run.
+_REST = 200_000
+
 _ENTRY = "export_page"
 
 
 @dataclass(frozen=True)
 class ExportedPage:
-    """The HTML of a page, and the facts that it tells of its model."""
+    """The HTML of a page, and the metadata that it tells of its model."""
 
     html: str
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def summary(self) -> str:
         """In one line: the size of the file, the parameters, and what their rounding costs."""
-        return f"{len(self.html.encode()) / 1e6:.1f} MB, {_summary(self.facts)}"
+        return f"{len(self.html.encode()) / 1e6:.1f} MB, {_summary(self.metadata)}"
 
 
 def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
@@ -67,23 +70,23 @@ def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
     for entry, _, rounded in packed:
         if not torch.isfinite(rounded).all():
             raise MakegptError(f"{folder}: {entry['name']} has numbers that {weights} cannot hold; use --weights float32")
-    provenance = run_provenance(folder) | {"texts": list(_texts(describe_artifact(folder)))}
+    provenance = run_provenance(folder) | {"texts": _texts_of(folder)}
     parameters = count_parameters(trained.model)
-    facts = {"parameters": parameters, "weights": weights}
+    metadata = {"parameters": parameters, "weights": weights}
     if weights != "float32":
         rounded_model = copy.deepcopy(trained.model)
         rounded_model.load_state_dict({entry["name"]: rounded for entry, _, rounded in packed}, strict=False)
-        facts |= divergence(trained.model, rounded_model, trained.tokenizer)
+        metadata |= divergence(trained.model, rounded_model, trained.tokenizer)
     file = {
         "name": provenance["run"],
-        "note": _note(facts, provenance),
+        "note": _note(metadata, provenance),
         "parameters": parameters,
         "model": asdict(trained.config),
         "tokenizer": values,
         "tensors": [entry for entry, _, _ in packed],
     }
     content = base64.b64encode(b"".join(content for _, content, _ in packed)).decode("ascii")
-    return ExportedPage(_html(file, content, provenance | {"page": facts}), facts)
+    return ExportedPage(_html(file, content, provenance | {"page": metadata}), metadata)
 
 
 def _check_kind(config: ModelConfig, folder: Path) -> None:
@@ -92,7 +95,7 @@ def _check_kind(config: ModelConfig, folder: Path) -> None:
 
 
 def _check_size(trained: TrainedModel, values: dict[str, Any], weights: str, folder: Path) -> None:
-    rest = len(canonical_json(values).encode()) + 200_000  # the page itself, and what it tells of the run
+    rest = len(canonical_json(values).encode()) + _REST
     sizes = {
         format: rest + 4 * sum(packed_size(tensor, format) for tensor in trained.model.parameters()) // 3 for format in FORMATS
     }
@@ -100,35 +103,43 @@ def _check_size(trained: TrainedModel, values: dict[str, Any], weights: str, fol
         fitting = [f"--weights {format} makes it {size / 1e6:.1f} MB" for format, size in sizes.items() if size <= MOST_BYTES]
         advice = " and ".join(fitting) or "export a smaller model, or show this one with `serve`"
         raise UsageError(
-            f"{folder} in {weights} makes a page of {sizes[weights] / 1e6:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB that "
-            f"a mail carries; {advice}"
+            f"{folder} in {weights} makes a page of {sizes[weights] / 1e6:.0f} MB, more than the {MOST_BYTES / 1e6:.0f} MB "
+            f"that a mail carries; {advice}"
         )
 
 
+def _texts_of(folder: Path) -> list[dict[str, Any]]:
+    """The texts that the run in `folder` goes back to: name, hash, and the license of those in params.yaml."""
+    licenses = {sha256: known.license for known in load_inputs(load_params()).values() for sha256 in known.files.values()}
+    try:
+        texts = list(_texts(describe_artifact(folder)))
+    except MakegptError:  # an artifact on the way is damaged; the run itself is good
+        return []
+    return [
+        {"name": Path(text["path"]).name, "sha256": text["sha256"], "license": licenses.get(text["sha256"])} for text in texts
+    ]
+
+
 def _texts(description: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The texts that an artifact goes back to: name, hash, and the license of those in params.yaml."""
-    licenses = {
-        sha256: known.license for known in load_inputs(load_params()).values() for sha256 in known.files.values()
-    }
+    """The descriptions of texts in that of an artifact."""
     for origin in description.get("from", []):
         if origin["is"] == "text":
-            sha256 = origin.get("sha256")
-            yield {"name": Path(origin["path"]).name, "sha256": sha256, "license": licenses.get(sha256)}
+            yield origin
         yield from _texts(origin)
 
 
-def _summary(facts: dict[str, Any]) -> str:
-    summary = f"{facts['parameters']:,} parameters in {facts['weights']}"
-    if "more_bits_per_byte" in facts:
-        summary += f", {facts['more_bits_per_byte']:.1g} bits/byte more than float32's {facts['bits_per_byte']:.3g}"
+def _summary(metadata: dict[str, Any]) -> str:
+    summary = f"{metadata['parameters']:,} parameters in {metadata['weights']}"
+    if "more_bits_per_byte" in metadata:
+        summary += f", {metadata['more_bits_per_byte']:.1g} bits/byte more than float32's {metadata['bits_per_byte']:.3g}"
     return summary
 
 
-def _note(facts: dict[str, Any], provenance: dict[str, Any]) -> str:
+def _note(metadata: dict[str, Any], provenance: dict[str, Any]) -> str:
     """What the page says of its model, in sentences."""
     names = [text["name"] + (f" ({text['license']})" if text["license"] else "") for text in provenance["texts"]]
     trained = f"; trained on {', '.join(names)}" if names else ""
-    return f"{provenance['run']}: {_summary(facts)}{trained}. Everything is computed in this page; it loads and sends nothing."
+    return f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
 
 
 def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str:
@@ -139,7 +150,7 @@ def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'; "
         "form-action 'none'"
     )
-    facts = json.dumps(provenance, indent=2, ensure_ascii=False)
+    origin = json.dumps(provenance, indent=2, ensure_ascii=False)
     changes = {
         '<meta charset="utf-8">': f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">',
         "<title>makegpt</title>": f"<title>{escape_html(file['name'])} · makegpt</title>",
@@ -147,7 +158,7 @@ def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str
         '<link rel="stylesheet" href="style.css">': f"<style>{style}</style>",
         '<script type="module" src="serve_page.js"></script>\n': "",
         '<p id="note"></p>': '<p id="note"></p>\n<details><summary>Where this model comes from</summary>\n'
-        f'<pre id="provenance">{escape_html(facts)}</pre>\n</details>',
+        f'<pre id="provenance">{escape_html(origin)}</pre>\n</details>',
         "</body>": f'<script type="application/json" id="model-file">{_in_script(canonical_json(file))}</script>\n'
         f'<script type="text/plain" id="model-weights">{weights}</script>\n<script>{script}</script>\n</body>',
     }

@@ -16,19 +16,24 @@ const SMALLEST = 2 ** -126; // the least positive normal number of float32
 export class Text {
   constructor() {
     this.ids = [];
-    this.caches = [];
+    this.caches = new Map();
   }
 
-  /** The keys and the values of attention number `layer`, one of each for every position. */
-  cache(layer) {
-    return (this.caches[layer] ??= { keys: [], values: [] });
+  /** The keys and the values of the attention called `name`, one of each for every position. */
+  cache(name) {
+    if (!this.caches.has(name)) this.caches.set(name, { keys: [], values: [] });
+    return this.caches.get(name);
   }
 
   /** Forget all after the longest part that is also the beginning of `ids`, of which the last is to be read in any case. */
   keepPrefix(ids) {
     let length = 0;
     while (length < Math.min(this.ids.length, ids.length - 1) && this.ids[length] === ids[length]) length++;
-    for (const kept of [this.ids, ...this.caches.flatMap(({ keys, values }) => [keys, values])]) kept.length = Math.min(kept.length, length);
+    this.ids.length = length;
+    for (const { keys, values } of this.caches.values()) {
+      keys.length = length;
+      values.length = Math.min(values.length, length); // a pointer has none
+    }
   }
 }
 
@@ -92,39 +97,45 @@ class Attention {
 
   /** The vector of the last position, (C,) -> (C,). `maps` collects its weights: for each head a number for each position. */
   forward(x, cache, maps) {
+    const { H, G, D } = this;
     const position = cache.keys.length;
     const [q, k, v] = this.queriesKeysValues(x);
-    const queries = this.heads(q, this.qNorm, position);
-    cache.keys.push(this.heads(k, this.kNorm, position));
-    cache.values.push(this.split(v));
-    const output = new Float32Array(this.H * this.D);
+    const query = this.perHead(q, this.qNorm, position);
+    cache.keys.push(this.perHead(k, this.kNorm, position));
+    cache.values.push(v);
     const seen = [];
     for (let s = 0; s <= position; s++) if (this.attendsTo(position, s)) seen.push(s);
-    const map = queries.map((query, h) => {
-      const g = Math.floor(h / (this.H / this.G)); // H/G neighbors share a key and value head
-      const weights = softmax(seen.map((s) => dot(query, cache.keys[s][g]) / Math.sqrt(this.D)));
-      const part = output.subarray(h * this.D, (h + 1) * this.D);
+    const output = new Float32Array(H * D);
+    const map = [];
+    for (let h = 0; h < H; h++) {
+      const start = Math.floor(h / (H / G)) * D; // H/G neighbors share a key and value head
+      const weights = softmax(seen.map((s) => dot(query, h * D, cache.keys[s], start, D) / Math.sqrt(D)));
       seen.forEach((s, n) => {
-        const [weight, value] = [weights[n], cache.values[s][g]];
-        for (let i = 0; i < part.length; i++) part[i] += weight * value[i];
+        const value = cache.values[s];
+        for (let i = 0; i < D; i++) output[h * D + i] += weights[n] * value[start + i];
       });
-      const row = new Float32Array(maps ? position + 1 : 0);
-      if (maps) seen.forEach((s, n) => (row[s] = weights[n]));
-      return row;
-    });
+      if (maps) map.push(spread(weights, seen, position + 1));
+    }
     maps?.push(map);
     return this.project(output);
   }
 
-  /** A vector for each head, normalized and rotated. */
-  heads(x, normalize, position) {
-    const heads = this.split(x).map(normalize);
-    return this.speeds ? heads.map((head) => rotate(head, position, this.speeds)) : heads;
+  /** The vectors of all heads, each normalized and rotated: (heads · D,) -> (heads · D,). */
+  perHead(x, normalize, position) {
+    const result = Float32Array.from(x);
+    for (let start = 0; start < x.length; start += this.D) {
+      const head = normalize(x.subarray(start, start + this.D));
+      result.set(this.speeds ? rotate(head, position, this.speeds) : head, start);
+    }
+    return result;
   }
+}
 
-  split(x) {
-    return Array.from({ length: x.length / this.D }, (_, head) => x.subarray(head * this.D, (head + 1) * this.D));
-  }
+/** `length` numbers: the `values` at their `places`, 0 elsewhere. */
+function spread(values, places, length) {
+  const all = new Float32Array(length);
+  places.forEach((place, n) => (all[place] = values[n]));
+  return all;
 }
 
 /** The feed-forward layer: wider, an activation, and back (lib/model/feed_forward.py). */
@@ -177,6 +188,7 @@ export class GPT {
     this.config = config;
     this.tensors = tensors;
     this.layers = LAYERS[config.kind](config, tensors);
+    this.hasBlocks = this.layers[0] instanceof Block; // whose outputs add up, so that the head can read each
     this.finalNorm = norm(tensors, "final_norm", config.norm_eps);
     this.head = tensors["out_head.weight"] ?? tensors["tok_emb.weight"]; // tied: one matrix for both
     this.waves = config.positions === "sinusoidal" ? frequencies(config.emb_dim, WAVE_BASE) : null;
@@ -196,8 +208,7 @@ export class GPT {
       x = layer.forward(x, text.cache(number), trace?.maps);
       trace?.states.push(x);
     });
-    x = this.finalNorm(x);
-    return this.config.kind === "pointer" ? this.point(x, text) : linear(x, this.head);
+    return this.predict(x, text, this.layers.length);
   }
 
   /** The input of the first layer for the last of `ids`: embeddings of the token, its position and its n-grams, (C,). */
@@ -213,21 +224,24 @@ export class GPT {
     return x;
   }
 
-  /** What layer `number` of a `trace` would say if it were the last: the head's logits of its vector (the logit lens). */
-  lens(state) {
-    return linear(this.finalNorm(state), this.head);
+  /** The logits by the vector of the last position: the final norm and the head.
+   *
+   * With the vector after `layer` blocks they are the logit lens: what the model would say if these were all of its blocks.
+   */
+  predict(x, text, layer) {
+    x = this.finalNorm(x);
+    return this.config.kind === "pointer" ? this.point(x, text, text.cache(`pointer after ${layer}`)) : linear(x, this.head);
   }
 
   /** ln p of a pointer model: the head's distribution, and what followed in the text so far (lib/model/pointer.py). */
-  point(x, text) {
-    const cache = text.cache(this.layers.length);
+  point(x, text, cache) {
     const position = cache.keys.length;
     cache.keys.push(linear(x, this.tensors["pointer.W_key.weight"]));
     const p = softmax(linear(x, this.head));
     if (position > 0) {
       const query = linear(x, this.tensors["pointer.W_query.weight"]);
-      const scores = cache.keys.slice(0, position).map((key) => dot(query, key) / Math.sqrt(key.length));
-      const gate = sigmoid(dot(x, this.tensors["pointer.gate"].data) + this.tensors["pointer.gate_bias"].data[0]);
+      const scores = cache.keys.slice(0, position).map((key) => dot(query, 0, key, 0, key.length) / Math.sqrt(key.length));
+      const gate = sigmoid(dot(x, 0, this.tensors["pointer.gate"].data, 0, x.length) + this.tensors["pointer.gate_bias"].data[0]);
       for (let id = 0; id < p.length; id++) p[id] *= 1 - gate;
       softmax(scores).forEach((weight, s) => (p[text.ids[s + 1]] += gate * weight));
     }

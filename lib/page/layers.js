@@ -4,22 +4,9 @@
 
 /** y = W x + b: every output is a weighted sum of all inputs. The weight is (out, in), the bias (out,) or null. */
 export function linear(x, weight, bias = null) {
-  const [outputs, inputs] = weight.shape;
-  const w = weight.data;
+  const outputs = weight.shape[0];
   const y = new Float32Array(outputs);
-  for (let o = 0, at = 0; o < outputs; o++) {
-    let [a, b, c, d] = [0, 0, 0, 0]; // four sums that do not wait for each other take half the time of one
-    const end = at + inputs;
-    let i = 0;
-    for (; at + 3 < end; at += 4, i += 4) {
-      a += w[at] * x[i];
-      b += w[at + 1] * x[i + 1];
-      c += w[at + 2] * x[i + 2];
-      d += w[at + 3] * x[i + 3];
-    }
-    for (; at < end; at++, i++) a += w[at] * x[i];
-    y[o] = a + b + (c + d) + (bias ? bias.data[o] : 0);
-  }
+  for (let o = 0; o < outputs; o++) y[o] = dot(x, 0, weight.data, o * x.length, x.length) + (bias ? bias.data[o] : 0);
   return y;
 }
 
@@ -34,11 +21,21 @@ export function add(x, y) {
   return x.map((value, i) => value + y[i]);
 }
 
-/** The sum of all products x_i y_i. */
-export function dot(x, y) {
-  let sum = 0;
-  for (let i = 0; i < x.length; i++) sum += x[i] * y[i];
-  return sum;
+/** The sum of the products of `length` numbers of x and of y, from `xStart` and `yStart` on. */
+export function dot(x, xStart, y, yStart, length) {
+  let a = 0; // four sums, which do not wait for each other: nearly half the time of one
+  let b = 0;
+  let c = 0;
+  let d = 0;
+  const whole = length - (length % 4);
+  for (let i = 0; i < whole; i += 4) {
+    a += x[xStart + i] * y[yStart + i];
+    b += x[xStart + i + 1] * y[yStart + i + 1];
+    c += x[xStart + i + 2] * y[yStart + i + 2];
+    d += x[xStart + i + 3] * y[yStart + i + 3];
+  }
+  for (let i = whole; i < length; i++) a += x[xStart + i] * y[yStart + i];
+  return a + b + c + d;
 }
 
 /** To mean 0 and variance 1, then scaled and shifted (Ba et al. 2016). */
@@ -53,7 +50,7 @@ export function layerNorm(x, scale, shift, eps) {
 
 /** To a mean square of 1, then scaled (Zhang and Sennrich 2019). */
 export function rmsNorm(x, scale, eps) {
-  const size = Math.sqrt(dot(x, x) / x.length + eps);
+  const size = Math.sqrt(dot(x, 0, x, 0, x.length) / x.length + eps);
   return x.map((value, i) => (scale[i] * value) / size);
 }
 

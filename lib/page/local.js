@@ -60,12 +60,11 @@ export function localBackend(file, tensors) {
     };
   }
 
-  /** What each layer of `states` would say of the token `id`, or of the next one where it is null. */
-  function lensOf(states, id, previous) {
-    return states.map((state, layer) => {
-      const logits = model.lens(state);
-      const own = id === null ? {} : { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
-      return { layer, ...own, top: likeliest(logits, 3, previous).map(({ id, text, probability }) => ({ id, text, probability })) };
+  /** What each layer says of the token `id` by its logits, or of the next token where `id` is null. */
+  function lensOf(layers, id, previous) {
+    return layers.map((logits, layer) => {
+      const own = id === null ? { surprisal: null, rank: null } : { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
+      return { layer, ...own, top: likeliest(logits, 3, previous) };
     });
   }
 
@@ -73,27 +72,29 @@ export function localBackend(file, tensors) {
     note: file.note,
 
     async models() {
-      const { kind, n_layers, n_heads } = file.model;
-      const facts = { kind, layers: n_layers, heads: n_heads, parameters: file.parameters };
+      const layers = model.hasBlocks ? model.layers.length : 0; // of the lens
+      const facts = { kind: file.model.kind, layers, heads: model.layers.length ? file.model.n_heads : 0, parameters: file.parameters };
       return [{ id: file.name, context_length: T, vocab_size: tokenizer.size, chat: false, ...facts }];
     },
 
     async analyze(_, { prompt, alternatives = 10, lens = false, attention = false, counts = false, memorized = false, full = false, signal }) {
       const ids = encode(prompt);
       if (ids.length > T) throw new Error(`The text has ${ids.length} tokens, and the context of the model ${T}; give a shorter one.`);
+      if (lens && !model.hasBlocks) throw new Error(`The model is a ${file.model.kind}, which has no blocks for a lens to look between.`);
+      if (attention && !model.layers.length) throw new Error(`The model is a ${file.model.kind}, which has no attention.`);
       const text = new Text();
       const tokens = [];
       const maps = model.layers.map(() => []);
       let logits = null;
-      let states = [];
+      let layers = [];
       for (const [n, id] of ids.entries()) {
         const previous = n ? ids[n - 1] : null;
         const entry = { ...described(id, previous), surprisal: null, rank: null, entropy: null, alternatives: null };
-        if (n) Object.assign(entry, score(logits, id, alternatives, previous), lens ? { lens: lensOf(states, id, previous) } : {});
+        if (n) Object.assign(entry, score(logits, id, alternatives, previous), lens ? { lens: lensOf(layers, id, previous) } : {});
         tokens.push(entry);
         const trace = lens || attention ? { maps: [], states: [] } : null;
         logits = model.next(text, id, trace);
-        states = trace?.states ?? [];
+        if (lens) layers = trace.states.map((state, layer) => (layer < model.layers.length ? model.predict(state, text, layer) : logits));
         trace?.maps.forEach((heads, layer) => maps[layer].push(heads));
         await breathe(signal);
       }
@@ -104,7 +105,7 @@ export function localBackend(file, tensors) {
         model: file.name,
         unit: "nats",
         tokens,
-        next: { ...next, ...(lens ? { lens: lensOf(states, null, last) } : {}), ...(full ? { logits: [...logits] } : {}) },
+        next: { ...next, ...(lens ? { lens: lensOf(layers, null, last) } : {}), ...(full ? { logits: [...logits] } : {}) },
         ...(attention ? { attention: maps.map((queries) => byHead(queries, ids.length)) } : {}),
         ...(counts ? { counts_missing: "An exported page does not hold the counts of the training text." } : {}),
         ...(memorized ? { memorized_missing: "An exported page does not hold the training text." } : {}),
@@ -134,11 +135,10 @@ export function localBackend(file, tensors) {
     async tokenizations(text) {
       const all = [{ name: file.tokenizer.kind, tokenizer }, { name: "bytes", tokenizer: readTokenizer({ kind: "bytes" }) }];
       const shown = file.tokenizer.kind === "bytes" ? all.slice(1) : all;
-      const tokenizers = shown.map(({ name, tokenizer }) => {
+      return shown.map(({ name, tokenizer }) => {
         const tokens = tokenizer.encode(text.slice(0, LONGEST_TEXT));
         return { name, tokens: tokens.map((id) => ({ id, text: visibleText(tokenizer.tokenBytes(id)), bytes: [...tokenizer.tokenBytes(id)] })) };
       });
-      return { tokenizers };
     },
   };
 }

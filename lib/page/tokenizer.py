@@ -1,6 +1,6 @@
-"""Tokenizers in an exported page: the ones that `tokenizer.js` follows, as plain data for it.
+r"""Tokenizers in an exported page: the ones that `tokenizer.js` follows, as plain data for it.
 
-A byte-pair vocabulary comes with its pattern in JavaScript's syntax, which knows Unicode's letters and digits, but its \\s are
+A byte-pair vocabulary comes with its pattern in JavaScript's syntax, which knows Unicode's letters and digits, but its \s are
 other characters, and it has no part that ignores case.
 """
 
@@ -44,7 +44,9 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     )
 
 
-def _byte_pairs(tokens: list[bytes], pattern: str, special: list[int], endoftext: int | None, nfc: bool = False) -> dict[str, Any]:
+def _byte_pairs(
+    tokens: list[bytes], pattern: str, special: list[int], endoftext: int | None, nfc: bool = False
+) -> dict[str, Any]:
     return {
         "kind": "byte_pair",
         "tokens": tokens_to_saved(tokens),
@@ -62,7 +64,7 @@ def javascript_pattern(pattern: str) -> str:
 
 
 def _with_blanks(part: str) -> str:
-    """A class of characters, or \\s or \\S, with the blanks written out."""
+    r"""A class of characters, or \s or \S, with the blanks written out."""
     if part.startswith("["):
         return part.replace(r"\s", _BLANKS)
     return f"[{'^' if part == chr(92) + 'S' else ''}{_BLANKS}]"
