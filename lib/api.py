@@ -70,6 +70,7 @@ class Model:
         self.tokenizer: Tokenizer = run.tokenizer
         self.config: ModelConfig = run.config
         self.device = device
+        self.sha256 = run.sha256  # of the file that the weights are from
         self.training_text = TrainingText(folder, run.tokenizer, resolve_config(load_params()).evaluate.ngram_order)
         self._starts_with_endoftext = starts_with_endoftext
         self._chat_template = chat_template

@@ -131,6 +131,11 @@ class Process:
         self.wait(timeout)
         return self.outputs()
 
+    def so_far(self) -> list[str]:
+        """What it has written to stdout and to stderr until now."""
+        contents = [os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0) for file in self._written]
+        return [content.decode("utf-8") for content in contents]
+
     def outputs(self) -> list[str]:
         """What it wrote to stdout and to stderr."""
         with self._files:

@@ -136,6 +136,13 @@ class Request(TokenSequence):
         self.text += piece
         return piece
 
+    def end(self, reason: str) -> str:
+        """End the text with `reason`, before it ends by itself; return the text that was held back."""
+        self.finish_reason = reason
+        piece = self._decoder.flush()
+        self.text += piece
+        return piece
+
     def to_json(self) -> dict[str, Any]:
         """The request as plain data, with the other keys of the prompt's line."""
         line = self.prompt.line | {

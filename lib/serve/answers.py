@@ -200,10 +200,13 @@ class _Started:
         async for event in self._generation:
             if event.finish_reason == "cancelled":
                 raise ApiError(503, "the server is stopping; the text is not complete")
-            self._new_tokens += 1
-            token = spellers[event.index].spell(event.id, event.score, is_end=event.finish_reason == "end_of_text")
+            tokens = ()
+            if event.id is not None:
+                self._new_tokens += 1
+                is_end = event.finish_reason == "end_of_text"
+                tokens = (spellers[event.index].spell(event.id, event.score, is_end=is_end),)
             finish_reason = _FINISH_REASONS[event.finish_reason] if event.finish_reason else None
-            yield Piece(event.index, event.piece, (token,), finish_reason=finish_reason)
+            yield Piece(event.index, event.piece, tokens, finish_reason=finish_reason)
 
     def _echo(self, index: int, request: Request) -> tuple[Piece, Speller]:
         """The prompt of a text as its first piece, and what spells the tokens after it."""

@@ -71,6 +71,26 @@ def replace_unencodable_characters() -> None:
             stream.reconfigure(encoding="utf-8" if utf8 else stream.encoding, errors="backslashreplace")
 
 
+def forward_log(name: str) -> None:
+    """Print the log of the package `name` as log messages, from any thread; with --debug an error has its traceback."""
+    quiet, debug = is_quiet(), "--debug" in sys.argv
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not quiet or record.levelno >= logging.ERROR:
+                click.echo(printable(self.format(record)), err=True)
+
+    class Formatter(logging.Formatter):
+        def formatException(self, error: Any) -> str:  # noqa: N802 - its name in logging
+            return super().formatException(error) if debug else ""
+
+    handler = Forward()
+    handler.setFormatter(Formatter())
+    log = logging.getLogger(name)
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+
+
 def silence_other_packages() -> None:
     """Hide warnings and log lines of other packages (torch, matplotlib), which mean nothing to a user of the commands."""
     warnings.showwarning = lambda *_, **__: None

@@ -26,14 +26,12 @@ TEMPLATE = ChatML("s")
 T = 96
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with random weights that knows ChatML."""
+def write_chat_run(folder: Path) -> Path:
+    """A run in `folder` with random weights that knows ChatML."""
     debug = resolve_config(load_params(PROJECT / "params.yaml"), "debug").model
     config = replace(debug, vocab_size=TOKENIZER.vocab_size, context_length=T)
     model = build_model(config)
     model.initialize(torch.Generator().manual_seed(1))
-    folder = tmp_path_factory.mktemp("chat") / "run"
     tensors = {name: weight.detach() for name, weight in model.named_parameters()}
     write_imported_run(
         folder,
@@ -47,6 +45,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chat_template=TEMPLATE.jinja(),
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_chat_run(tmp_path_factory.mktemp("chat") / "run")
 
 
 def test_an_answer_continues_the_written_conversation(run: Path) -> None:

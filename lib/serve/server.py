@@ -1,0 +1,163 @@
+"""From an address to answers: sockets, loading, and an orderly end."""
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from lib.errors import MakegptError, UsageError
+from lib.serve.app import create_app
+from lib.serve.limits import Limits
+from lib.serve.metrics import Metrics
+from lib.serve.models import ServedModels
+from lib.serve.safety import Access
+from lib.serve.worker import Worker
+
+_BACKLOG = 1024  # connections that the system keeps until they are accepted
+
+
+def serve(
+    load: Callable[[], ServedModels],
+    host: str,
+    port: int,
+    *,
+    limits: Limits,
+    access: Access,
+    stop_seconds: float,
+    on_ready: Callable[[str, ServedModels], None],
+    on_signal: Callable[[str], None],
+) -> None:
+    """Listen on `host` and `port` (0: a free one), load the models, and answer until SIGTERM or SIGINT.
+
+    A signal closes the port; what runs and waits is finished within `stop_seconds`, then cancelled. A second signal ends the
+    process at once. `on_ready` is called with the address when the models are loaded, `on_signal` with a message.
+    MakegptError if the address is not available.
+    """
+    with _listen(host, port) as listener:
+        asyncio.run(_serve(load, listener, limits, access, stop_seconds, on_ready, on_signal))
+
+
+async def _serve(
+    load: Callable[[], ServedModels],
+    listener: socket.socket,
+    limits: Limits,
+    access: Access,
+    stop_seconds: float,
+    on_ready: Callable[[str, ServedModels], None],
+    on_signal: Callable[[str], None],
+) -> None:
+    metrics = Metrics()
+    worker = Worker(limits, metrics)
+    wrapped, app = create_app(worker, metrics, limits, access)
+    config = uvicorn.Config(
+        wrapped,
+        http=_protocol(limits),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=int(stop_seconds) + 2,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        running = worker.queue_length + worker.running
+        on_signal(f"stopping; what runs has {stop_seconds:g} seconds, a second signal ends it now" if running else "stopping")
+        worker.refuse()
+        loop.call_later(stop_seconds, worker.cancel_all)
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    worker.start()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        app.state.models = await asyncio.to_thread(load)
+        if not server.should_exit:
+            on_ready(_address(listener), app.state.models)
+    finally:
+        if not app.state.models:
+            server.should_exit = True
+        await serving
+        worker.stop()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, without its signal handlers."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `serve`."""
+        yield
+
+
+def _protocol(limits: Limits) -> type[H11Protocol]:
+    """HTTP/1.1 with two more limits: on connections, and on the time that the head of a request may take."""
+
+    class Protocol(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.close()
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+        def _watch(self) -> None:
+            """Close the connection if no request is complete in time; the time begins when none is being answered."""
+            is_answering = self.cycle is not None and not self.cycle.response_complete
+            if is_answering and self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+            elif not is_answering and self._deadline is None:
+                self._deadline = self.loop.call_later(limits.upload_seconds, self.transport.close)
+
+    return Protocol
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise UsageError(f"--host {host}: {error.strerror}; use 127.0.0.1, or an address of this machine") from None
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise MakegptError(f"{host}, port {port}: {os.strerror(error.errno or 0)}; --port 0 takes a free one") from None
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
