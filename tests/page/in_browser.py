@@ -12,7 +12,7 @@ import torch
 from lib.artifact.provenance import timestamp
 from lib.chat.template import ChatML
 from lib.config.params import load_params, resolve_config
-from lib.huggingface.imported_run import write_imported_run
+from lib.run.imported import write_imported_run
 from lib.model.registry import build_model
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import PROJECT, TEXT, Stage
