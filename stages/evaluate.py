@@ -98,7 +98,7 @@ def main(
     if second and first in ("--against", "--per-token", "--tasks"):
         raise UsageError(f"give {first} or {second}, not both")
     if tasks and (dataset is not None or text_file is not None):
-        raise UsageError("--tasks brings its own texts; leave out the dataset or --text")
+        raise UsageError("--tasks has texts to score; leave out the dataset or --text")
     if limit is not None and not tasks:
         raise UsageError("--limit goes with --tasks")
     if dynamic and weights.format != "float32":

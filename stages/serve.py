@@ -35,7 +35,12 @@ _API_KEY = "MAKEGPT_API_KEY"
 @click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests that wait; others get 503.")
 @click.option("--max-tokens", type=click.IntRange(1), default=4096, show_default=True, help="New tokens of a text at most.")
 @click.option(
-    "--timeout", callback=parse_duration, default="10m", show_default=True, metavar="DURATION", help="Time of a request at most."
+    "--timeout",
+    callback=parse_duration,
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    help="Time of a request at most.",
 )
 @click.option(
     "--stop-timeout",

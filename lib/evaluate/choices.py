@@ -29,7 +29,7 @@ from lib.ngrams.kneser_ney import KneserNey
 from lib.tokenizer.base import Tokenizer, UnknownText
 
 _FORMS = '{"prompt": "…", "choices": ["…", "…"], "answer": 0}, or {"sentence_good": "…", "sentence_bad": "…"} as BLiMP\'s'
-_TIE = 1e-6  # of a score: what the order of additions changes
+_ROUNDING = 1e-6  # of a score: what the order of additions changes
 _TEXTS_AT_ONCE = 64
 
 
@@ -216,7 +216,7 @@ class _Credit:
 
 def _earned(scores: np.ndarray, answer: int) -> tuple[float, bool]:
     """What an item earns by the `scores` of its choices, and whether another choice equals the right one at the top."""
-    top = scores >= scores.max() - _TIE * abs(scores.max())
+    top = scores >= scores.max() - _ROUNDING * abs(scores.max())
     return (1 / top.sum() if top[answer] else 0.0), bool(top[answer] and top.sum() > 1)
 
 

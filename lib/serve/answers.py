@@ -56,7 +56,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 class Job:
     """What a request asks for. `echo`: each text begins with its prompt. Texts are answered prompt by prompt, n of each.
 
-    `choice` formats a whole text, `chunks` a piece of one as any number of choices of a stream; `prefix` begins the answer's id.
+    `choice` formats a whole text, `chunks` a piece of one as any number of choices of a stream; `prefix` begins the id.
     """
 
     served: ServedModel
@@ -83,7 +83,8 @@ class Job:
         """ApiError 400 if it asks for too many texts or scores."""
         texts = len(self.prompts) * self.options.n
         if texts > most_texts:
-            raise invalid("n", f"{len(self.prompts):,} prompts with n={self.options.n} are {texts:,} texts; at most {most_texts:,} are possible")
+            asked = f"{len(self.prompts):,} prompts with n={self.options.n} are {texts:,} texts"
+            raise invalid("n", f"{asked}; at most {most_texts:,} are possible")
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
             tokens += sum(len(prompt.ids) for prompt in self.prompts)
@@ -200,7 +201,7 @@ class _Started:
         async for event in self._generation:
             if event.finish_reason == "cancelled":
                 raise ApiError(503, "the server is stopping; the text is not complete")
-            tokens = ()
+            tokens: tuple[SpelledToken, ...] = ()
             if event.id is not None:
                 self._new_tokens += 1
                 is_end = event.finish_reason == "end_of_text"

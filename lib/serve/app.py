@@ -34,7 +34,7 @@ def create_app(worker: Worker, metrics: Metrics, limits: Limits, access: Access)
     """The application with all that is around it, and the application itself, whose `state.models` are set when loaded."""
     page = page_routes()
     routes: list[BaseRoute] = [*API_ROUTES, *page]
-    failures = {kind: _answer_error for kind in (ApiError, MakegptError, HTTPException, Exception)}
+    failures = dict.fromkeys((ApiError, MakegptError, HTTPException, Exception), _answer_error)
     app = Starlette(routes=routes, exception_handlers=failures)
     app.state.models = ServedModels([])
     app.state.worker, app.state.metrics, app.state.limits = worker, metrics, limits

@@ -61,7 +61,7 @@ def read_chat(content: bytes, models: ServedModels, limits: Limits) -> Job:
 
 
 def read_messages(fields: Fields, model: Model) -> list[Message]:
-    """The `messages` of a conversation that ends with the user's; ApiError 400 for others and for a model without a template."""
+    """The `messages`, the last of which is the user's. ApiError 400 for others, and for a model without a template."""
     if not model.has_chat_template:
         raise invalid(
             "model",
@@ -103,8 +103,12 @@ def _max_tokens(fields: Fields, room: int, limits: Limits) -> int:
 
 def choice(piece: Piece, options: Options) -> dict[str, Any]:
     """A whole answer as an item of `choices`."""
-    message = {"role": "assistant", "content": piece.text, "refusal": None}
-    return {"index": piece.index, "message": message, "logprobs": _logprobs(piece, options), "finish_reason": piece.finish_reason}
+    return {
+        "index": piece.index,
+        "message": {"role": "assistant", "content": piece.text, "refusal": None},
+        "logprobs": _logprobs(piece, options),
+        "finish_reason": piece.finish_reason,
+    }
 
 
 def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Errors as answers: an HTTP status and OpenAI's error object, which clients turn into their own exceptions.
 
-    {"error": {"message": "…", "type": "invalid_request_error", "param": "temperature", "code": null}}
+{"error": {"message": "…", "type": "invalid_request_error", "param": "temperature", "code": null}}
 """
 
 from typing import Any, Iterable, Mapping
@@ -50,7 +50,8 @@ def invalid(param: str | None, message: str) -> ApiError:
 
 def unknown_model(name: str, known: Iterable[str]) -> ApiError:
     """No model called `name` is served: 404 with the names that are."""
-    return ApiError(404, f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}", param="model", code="model_not_found")
+    message = f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def as_api_error(error: Exception) -> ApiError:

@@ -1,9 +1,4 @@
-"""Answers in pieces: server-sent events, and what happens when the client leaves.
-
-    data: {"id": "cmpl-…", "choices": […]}
-
-    data: [DONE]
-"""
+"""Answers in pieces, as server-sent events: `data: {…}` and an empty line for each; and what happens when the client leaves."""
 
 import asyncio
 import json

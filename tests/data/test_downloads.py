@@ -140,7 +140,7 @@ def test_a_damaged_archive_in_the_mirror_is_passed_over(data: Path, mirror: Path
     (mirror / "play.tar.gz").write_bytes(content)
     net.address = PLAIN
     play = entry(files={"play/one.txt": digest(PLAIN)}, url=ADDRESS)
-    assert [source for _, source in fetched(tree(play), data)] == [ADDRESS]
+    assert [source for _, source in fetched(tree(play), data)] == [ADDRESS.replace("{name}", "one.txt")]
 
 
 def test_a_member_that_is_not_to_be_cleaned_comes_as_it_is(data: Path, mirror: Path) -> None:

@@ -1,6 +1,7 @@
 """The Makefile from the outside: what runs, what does not, and why. Each test works in its own project folder."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -518,6 +519,14 @@ def test_make_alone_lists_targets_and_configs(tmp_path: Path) -> None:
     output = make(project(tmp_path / "project")).stdout
     for word in ("make all CONFIG=gpt_balanced", "test", "why", "clean", "gpt_real", "decoder", "moby_dick"):
         assert word in output
+
+
+def test_make_all_trains_the_model_that_is_ahead_of_counts(built: Path) -> None:
+    assert "artifacts/runs/gpt_pointer-hamlet" in make(built, "-n", "all").stdout
+    row = json.loads((PROJECT / "bench" / "results" / "learning.json").read_text(encoding="utf-8"))["hamlet_pointer"]
+    assert row["config"] == "gpt_pointer"
+    assert row["lead"] > 2 * row["standard_error"]
+    assert max(row["seconds"]) <= 600
 
 
 def test_the_ladder_trains_model_by_model_and_prints_one_table(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def test_log_probabilities_come_with_bytes(chat_server: Running) -> None:
     choice = chat(chat_server, logprobs=True, top_logprobs=2, **GREEDY)["choices"][0]
     content = choice["logprobs"]["content"]
     assert len(content) == 8
-    assert bytes(byte for token in content for byte in token["bytes"]).decode("utf-8", "replace") == choice["message"]["content"]
+    together = bytes(byte for token in content for byte in token["bytes"])
+    assert together.decode("utf-8", "replace") == choice["message"]["content"]
     for token in content:
         assert token["top_logprobs"][0] == {name: token[name] for name in ("token", "logprob", "bytes")}
         assert token["top_logprobs"][0]["logprob"] >= token["top_logprobs"][1]["logprob"]
@@ -133,7 +134,7 @@ def test_what_cannot_be_answered_is_refused_by_name(chat_server: Running, body: 
 
 
 def test_neutral_values_of_unsupported_fields_are_accepted(chat_server: Running) -> None:
-    neutral = {"tools": [], "response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": None}
+    neutral = {"tools": [], "response_format": {"type": "text"}, "logit_bias": {}, "presence_penalty": 0, "n": None}
     assert chat(chat_server, **neutral, **GREEDY)["choices"] == chat(chat_server, **GREEDY)["choices"]
 
 

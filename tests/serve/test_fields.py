@@ -47,8 +47,14 @@ def test_a_body_that_is_no_strict_json_object_is_refused(content: bytes, complai
         *((value, lambda fields: fields.flag("n")) for value in ("1", "0", '"true"', "[]")),
         *((value, lambda fields: fields.text("n")) for value in ("1", "[]", "true", '"\\ud800"', '"a\\udfffb"')),
         *((value, lambda fields: fields.sampling("n", None)) for value in ('"1"', "true", "[1]")),
-        *((value, lambda fields: fields.texts("n", at_most=2)) for value in ('""', '["a", ""]', '["a", "b", "c"]', "[1]", "{}")),
-        *((value, lambda fields: checked_ids(fields.value("n"), "n", 10)) for value in ("[]", "[10]", "[-1]", "[true]", '["a"]', "7")),
+        *(
+            (value, lambda fields: fields.texts("n", at_most=2))
+            for value in ('""', '["a", ""]', '["a", "b", "c"]', "[1]", "{}")
+        ),
+        *(
+            (value, lambda fields: checked_ids(fields.value("n"), "n", 10))
+            for value in ("[]", "[10]", "[-1]", "[true]", '["a"]', "7")
+        ),
         *((value, lambda fields: fields.inner("n")) for value in ("[]", "1", '"a"')),
         *((value, lambda fields: fields.refuse("n", (0,), "leave it out")) for value in ("1", "[0]", '"0"')),
     ],
@@ -62,7 +68,12 @@ def test_a_field_of_another_type_or_out_of_its_bounds_is_refused_by_name(value: 
 
 @pytest.mark.parametrize(
     ("name", "value", "right"),
-    [("temperature", "-0.1", "between 0 and"), ("top_p", "0", "greater than 0"), ("top_k", "-1", "at least 1"), ("seed", "-1", "between 0")],
+    [
+        ("temperature", "-0.1", "between 0 and"),
+        ("top_p", "0", "greater than 0"),
+        ("top_k", "-1", "at least 1"),
+        ("seed", "-1", "between 0"),
+    ],
 )
 def test_sampling_parameters_have_the_bounds_of_generate(name: str, value: str, right: str) -> None:
     with pytest.raises(ApiError, match=right) as caught:

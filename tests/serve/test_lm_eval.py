@@ -21,10 +21,10 @@ TASKS = Path(__file__).parent / "lm_eval"
 pytestmark = pytest.mark.skipif(not COMMAND.exists(), reason="lm-eval is not installed: make lm-eval")
 
 
-def harness(server: Running, model: str, tasks: list[str], folder: Path, **arguments: Any) -> dict[str, list[Any]]:
-    """The responses to each sample of `tasks`, in the order of their data."""
-    settings = {"base_url": f"{server.url}/v1/completions", "model": model} | arguments
-    words = ["--model", "local-completions", "--model_args", ",".join(f"{key}={value}" for key, value in settings.items())]
+def harness(server: Running, model: str, tasks: list[str], folder: Path, concurrent: int = 1) -> dict[str, list[Any]]:
+    """The responses to each sample of `tasks`, in the order of their data; `concurrent` requests, of as many prompts each."""
+    settings = f"base_url={server.url}/v1/completions,model={model},num_concurrent={concurrent}"
+    words = ["--model", "local-completions", "--model_args", settings, "--batch_size", str(concurrent)]
     words += ["--tasks", ",".join(tasks), "--include_path", ".", "--log_samples", "--output_path", str(folder / "out")]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "home")}
     done = subprocess.run([COMMAND, *words], cwd=TASKS, env=os.environ | offline, capture_output=True, text=True, timeout=300)
@@ -53,15 +53,19 @@ def pairs(response: Any) -> list[tuple[float, bool]]:
     return [(float(value), str(greedy) == "True") for ((value, greedy),) in response]
 
 
-@pytest.mark.parametrize("arguments", [{"num_concurrent": 1}, {"num_concurrent": 4, "batch_size": 2}])
+@pytest.mark.parametrize("concurrent", [1, 2])
 def test_log_likelihoods_equal_those_of_evaluate_to_the_last_bit(
-    server: Running, small: Path, stage: Stage, tmp_path: Path, arguments: dict[str, int]
+    server: Running, small: Path, stage: Stage, tmp_path: Path, concurrent: int
 ) -> None:
-    responses = harness(server, "run", ["makegpt_endings", "makegpt_choices"], tmp_path, **arguments)
-    for sample, response in zip(data("endings"), responses["makegpt_endings"], strict=True):
+    tasks = ["makegpt_endings", "makegpt_choices", "makegpt_answers"]
+    endings, choices, answers = harness(server, "run", tasks, tmp_path, concurrent).values()
+    for sample, response in zip(data("endings"), endings, strict=True):
         assert pairs(response) == [evaluated(stage, small / "run", sample["context"], sample["ending"])]
-    for sample, response in zip(data("choices"), responses["makegpt_choices"], strict=True):
+    for sample, response in zip(data("choices"), choices, strict=True):
         assert pairs(response) == [evaluated(stage, small / "run", sample["context"], choice) for choice in sample["choices"]]
+    model = Model.from_run(small / "run", device="cpu")
+    for sample, ((response,),) in zip(data("answers"), answers, strict=True):
+        assert response == model.generate(sample["context"], temperature=0, max_new_tokens=12, stop=["\n\n"])
 
 
 def test_whole_texts_begin_after_the_end_of_text(chat_server: Running, chat_run: Path, tmp_path: Path) -> None:
@@ -71,12 +75,3 @@ def test_whole_texts_begin_after_the_end_of_text(chat_server: Running, chat_run:
     for sample, ((response,),) in zip(data("texts"), responses, strict=True):
         ids = [model.tokenizer.endoftext, *model.tokenizer.encode(sample["text"])]
         assert float(response) == sum(score.logprob for score in model.score_ids(ids))
-
-
-def test_answers_are_those_of_generate(server: Running, small: Path, tmp_path: Path) -> None:
-    model = Model.from_run(small / "run", device="cpu")
-    responses = harness(server, "run", ["makegpt_answers"], tmp_path, max_length=32, max_gen_toks=12)["makegpt_answers"]
-    for sample, ((response,),) in zip(data("endings"), responses, strict=True):
-        kept = sample["context"].encode()[-(32 - 1 - 12) :]  # the harness cuts a prompt from the left
-        answer = model.generate(kept.decode("utf-8", "replace"), temperature=0, max_new_tokens=12, stop=["\n\n"])
-        assert response == answer

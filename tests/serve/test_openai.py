@@ -58,10 +58,13 @@ def test_chats(client: Any) -> None:
 
 def test_the_package_s_own_accumulator_reads_our_stream(client: Any) -> None:
     settings = {"model": "chat", "messages": ASKED, "temperature": 0, "max_completion_tokens": 8}
-    with client.chat.completions.stream(**settings) as stream:
+    stop = client.chat.completions.create(**settings).choices[0].message.content[3:5]
+    with client.chat.completions.stream(stop=stop, **settings) as stream:
         content = "".join(event.delta for event in stream if event.type == "content.delta")
         final = stream.get_final_completion()
-    assert content == final.choices[0].message.content == client.chat.completions.create(**settings).choices[0].message.content
+    answer = client.chat.completions.create(stop=stop, **settings)
+    assert content == final.choices[0].message.content == answer.choices[0].message.content
+    assert final.choices[0].finish_reason == "stop"
 
 
 def test_errors_are_the_package_s_exceptions(client: Any) -> None:

@@ -40,7 +40,9 @@ def test_ids_become_text_in_both_dialects(server: Running) -> None:
     assert server.post("/detokenize", {"tokens": []})["content"] == ""
 
 
-def test_the_tokenizer_says_what_clients_must_know(chat_server: Running, two_models: Running, server: Running, model: Model) -> None:
+def test_the_tokenizer_says_what_clients_must_know(
+    chat_server: Running, two_models: Running, server: Running, model: Model
+) -> None:
     info = chat_server.get("/tokenizer_info")
     assert (info["eos_token"], info["bos_token"], info["pad_token"]) == ("<|endoftext|>", None, None)
     assert info["chat_template"] == model.chat_template.jinja()
