@@ -141,7 +141,9 @@ def _note(metadata: dict[str, Any], provenance: dict[str, Any]) -> str:
     """What the page says of its model, in sentences."""
     names = [text["name"] + (f" ({text['license']})" if text["license"] else "") for text in provenance["texts"]]
     trained = f"; trained on {', '.join(names)}" if names else ""
-    return f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
+    return (
+        f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
+    )
 
 
 def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str:
