@@ -88,7 +88,7 @@ class Job:
             raise invalid("n", f"{asked}; at most {most_texts:,} are possible")
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
-            tokens += sum(len(prompt.ids) for prompt in self.prompts)
+            tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
         most = _MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(

@@ -85,6 +85,6 @@ def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:
     if not piece.text and not piece.finish_reason and not (options.scored and piece.tokens):
         return []
     item = choice(piece, options)
-    if options.explain and len(piece.tokens) == 1:
+    if options.explain and piece.tokens and not piece.starts:
         item["makegpt"] = explanation(piece.tokens[0])
     return [item]
