@@ -26,7 +26,7 @@ from lib.page.bundle import FOLDER, bundle
 from lib.page.tokenizer import tokenizer_values
 from lib.page.weights import FORMATS, pack, packed_size
 from lib.report.html import escape_html
-from lib.run.folder import TrainedModel, load_run
+from lib.run.folder import TrainedModel, finished_manifest, load_run
 from lib.run.lineage import describe_artifact
 from lib.run.provenance import run_provenance
 
@@ -70,13 +70,15 @@ def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
     for entry, _, rounded in packed:
         if not torch.isfinite(rounded).all():
             raise MakegptError(f"{folder}: {entry['name']} has numbers that {weights} cannot hold; use --weights float32")
-    provenance = run_provenance(folder) | {"texts": _texts_of(folder)}
+    settings = finished_manifest(folder).parameters
+    provenance = run_provenance(folder) | {"texts": _texts_of(folder), "parameters": settings}
     parameters = count_parameters(trained.model)
     metadata = {"parameters": parameters, "weights": weights}
     if weights != "float32":
         rounded_model = copy.deepcopy(trained.model)
         rounded_model.load_state_dict({entry["name"]: rounded for entry, _, rounded in packed}, strict=False)
-        metadata |= divergence(trained.model, rounded_model, trained.tokenizer)
+        differences = divergence(trained.model, rounded_model, trained.tokenizer)
+        metadata |= {name: float(f"{value:.3g}") for name, value in differences.items()}
     file = {
         "name": provenance["run"],
         "note": _note(metadata, provenance),

@@ -135,9 +135,13 @@ export function localBackend(file, tensors) {
     async tokenizations(text) {
       const all = [{ name: file.tokenizer.kind, tokenizer }, { name: "bytes", tokenizer: readTokenizer({ kind: "bytes" }) }];
       const shown = file.tokenizer.kind === "bytes" ? all.slice(1) : all;
+      const spelled = (tokenizer, id) => ({ id, text: visibleText(tokenizer.tokenBytes(id)), bytes: [...tokenizer.tokenBytes(id)] });
       return shown.map(({ name, tokenizer }) => {
-        const tokens = tokenizer.encode(text.slice(0, LONGEST_TEXT));
-        return { name, tokens: tokens.map((id) => ({ id, text: visibleText(tokenizer.tokenBytes(id)), bytes: [...tokenizer.tokenBytes(id)] })) };
+        try {
+          return { name, tokens: tokenizer.encode(text.slice(0, LONGEST_TEXT)).map((id) => spelled(tokenizer, id)) };
+        } catch (error) {
+          return { name, error: error.message };
+        }
       });
     },
   };

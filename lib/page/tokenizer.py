@@ -60,7 +60,7 @@ def _byte_pairs(
 def javascript_pattern(pattern: str) -> str:
     """A pattern of `lib.tokenizer.patterns` in JavaScript's syntax, for its flag u."""
     pattern = _IGNORING_CASE.sub(lambda part: f"(?:{_any_case(part[1])})", pattern)
-    return _CLASS_OR_BLANK.sub(lambda found: _with_blanks(found[0]), pattern)
+    return _CLASS_OR_BLANK.sub(lambda part: _with_blanks(part[0]), pattern)
 
 
 def _with_blanks(part: str) -> str:
