@@ -46,7 +46,7 @@ def test_a_text_grows_to_what_generate_writes(open_page: Open) -> None:
     body = {"model": "trained", "prompt": "1. The", "temperature": 0, "max_tokens": 30}
     answer = page.server.post("/v1/completions", body)["choices"][0]["text"]
     assert page["#text"].input_value() == "1. The" + answer
-    assert page["#status"].inner_text() == f"30 tokens: {answer}".strip()
+    assert page["#status"].text_content() == f"30 tokens: {answer}"
     assert page["#tokens .begins"].inner_text() == answer[0]
     page["#undo"].click()
     page.settle()
@@ -55,7 +55,7 @@ def test_a_text_grows_to_what_generate_writes(open_page: Open) -> None:
             page["#step"].click()
         page["#step:enabled"].wait_for()
     page.settle()
-    assert page["#text"].input_value() == "1. The" + answer[:3]
+    assert page["#text"].input_value() == ("1. The" + answer).encode()[: len("1. The") + 3].decode(errors="replace")
 
 
 def test_a_seed_gives_the_same_text_again_and_undo_takes_it_back(open_page: Open) -> None:
@@ -72,15 +72,14 @@ def test_a_seed_gives_the_same_text_again_and_undo_takes_it_back(open_page: Open
 
 
 def test_stop_ends_a_text(open_page: Open) -> None:
-    page = open_page("#model=answering")
-    page["#max-tokens"].fill("4096")
+    page = open_page("#model=answering&top_k=5")
+    page["#max-tokens"].fill("1000")
     page["#run"].click()
     page.tokens().nth(25).wait_for()
     page["#run"].click()
-    page["#run:has-text('Continue')"].wait_for()
     page.settle()
     count = page.tokens().count()
-    assert 25 <= count < 2000
+    assert 25 <= count < 1000
     page.page.wait_for_timeout(300)
     assert page.tokens().count() == count
     assert "then stopped" in page["#status"].inner_text()
@@ -94,7 +93,7 @@ def test_a_token_under_the_mouse_or_with_the_focus_is_explained(open_page: Open)
         page["h1"].hover()
         point(index)
         token = tokens[index]
-        assert page["#token-title"].inner_text() == f"Token “{token['text'].replace(' ', '␣')}”"
+        assert page["#token-title"].inner_text() == "Token " + token["text"].replace(" ", "␣")
         assert page.fact("Rank") == f"{token['rank']} of 256"
         assert page.fact("Surprisal").startswith(f"{token['surprisal']:.2f} nats")
         assert page.fact("Entropy before it").startswith(f"{token['entropy']:.2f} nats")
@@ -111,7 +110,6 @@ def test_a_chosen_alternative_is_continued(open_page: Open) -> None:
     character = second.locator("code").inner_text()
     with page.page.expect_response("**/v1/completions"):
         second.click()
-    page["#run:has-text('Continue')"].wait_for()
     page.settle()
     assert page.tokens().count() == 4 + 1 + 8
     assert page["#text"].input_value().startswith("The " + character.replace("␣", " "))
@@ -203,20 +201,20 @@ def test_a_passage_of_the_training_text_is_underlined(open_page: Open) -> None:
 
 
 def test_two_runs_stand_side_by_side(open_page: Open) -> None:
-    page = open_page()
+    page = open_page("#top_k=5")
     panel = page.tab("Side by side")
     assert panel.locator("h3").all_inner_texts() == ["trained", "answering"]
     assert "expects this text better" in panel.inner_text()
-    before = panel.locator(".tokens").nth(0).locator("> *").count()
+    lists = panel.locator(".tokens").all()
+    before = [tokens.locator("> *").count() for tokens in lists]
     page["#max-tokens"].fill("6")
     panel.get_by_role("button", name="Continue both").click()
-    for side in (0, 1):
-        panel.locator(".tokens").nth(side).locator("> *").nth(before + 5).wait_for()
     panel.get_by_role("button", name="Continue both").wait_for()
+    assert [tokens.locator("> *").count() for tokens in lists] == [count + 6 for count in before]
 
 
 def test_a_model_with_a_template_answers(open_page: Open) -> None:
-    page = open_page("#model=answering&max_tokens=12")
+    page = open_page("#model=answering&max_tokens=12&top_k=5")
     panel = page.tab("Chat")
     panel.get_by_label("Message").fill("Hi <b>you</b>")
     with page.page.expect_response("**/v1/chat/completions"):
@@ -243,17 +241,17 @@ def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
         keys.press("Tab")
     keys.press("ArrowLeft")
     keys.press("ArrowLeft")
-    assert page["#token-title"].inner_text() == "Token “a”"
+    assert page["#token-title"].inner_text() == "Token a"
     keys.press("Enter")
     assert page["#token button:focus"].count() == 1
     with page.page.expect_response("**/v1/completions"):
         keys.press("Enter")
-    page["#run:has-text('Continue')"].wait_for()
     page.settle()
     assert page.tokens().count() == len("The verdict was") - 2 + 1 + 4
     page["[role=tab][aria-selected=true]"].focus()
     keys.press("ArrowRight")
     assert page["#tab-attention"].get_attribute("aria-selected") == "true"
+    page.settle()
     assert page["#panel-attention"].is_visible()
     keys.press("End")
     page.settle()

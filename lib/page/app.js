@@ -132,9 +132,14 @@ class Page {
     return this._analyze();
   }
 
+  /** Look at the end of the text, until a token is pointed at. */
+  _lookAtEnd() {
+    this._hovered = this._focused = null;
+  }
+
   _typed(text) {
     this._stopWriting();
-    this._focused = null;
+    this._lookAtEnd();
     this._draft.type(text);
   }
 
@@ -169,6 +174,7 @@ class Page {
     const writing = (this._writing = new AbortController());
     draft.remember();
     draft.beginWriting();
+    this._lookAtEnd();
     this._showButtons();
     byId("status").textContent = "The model writes …";
     const before = draft.ids.length;
@@ -213,7 +219,7 @@ class Page {
   async _choose(index, token, andContinue) {
     this._stopWriting();
     this._draft.choose(index, token);
-    this._focused = null;
+    this._lookAtEnd();
     this._showText();
     byId("status").textContent = `Added: ${token.text}`;
     await this._analyze();
@@ -223,7 +229,7 @@ class Page {
   _undo() {
     this._stopWriting();
     this._draft.undo();
-    this._focused = null;
+    this._lookAtEnd();
     byId("status").textContent = "";
     this._showText();
     this._analyze();
@@ -239,7 +245,8 @@ class Page {
 
   _point(index, isFocus) {
     if (isFocus) [this._focused, this._hovered] = [index, null];
-    else this._hovered = index;
+    else if (index !== null) this._hovered = index;
+    else if (this._focused !== null) this._hovered = null; // back to the token that was clicked
     this._showToken();
   }
 

@@ -6,6 +6,7 @@ export class Questions {
   constructor(backend) {
     this._backend = backend;
     this._asked = null; // stops the question whose answer is waited for
+    this._waiting = 0; // for how many answers
     this._parts = new Map(); // the last analysis of a beginning of a text, by what was asked
   }
 
@@ -22,12 +23,15 @@ export class Questions {
     this._asked?.abort();
     const asked = (this._asked = new AbortController());
     byId("alert").hidden = true;
+    this._busy(1);
     try {
       const answer = await question(asked.signal);
       return asked.signal.aborted ? null : answer;
     } catch (error) {
       if (!asked.signal.aborted) this.report(error);
       return null;
+    } finally {
+      this._busy(-1);
     }
   }
 
@@ -42,5 +46,10 @@ export class Questions {
       this._parts = new Map([[key, analysis]]);
     }
     return { ...this._parts.get(key), cut: ids.length > limit };
+  }
+
+  _busy(change) {
+    this._waiting += change;
+    byId("main").setAttribute("aria-busy", String(this._waiting > 0));
   }
 }

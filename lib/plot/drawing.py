@@ -46,11 +46,21 @@ def write(axes: Axes, x: float, y: float, text: str, *, color: str = BLACK, ha: 
     axes.text(x, y, escape_mathtext(text), ha=ha, va="center", color=color, fontsize=SIZE, fontweight=weight)
 
 
-def cell(axes: Axes, x: float, y: float, text: str = "", *, face: str = WHITE, width: float = 1, height: float = 1) -> None:
+def cell(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str = "",
+    *,
+    face: str = WHITE,
+    width: float = 1,
+    height: float = 1,
+    bold: bool = False,
+) -> None:
     """A box with its upper left corner at (x, y)."""
     axes.add_patch(Rectangle((x, y), width, height, facecolor=face, edgecolor=GRAY, linewidth=0.8))
     dark = sum(matplotlib.colors.to_rgb(face)) < 1.5
-    write(axes, x + width / 2, y + height / 2, text, color=WHITE if dark else BLACK)
+    write(axes, x + width / 2, y + height / 2, text, color=WHITE if dark else BLACK, bold=bold)
 
 
 def number(value: float) -> str:

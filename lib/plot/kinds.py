@@ -86,6 +86,12 @@ def _attention(request: Request) -> Figure:
     return attention_figure(read_attention(request.folders[0], request.config.plot.prompt), request.config.plot)
 
 
+def _lens(request: Request) -> Figure:
+    from lib.plot.lens import lens_figure, read_lens
+
+    return lens_figure(read_lens(request.folders[0], request.config.plot.prompt), request.config.plot)
+
+
 def _model(request: Request) -> Figure:
     from lib.plot.architecture import described_model, model_figure, run_model
 
@@ -183,6 +189,7 @@ KINDS = {
             _attention,
             options=("summary",),
         ),
+        Kind("lens", "what each layer would predict as the model reads --prompt", Takes.RUN, _lens, options=("summary",)),
         Kind("tokens", "--text or --prompt, colored by the surprisal of each token", Takes.RUN, None, options=("text",)),
         Kind("model", "the parts of a model, the shapes of its weights and activations", Takes.MODELS, _model),
         Kind("mask", "which position may attend to which", Takes.NOTHING, _mask),

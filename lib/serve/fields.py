@@ -137,6 +137,7 @@ def checked_ids(value: Any, name: str, vocab_size: int) -> list[int]:
 
 
 def _wrong(name: str, value: Any, right: str) -> ApiError:
-    shown = json.dumps(value)
-    shown = shown if len(shown) <= _QUOTED else f"{shown[:_QUOTED]}…"
-    return invalid(name, f"{name}={shown} must be {right}")
+    quoted = json.dumps(value)
+    if len(quoted) > _QUOTED:
+        quoted = f"{quoted[:_QUOTED]}…"
+    return invalid(name, f"{name}={quoted} must be {right}")
