@@ -54,7 +54,8 @@ def flat(page: str) -> str:
 
 
 def as_debug(text: str) -> str:
-    for real, small in [("hamlet.gpt2.256", "hamlet.bytes.32"), ("hamlet.gpt2", "hamlet.bytes"), ("gpt_balanced", "debug")]:
+    names = {"hamlet.gpt2.256": "hamlet.bytes.32", "hamlet.gpt2": "hamlet.bytes", "gpt_balanced": "debug"}
+    for real, small in (names | {"decoder_fast-tiny_shakespeare": "debug-hamlet"}).items():
         text = text.replace(real, small)
     return text
 
@@ -148,6 +149,7 @@ STAGES = [
     "reproduce",
     "import-weights",
     "export-weights",
+    "export-page",
 ]
 
 

@@ -78,7 +78,7 @@ def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
         rounded_model = copy.deepcopy(trained.model)
         rounded_model.load_state_dict({entry["name"]: rounded for entry, _, rounded in packed}, strict=False)
         differences = divergence(trained.model, rounded_model, trained.tokenizer)
-        metadata |= {name: float(f"{value:.3g}") for name, value in differences.items()}
+        metadata |= {name: float(f"{differences[name]:.3g}") for name in ("bits_per_byte", "more_bits_per_byte")}
     file = {
         "name": provenance["run"],
         "note": _note(metadata, provenance),
