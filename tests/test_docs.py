@@ -26,6 +26,8 @@ from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
 from bench.original_transformer import RESULTS as ORIGINAL
 from bench.original_transformer import original_table
+from bench.pages import RESULTS as EXPORTED_PAGES
+from bench.pages import pages_table
 from bench.preferences import RESULTS as PREFERENCES
 from bench.preferences import preferences_table
 from bench.recall import LEARNING_RATES, recall_table
@@ -49,6 +51,7 @@ from lib.book import (
     with_sources,
 )
 from lib.errors import MakegptError, UsageError
+from lib.page.export import MOST_BYTES
 from tests.compare import assert_same_numbers, assert_same_svg
 from tests.conftest import FEW, PROJECT, Here, Stage
 from tests.pipeline.test_make import make, project
@@ -189,6 +192,14 @@ def test_the_page_and_the_results_show_the_same_exports() -> None:
     assert f"expects {results['quantized']['q8_0']['read_back']['bits_per_byte']:.2f} bits/byte" in page
     assert {row["run"] for row in results["runs"]} > set(RUNS)
     assert all(row["llama_cpp"]["texts_with_other_ids"] == [] for row in results["runs"])
+
+
+def test_the_page_and_the_results_show_the_same_exported_pages() -> None:
+    rows = json.loads(EXPORTED_PAGES.read_text(encoding="utf-8"))["rows"]
+    assert pages_table(rows) in (DOCS / "other_programs.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert row["bytes"] <= MOST_BYTES
+        assert row["chromium"]["greedy_tokens_that_agree"] == row["node"]["greedy_tokens_that_agree"] == row["greedy_tokens"]
 
 
 def test_the_page_and_the_results_show_the_same_classifiers() -> None:
