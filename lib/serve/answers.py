@@ -54,20 +54,26 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a request asks for. `echo`: each text begins with its prompt. Texts are answered prompt by prompt, n of each.
-
-    `choice` formats a whole text, `chunks` a piece of one as any number of choices of a stream; `prefix` begins the id.
+class Format:
+    """How an endpoint writes its answers. `prefix` begins the id; `object` is the name of a whole one and `chunk_object` of a
+    chunk; `choice` writes a whole text, `chunks` a piece of one as any number of choices of a stream.
     """
 
-    served: ServedModel
-    prompts: list[Prompt]
-    options: Options
     prefix: str
     object: str
     chunk_object: str
     choice: Callable[[Piece, Options], dict[str, Any]]
     chunks: Callable[[Piece, Options], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a request asks for. `echo`: each text begins with its prompt. Texts are answered prompt by prompt, n of each."""
+
+    served: ServedModel
+    prompts: list[Prompt]
+    options: Options
+    format: Format
     echo: bool = False
 
     @property
@@ -138,7 +144,7 @@ class _Started:
         self._job = job
         self._scores = scores
         self._head = {
-            "id": f"{job.prefix}-{secrets.token_hex(12)}",
+            "id": f"{job.format.prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": job.served.name,
             "system_fingerprint": job.served.fingerprint,
@@ -175,16 +181,16 @@ class _Started:
         return await run_in_threadpool(self._whole, texts.values())  # which may be long, and holds no other stream there
 
     def _whole(self, texts: Iterable[Sequence[Piece]]) -> JSONResponse:
-        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts]
-        return JSONResponse(self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()})
+        choices = [self._job.format.choice(joined(pieces), self._job.options) for pieces in texts]
+        return JSONResponse(self._head | {"object": self._job.format.object, "choices": choices, "usage": self._usage()})
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as the objects of a stream."""
         usage = {"usage": None} if self._job.options.include_usage else {}
-        head = self._head | {"object": self._job.chunk_object}
+        head = self._head | {"object": self._job.format.chunk_object}
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
-                for choice in self._job.chunks(piece, self._job.options):
+                for choice in self._job.format.chunks(piece, self._job.options):
                     yield head | {"choices": [choice]} | usage
         if usage:
             yield head | {"choices": [], "usage": self._usage()}
@@ -215,12 +221,11 @@ class _Started:
 
     def _echo(self, index: int, request: Request) -> tuple[Piece, Speller]:
         """The prompt of a text as its first piece, and what spells the tokens after it."""
-        speller = Speller(request.tokenizer)
         prompt = request.prompt
-        if self._scores is None:
-            for id in prompt.ids:
-                speller.spell(id, None)
+        if self._scores is None or prompt.previous is None:  # of a text that begins, the prompt is no part
+            speller = Speller(request.tokenizer, prompt.previous, prompt.half, len(prompt.text))
             return Piece(index, prompt.text, starts=True), speller
+        speller = Speller(request.tokenizer)
         scores = [None, *self._scores[index // self._job.options.n]]
         tokens = tuple(speller.spell(id, score) for id, score in zip(prompt.ids, scores, strict=True))
         return Piece(index, prompt.text, tokens, starts=True), speller

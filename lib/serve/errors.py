@@ -48,6 +48,12 @@ def invalid(param: str | None, message: str) -> ApiError:
     return ApiError(400, message, param=param)
 
 
+def prompt_too_long(tokens: int, context_length: int, param: str) -> ApiError:
+    """A prompt of more tokens than the model sees, which would be cut without a word: 400 with the numbers."""
+    message = f"the prompt has {tokens:,} tokens, but the model's context is {context_length:,} tokens; shorten the prompt"
+    return ApiError(400, message, param=param, code="context_length_exceeded")
+
+
 def unknown_model(name: str, known: Iterable[str]) -> ApiError:
     """No model called `name` is served: 404 with the names that are."""
     message = f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}"

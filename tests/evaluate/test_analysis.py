@@ -14,7 +14,7 @@ import torch
 from lib import Model
 from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError, UsageError
-from lib.evaluate import analysis, memorization
+from lib.evaluate import memorization, windows
 from lib.evaluate.analysis import LENS_TOP, analyze
 from lib.evaluate.memorization import CopyIndex
 from lib.evaluate.training_text import PASSAGE_BYTES
@@ -202,7 +202,7 @@ def test_every_kind_of_model_is_analyzed_and_what_it_lacks_is_refused_by_name(
 def test_parts_that_memory_has_room_for_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network = byte_model("decoder", n_layers=2, emb_dim=32, n_heads=2)
     whole = analyze(network, BYTES, IDS, CPU, lens=True)
-    monkeypatch.setattr(analysis, "LOGITS_AT_ONCE", 4 * 256)
+    monkeypatch.setattr(windows, "POSITIONS_AT_ONCE", 4)
     parts = analyze(network, BYTES, IDS, CPU, lens=True)
     assert [token.rank for token in parts.tokens] == [token.rank for token in whole.tokens]
     assert [token.surprisal for token in parts.tokens[1:]] == pytest.approx([token.surprisal for token in whole.tokens[1:]])

@@ -15,7 +15,7 @@ from lib.serve.errors import ApiError
 from lib.serve.fields import Fields
 from lib.serve.limits import Limits
 from lib.serve.models import ServedModels, load_models
-from lib.serve.options import MAX_ALTERNATIVES, MAX_STOPS
+from lib.serve.options import MAX_ALTERNATIVES, MAX_STOP_LENGTH, MAX_STOPS
 from lib.serve.tokens import text_of, tokens_of, written
 from tests.conftest import PROJECT
 from tests.fuzz.mutation import json_text
@@ -82,5 +82,5 @@ def test_the_reference_page_has_every_field_and_limit(models: ServedModels, monk
     page = (PROJECT / "docs" / "serve_api.md").read_text(encoding="utf-8")
     assert len(names) > 30
     assert [name for name in sorted(names) if name not in page] == []
-    limits = (Limits().tokens, Limits().texts, MAX_ALTERNATIVES, MAX_STOPS, DEFAULT_TOKENS, MAX_SCORES)
+    limits = (Limits().tokens, Limits().texts, MAX_ALTERNATIVES, MAX_STOPS, MAX_STOP_LENGTH, DEFAULT_TOKENS, MAX_SCORES)
     assert [limit for limit in limits if not re.search(rf"\b{limit:,}\b", page)] == []
