@@ -19,20 +19,17 @@ from lib.serve.limits import Limits
 from lib.serve.models import ServedModels
 from lib.serve.safety import HEADERS, Access, allowed_names, is_loopback
 from lib.serve.server import Server, _listen
-from tests import forks
 from tests.conftest import Here
-from tests.serve.running import Running, running
+from tests.serve.running import Running, running, start
 from tests.serve.test_worker import served
 
 LONG = {"prompt": "To be", "max_tokens": 4000, "stream": True}
 
 
-def send(server: Running, content: bytes, *, until_closed: bool = True) -> bytes:
+def send(server: Running, content: bytes) -> bytes:
     """All that the server answers to some bytes."""
     with closing(socket.create_connection((server.host, server.port), timeout=60)) as connection:
         connection.sendall(content)
-        if not until_closed:
-            return b""
         connection.shutdown(socket.SHUT_WR)
         return read_all(connection)
 
@@ -265,7 +262,7 @@ def test_old_clients_and_pipelines_are_answered(server: Running) -> None:
 def test_what_is_not_http_is_refused_and_the_server_continues(server: Running, content: bytes) -> None:
     try:
         answer = send(server, content)
-    except ConnectionResetError:
+    except OSError:  # closed before all was sent
         answer = b""
     assert not answer or answer.startswith(b"HTTP/1.1 4")
     assert server.get("/health") == {"status": "ok"}
@@ -366,8 +363,8 @@ def test_connections_beyond_the_limit_are_closed_and_places_become_free() -> Non
     async def client(port: int) -> list[bytes]:
         ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
         pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
-        reader, _ = await asyncio.open_connection("127.0.0.1", port)
-        refused = await reader.read()
+        pairs.append(await asyncio.open_connection("127.0.0.1", port))
+        refused = await pairs[-1][0].read()
         for _, writer in pairs:
             writer.close()
         await asyncio.sleep(0.1)
@@ -422,48 +419,47 @@ def test_a_client_that_does_not_read_holds_nobody(server: Running) -> None:
 # ── the end ──
 
 
-def stopped(process: forks.Process, *, seconds: float) -> int:
+def exit_code(server: Running, *, seconds: float) -> int:
+    """The exit code of a server that ends within `seconds`."""
     start = time.monotonic()
-    code = process.wait(60)
-    assert time.monotonic() - start < seconds
+    code = server.process.wait(60)
+    assert time.monotonic() - start < seconds, server.process.outputs()
+    assert "Traceback" not in server.process.outputs()[1]
     return code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_what_runs_and_exits_with_0(small: Path, number: signal.Signals) -> None:
-    with running(small / "run") as server:
-        connection = stream(server, max_tokens=300)
+    server = start(small / "run")
+    with closing(stream(server, max_tokens=300)) as connection:
         wait_until(lambda: metric(server, "makegpt_texts_running") == 1)
         server.process.send_signal(number)
         answer = read_all(connection)
-        assert answer.count(b"data: ") > 1
-        assert b"[DONE]" in answer
-        assert stopped(server.process, seconds=10) == 0
-        with pytest.raises(OSError):  # noqa: PT011 - refused
-            socket.create_connection((server.host, server.port))
+    assert b"[DONE]" in answer
+    assert exit_code(server, seconds=10) == 0
+    with pytest.raises(OSError):  # noqa: PT011 - refused
+        socket.create_connection((server.host, server.port))
 
 
 def test_what_takes_longer_than_the_stated_time_is_cancelled_with_an_error(small: Path) -> None:
-    with running(small / "run", "--stop-timeout", "0.3s", "--max-tokens", 1_000_000) as server:
-        connection = stream(server, max_tokens=1_000_000)
+    server = start(small / "run", "--stop-timeout", "0.3s", "--max-tokens", 1_000_000)
+    with closing(stream(server, max_tokens=1_000_000)) as connection:
         wait_until(lambda: metric(server, "makegpt_texts_running") == 1)
         server.process.send_signal(signal.SIGTERM)
         answer = read_all(connection)
-        assert b"the server is stopping" in answer
-        assert b"[DONE]" not in answer
-        assert stopped(server.process, seconds=10) == 0
+    assert b"the server is stopping" in answer
+    assert b"[DONE]" not in answer
+    assert exit_code(server, seconds=10) == 0
 
 
 def test_a_second_signal_ends_the_process_at_once(small: Path) -> None:
-    process = forks.shared().start(["serve", str(small / "run"), "--port", "0", "--max-tokens", "1000000"])
-    wait_until(lambda: "serving run on http://127.0.0.1:" in process.so_far()[1], 60)
-    port = int(process.so_far()[1].split("127.0.0.1:")[1].split()[0])
-    with closing(stream(Running("127.0.0.1", port, process), max_tokens=1_000_000)) as connection:
+    server = start(small / "run", "--max-tokens", 1_000_000)
+    with closing(stream(server, max_tokens=1_000_000)) as connection:
         assert connection.recv(1000)
-        process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "another signal ends it at once" in process.so_far()[1])
-        process.send_signal(signal.SIGTERM)
-        assert stopped(process, seconds=5) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "another signal ends it at once" in server.process.so_far()[1])
+        server.process.send_signal(signal.SIGTERM)
+        assert exit_code(server, seconds=5) in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def test_while_the_models_are_loaded_health_is_503() -> None:
