@@ -156,7 +156,8 @@ def test_attention_is_shaded_in_the_text(open_page: Open) -> None:
     page.tokens().nth(9).hover()
     row = analysis(page, attention=True)["attention"][1][0][9]
     shades = [
-        float((token.get_attribute("style") or "").partition("--weight:")[2].rstrip("%; ") or 0) for token in page.tokens().all()
+        float((token.get_attribute("style") or "").partition("--weight:")[2].rstrip("%; ") or 0)
+        for token in page.tokens().all()
     ]
     assert shades[:10] == pytest.approx([100 * (weight / max(row)) ** 0.5 for weight in row[:10]], abs=1.01)
     assert set(shades[10:]) == {0}
@@ -173,7 +174,9 @@ def test_the_lens_ends_with_what_the_model_predicts(open_page: Open) -> None:
     rows = page["#panel-lens tbody tr"]
     assert rows.count() == 3
     top = [cell.inner_text() for cell in rows.first.locator("td").all()]
-    assert top[: len(said["tokens"]) - 1] == [token["alternatives"][0]["text"].replace(" ", "␣") for token in said["tokens"][1:]]
+    assert top[: len(said["tokens"]) - 1] == [
+        token["alternatives"][0]["text"].replace(" ", "␣") for token in said["tokens"][1:]
+    ]
     right = [(cell.get_attribute("class") or "").startswith("right") for cell in rows.first.locator("td").all()]
     assert right[: len(said["tokens"]) - 1] == [token["rank"] == 1 for token in said["tokens"][1:]]
 
@@ -264,7 +267,7 @@ def test_a_hostile_text_is_a_text(open_page: Open) -> None:
     page.type(hostile)
     assert "".join(page.tokens().all_inner_texts()[: len("<script>alert(1)</script>")]) == "<script>alert(1)</script>"
     assert page["#tokens script, #tokens img"].count() == 0
-    assert "U+202E" in page["#tokens"].inner_text()
+    assert page.tokens().all_inner_texts()[-6:] == ["E2", "80", "U+202E", "E2", "80", "U+200B"]
     for name in ("Tokenizers", "Memorized", "Logit lens", "Attention", "Side by side"):
         assert page.tab(name).locator("script, img").count() == 0
 

@@ -109,7 +109,7 @@ export class AttentionPanel {
     );
     this._layer.value = Number(layer) < layers ? layer || "0" : "0";
     this._head.value = head !== "" && Number(head) < heads ? head : String(MEAN);
-    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 5.5rem))`;
+    this._grid.style.gridTemplateColumns = `repeat(${heads}, minmax(1.5rem, 8rem))`;
     const color = getComputedStyle(this._grid).color.match(/[\d.]+/g).map(Number);
     this._grid.replaceChildren(
       ...this._weights.flatMap((matrices, l) =>

@@ -42,7 +42,7 @@ export function arrowKeys(container, items, onFocus, perRow = () => 1) {
 
 /** A text whose hidden characters are codes, such as U+200B; of line breaks and tabs see `textNodes`. */
 function withCodes(text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\ufffd]/gu, (c) => (c === "\n" || c === "\t" ? c : code(c)));
+  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (c) => (c === "\n" || c === "\t" ? c : code(c)));
 }
 
 function code(character) {
@@ -58,6 +58,15 @@ export function textNodes(text) {
       if (part === "\n") return [element("i", {}, "⏎"), "\n"];
       return part === "\t" ? [element("i", {}, "⇥"), "\t"] : [part];
     });
+}
+
+/**
+ * Nodes that show a token of `bytes`, after those that `decoder`, a TextDecoder, has seen: its characters, or its bytes if it
+ * completes none.
+ */
+export function tokenNodes(bytes, decoder) {
+  const text = decoder.decode(Uint8Array.from(bytes), { stream: true }).replaceAll("\ufffd", "");
+  return text ? textNodes(text) : [element("i", {}, hexadecimal(bytes) || "∅")];
 }
 
 /** A text in one line, spaces as ␣, for a label or a button. */

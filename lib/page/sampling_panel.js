@@ -1,6 +1,6 @@
 // How the next token is drawn: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
 import { Bar } from "./bars.js";
-import { count, element, lineText, natsAndBits, percent } from "./dom.js";
+import { count, element, natsAndBits, percent } from "./dom.js";
 import { distribution } from "./sampling.js";
 
 const TOP_K = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, null]; // null: off
@@ -99,10 +99,9 @@ export class SamplingPanel {
     if (!logits) return;
     const { own, final, removed } = distribution(logits, sampling);
     const widest = Math.max(own.reduce(larger, 0), final.reduce(larger, 0));
-    for (const { id, text, bar } of this._rows) {
+    for (const { id, bar } of this._rows) {
       const words = removed[id] ? `not drawn: ${FILTERS[removed[id]]}` : percent(final[id]);
-      const label = `add ${lineText(text)}, ${words}; the model: ${percent(own[id])}`;
-      bar.set(final[id] / widest, words, { faint: own[id] / widest, removed: Boolean(removed[id]), label });
+      bar.set(final[id] / widest, words, { faint: own[id] / widest, removed: Boolean(removed[id]) });
     }
     this._summary.textContent = summary(own, final, removed);
   }

@@ -42,8 +42,7 @@ export class TokenCard {
     const rows = token.alternatives.slice(0, MOST_EXPECTED).map((alternative) => {
       const { text, probability, id } = alternative;
       const bar = new Bar(text, { own: !isNext && id === token.id, onclick: () => this._onAlternative(index, alternative) });
-      const words = percent(probability);
-      return bar.set(probability, words, { label: `continue from ${lineText(text)}, ${words}` }).row;
+      return bar.set(probability, percent(probability)).row;
     });
     const words = isNext ? "Expected; choose one to continue from it" : "Expected here; choose one to continue from it";
     return [element("h3", {}, words), element("ol", { class: "bars" }, ...rows)];
