@@ -9,11 +9,13 @@ The stages `generate` and `train` are built on the same functions. See docs/pyth
 import sys
 from collections import deque
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence, overload
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lib.artifact.provenance import timestamp
 from lib.chat.messages import Message
@@ -30,7 +32,7 @@ from lib.errors import MakegptError, UsageError, nearest
 from lib.evaluate.analysis import Analysis, analyze, compare_with_training
 from lib.evaluate.span import text_span
 from lib.evaluate.training_text import TrainingText
-from lib.evaluate.windows import iterate_predictions
+from lib.evaluate.windows import prediction_parts
 from lib.generate.chat import Dialog, encode_messages
 from lib.generate.quantize import WEIGHT_FORMATS, InferenceModel
 from lib.generate.request import Prompt, Request, complete, encode_prompt, make_requests, prompt_of_ids, stream_text
@@ -177,8 +179,13 @@ class Model:
     def score_ids(self, ids: Sequence[int], alternatives: int = 5) -> Iterator[TokenScore]:
         """A score for each of the token `ids` but the first, in the windows of `evaluate`, with so many `alternatives`."""
         tokens = InMemoryTokens(np.array(ids, dtype=np.uint32))
-        predictions = iterate_predictions(self.evaluated, tokens, 0, len(ids), self.device)
-        return (score_token(logits, id, self.tokenizer, alternatives) for _, id, logits in predictions)
+        parts = prediction_parts(self.evaluated, tokens, 0, len(ids), self.device)
+
+        def scores(part: tuple[Tensor, Tensor]) -> list[TokenScore]:
+            pairs = zip(part[0].tolist(), part[1], strict=True)
+            return [score_token(logits, id, self.tokenizer, alternatives) for id, logits in pairs]
+
+        return chain.from_iterable(map(scores, parts))  # so that no logits are kept while nobody asks for more
 
     def analyze(
         self,

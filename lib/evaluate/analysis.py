@@ -4,25 +4,21 @@ B batch (1 here), T time, C embedding, V vocabulary, L blocks, N alternatives
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Generator, Iterator, NamedTuple, Sequence
+from typing import Any, Generator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
 
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.training_text import MissingText, Passage, TrainingText
-from lib.evaluate.windows import nats_and_ranks
+from lib.evaluate.windows import logits_in_parts, nats_and_ranks
 from lib.generate.token_scores import token_text
 from lib.model.language_model import LanguageModel, check_ids
-from lib.model.loss import LOGITS_AT_ONCE
 from lib.model.maps import attention_maps, attentions, block_stack, residual_stream
-from lib.model.pointer import PointerGPT
 from lib.tokenizer.base import Tokenizer
 
 #: The most likely tokens of each layer that the lens shows.
 LENS_TOP = 3
-
-_ROWS_AT_ONCE = 256  # of logits: SmolLM2 computes them in a sixth of a second
 
 
 @dataclass(frozen=True)
@@ -208,7 +204,7 @@ class _Scores(NamedTuple):
 def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> Generator[None, None, _Scores]:
     """What the head says of the features x, (1, T, C), of `ids`, (1, T); it yields between two parts."""
     scores = _Scores([], [], [], [], [], x)
-    for logits in _logits(model, x, ids):
+    for logits in logits_in_parts(model, x, ids):
         if not torch.isfinite(logits).all():
             raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or its training diverged")
         if done := len(scores.best):
@@ -223,15 +219,6 @@ def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> Generator
         scores.best.extend(top.indices.tolist())
         scores.probabilities.extend(top.values.tolist())
     return scores._replace(last=logits[-1])
-
-
-def _logits(model: LanguageModel, x: Tensor, ids: Tensor) -> Iterator[Tensor]:
-    """The logits, (n, V) float32, in parts that memory has room for; a pointer compares all positions, and gives one part."""
-    whole = isinstance(block_stack(model), PointerGPT)
-    rows = x.shape[1] if whole else max(1, min(_ROWS_AT_ONCE, LOGITS_AT_ONCE // model.vocab_size))
-    for start in range(0, x.shape[1], rows):
-        part = slice(start, start + rows)
-        yield model.predict(x[:, part], ids[:, part])[0].float()
 
 
 class _Writer:

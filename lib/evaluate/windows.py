@@ -14,8 +14,12 @@ from torch import Tensor
 from lib.data.shards import TokenSource
 from lib.model.language_model import LanguageModel
 from lib.model.loss import LOGITS_AT_ONCE
+from lib.model.maps import block_stack
+from lib.model.pointer import PointerGPT
 
 _ROWS_AT_ONCE = 64
+#: Positions of a window whose logits are in memory at one time, where each is looked at by itself.
+POSITIONS_AT_ONCE = 256
 
 OnTokens = Callable[[int], None]
 
@@ -89,10 +93,42 @@ def iterate_predictions(
 
     In the same windows as `total_nats`, so the losses sum to its result.
     """
-    for at, windows in _windows(model, tokens, start, stop, device):
-        ids, logits = windows[:, 1:].flatten().tolist(), model(windows[:, :-1]).flatten(0, 1)
-        for position, (id, row) in enumerate(zip(ids, logits.float().cpu(), strict=True), at + 1):
+    position = start
+    for ids, logits in prediction_parts(model, tokens, start, stop, device):
+        for id, row in zip(ids.tolist(), logits, strict=True):
+            position += 1
             yield position, id, row
+
+
+@torch.inference_mode()
+def prediction_parts(
+    model: LanguageModel, tokens: TokenSource, start: int, stop: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same in parts, in order: ids, (n,), and the logits they were predicted by, (n, V) float32, both on the CPU.
+
+    No logits are kept from one part to the next.
+    """
+    for _, windows in _windows(model, tokens, start, stop, device):
+        inputs, targets = windows[:, :-1], windows[:, 1:]
+        x = model.features(inputs)
+        for number in range(len(windows)):
+            row = slice(number, number + 1)
+            parts = logits_in_parts(model, x[row], inputs[row])
+            for ids in torch.split(targets[number].cpu(), POSITIONS_AT_ONCE):
+                yield ids, next(parts).cpu()
+
+
+def logits_in_parts(model: LanguageModel, x: Tensor, ids: Tensor) -> Iterator[Tensor]:
+    """The logits of features x, (1, T, C), of `ids`, (1, T), in parts (n, V) of `POSITIONS_AT_ONCE`, float32.
+
+    A pointer compares all positions, so its logits are computed as a whole.
+    """
+    if isinstance(block_stack(model), PointerGPT):
+        yield from torch.split(model.predict(x, ids)[0].float(), POSITIONS_AT_ONCE)
+        return
+    for start in range(0, x.shape[1], POSITIONS_AT_ONCE):
+        part = slice(start, start + POSITIONS_AT_ONCE)
+        yield model.predict(x[:, part], ids[:, part])[0].float()
 
 
 @torch.inference_mode()

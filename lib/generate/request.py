@@ -37,7 +37,7 @@ class Prompt:
     @property
     def previous(self) -> int | None:
         """The token that the continuation's text follows; None if it begins a text."""
-        return self.ids[-1] if self.text and not self.source else None
+        return self.ids[-1] if (self.text or self.half) and not self.source else None
 
 
 def encode_prompt(
@@ -238,10 +238,11 @@ class StreamDecoder:
 
     def _possible_stop(self) -> int:
         """How many of the last buffered characters may be the beginning of a stop text."""
-        return max(
-            (n for stop in self._stop for n in range(1, len(stop)) if self._held.endswith(stop[:n])),
-            default=0,
-        )
+        longest = min(len(self._held), max(map(len, self._stop), default=0))
+        return next((n for n in range(longest, 0, -1) if self._may_stop(self._held[-n:])), 0)
+
+    def _may_stop(self, end: str) -> bool:
+        return any(stop.startswith(end) for stop in self._stop)
 
 
 def read_prompt(file: BinaryIO) -> str:

@@ -10,7 +10,6 @@
 Numbers have six significant digits, attention weights four decimals: rounded here and nowhere else.
 """
 
-import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -57,8 +56,6 @@ MAX_CHARACTERS = 20_000
 
 #: Requests that wait for a training text wait in the event loop, and hold no thread.
 _ONE_AT_A_TIME = CapacityLimiter(1)
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ async def tokenizations(request: HttpRequest) -> Response:
 
 def read_job(content: bytes, models: ServedModels) -> AnalyzeJob:
     """What the body `content` asks for. ApiError names the field that is wrong, or the model that is unknown."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     served = models.find(fields.text("model"))
     job = AnalyzeJob(
         served,
@@ -139,8 +136,7 @@ def read_job(content: bytes, models: ServedModels) -> AnalyzeJob:
         fields.flag("memorized"),
     )
     _check_size(job)
-    if unknown := fields.unknown():
-        _log.info("/v1/analyze ignores the unknown fields %s", unknown)
+    fields.note_unknown("/v1/analyze")
     return job
 
 
@@ -239,7 +235,7 @@ def _short(number: float | None) -> float | None:
 
 def cut_by_all(content: bytes, models: ServedModels) -> dict[str, Any]:
     """A text as the tokens of every tokenizer that is at hand; `error` says why one has none for it."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     text = fields.text("text") or ""
     if len(text) > MAX_CHARACTERS:
         raise invalid("text", f"text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are possible")

@@ -7,7 +7,7 @@ import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, AsyncGenerator, Callable, Iterable, Sequence
 
 from starlette.concurrency import run_in_threadpool
@@ -17,14 +17,15 @@ from starlette.responses import JSONResponse, Response
 from lib.generate.request import Prompt, Request, make_requests
 from lib.generate.token_scores import TokenScore
 from lib.serve.errors import ApiError, invalid
+from lib.serve.generation import Generation
 from lib.serve.logprobs import SpelledToken, Speller
 from lib.serve.models import ServedModel
 from lib.serve.options import Options
 from lib.serve.streaming import ClientLeft, EventStream, unless_client_leaves
-from lib.serve.worker import Generation, Worker
+from lib.serve.worker import Worker
 
 #: Scored tokens of one request, times the numbers answered with each, which bounds the answer.
-_MAX_SCORES = 1 << 17
+MAX_SCORES = 1 << 17
 #: Prompt tokens that are scored in one turn of the worker.
 _SCORED_AT_ONCE = 256
 
@@ -54,20 +55,26 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a request asks for. `echo`: each text begins with its prompt. Texts are answered prompt by prompt, n of each.
-
-    `choice` formats a whole text, `chunks` a piece of one as any number of choices of a stream; `prefix` begins the id.
+class Format:
+    """How an endpoint writes its answers. `prefix` begins the id; `object` is the name of a whole one and `chunk_object` of a
+    chunk; `choice` writes a whole text, `chunks` a piece of one as any number of choices of a stream.
     """
 
-    served: ServedModel
-    prompts: list[Prompt]
-    options: Options
     prefix: str
     object: str
     chunk_object: str
     choice: Callable[[Piece, Options], dict[str, Any]]
     chunks: Callable[[Piece, Options], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a request asks for. `echo`: each text begins with its prompt. Texts are answered prompt by prompt, n of each."""
+
+    served: ServedModel
+    prompts: list[Prompt]
+    options: Options
+    format: Format
     echo: bool = False
 
     @property
@@ -89,7 +96,7 @@ class Job:
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
             tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
-        most = _MAX_SCORES // (1 + self.alternatives)
+        most = MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(
                 "logprobs",
@@ -108,7 +115,7 @@ async def answer(request: HttpRequest, job: Job) -> Response:
 
 
 async def _answer(worker: Worker, job: Job) -> Response:
-    scores = [await _score(worker, job, prompt) for prompt in job.prompts] if job.scores_prompts else None
+    scores = await _scores(worker, job) if job.scores_prompts else None
     started = _Started(worker, job, scores)
     if job.options.stream:
         return EventStream(started.chunks(), started.close)
@@ -118,13 +125,12 @@ async def _answer(worker: Worker, job: Job) -> Response:
         started.close()
 
 
-async def _score(worker: Worker, job: Job, prompt: Prompt) -> list[TokenScore]:
-    """The scores of a prompt's tokens but the first, some at a time, so that other texts continue in between."""
-    scores = job.served.model.score_ids(prompt.ids, job.alternatives)
-    done: list[TokenScore] = []
-    while new := await worker.call(lambda: list(islice(scores, _SCORED_AT_ONCE))):
-        done += new
-    return done
+async def _scores(worker: Worker, job: Job) -> list[list[TokenScore]]:
+    """The scores of each prompt's tokens but the first, some at a time, so that other texts continue in between."""
+    model = job.served.model
+    scores = chain.from_iterable(model.score_ids(prompt.ids, job.alternatives) for prompt in job.prompts)
+    collected = iter(await worker.collect(scores, _SCORED_AT_ONCE))
+    return [list(islice(collected, len(prompt.ids) - 1)) for prompt in job.prompts]
 
 
 class _Started:
@@ -138,7 +144,7 @@ class _Started:
         self._job = job
         self._scores = scores
         self._head = {
-            "id": f"{job.prefix}-{secrets.token_hex(12)}",
+            "id": f"{job.format.prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": job.served.name,
             "system_fingerprint": job.served.fingerprint,
@@ -159,7 +165,7 @@ class _Started:
         self._new_tokens = 0
         self._generation: Generation | None = None
         if options.max_tokens:
-            self._generation = worker.submit(job.served, self._requests)
+            self._generation = worker.submit(job.served, self._requests, accepted=scores is not None)
 
     def close(self) -> None:
         """Compute nothing more."""
@@ -175,16 +181,16 @@ class _Started:
         return await run_in_threadpool(self._whole, texts.values())  # which may be long, and holds no other stream there
 
     def _whole(self, texts: Iterable[Sequence[Piece]]) -> JSONResponse:
-        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts]
-        return JSONResponse(self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()})
+        choices = [self._job.format.choice(joined(pieces), self._job.options) for pieces in texts]
+        return JSONResponse(self._head | {"object": self._job.format.object, "choices": choices, "usage": self._usage()})
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as the objects of a stream."""
         usage = {"usage": None} if self._job.options.include_usage else {}
-        head = self._head | {"object": self._job.chunk_object}
+        head = self._head | {"object": self._job.format.chunk_object}
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
-                for choice in self._job.chunks(piece, self._job.options):
+                for choice in self._job.format.chunks(piece, self._job.options):
                     yield head | {"choices": [choice]} | usage
         if usage:
             yield head | {"choices": [], "usage": self._usage()}
@@ -215,12 +221,11 @@ class _Started:
 
     def _echo(self, index: int, request: Request) -> tuple[Piece, Speller]:
         """The prompt of a text as its first piece, and what spells the tokens after it."""
-        speller = Speller(request.tokenizer)
         prompt = request.prompt
-        if self._scores is None:
-            for id in prompt.ids:
-                speller.spell(id, None)
+        if self._scores is None or prompt.previous is None:  # of a text that begins, the prompt is no part
+            speller = Speller(request.tokenizer, prompt.previous, prompt.half, len(prompt.text))
             return Piece(index, prompt.text, starts=True), speller
+        speller = Speller(request.tokenizer)
         scores = [None, *self._scores[index // self._job.options.n]]
         tokens = tuple(speller.spell(id, score) for id, score in zip(prompt.ids, scores, strict=True))
         return Piece(index, prompt.text, tokens, starts=True), speller

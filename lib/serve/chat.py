@@ -1,6 +1,5 @@
 """/v1/chat/completions: conversations to be answered, written by the model's template."""
 
-import logging
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -10,18 +9,16 @@ from starlette.responses import Response
 from lib.api import Model
 from lib.chat.messages import Message, parse_messages
 from lib.errors import MakegptError
-from lib.serve.answers import Job, Piece, answer
-from lib.serve.errors import invalid
+from lib.serve.answers import Format, Job, Piece, answer
+from lib.serve.errors import invalid, prompt_too_long
 from lib.serve.fields import Fields, checked_text
 from lib.serve.limits import Limits
 from lib.serve.logprobs import chat_logprobs, explanation
 from lib.serve.models import ServedModels
-from lib.serve.options import MAX_ALTERNATIVES, Options, check_room, read_options
+from lib.serve.options import MAX_ALTERNATIVES, Options, read_options
 
 #: Newer clients call the system's message the developer's.
 _ROLES = {"developer": "system"}
-
-_log = logging.getLogger(__name__)
 
 
 async def chat_completions(request: HttpRequest) -> Response:
@@ -33,7 +30,7 @@ async def chat_completions(request: HttpRequest) -> Response:
 
 def read_chat(content: bytes, models: ServedModels, limits: Limits) -> Job:
     """What the body `content` asks for. ApiError names the field that is wrong, or the model that is unknown."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     served = models.find(fields.text("model"))
     model = served.model
     messages = read_messages(fields, model)
@@ -52,11 +49,11 @@ def read_chat(content: bytes, models: ServedModels, limits: Limits) -> Job:
         alternatives=alternatives if has_logprobs else None,
     )
     fields.refuse("response_format", ({"type": "text"},), "answers are text; leave it out")
-    job = Job(served, [prompt], options, "chatcmpl", "chat.completion", "chat.completion.chunk", choice, chunks)
+    job = Job(served, [prompt], options, FORMAT)
     job.check(limits.texts)
-    check_room(len(prompt.ids), options, model.config.context_length, "messages")
-    if unknown := fields.unknown():
-        _log.info("/v1/chat/completions ignores the unknown fields %s", unknown)
+    if len(prompt.ids) > model.config.context_length:
+        raise prompt_too_long(len(prompt.ids), model.config.context_length, "messages")
+    fields.note_unknown("/v1/chat/completions")
     return job
 
 
@@ -97,7 +94,7 @@ def _plain(item: Any) -> Any:
 def _max_tokens(fields: Fields, room: int, limits: Limits) -> int:
     """The most new tokens, by the newer name or the older; without either, as many as the context has room for."""
     name = "max_tokens" if fields.value("max_completion_tokens") is None else "max_completion_tokens"
-    fields.value("max_tokens")
+    fields.value("max_tokens")  # known, also where the newer name says otherwise
     return fields.integer(name, max(1, min(room, limits.tokens)), at_least=1, at_most=limits.tokens)
 
 
@@ -131,3 +128,6 @@ def _chunk(piece: Piece, delta: dict[str, Any]) -> dict[str, Any]:
 
 def _logprobs(piece: Piece, options: Options) -> dict[str, Any] | None:
     return None if options.alternatives is None else chat_logprobs(piece.tokens, options.alternatives)
+
+
+FORMAT = Format("chatcmpl", "chat.completion", "chat.completion.chunk", choice, chunks)

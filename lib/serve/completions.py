@@ -1,6 +1,5 @@
 """/v1/completions: texts to be continued, or scored, in the format of OpenAI's older API."""
 
-import logging
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -10,17 +9,15 @@ from starlette.responses import Response
 from lib.api import Model
 from lib.errors import MakegptError
 from lib.generate.request import Prompt
-from lib.serve.answers import Job, Piece, answer
-from lib.serve.errors import invalid
+from lib.serve.answers import Format, Job, Piece, answer
+from lib.serve.errors import invalid, prompt_too_long
 from lib.serve.fields import Fields, checked_ids, checked_text, is_integer, wrong
 from lib.serve.limits import Limits
 from lib.serve.logprobs import completion_logprobs, explanation
 from lib.serve.models import ServedModels
-from lib.serve.options import MAX_ALTERNATIVES, Options, check_room, read_options
+from lib.serve.options import MAX_ALTERNATIVES, Options, read_options
 
-_DEFAULT_TOKENS = 16  # OpenAI's
-
-_log = logging.getLogger(__name__)
+DEFAULT_TOKENS = 16  # OpenAI's
 
 
 async def completions(request: HttpRequest) -> Response:
@@ -32,25 +29,25 @@ async def completions(request: HttpRequest) -> Response:
 
 def read_completion(content: bytes, models: ServedModels, limits: Limits) -> Job:
     """What the body `content` asks for. ApiError names the field that is wrong, or the model that is unknown."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     served = models.find(fields.text("model"))
-    max_tokens = fields.integer("max_tokens", min(_DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
+    max_tokens = fields.integer("max_tokens", min(DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
     alternatives = None
     if fields.value("logprobs") is not None:
         alternatives = fields.integer("logprobs", 0, at_least=0, at_most=MAX_ALTERNATIVES)
     options = read_options(fields, limits, max_tokens=max_tokens, alternatives=alternatives)
     fields.refuse("best_of", (options.n,), "n texts are sampled, and all are answered; leave it out")
     fields.refuse("suffix", ("",), "the models here continue a text at its end; leave it out")
-    prompts = _read_prompts(fields, served.model)
-    job = Job(served, prompts, options, "cmpl", "text_completion", "text_completion", choice, chunks, fields.flag("echo"))
+    prompts, context_length = _read_prompts(fields, served.model), served.model.config.context_length
+    job = Job(served, prompts, options, FORMAT, fields.flag("echo"))
     job.check(limits.texts)
     if job.scores_prompts and served.model.config.has_encoder:
         raise invalid("echo", "an encoder-decoder gives no probability to its source; leave echo or logprobs")
     if not job.scores_prompts or max_tokens > 1:
         for prompt in prompts:
-            check_room(len(prompt.source or prompt.ids), options, served.model.config.context_length, "prompt")
-    if unknown := fields.unknown():
-        _log.info("/v1/completions ignores the unknown fields %s", unknown)
+            if (tokens := len(prompt.source or prompt.ids)) > context_length:
+                raise prompt_too_long(tokens, context_length, "prompt")
+    fields.note_unknown("/v1/completions")
     return job
 
 
@@ -88,3 +85,6 @@ def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:
     if options.explain and piece.tokens and not piece.starts:
         item["makegpt"] = explanation(piece.tokens[0])
     return [item]
+
+
+FORMAT = Format("cmpl", "text_completion", "text_completion", choice, chunks)

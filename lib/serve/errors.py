@@ -8,7 +8,7 @@ from typing import Any, Iterable, Mapping
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lib.errors import MakegptError, nearest, one_line
+from lib.errors import nearest, one_line
 
 #: The error types of OpenAI's API by status; clients choose their exception by the status alone.
 _TYPES = {401: "authentication_error", 403: "permission_error", 503: "overloaded_error"}
@@ -48,6 +48,12 @@ def invalid(param: str | None, message: str) -> ApiError:
     return ApiError(400, message, param=param)
 
 
+def prompt_too_long(tokens: int, context_length: int, param: str) -> ApiError:
+    """A prompt of more tokens than the model sees, which would be cut without a word: 400 with the numbers."""
+    message = f"the prompt has {tokens:,} tokens, but the model's context is {context_length:,} tokens; shorten the prompt"
+    return ApiError(400, message, param=param, code="context_length_exceeded")
+
+
 def unknown_model(name: str, known: Iterable[str]) -> ApiError:
     """No model called `name` is served: 404 with the names that are."""
     message = f"the model {name[:100]!r} is not served here; {nearest(name[:100], known)}"
@@ -55,11 +61,9 @@ def unknown_model(name: str, known: Iterable[str]) -> ApiError:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Any exception as an answer; one that is no user's fault says nothing about this machine."""
+    """Any exception as an answer; of those that no handler expected, a client reads nothing about this machine."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, MakegptError):
-        return ApiError(400, str(error))
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, error.detail, headers=error.headers)
     return ApiError(500, "the server failed to answer; its log says why")

@@ -4,6 +4,7 @@ A field that is null counts as absent, as clients send it.
 """
 
 import json
+import logging
 from dataclasses import fields as dataclass_fields
 from typing import Any, Sequence
 
@@ -12,6 +13,8 @@ from lib.config.parameter import coerce
 from lib.config.schema import GenerateConfig
 from lib.errors import UsageError, printable
 from lib.serve.errors import ApiError, invalid
+
+_log = logging.getLogger(__name__)
 
 _SAMPLING = {spec.name: spec for spec in dataclass_fields(GenerateConfig)}
 _QUOTED = 60  # characters of a value that an error quotes
@@ -24,16 +27,20 @@ class Fields:
     ApiError 400 names the field, its value and what it must be.
     """
 
-    def __init__(self, content: bytes) -> None:
-        """`content`: a body of JSON."""
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+        self._read: set[str] = set()
+
+    @classmethod
+    def of_body(cls, content: bytes) -> "Fields":
+        """The fields of a body, which must be strict JSON."""
         try:
             values = loads_json(content)
         except ValueError as error:
             raise invalid(None, f"the body cannot be read: {error}; send a JSON object in UTF-8") from None
         if not isinstance(values, dict):
             raise invalid(None, 'the body must be a JSON object such as {"prompt": "To be"}')
-        self._values: dict[str, Any] = values
-        self._read: set[str] = set()
+        return cls(values)
 
     def value(self, name: str) -> Any:
         """The field as it is; None if it is absent."""
@@ -75,8 +82,8 @@ class Fields:
         except UsageError as error:
             raise invalid(name, str(error)) from None
 
-    def texts(self, name: str, *, at_most: int) -> list[str]:
-        """A string or a list of strings, none of them empty; an empty list if the field is absent."""
+    def texts(self, name: str, *, at_most: int, characters: int) -> list[str]:
+        """A string or a list of strings of up to so many characters, none of them empty; an empty list if it is absent."""
         value = self.value(name)
         if value is None:
             return []
@@ -85,6 +92,8 @@ class Fields:
             raise invalid(name, f"{name} has an empty text, which every text ends with; leave it out")
         if len(texts) > at_most:
             raise invalid(name, f"{name} has {len(texts):,} texts; at most {at_most} are possible")
+        if (longest := max(map(len, texts), default=0)) > characters:
+            raise invalid(name, f"{name} has a text of {longest:,} characters; at most {characters} are possible")
         return texts
 
     def inner(self, name: str) -> "Fields":
@@ -92,9 +101,7 @@ class Fields:
         value = self.value(name)
         if value is not None and not isinstance(value, dict):
             raise wrong(name, value, "an object")
-        inner = Fields(b"{}")
-        inner._values = value or {}
-        return inner
+        return Fields(value or {})
 
     def refuse(self, name: str, neutral: Sequence[Any], advice: str) -> None:
         """Refuse a field that is known but not supported, unless its value is one of those that change nothing."""
@@ -102,10 +109,12 @@ class Fields:
         if value is not None and value not in neutral:
             raise ApiError(400, f"{name} is not supported; {advice}", param=name, code="unsupported_parameter")
 
-    def unknown(self) -> str:
-        """The names of the fields that nothing has read, for a note in the log; an empty text if there are none."""
+    def note_unknown(self, path: str) -> None:
+        """Write a line to the log that names the fields that nothing has read, if there are any."""
         names = [printable(name[:_QUOTED]) for name in self._values if name not in self._read]
-        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+        if names:
+            more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+            _log.info("%s ignores the unknown fields %s%s", path, ", ".join(names[:_NAMED]), more)
 
 
 def is_integer(value: Any) -> bool:

@@ -43,13 +43,16 @@ class SpelledToken:
 
 
 class Speller:
-    """Spells the tokens of one text in order. `previous`: the token before the first one; `half`: its half character."""
+    """Spells the tokens of one text in order.
 
-    def __init__(self, tokenizer: Tokenizer, previous: int | None = None, half: bytes = b"") -> None:
+    `previous`: the token before the first one; `half`: its half character; `offset`: the characters before the first one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, previous: int | None = None, half: bytes = b"", offset: int = 0) -> None:
         self._tokenizer = tokenizer
         self._previous = previous
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._characters = len(self._decoder.decode(half))
+        self._characters = offset + len(self._decoder.decode(half))
 
     def spell(self, id: int, score: TokenScore | None, *, is_end: bool = False) -> SpelledToken:
         """The next token. `is_end`: it ended the text, and is no part of it."""

@@ -4,13 +4,14 @@ import secrets
 from dataclasses import dataclass
 
 from lib.config.schema import GenerateConfig
-from lib.serve.errors import ApiError, invalid
+from lib.serve.errors import invalid
 from lib.serve.fields import Fields
 from lib.serve.limits import Limits
 
 #: The most alternatives of a token that can be asked for, as OpenAI's chat API has it.
 MAX_ALTERNATIVES = 20
-_MAX_STOPS = 64
+MAX_STOPS = 16  # texts, of which each token's text is compared with each
+MAX_STOP_LENGTH = 256  # characters
 _RANDOM_SEEDS = 2**53  # numbers that JavaScript has exactly
 
 
@@ -49,6 +50,9 @@ def read_options(fields: Fields, limits: Limits, *, max_tokens: int, alternative
     stream_options = fields.inner("stream_options")
     if not stream and fields.value("stream_options") is not None:
         raise invalid("stream_options", 'stream_options needs "stream": true')
+    explain = fields.flag("explain")
+    if explain and not stream:
+        raise invalid("explain", 'explain needs "stream": true')
     top_k = fields.value("top_k")
     return Options(
         config=GenerateConfig(
@@ -63,21 +67,9 @@ def read_options(fields: Fields, limits: Limits, *, max_tokens: int, alternative
         ),
         max_tokens=max_tokens,
         n=n,
-        stop=fields.texts("stop", at_most=_MAX_STOPS),
+        stop=fields.texts("stop", at_most=MAX_STOPS, characters=MAX_STOP_LENGTH),
         stream=stream,
         include_usage=stream_options.flag("include_usage"),
         alternatives=alternatives,
-        explain=fields.flag("explain"),
+        explain=explain,
     )
-
-
-def check_room(tokens: int, options: Options, context_length: int, param: str) -> None:
-    """Refuse a prompt of more `tokens` than the context, which would be cut without a word: 400 with the numbers."""
-    if tokens > context_length:
-        raise ApiError(
-            400,
-            f"the prompt has {tokens:,} tokens and max_tokens is {options.max_tokens:,}, but the model's context is "
-            f"{context_length:,} tokens; shorten the prompt",
-            param=param,
-            code="context_length_exceeded",
-        )

@@ -72,7 +72,7 @@ class EventStream(Response):
         async with aclosing(self._events):
             try:
                 async for data in self._events:
-                    await send(_body(_event(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))))
+                    await send(_body(_event(json.dumps(data, allow_nan=False, separators=(",", ":")))))
                 last = _event("[DONE]")
             except OSError:  # the connection is closed
                 raise
@@ -85,6 +85,7 @@ class EventStream(Response):
 
 
 def _event(data: str) -> bytes:
+    """`data` in ASCII: some clients end a line at U+2028 and its like, which JSON may hold as they are."""
     return f"data: {data}\n\n".encode()
 
 

@@ -44,7 +44,7 @@ def tokens_of(content: bytes, models: ServedModels) -> dict[str, Any]:
     A text that is the name of a special token and nothing else is that token: clients ask so for the id of `<|endoftext|>`.
     In other texts such a name is ordinary characters, as everywhere in this project.
     """
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     model = models.find(fields.text("model")).model
     given = [name for name in ("content", "prompt", "messages") if fields.value(name) is not None]
     if len(given) != 1:
@@ -76,7 +76,7 @@ def _piece(tokenizer: Tokenizer, id: int) -> str | list[int]:
 
 def text_of(content: bytes, models: ServedModels) -> dict[str, Any]:
     """The text of token ids; bytes that are not a whole character become U+FFFD."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     tokenizer = models.find(fields.text("model")).model.tokenizer
     value = fields.value("tokens")
     if value is None:
@@ -87,7 +87,7 @@ def text_of(content: bytes, models: ServedModels) -> dict[str, Any]:
 
 def written(content: bytes, models: ServedModels) -> dict[str, Any]:
     """A conversation as the text that the model continues; special tokens are written by their names."""
-    fields = Fields(content)
+    fields = Fields.of_body(content)
     model = models.find(fields.text("model")).model
     messages = read_messages(fields, model)
     answer = fields.flag("add_generation_prompt", True)

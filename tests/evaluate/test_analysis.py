@@ -14,7 +14,7 @@ import torch
 from lib import Model
 from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError, UsageError
-from lib.evaluate import analysis, memorization, training_text
+from lib.evaluate import memorization, training_text, windows
 from lib.evaluate.analysis import LENS_TOP, analyze, analyze_in_turns
 from lib.evaluate.memorization import CopyIndex
 from lib.evaluate.training_text import PASSAGE_BYTES
@@ -206,7 +206,7 @@ def test_others_may_compute_after_each_block_and_each_part_of_the_logits(monkeyp
         return len(list(analyze_in_turns(network, BYTES, IDS, CPU, **settings)))
 
     assert turns() == 4 + 1  # the embeddings and three blocks, the head
-    monkeypatch.setattr(analysis, "_ROWS_AT_ONCE", 5)  # of 13: three parts
+    monkeypatch.setattr(windows, "POSITIONS_AT_ONCE", 5)  # of 13: three parts
     assert turns() == 4 + 3
     assert turns(lens=True) == 4 + 3 + 3 * 2
 
@@ -214,7 +214,7 @@ def test_others_may_compute_after_each_block_and_each_part_of_the_logits(monkeyp
 def test_parts_that_memory_has_room_for_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network = byte_model("decoder", n_layers=2, emb_dim=32, n_heads=2)
     whole = analyze(network, BYTES, IDS, CPU, lens=True)
-    monkeypatch.setattr(analysis, "LOGITS_AT_ONCE", 4 * 256)
+    monkeypatch.setattr(windows, "POSITIONS_AT_ONCE", 4)
     parts = analyze(network, BYTES, IDS, CPU, lens=True)
     assert [token.rank for token in parts.tokens] == [token.rank for token in whole.tokens]
     assert [token.surprisal for token in parts.tokens[1:]] == pytest.approx([token.surprisal for token in whole.tokens[1:]])

@@ -19,7 +19,7 @@ from lib.config.schema import Config
 from lib.data.dataset import Dataset
 from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError
-from lib.evaluate import memorization
+from lib.evaluate import memorization, windows
 from lib.evaluate.baselines import default_baselines
 from lib.evaluate.comparison import comparison_legend, comparison_table, evaluation_rows
 from lib.evaluate.compressors import added_bytes
@@ -86,6 +86,17 @@ def test_each_token_of_a_stretch_is_predicted_once_in_order(
     order = [logits.argsort(descending=True, stable=True).tolist() for _, logits in found]
     assert ranks.tolist() == [1 + places.index(id) for (id, _), places in zip(found, order, strict=True)]
     assert nats.sum() == pytest.approx(total_nats(untrained, ids, start, stop, CPU), rel=1e-5)
+
+
+def test_logits_in_small_parts_are_those_of_whole_windows(
+    untrained: LanguageModel, ids: InMemoryTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(iterate_predictions(untrained, ids, 3, 150, CPU))
+    monkeypatch.setattr(windows, "POSITIONS_AT_ONCE", 5)
+    parts = list(iterate_predictions(untrained, ids, 3, 150, CPU))
+    assert [part[:2] for part in parts] == [part[:2] for part in whole]
+    assert [position for position, _, _ in parts] == list(range(4, 150))
+    assert torch.allclose(torch.stack([part[2] for part in parts]), torch.stack([part[2] for part in whole]), atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 5, 16, 31, 32])

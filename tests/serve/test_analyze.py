@@ -110,9 +110,9 @@ def test_what_cannot_be_analyzed_is_refused_by_name(server: Running, body: dict[
 
 
 def test_an_answer_that_would_be_too_large_is_refused_with_what_is_possible(
-    model: Model, small: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = ServedModel("run", small / "run", model, 0, "")
+    served = ServedModel("run", model, 0, "", 0)
     job = analyze.AnalyzeJob(served, [1] * 20, 10, lens=True, attention=True, full=False, counts=False, memorized=False)
     analyze._check_size(job)
     monkeypatch.setattr(analyze, "MAX_ALL_ALTERNATIVES", 199)
@@ -140,10 +140,10 @@ def test_a_text_is_cut_by_every_tokenizer_at_hand(two_models: Running) -> None:
     assert error["message"] == "text has 20,001 characters; at most 20,000 are possible"
 
 
-def test_an_analysis_ends_when_its_client_leaves(model: Model, small: Path) -> None:
+def test_an_analysis_ends_when_its_client_leaves(model: Model) -> None:
     worker = Worker(Limits(), Metrics())  # its thread is not started: what is asked waits
     app = Starlette()
-    app.state.models = ServedModels([ServedModel("run", small / "run", model, 0, "")])
+    app.state.models = ServedModels([ServedModel("run", model, 0, "", 0)])
     app.state.worker = worker
     messages: list[dict[str, Any]] = [{"type": "http.disconnect"}, {"type": "http.request", "body": b'{"prompt": "to be"}'}]
 

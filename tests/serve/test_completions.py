@@ -200,6 +200,19 @@ def test_an_echo_without_scores_is_the_prompt_and_the_text(server: Running) -> N
     assert complete(server, prompt="be", max_tokens=0)["choices"][0]["text"] == ""
 
 
+def test_the_echo_of_an_empty_prompt_is_a_text_that_begins(server: Running) -> None:
+    alone = complete(server, prompt="", logprobs=1, **GREEDY)["choices"]
+    assert complete(server, prompt="", logprobs=1, echo=True, **GREEDY)["choices"] == alone
+    assert alone[0]["logprobs"]["text_offset"][0] == 0
+    assert complete(server, prompt="", logprobs=1, echo=True, max_tokens=0)["choices"][0]["logprobs"]["tokens"] == []
+
+
+def test_offsets_after_an_echo_are_places_in_the_whole_text(server: Running) -> None:
+    (choice,) = complete(server, prompt="The naïve", echo=True, logprobs=0, **GREEDY)["choices"]
+    new = complete(server, prompt="The naïve", logprobs=0, **GREEDY)["choices"][0]["logprobs"]["text_offset"]
+    assert choice["logprobs"]["text_offset"][10:] == [9 + offset for offset in new]
+
+
 def test_the_generated_token_stands_after_an_echo_even_if_it_ends_the_text(chat_server: Running) -> None:
     any_token = {"temperature": 1e6, "max_tokens": 1, "n": 64}
     for seed in range(0, 6400, 64):
@@ -257,7 +270,10 @@ def test_each_token_is_explained_for_the_page(server: Running) -> None:
         ({"prompt": "be", "presence_penalty": 0.5}, "presence_penalty", "repetition_penalty"),
         ({"prompt": "be", "stream_options": {"include_usage": True}}, "stream_options", "stream"),
         ({"prompt": "be", "stream": "yes"}, "stream", "true or false"),
-        ({"prompt": "a" * 33}, "prompt", "33 tokens and max_tokens is 16, but the model's context is 32 tokens"),
+        ({"prompt": "a" * 33}, "prompt", "33 tokens, but the model's context is 32 tokens"),
+        ({"prompt": "be", "stop": "a" * 257}, "stop", "257 characters; at most 256"),
+        ({"prompt": "be", "stop": ["a"] * 17}, "stop", "17 texts; at most 16"),
+        ({"prompt": "be", "explain": True}, "explain", "stream"),
         ({"prompt": "a" * 33, "echo": True, "logprobs": 1, "max_tokens": 2}, "prompt", "context is 32 tokens"),
         ({"prompt": "be", "model": 1}, "model", "must be a string"),
     ],

@@ -39,7 +39,7 @@ def integer(fields: Fields) -> int:
 )
 def test_a_body_that_is_no_strict_json_object_is_refused(content: bytes, complaint: str) -> None:
     with pytest.raises(ApiError, match=complaint) as caught:
-        Fields(content)
+        Fields.of_body(content)
     assert caught.value.status == 400
     assert caught.value.to_json()["error"]["type"] == "invalid_request_error"
 
@@ -52,8 +52,8 @@ def test_a_body_that_is_no_strict_json_object_is_refused(content: bytes, complai
         *((value, lambda fields: fields.text("n")) for value in ("1", "[]", "true", '"\\ud800"', '"a\\udfffb"')),
         *((value, lambda fields: fields.sampling("n", None)) for value in ('"1"', "true", "[1]")),
         *(
-            (value, lambda fields: fields.texts("n", at_most=2))
-            for value in ('""', '["a", ""]', '["a", "b", "c"]', "[1]", "{}")
+            (value, lambda fields: fields.texts("n", at_most=2, characters=3))
+            for value in ('""', '["a", ""]', '["a", "b", "c"]', "[1]", "{}", '"abcd"')
         ),
         *(
             (value, lambda fields: checked_ids(fields.value("n"), "n", 10))
@@ -65,7 +65,7 @@ def test_a_body_that_is_no_strict_json_object_is_refused(content: bytes, complai
 )
 def test_a_field_of_another_type_or_out_of_its_bounds_is_refused_by_name(value: str, read: Read) -> None:
     with pytest.raises(ApiError) as caught:
-        read(Fields(f'{{"n": {value}}}'.encode()))
+        read(Fields.of_body(f'{{"n": {value}}}'.encode()))
     assert (caught.value.status, caught.value.param) == (400, "n")
     assert "n" in str(caught.value)
 
@@ -81,27 +81,31 @@ def test_a_field_of_another_type_or_out_of_its_bounds_is_refused_by_name(value: 
 )
 def test_sampling_parameters_have_the_bounds_of_generate(name: str, value: str, right: str) -> None:
     with pytest.raises(ApiError, match=right) as caught:
-        Fields(f'{{"{name}": {value}}}'.encode()).sampling(name, None)
+        Fields.of_body(f'{{"{name}": {value}}}'.encode()).sampling(name, None)
     assert caught.value.param == name
 
 
 def test_an_absent_field_and_null_are_the_default() -> None:
-    for fields in (Fields(b"{}"), Fields(b'{"n": null}')):
+    for fields in (Fields({}), Fields({"n": None})):
         assert integer(fields) == 1
         assert fields.flag("n", True) is True
         assert fields.text("n") is None
-        assert fields.texts("n", at_most=1) == []
+        assert fields.texts("n", at_most=1, characters=1) == []
         assert fields.sampling("temperature", 1.0) == 1.0
         fields.refuse("n", (), "leave it out")
 
 
-def test_fields_that_nothing_reads_are_unknown_and_can_be_written_to_a_log() -> None:
-    fields = Fields(b'{"n": 1, "us\\u001b[31mer": 1, "logit_bias": {}, "%s": 1}' % (b"x" * 500))
+def test_fields_that_nothing_reads_are_noted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lib.serve")
+    fields = Fields({"n": 1, "us\x1b[31mer": 1, "logit_bias": {}, "x" * 500: 1})
     integer(fields)
     fields.refuse("logit_bias", ({},), "leave it out")
-    assert fields.unknown() == f"us\\x1b[31mer, {'x' * 60}"
-    many = Fields(b"{" + b", ".join(b'"%d": 1' % number for number in range(30)) + b"}")
-    assert many.unknown().endswith("9 and 20 more")
+    fields.note_unknown("/v1/here")
+    Fields({str(number): number for number in range(30)}).note_unknown("/v1/there")
+    Fields({}).note_unknown("/v1/nowhere")
+    first, second = caplog.messages
+    assert first == f"/v1/here ignores the unknown fields us\\x1b[31mer, {'x' * 60}"
+    assert second.endswith("8, 9 and 20 more")
 
 
 def score(id: int, logprob: float, others: list[tuple[int, float]]) -> TokenScore:
