@@ -24,7 +24,7 @@ from lib.serve.streaming import ClientLeft, EventStream, unless_client_leaves
 from lib.serve.worker import Generation, Worker
 
 #: Scored tokens of one request, times the numbers answered with each, which bounds the answer.
-_MAX_SCORES = 1 << 17
+MAX_SCORES = 1 << 17
 #: Prompt tokens that are scored in one turn of the worker.
 _SCORED_AT_ONCE = 256
 
@@ -89,7 +89,7 @@ class Job:
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
             tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
-        most = _MAX_SCORES // (1 + self.alternatives)
+        most = MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(
                 "logprobs",
