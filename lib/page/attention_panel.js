@@ -36,6 +36,7 @@ export class AttentionPanel {
 
   async show(page) {
     this._page = page;
+    this.hide();
     const { layers, heads } = page.model;
     this._chosen.hidden = true;
     if (!heads) {
@@ -49,7 +50,7 @@ export class AttentionPanel {
     this._tokens = part.tokens;
     this._note.textContent =
       `Point at a token of the text: the darker a token (on a dark screen: the brighter), the more it looks at that one.` +
-      (part.cut ? ` Of this text the first ${limit} tokens are shown.` : "");
+      (part.cut ? ` Of this text the first ${part.tokens.length} tokens are shown.` : "");
     this._chosen.hidden = false;
     this._heads = this._weights[0].length;
     this._fill(this._weights.length, this._heads);

@@ -20,3 +20,10 @@ export class Bar {
     return this;
   }
 }
+
+/** Show `rows` in `list` instead of those it has; the focus stays in its place. */
+export function showRows(list, rows) {
+  const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
+  list.replaceChildren(...rows);
+  if (focused >= 0) list.children[Math.min(focused, rows.length - 1)]?.firstElementChild.focus();
+}

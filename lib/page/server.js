@@ -1,4 +1,4 @@
-// The backend of the served page: every number comes from the server, by the endpoints that docs/serve.md describes.
+// The backend of the served page: every number comes from the server, by the endpoints of docs/serve_api.md.
 
 /** What a server answered instead of a result: its words, and the HTTP status. */
 export class ServerError extends Error {
@@ -69,7 +69,7 @@ export function serverBackend() {
     },
 
     chat(model, messages, sampling, { signal, onToken }) {
-      const body = { model, messages, ...samplingFields(sampling), max_completion_tokens: sampling.max_tokens };
+      const body = { model, messages, ...samplingFields(sampling) }; // as long as the context has room for
       return stream("/v1/chat/completions", body, signal, (choice) => {
         if (choice.delta.content) onToken({ text: choice.delta.content });
       });
