@@ -1,6 +1,6 @@
 """What exported pages compute, how large and how fast they are: bench/results/pages.json, docs/other_programs.md.
 
-python bench/pages.py [RUNS]      after: make train CONFIG=decoder DATASET=tiny_shakespeare, the same with CONFIG=decoder_fast,
+python bench/pages.py [RUNS]      after: make train CONFIG=single_block DATASET=tiny_shakespeare, the same with CONFIG=decoder_fast,
                                   and make setup EXTRAS=dev,browser
 
 RUNS is the folder of the runs, artifacts/runs if none is named. Each run is exported in every format that fits; Node.js and
@@ -13,10 +13,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from playwright.sync_api import Browser, sync_playwright
 
 from lib.artifact.provenance import software_versions, timestamp
 from lib.errors import UsageError
@@ -26,13 +25,16 @@ from lib.page.export import export_page
 from lib.page.weights import FORMATS
 from lib.run.folder import load_run
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 RESULTS = Path(__file__).parent / "results" / "pages.json"
 RUNS = {
-    "`decoder`, Tiny Shakespeare": "decoder-tiny_shakespeare",
+    "`single_block`, Tiny Shakespeare": "single_block-tiny_shakespeare",
     "`decoder_fast`, Tiny Shakespeare": "decoder_fast-tiny_shakespeare",
 }
 PROMPT = "KING RICHARD:"
-REPEATS = 5
+REPEATS = 3
 
 #: Opens the model of a page and continues a text; the best time of several.
 MEASURE = """
@@ -55,7 +57,7 @@ async ([file, base64, prompt, count, repeats]) => {
 READ = '[JSON.parse(document.getElementById("model-file").textContent), document.getElementById("model-weights").textContent]'
 
 
-def in_chromium(browser: Browser, path: Path, prompt: list[int], count: int) -> dict[str, Any]:
+def in_chromium(browser: "Browser", path: Path, prompt: list[int], count: int) -> dict[str, Any]:
     page = browser.new_page()
     page.goto(path.as_uri())
     found: dict[str, Any] = page.evaluate(f"(rest) => ({MEASURE})([...{READ}, ...rest])", [prompt, count, REPEATS])
@@ -72,7 +74,7 @@ def in_node(file: list[str], prompt: list[int], count: int) -> dict[str, Any]:
     return found
 
 
-def measure(run: Path, weights: str, browser: Browser, folder: Path) -> dict[str, Any]:
+def measure(run: Path, weights: str, browser: "Browser", folder: Path) -> dict[str, Any]:
     """One row of the table."""
     trained = load_run(run, torch.device("cpu"))
     prompt = trained.tokenizer.encode(PROMPT)
@@ -93,6 +95,8 @@ def measure(run: Path, weights: str, browser: Browser, folder: Path) -> dict[str
 
 
 def main(runs: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
     rows = []
     with tempfile.TemporaryDirectory(prefix="makegpt-") as scratch, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

@@ -106,7 +106,7 @@ def main(
         access=Access(allowed_names(host, names), api_key),
         stop_seconds=stop_timeout,
         on_ready=ready,
-        on_signal=say,
+        on_stop=say,
     )
 
 

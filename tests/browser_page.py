@@ -92,7 +92,7 @@ def test_a_token_under_the_mouse_or_with_the_focus_is_explained(open_page: Open)
         assert page["#token-title"].inner_text() == "Token " + token["text"].replace(" ", "␣")
         assert page.fact("Rank") == f"{token['rank']} of 256"
         assert page.fact("Surprisal").startswith(f"{token['surprisal']:.2f} nats")
-        assert page.fact("Entropy before it").startswith(f"{token['entropy']:.2f} nats")
+        assert page.fact("Entropy").startswith(f"{token['entropy']:.2f} nats")
         assert f"{token['counts']['surprisal']:.2f} nats" in page.fact(token["counts"]["name"])
         assert page["#token .bar"].count() == 10
     page.tokens().first.hover()
@@ -125,10 +125,10 @@ def test_the_sliders_draw_the_distribution_that_generate_samples_from(open_page:
     assert len(drawn) == int((expected > 0).sum())
     for text, p in zip(drawn, expected.sort(descending=True).values.tolist(), strict=False):
         assert abs(float(text.removesuffix("%")) / 100 - p) <= 0.006 * p
-    assert shown[-1] in ("not drawn: top-p", "not drawn: min-p")
+    assert shown[-1] in ("filtered out: top-p", "filtered out: min-p")
     assert page["#panel-sampling .quiet"].first.inner_text().startswith(f"{len(drawn)} of 256 tokens")
     page["#greedy"].check()
-    assert bars.locator(".number").all_inner_texts()[:2] == ["100 %", "not drawn: greedy"]
+    assert bars.locator(".number").all_inner_texts()[:2] == ["100 %", "filtered out: greedy"]
     assert page["#temperature"].is_disabled()
 
 

@@ -59,7 +59,7 @@ def test_a_text_grows_beyond_the_context(open_page: Open) -> None:  # noqa: F811
     assert page["#text"].input_value() == "1. The " * 17 + page.server.post("/v1/completions", body)["choices"][0]["text"]
     assert page["#panel-sampling .bar"].count() == 20
     page.tokens().nth(150).hover()
-    assert page.fact("Place").startswith("151 of 179")
+    assert page.fact("Position").startswith("151 of 179")
     page.tab("Attention")
     page.tab("Logit lens")
     assert page["#alert"].is_hidden()

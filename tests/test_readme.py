@@ -54,7 +54,8 @@ def flat(page: str) -> str:
 
 
 def as_debug(text: str) -> str:
-    for real, small in [("hamlet.gpt2.256", "hamlet.bytes.32"), ("hamlet.gpt2", "hamlet.bytes"), ("gpt_balanced", "debug")]:
+    names = {"hamlet.gpt2.256": "hamlet.bytes.32", "hamlet.gpt2": "hamlet.bytes", "gpt_balanced": "debug"}
+    for real, small in (names | {"decoder_fast-tiny_shakespeare": "debug-hamlet"}).items():
         text = text.replace(real, small)
     return text
 
@@ -148,6 +149,7 @@ STAGES = [
     "reproduce",
     "import-weights",
     "export-weights",
+    "export-page",
 ]
 
 
@@ -271,8 +273,8 @@ def test_the_run_of_the_quick_start_is_that_of_the_results() -> None:
     row = read_results("learning")["hamlet_pointer"]
     seconds = statistics.median(row["seconds"])
     assert (
-        f"The second trains `{row['config']}`, a GPT of {row['parameters']:,} parameters: {seconds:.0f} s of training on two cores"
-        in flat(README)
+        f"The second trains `{row['config']}`, a GPT of {row['parameters']:,} parameters: {seconds:.0f} s of training on two "
+        "cores" in flat(README)
     )
     assert row["versions"]["processor"].startswith("2 cores")
     assert max(row["seconds"]) <= 600

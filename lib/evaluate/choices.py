@@ -17,6 +17,7 @@ from lib.artifact.strict_json import load_json_lines
 from lib.data.dataset import Dataset
 from lib.data.pairs import Text
 from lib.data.shards import InMemoryTokens
+from lib.data.text import check_word
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.baselines import count_training
 from lib.evaluate.log_probs import predicted_log_probs
@@ -116,6 +117,8 @@ def _item(place: str, line: object) -> Item:
         raise MakegptError(f"{place}: answer must be the number of the right choice, 0 to {len(choices) - 1}, not {answer!r}")
     if not isinstance(prompt, str) or not isinstance(group, str | None):
         raise MakegptError(f"{place}: prompt and group must be texts; a line is {_FORMS}")
+    for text in (prompt, *choices, group or ""):
+        check_word(text, place)
     return Item(place, prompt, tuple(choices), answer, group)
 
 

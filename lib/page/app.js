@@ -44,7 +44,7 @@ class Page {
     this._sampling = new SamplingPanel({
       greedy: byId("greedy"),
       onChange: debounced(() => this._keepAddress(), TYPING_PAUSE),
-      onPick: (token) => this._choose(this._draft.ids?.length, token, false),
+      onPick: (token) => this._choose(Infinity, token, false),
     });
     const panels = [new AttentionPanel(this._list), new LensPanel(), new TokenizersPanel(), new MemorizedPanel()];
     panels.push(new ComparePanel(), new ChatPanel());
@@ -86,7 +86,7 @@ class Page {
     chooseTheme(byId("theme"), () => this._showPanel());
     this._listen();
     this._readAddress();
-    await this._load(readAddress().get("model"));
+    await this._load();
     return this;
   }
 
@@ -103,13 +103,13 @@ class Page {
       "key-form": ["submit", (event) => (event.preventDefault(), this._useKey(byId("key").value))],
     };
     for (const [id, [event, listener]] of Object.entries(listeners)) byId(id).addEventListener(event, listener);
-    addEventListener("hashchange", () => (this._readAddress(), this._load(readAddress().get("model"))));
+    addEventListener("hashchange", () => (this._readAddress(), this._load()));
   }
 
   _useKey(key) {
     this.backend.useKey(key);
     byId("key-form").hidden = true;
-    this._load(null);
+    this._load();
   }
 
   _readAddress() {
@@ -128,12 +128,14 @@ class Page {
     writeAddress(most.value === most.defaultValue ? entries : [...entries, ["max_tokens", most.value]]);
   }
 
-  async _load(wanted) {
-    const models = await this.questions.ask((signal) => this.backend.models(signal), "text");
+  async _load() {
+    const wanted = readAddress().get("model");
+    const models = await this.questions.ask((signal) => this.backend.models(signal), "models");
     if (!models) return;
     this.models = models;
     byId("model").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
     this._tabs.allow("tokenizers", Boolean(this.backend.tokenizations));
+    this._tabs.allow("memorized", this.backend.hasTrainingText);
     this._tabs.allow("compare", models.length > 1);
     await this._modelChosen(models.some(({ id }) => id === wanted) ? wanted : models[0].id);
   }
@@ -171,7 +173,8 @@ class Page {
     this._keepAddress();
     const { isEmpty, version } = this._draft;
     const prompt = this._draft.prompt(this.model.context_length);
-    const fields = { alternatives: 20, counts: true, memorized: true, full: this._tabs.panel === this._sampling };
+    const { hasTrainingText } = this.backend;
+    const fields = { alternatives: 20, counts: hasTrainingText, memorized: hasTrainingText, full: this._tabs.panel === this._sampling };
     const question = (signal) => this.backend.analyze(this.model.id, { prompt, ...fields, signal });
     const analysis = isEmpty ? EMPTY : await this.questions.ask(question, "text");
     if (analysis === undefined || this._draft.version !== version) return; // another one is asked
@@ -193,7 +196,7 @@ class Page {
     const before = draft.ids.length;
     const sampling = { ...this.sampling, max_tokens: most };
     sampling.seed += before - draft.begins; // other random numbers than those of the tokens before
-    byId("status").textContent = "The model writes …";
+    byId("status").textContent = "Generating …";
     const writing = this._writer.write(this.model.id, draft.prompt(this.model.context_length), sampling, (token) => this._write(token));
     this._showButtons();
     const outcome = await writing;

@@ -8,7 +8,7 @@ export class Bar {
     this._fill = element("span", { class: "fill" });
     this._number = element("span", { class: "number" });
     const parts = [this._faint, this._fill, element("code", {}, lineText(text)), " ", this._number];
-    this.body = element(onclick ? "button" : "div", { class: own ? "bar own" : "bar", onclick: onclick ?? (() => {}) }, ...parts);
+    this.body = element(onclick ? "button" : "div", { class: own ? "bar own" : "bar", onclick }, ...parts);
     this.row = element("li", {}, this.body);
   }
 

@@ -18,7 +18,7 @@ export class ChatPanel {
       { onsubmit: (event) => (event.preventDefault(), this._stop ? this._stop.abort() : this._answer()) },
       element("label", { for: "message" }, "Message"),
       this._input,
-      element("p", { class: "tools" }, this._send, element("button", { type: "button", onclick: () => this._clear() }, "New conversation"), element("label", {}, "Instructions to the model ", this._system)),
+      element("p", { class: "tools" }, this._send, element("button", { type: "button", onclick: () => this._clear() }, "New conversation"), element("label", {}, "System message ", this._system)),
     );
     this.element = element("div", {}, this._log, this._status, form);
   }

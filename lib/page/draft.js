@@ -56,8 +56,9 @@ export class Draft {
     this._change([...this._known, token]);
   }
 
-  /** `token` in the place `index`, and nothing after it. */
-  choose(index, { id, text, bytes }) {
+  /** `token` at the position `index`, or at the end, and nothing after it. */
+  choose(position, { id, text, bytes }) {
+    const index = Math.min(position, this.ids.length);
     this.remember();
     this.begins = Math.min(this.begins ?? index, index);
     this._change([...this._known.slice(0, index), { id, text, bytes }]);

@@ -78,7 +78,7 @@ def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
         rounded_model = copy.deepcopy(trained.model)
         rounded_model.load_state_dict({entry["name"]: rounded for entry, _, rounded in packed}, strict=False)
         differences = divergence(trained.model, rounded_model, trained.tokenizer)
-        metadata |= {name: float(f"{value:.3g}") for name, value in differences.items()}
+        metadata |= {name: float(f"{differences[name]:.3g}") for name in ("bits_per_byte", "more_bits_per_byte")}
     file = {
         "name": provenance["run"],
         "note": _note(metadata, provenance),
@@ -141,7 +141,9 @@ def _note(metadata: dict[str, Any], provenance: dict[str, Any]) -> str:
     """What the page says of its model, in sentences."""
     names = [text["name"] + (f" ({text['license']})" if text["license"] else "") for text in provenance["texts"]]
     trained = f"; trained on {', '.join(names)}" if names else ""
-    return f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
+    return (
+        f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
+    )
 
 
 def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str:

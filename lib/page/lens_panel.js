@@ -37,7 +37,7 @@ export class LensPanel {
     this._places = places;
     this._note.textContent =
       "A row is a layer, the last on top; a cell holds the token that the model would predict there if it stopped after that layer, shaded by its " +
-      `probability. A frame: it is the token that follows.${part.cut ? ` Of this text the first ${part.tokens.length} tokens are shown.` : ""}`;
+      `probability. Framed: the token that actually follows.${part.cut ? ` Of this text the first ${part.tokens.length} tokens are shown.` : ""}`;
     this._first = null;
     this.point();
   }

@@ -70,6 +70,7 @@ export function localBackend(file, tensors) {
 
   return {
     note: file.note,
+    hasTrainingText: false, // neither for counts nor for memorized passages
 
     async models() {
       const layers = model.hasBlocks ? model.layers.length : 0; // of the lens
@@ -79,10 +80,12 @@ export function localBackend(file, tensors) {
 
     async analyze(_, { prompt, alternatives = 10, lens = false, attention = false, counts = false, memorized = false, full = false, signal }) {
       const ids = encode(prompt);
-      if (ids.length > T) throw new Error(`The text has ${ids.length} tokens, and the context of the model ${T}; give a shorter one.`);
+      if (ids.length > T && (lens || attention)) {
+        throw new Error(`The text has ${ids.length} tokens, and the context of the model ${T}; the lens and attention need it in one window.`);
+      }
       if (lens && !model.hasBlocks) throw new Error(`The model is a ${file.model.kind}, which has no blocks for a lens to look between.`);
       if (attention && !model.layers.length) throw new Error(`The model is a ${file.model.kind}, which has no attention.`);
-      const text = new Text();
+      let text;
       const tokens = [];
       const maps = model.layers.map(() => []);
       let logits = null;
@@ -92,12 +95,14 @@ export function localBackend(file, tensors) {
         const entry = { ...described(id, previous), surprisal: null, rank: null, entropy: null, alternatives: null };
         if (n) Object.assign(entry, score(logits, id, alternatives, previous), lens ? { lens: lensOf(layers, id, previous) } : {});
         tokens.push(entry);
+        if (n % T === 0) text = new Text(); // a longer text is read in windows that touch, as by `evaluate`
         const trace = lens || attention ? { maps: [], states: [] } : null;
         logits = model.next(text, id, trace);
         if (lens) layers = trace.states.map((state, layer) => (layer < model.layers.length ? model.predict(state, text, layer) : logits));
         trace?.maps.forEach((heads, layer) => maps[layer].push(heads));
         await breathe(signal);
       }
+      if (ids.length > T) logits = await logitsAfter(new Text(), ids, signal);
       const last = ids.at(-1);
       const next = { entropy: entropyOf(logits), alternatives: likeliest(logits, alternatives, last) };
       return {

@@ -1,7 +1,7 @@
 // Questions to the backend: of each kind the newest one counts, and an error is shown in words.
 import { byId } from "./dom.js";
 
-/** Asks `backend` one question of each kind at a time: one about the text, one for the panel that is shown. */
+/** Asks `backend` one question of each kind at a time: about the text, for the panel that is shown, about the models. */
 export class Questions {
   constructor(backend) {
     this._backend = backend;
@@ -20,14 +20,15 @@ export class Questions {
 
   /** Wait no longer for answers about the text and for the panel: the text is another one. */
   stop() {
-    for (const asked of Object.values(this._asked)) asked.abort();
+    this._asked.text?.abort();
+    this._asked.panel?.abort();
   }
 
   /** The answer to `question(signal)`; null after an error, which is shown, and undefined if it was stopped or asked again. */
   async ask(question, kind = "panel") {
     this._asked[kind]?.abort();
     const asked = (this._asked[kind] = new AbortController());
-    if (kind === "text") byId("alert").hidden = true;
+    if (kind !== "panel") byId("alert").hidden = true;
     this._busy(1);
     try {
       const answer = await question(asked.signal);
@@ -56,6 +57,6 @@ export class Questions {
 
   _busy(change) {
     this._waiting += change;
-    byId("main").setAttribute("aria-busy", String(this._waiting > 0));
+    byId("tokens").setAttribute("aria-busy", String(this._waiting > 0));
   }
 }

@@ -1,4 +1,4 @@
-// How the next token is drawn: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
+// How the next token is sampled: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
 import { Bar, showRows } from "./bars.js";
 import { count, element, natsAndBits, percent } from "./dom.js";
 import { distribution } from "./sampling.js";
@@ -20,7 +20,6 @@ export class SamplingPanel {
   constructor({ onChange, onPick, greedy }) {
     this.id = "sampling";
     this.title = "Next token";
-    this.needs = { full: true };
     this._onPick = onPick;
     this._greedy = greedy;
     this._analysis = null;
@@ -45,12 +44,12 @@ export class SamplingPanel {
       "div",
       { class: "two" },
       element("div", {}, ...sliders, element("p", { class: "tools" }, element("label", {}, "Seed ", this._seed), another), this._summary),
-      element("div", {}, element("h3", {}, "What can be drawn; choose one to add it"), this._bars),
+      element("div", {}, element("h3", {}, "Can be sampled; choose one to add it"), this._bars),
     );
     greedy.addEventListener("change", moved);
   }
 
-  /** How to draw, as the fields of a request. */
+  /** The sampling parameters, as fields of a request. */
   get sampling() {
     const values = Object.entries(SLIDERS).map(([name, { value }]) => [name, value(this._inputs[name].value)]);
     const sampling = { ...Object.fromEntries(values), seed: Math.max(0, Math.floor(Number(this._seed.value)) || 0) };
@@ -106,7 +105,7 @@ export class SamplingPanel {
     const { own, final, removed } = distribution(logits, sampling);
     const widest = Math.max(own.reduce(larger, 0), final.reduce(larger, 0));
     for (const { id, bar } of this._rows) {
-      const words = removed[id] ? `not drawn: ${FILTERS[removed[id]]}` : percent(final[id]);
+      const words = removed[id] ? `filtered out: ${FILTERS[removed[id]]}` : percent(final[id]);
       bar.set(final[id] / widest, words, { faint: own[id] / widest, removed: Boolean(removed[id]) });
     }
     this._summary.textContent = summary(own, final, removed);
@@ -128,7 +127,7 @@ function summary(own, final, removed) {
   const cut = own.reduce((sum, p, id) => (removed[id] ? sum + p : sum), 0);
   const others = left < own.length ? `; the others have ${percent(cut)} of the model's probability` : "";
   return (
-    `${count(left)} of ${count(own.length)} tokens can be drawn${others}. Entropy of what is drawn: ${natsAndBits(entropy(final))}; ` +
+    `${count(left)} of ${count(own.length)} tokens can be sampled${others}. Entropy of what is sampled: ${natsAndBits(entropy(final))}; ` +
     `of the model: ${natsAndBits(entropy(own))}. A pale bar is the model's own probability.`
   );
 }

@@ -22,18 +22,29 @@ export function readTensors(entries, bytes) {
 
 const READERS = {
   float32: (take, size) => new Float32Array(take(4 * size)),
-  float16: (take, size) => Float32Array.from(new Uint16Array(take(2 * size)), halfToFloat),
+  float16: (take, size) => {
+    const halves = new Uint16Array(take(2 * size));
+    const data = new Float32Array(size);
+    for (let at = 0; at < size; at++) data[at] = halfToFloat(halves[at]);
+    return data;
+  },
   int8: (take, size, shape) => {
     // a scale for each row, then the rows
     const scales = new Float32Array(take(4 * shape[0]));
+    const integers = new Int8Array(take(size));
+    const data = new Float32Array(size);
     const columns = size / shape[0];
-    return Float32Array.from(new Int8Array(take(size)), (value, at) => value * scales[Math.floor(at / columns)]);
+    for (let row = 0, at = 0; row < shape[0]; row++) {
+      for (let end = at + columns; at < end; at++) data[at] = integers[at] * scales[row];
+    }
+    return data;
   },
 };
 
 /** The number of 16 bits: a sign, an exponent of 5 bits, a fraction of 10 (IEEE 754 binary16). */
 function halfToFloat(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
-  const [exponent, fraction] = [(bits >> 10) & 31, (bits & 1023) / 1024];
+  const exponent = (bits >> 10) & 31;
+  const fraction = (bits & 1023) / 1024;
   return exponent === 0 ? sign * fraction * 2 ** -14 : sign * (1 + fraction) * 2 ** (exponent - 15);
 }

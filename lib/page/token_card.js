@@ -24,7 +24,7 @@ export class TokenCard {
     const token = isNext ? (analysis.next ?? {}) : analysis.tokens[index];
     this._title.replaceChildren(isNext ? "The next token" : "Token ", isNext ? "" : element("q", {}, lineText(token.text)));
     const facts = isNext ? [] : tokenFacts(token, index, analysis.tokens.length, vocabSize);
-    if (typeof token.entropy === "number") facts.push(["Entropy before it", natsAndBits(token.entropy)]);
+    if (typeof token.entropy === "number") facts.push(["Entropy", natsAndBits(token.entropy)]);
     if (token.counts) facts.push(countsFact(token));
     else if (analysis.counts_missing && !isNext) facts.push(["Counts", analysis.counts_missing]);
     this._facts.replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
@@ -40,7 +40,7 @@ export class TokenCard {
     const alternatives = token.alternatives ?? [];
     const isFirst = index === 0 && !isNext;
     this._words.textContent = isFirst ? "Nothing stands before the first token, so the model does not predict it." : "";
-    if (alternatives.length) this._words.textContent = `${isNext ? "Expected" : "Expected here"}; choose one to continue from it`;
+    if (alternatives.length) this._words.textContent = "Alternatives; choose one to continue from it";
     const bars = alternatives.slice(0, MOST_EXPECTED).map((alternative) => {
       const { text, probability, id } = alternative;
       const bar = new Bar(text, { own: !isNext && id === token.id, onclick: () => this._onAlternative(index, alternative) });
@@ -52,13 +52,13 @@ export class TokenCard {
 
 function tokenFacts(token, index, length, vocabSize) {
   const bytes = hexadecimal(token.bytes) || "none";
-  const place = ["Place", `${count(index + 1)} of ${count(length)}; id ${count(token.id)}; bytes ${bytes}`];
-  if (typeof token.surprisal !== "number") return [place];
+  const position = ["Position", `${count(index + 1)} of ${count(length)}; id ${count(token.id)}; bytes ${bytes}`];
+  if (typeof token.surprisal !== "number") return [position];
   return [
     ["Probability", element("strong", {}, percent(Math.exp(-token.surprisal)))],
     ["Rank", `${count(token.rank)} of ${count(vocabSize)}`],
     ["Surprisal", natsAndBits(token.surprisal)],
-    place,
+    position,
   ];
 }
 

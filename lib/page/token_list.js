@@ -33,7 +33,10 @@ export class TokenList {
     this.element.classList.remove("shaded");
     this.element.replaceChildren(...tokens.map((token, index) => this._option(token, index === start && start > 0)));
     underlined.forEach((span, number) => {
-      for (const child of this._children.slice(span.start, span.stop)) child.classList.add(`copied-${number % 2}`);
+      for (const child of this._children.slice(span.start, span.stop)) {
+        child.classList.add("copied", `copied-${number % 2}`);
+        child.setAttribute("aria-label", `${child.getAttribute("aria-label")}, in the training text`);
+      }
     });
     if (this._next) this.element.append(this._next);
     this._setTabStop(this.element.lastElementChild);

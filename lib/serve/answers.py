@@ -8,8 +8,9 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, AsyncGenerator, Callable, Sequence
+from typing import Any, AsyncGenerator, Callable, Iterable, Sequence
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -23,7 +24,7 @@ from lib.serve.streaming import ClientLeft, EventStream, unless_client_leaves
 from lib.serve.worker import Generation, Worker
 
 #: Scored tokens of one request, times the numbers answered with each, which bounds the answer.
-_MAX_SCORES = 1 << 18
+_MAX_SCORES = 1 << 17
 #: Prompt tokens that are scored in one turn of the worker.
 _SCORED_AT_ONCE = 256
 
@@ -87,7 +88,7 @@ class Job:
             raise invalid("n", f"{asked}; at most {most_texts:,} are possible")
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
-            tokens += sum(len(prompt.ids) for prompt in self.prompts)
+            tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
         most = _MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(
@@ -112,7 +113,7 @@ async def _answer(worker: Worker, job: Job) -> Response:
     if job.options.stream:
         return EventStream(started.chunks(), started.close)
     try:
-        return JSONResponse(await started.whole())
+        return await started.whole()
     finally:
         started.close()
 
@@ -165,14 +166,17 @@ class _Started:
         if self._generation is not None:
             self._generation.cancel()
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSONResponse:
         """The answer as one object."""
         texts: dict[int, list[Piece]] = {index: [] for index in range(len(self._requests))}
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.index].append(piece)
-        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts.values()]
-        return self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()}
+        return await run_in_threadpool(self._whole, texts.values())  # which may be long, and holds no other stream there
+
+    def _whole(self, texts: Iterable[Sequence[Piece]]) -> JSONResponse:
+        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts]
+        return JSONResponse(self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()})
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as the objects of a stream."""
@@ -191,7 +195,7 @@ class _Started:
             speller = Speller(request.tokenizer, request.prompt.previous, request.prompt.half)
             piece = Piece(index, starts=True)
             if self._job.echo:
-                piece, speller = self._echo(index, request)
+                piece, speller = await run_in_threadpool(self._echo, index, request)
             spellers.append(speller)
             yield piece
             if self._generation is None:

@@ -97,6 +97,9 @@ def page_routes() -> list[Route]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        asked = f"{request.method} {request.url.path[:100]}"
+        return ApiError(error.status_code, f"{asked} is not answered here; docs/serve_api.md lists what is").response()
     return as_api_error(error).response()
 
 

@@ -12,7 +12,7 @@ from lib.errors import MakegptError
 from lib.generate.request import Prompt
 from lib.serve.answers import Job, Piece, answer
 from lib.serve.errors import invalid
-from lib.serve.fields import Fields, checked_ids, checked_text, is_integer
+from lib.serve.fields import Fields, checked_ids, checked_text, is_integer, wrong
 from lib.serve.limits import Limits
 from lib.serve.logprobs import completion_logprobs, explanation
 from lib.serve.models import ServedModels
@@ -66,6 +66,8 @@ def _read_prompts(fields: Fields, model: Model) -> list[Prompt]:
 def _read_prompt(value: Any, model: Model) -> Prompt:
     if isinstance(value, list):
         return model.prompt_of_ids(checked_ids(value, "prompt", model.tokenizer.vocab_size))
+    if not isinstance(value, str):
+        raise wrong("prompt", value, "a text or a list of token ids, or a list of such")
     try:
         return model.encode_prompt(checked_text(value, "prompt"))
     except MakegptError as error:
@@ -83,6 +85,6 @@ def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:
     if not piece.text and not piece.finish_reason and not (options.scored and piece.tokens):
         return []
     item = choice(piece, options)
-    if options.explain and len(piece.tokens) == 1:
+    if options.explain and piece.tokens and not piece.starts:
         item["makegpt"] = explanation(piece.tokens[0])
     return [item]

@@ -11,6 +11,7 @@ from lib.serve.limits import Limits
 #: The most alternatives of a token that can be asked for, as OpenAI's chat API has it.
 MAX_ALTERNATIVES = 20
 _MAX_STOPS = 64
+_RANDOM_SEEDS = 2**53  # numbers that JavaScript has exactly
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_options(fields: Fields, limits: Limits, *, max_tokens: int, alternative
             top_p=fields.sampling("top_p", None),
             min_p=fields.sampling("min_p", None),
             repetition_penalty=fields.sampling("repetition_penalty", 1.0),
-            seed=fields.sampling("seed", secrets.randbelow(2**63)),
+            seed=fields.sampling("seed", secrets.randbelow(_RANDOM_SEEDS)),
         ),
         max_tokens=max_tokens,
         n=n,

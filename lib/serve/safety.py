@@ -61,10 +61,8 @@ class Access:
     def _has_key(self, headers: Headers) -> bool:
         """Compared in a time that does not depend on the key: digests, which have the same length."""
         kind, _, given = headers.get("authorization", "").partition(" ")
-        digests = (
-            hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in (given.strip(), self.api_key or "")
-        )
-        return secrets.compare_digest(*digests) and kind.lower() == "bearer"
+        keys = (given.strip().encode("latin-1"), (self.api_key or "").encode("utf-8", "surrogateescape"))  # as they were sent
+        return secrets.compare_digest(*(hashlib.sha256(key).digest() for key in keys)) and kind.lower() == "bearer"
 
 
 def host_name(host: str) -> str:

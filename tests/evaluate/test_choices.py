@@ -129,6 +129,7 @@ def test_counts_score_each_choice_alone(small: Path, trained: TrainedModel) -> N
         ({"choices": ["a", "b"]}, "not None"),
         ({"choices": ["a", "b"], "answer": 0, "prompt": 5}, "prompt and group must be texts"),
         ({"sentence_good": "a"}, "choices must be a list"),
+        ({"choices": ["a", "\ud800"], "answer": 0}, "line 1"),
     ],
 )
 def test_a_line_that_is_not_an_item_is_named(tmp_path: Path, line: Any, message: str) -> None:

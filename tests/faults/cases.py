@@ -115,6 +115,7 @@ def _files() -> list[Case]:
         "plot schedule": (("plot", "schedule", *SMALL_FIGURE), "out/schedule.svg"),
         "plot tokens": (("plot", "tokens", RUN, "--prompt", "To be"), "out/tokens.html"),
         "report": (("report", RUN), "out/report.html"),
+        "export-page": (("export-page", RUN, "--weights", "int8"), "out/page.html"),
         "report without figures": (("report", "../base/imported"), "out/report.html"),  # 7 ms instead of 0.8 s
     }
     short = ("evaluate", "generate", "plot schedule", "report without figures")

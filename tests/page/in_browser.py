@@ -50,7 +50,7 @@ class Opened:
 
     def settle(self) -> None:
         """Wait until nothing is asked or written."""
-        self["#main[aria-busy=false]"].wait_for()
+        self["#tokens[aria-busy=false]"].wait_for()
         self["#run:has-text('Continue')"].wait_for()
 
     def write(self, tokens: int) -> None:

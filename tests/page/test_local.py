@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from lib.data.shards import InMemoryTokens
 from lib.evaluate.analysis import Alternative, LayerView, analyze
+from lib.evaluate.windows import iterate_predictions
 from lib.page.export import export_page
 from lib.page.weights import pack
 from lib.run.folder import load_run
 from tests.gguf.test_export import BPE, model_config, write_run
 from tests.page.node import LOGITS, in_page, needs_node
-from tests.page.test_model import CPU, LLAMA, MODELS, write_page
+from tests.page.test_model import CPU, LLAMA, MODELS, random_ids, write_page
 
 TEXT = "to be, or naïve 1851"
 ANALYZE = "return await backend.analyze(file.name, data.request);"
@@ -81,10 +83,25 @@ def test_what_is_not_asked_for_is_absent(tmp_path: Path) -> None:
 
 
 @needs_node
+@pytest.mark.parametrize("length", [64, 65, 80])
+def test_a_text_longer_than_the_context_is_scored_in_the_windows_of_evaluate(tmp_path: Path, length: int) -> None:
+    model, page = write_page(tmp_path, **LLAMA)
+    ids = random_ids(length)
+    found = in_page(page, ANALYZE, tmp_path, request={"prompt": ids, "full": True})
+    scores = iterate_predictions(model, InMemoryTokens(np.array(ids, dtype=np.uint32)), 0, length, CPU)
+    ours = [-float(torch.log_softmax(logits, dim=-1)[id]) for _, id, logits in scores]
+    np.testing.assert_allclose([token["surprisal"] for token in found["tokens"][1:]], ours, atol=1e-4)
+    with torch.inference_mode():
+        after = model.next_token_logits(torch.tensor([ids[-32:]]))[0].numpy()
+    np.testing.assert_allclose(found["next"]["logits"], after, atol=1e-4)
+
+
+@needs_node
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"prompt": "a" * 33}, "The text has 33 tokens, and the context of the model 32"),
+        ({"prompt": "a" * 33, "lens": True}, "The text has 33 tokens, and the context of the model 32; the lens"),
+        ({"prompt": "a" * 33, "attention": True}, "The text has 33 tokens, and the context of the model 32; the lens"),
         ({"prompt": "a" * 20001}, "The text has 20001 characters; this page takes up to 20000."),
         ({"prompt": [270]}, "The id 270 is not in the vocabulary of 270 tokens, 0 to 269."),
         ({"prompt": [-1]}, "The id -1 is not"),
