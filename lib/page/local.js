@@ -70,6 +70,7 @@ export function localBackend(file, tensors) {
 
   return {
     note: file.note,
+    hasTrainingText: false, // neither for counts nor for memorized passages
 
     async models() {
       const layers = model.hasBlocks ? model.layers.length : 0; // of the lens
