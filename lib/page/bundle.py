@@ -21,7 +21,9 @@ def bundle(*entries: str) -> str:
     What module `name.js` exports is in the constant `name_module`. ValueError for a circle of imports, for another form of
     import or export, and for what would end the script in HTML.
     """
-    return '"use strict";\n' + "".join(f"const {name}_module = (() => {{\n{_body(name)}}})();\n" for name in _dependencies_first(entries))
+    return '"use strict";\n' + "".join(
+        f"const {name}_module = (() => {{\n{_body(name)}}})();\n" for name in _dependencies_first(entries)
+    )
 
 
 def _dependencies_first(entries: tuple[str, ...]) -> list[str]:
