@@ -19,6 +19,8 @@ from bench.g2p import RESULTS as G2P
 from bench.g2p import g2p_section
 from bench.last_token import RESULTS as LAST_TOKEN
 from bench.last_token import last_token_table
+from bench.lens import RESULTS as LENS
+from bench.lens import first_from, lens_table, prompts_table
 from bench.lora import lora_table
 from bench.lstm import RESULTS as LSTM
 from bench.lstm import lstm_table
@@ -251,6 +253,26 @@ def test_the_page_and_the_results_show_the_same_next_tokens() -> None:
     assert "about 10,000 times as likely" in page
     assert 9_000 < cat / alone < 11_000
     assert sun < alone
+
+
+def test_the_page_and_the_results_show_the_same_lens() -> None:
+    results, page = json.loads(LENS.read_text(encoding="utf-8")), (DOCS / "logit_lens.md").read_text(encoding="utf-8")
+    assert lens_table(results) in page
+    assert prompts_table(results) in page
+    views = results["prompts"]["The capital of France is"]["layers"]
+    assert "SmolLM2](pretrained.md) has 30 blocks" in page
+    assert len(views) == 31
+    assert (
+        "among the 50 most likely tokens from block 27 on, the third after block 29, and first only after the last one" in page
+    )
+    assert max(view["rank"] for view in views[27:]) <= 50 < min(view["rank"] for view in views[:27])
+    assert (views[29]["rank"], first_from(views)) == (3, 30)
+    assert "Up to block 24 it gives ` Paris` a surprisal above ln 49,152 = 10.80 nats" in page
+    assert results["vocab_size"] == 49_152
+    assert min(view["surprisal"] for view in views[:25]) > math.log(49_152) > views[25]["surprisal"]
+    assert "after block 20 the lens is 98% sure of a space" in page
+    assert (views[20]["best"], round(views[20]["p"], 2)) == (" ", 0.98)
+    assert results["versions"]["dirty"] is False
 
 
 def test_the_page_and_the_results_show_the_same_sparse_patterns() -> None:

@@ -273,8 +273,8 @@ def test_the_run_of_the_quick_start_is_that_of_the_results() -> None:
     row = read_results("learning")["hamlet_pointer"]
     seconds = statistics.median(row["seconds"])
     assert (
-        f"The second trains `{row['config']}`, a GPT of {row['parameters']:,} parameters: {seconds:.0f} s of training on two cores"
-        in flat(README)
+        f"The second trains `{row['config']}`, a GPT of {row['parameters']:,} parameters: {seconds:.0f} s of training on two "
+        "cores" in flat(README)
     )
     assert row["versions"]["processor"].startswith("2 cores")
     assert max(row["seconds"]) <= 600

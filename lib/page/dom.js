@@ -4,8 +4,9 @@
 export function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
@@ -42,7 +43,7 @@ export function arrowKeys(container, items, onFocus, perRow = () => 1) {
 
 /** A text whose hidden characters are codes, such as U+200B; of line breaks and tabs see `textNodes`. */
 function withCodes(text) {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\ufffd]/gu, (c) => (c === "\n" || c === "\t" ? c : code(c)));
+  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/gu, (c) => (c === "\n" || c === "\t" ? c : code(c)));
 }
 
 function code(character) {
@@ -60,6 +61,15 @@ export function textNodes(text) {
     });
 }
 
+/**
+ * Nodes that show a token of `bytes`, after those that `decoder`, a TextDecoder, has seen: its characters, or its bytes if it
+ * completes none.
+ */
+export function tokenNodes(bytes, decoder) {
+  const text = decoder.decode(Uint8Array.from(bytes), { stream: true }).replaceAll("\ufffd", "");
+  return text ? textNodes(text) : [element("i", {}, hexadecimal(bytes) || "∅")];
+}
+
 /** A text in one line, spaces as ␣, for a label or a button. */
 export function lineText(text) {
   return withCodes(text).replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣");
@@ -75,7 +85,8 @@ export function percent(probability) {
 }
 
 /** Nats as "2.08 nats (3.00 bits)". */
-export function natsAndBits(nats) {
+export function natsAndBits(value) {
+  const nats = Math.max(0, value); // rounding may leave a bit less than 0
   return `${nats.toFixed(2)} nats (${(nats / LN2).toFixed(2)} bits)`;
 }
 

@@ -1,5 +1,5 @@
 // A text as its tokens, each colored by its surprisal. With the mouse, by touch or with the arrow keys one of them is pointed at.
-import { arrowKeys, element, hexadecimal, lineText, percent, textNodes } from "./dom.js";
+import { arrowKeys, element, percent, tokenNodes } from "./dom.js";
 import { surprisalLevel } from "./surprisal.js";
 
 /**
@@ -9,7 +9,7 @@ import { surprisalLevel } from "./surprisal.js";
 export class TokenList {
   constructor(label, onPoint, { onEnter = () => {}, withNext = false } = {}) {
     this.element = element("div", { class: "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal" });
-    this._next = withNext ? option("next", "the next token", ["…"]) : null;
+    this._next = withNext ? element("span", { class: "next", role: "option", "aria-label": "… the next token", tabindex: "-1" }, "…") : null;
     this._decoder = new TextDecoder();
     const indexAt = (event) => this._children.indexOf(event.target.closest("[role=option]"));
     this.element.addEventListener("pointerover", (event) => indexAt(event) >= 0 && onPoint(indexAt(event), false));
@@ -18,7 +18,11 @@ export class TokenList {
       this._setTabStop(event.target);
       onPoint(indexAt(event), true);
     });
-    this.element.addEventListener("keydown", (event) => event.key === "Enter" && onEnter());
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // the key is not meant for what gets the focus
+      onEnter();
+    });
     arrowKeys(this.element, () => this._children, () => {});
   }
 
@@ -26,9 +30,13 @@ export class TokenList {
   show(tokens, { start = Infinity, underlined = [] } = {}) {
     const focused = this._children.indexOf(document.activeElement);
     this._decoder = new TextDecoder();
+    this.element.classList.remove("shaded");
     this.element.replaceChildren(...tokens.map((token, index) => this._option(token, index === start && start > 0)));
     underlined.forEach((span, number) => {
-      for (const child of this._children.slice(span.start, span.stop)) child.classList.add(`copied-${number % 2}`);
+      for (const child of this._children.slice(span.start, span.stop)) {
+        child.classList.add("copied", `copied-${number % 2}`);
+        child.setAttribute("aria-label", `${child.getAttribute("aria-label")}, in the training text`);
+      }
     });
     if (this._next) this.element.append(this._next);
     this._setTabStop(this.element.lastElementChild);
@@ -62,12 +70,13 @@ export class TokenList {
   }
 
   _option(token, first) {
-    const text = this._decoder.decode(Uint8Array.from(token.bytes), { stream: true });
+    const node = element("span", { role: "option", "aria-selected": "false", tabindex: "-1" }, ...tokenNodes(token.bytes, this._decoder));
     const isScored = typeof token.surprisal === "number";
     const words = isScored ? `${percent(Math.exp(-token.surprisal))}, rank ${token.rank}` : "not predicted";
-    const level = isScored ? `s${surprisalLevel(token.surprisal)}` : "s0";
-    const nodes = text ? textNodes(text) : [element("i", {}, hexadecimal(token.bytes) || "∅")]; // a part of a character
-    return option(first ? `${level} begins` : level, `${lineText(text || token.text)}: ${words}`, nodes);
+    node.setAttribute("aria-label", `${node.textContent.trim() || "space"}: ${words}`);
+    node.classList.add(isScored ? `s${surprisalLevel(token.surprisal)}` : "s0");
+    node.classList.toggle("begins", first);
+    return node;
   }
 
   /** One token is in the order of the tab key; the arrow keys reach the others. */
@@ -80,8 +89,4 @@ export class TokenList {
     node.tabIndex = 0;
     node.setAttribute("aria-selected", "true");
   }
-}
-
-function option(classes, label, nodes) {
-  return element("span", { class: classes, role: "option", "aria-label": label, "aria-selected": "false", tabindex: "-1" }, ...nodes);
 }

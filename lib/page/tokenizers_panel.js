@@ -1,5 +1,5 @@
 // The same text cut into tokens by every tokenizer at hand, side by side.
-import { count, element, hexadecimal, textNodes } from "./dom.js";
+import { count, element, tokenNodes } from "./dom.js";
 
 /** The panel. */
 export class TokenizersPanel {
@@ -26,7 +26,7 @@ export class TokenizersPanel {
         element(
           "section",
           { class: "tokenizer" },
-          element("h3", {}, name, element("small", {}, tokens ? ` ${count(tokens.length)} tokens, ${(characters / tokens.length).toFixed(2)} characters per token` : "")),
+          element("h3", {}, name, element("small", {}, tokens ? ` ${count(tokens.length)} tokens, ${(characters / Math.max(1, tokens.length)).toFixed(2)} characters/token` : "")),
           tokens ? element("p", { class: "cut" }, ...chips(tokens)) : element("p", { class: "quiet" }, error ?? "cannot represent this text"),
         ),
       ),
@@ -39,8 +39,5 @@ export class TokenizersPanel {
 /** Each token in one of two colors, with its id as a tooltip; a part of a character as bytes. */
 function chips(tokens) {
   const decoder = new TextDecoder();
-  return tokens.map(({ id, bytes }, at) => {
-    const shown = decoder.decode(Uint8Array.from(bytes), { stream: true });
-    return element("span", { class: `chip-${at % 2}`, title: `id ${id}` }, ...(shown ? textNodes(shown) : [element("i", {}, hexadecimal(bytes))]));
-  });
+  return tokens.map(({ id, bytes }, at) => element("span", { class: `chip-${at % 2}`, title: `id ${id}` }, ...tokenNodes(bytes, decoder)));
 }

@@ -67,5 +67,5 @@ def lens_figure(lens: Lens, plot: PlotConfig) -> Figure:
 
 def visible(token: str, room: int) -> str:
     """A token as a cell of `room` characters can show it, with its spaces."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token).replace(" ", "␣")
-    return shown if len(shown) <= room else f"{shown[: max(1, room - 1)]}…"
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token).replace(" ", "␣")
+    return text if len(text) <= room else f"{text[: max(1, room - 1)]}…"

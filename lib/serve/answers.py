@@ -7,23 +7,25 @@ import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, AsyncGenerator, Callable, Sequence
+from itertools import chain, islice
+from typing import Any, AsyncGenerator, Callable, Iterable, Sequence
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from lib.generate.request import Prompt, Request, make_requests
 from lib.generate.token_scores import TokenScore
 from lib.serve.errors import ApiError, invalid
+from lib.serve.generation import Generation
 from lib.serve.logprobs import SpelledToken, Speller
 from lib.serve.models import ServedModel
 from lib.serve.options import Options
 from lib.serve.streaming import ClientLeft, EventStream, unless_client_leaves
-from lib.serve.worker import Generation, Worker
+from lib.serve.worker import Worker
 
 #: Scored tokens of one request, times the numbers answered with each, which bounds the answer.
-_MAX_SCORES = 1 << 18
+MAX_SCORES = 1 << 17
 #: Prompt tokens that are scored in one turn of the worker.
 _SCORED_AT_ONCE = 256
 
@@ -87,8 +89,8 @@ class Job:
             raise invalid("n", f"{asked}; at most {most_texts:,} are possible")
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
-            tokens += sum(len(prompt.ids) for prompt in self.prompts)
-        most = _MAX_SCORES // (1 + self.alternatives)
+            tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
+        most = MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(
                 "logprobs",
@@ -107,23 +109,22 @@ async def answer(request: HttpRequest, job: Job) -> Response:
 
 
 async def _answer(worker: Worker, job: Job) -> Response:
-    scores = [await _score(worker, job, prompt) for prompt in job.prompts] if job.scores_prompts else None
+    scores = await _scores(worker, job) if job.scores_prompts else None
     started = _Started(worker, job, scores)
     if job.options.stream:
         return EventStream(started.chunks(), started.close)
     try:
-        return JSONResponse(await started.whole())
+        return await started.whole()
     finally:
         started.close()
 
 
-async def _score(worker: Worker, job: Job, prompt: Prompt) -> list[TokenScore]:
-    """The scores of a prompt's tokens but the first, some at a time, so that other texts continue in between."""
-    scores = job.served.model.score_ids(prompt.ids, job.alternatives)
-    done: list[TokenScore] = []
-    while new := await worker.call(lambda: list(islice(scores, _SCORED_AT_ONCE))):
-        done += new
-    return done
+async def _scores(worker: Worker, job: Job) -> list[list[TokenScore]]:
+    """The scores of each prompt's tokens but the first, some at a time, so that other texts continue in between."""
+    model = job.served.model
+    scores = chain.from_iterable(model.score_ids(prompt.ids, job.alternatives) for prompt in job.prompts)
+    collected = iter(await worker.collect(scores, _SCORED_AT_ONCE))
+    return [list(islice(collected, len(prompt.ids) - 1)) for prompt in job.prompts]
 
 
 class _Started:
@@ -158,21 +159,24 @@ class _Started:
         self._new_tokens = 0
         self._generation: Generation | None = None
         if options.max_tokens:
-            self._generation = worker.submit(job.served, self._requests)
+            self._generation = worker.submit(job.served, self._requests, accepted=scores is not None)
 
     def close(self) -> None:
         """Compute nothing more."""
         if self._generation is not None:
             self._generation.cancel()
 
-    async def whole(self) -> dict[str, Any]:
+    async def whole(self) -> JSONResponse:
         """The answer as one object."""
         texts: dict[int, list[Piece]] = {index: [] for index in range(len(self._requests))}
         async with aclosing(self._pieces()) as pieces:
             async for piece in pieces:
                 texts[piece.index].append(piece)
-        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts.values()]
-        return self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()}
+        return await run_in_threadpool(self._whole, texts.values())  # which may be long, and holds no other stream there
+
+    def _whole(self, texts: Iterable[Sequence[Piece]]) -> JSONResponse:
+        choices = [self._job.choice(joined(pieces), self._job.options) for pieces in texts]
+        return JSONResponse(self._head | {"object": self._job.object, "choices": choices, "usage": self._usage()})
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
         """The answer as the objects of a stream."""
@@ -191,7 +195,7 @@ class _Started:
             speller = Speller(request.tokenizer, request.prompt.previous, request.prompt.half)
             piece = Piece(index, starts=True)
             if self._job.echo:
-                piece, speller = self._echo(index, request)
+                piece, speller = await run_in_threadpool(self._echo, index, request)
             spellers.append(speller)
             yield piece
             if self._generation is None:

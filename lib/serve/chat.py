@@ -118,7 +118,7 @@ def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:
         items.append(_chunk(piece, {"role": "assistant", "content": ""}))
     if piece.text or (options.scored and piece.tokens):
         items.append(_chunk(piece, {"content": piece.text}) | {"logprobs": _logprobs(piece, options)})
-        if options.explain:
+        if options.explain and piece.tokens:
             items[-1]["makegpt"] = explanation(piece.tokens[0])
     if piece.finish_reason:
         items.append(_chunk(piece, {}) | {"finish_reason": piece.finish_reason})

@@ -12,13 +12,13 @@ from lib.errors import MakegptError
 from lib.generate.request import Prompt
 from lib.serve.answers import Job, Piece, answer
 from lib.serve.errors import invalid
-from lib.serve.fields import Fields, checked_ids, checked_text, is_integer
+from lib.serve.fields import Fields, checked_ids, checked_text, is_integer, wrong
 from lib.serve.limits import Limits
 from lib.serve.logprobs import completion_logprobs, explanation
 from lib.serve.models import ServedModels
 from lib.serve.options import MAX_ALTERNATIVES, Options, check_room, read_options
 
-_DEFAULT_TOKENS = 16  # OpenAI's
+DEFAULT_TOKENS = 16  # OpenAI's
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def read_completion(content: bytes, models: ServedModels, limits: Limits) -> Job
     """What the body `content` asks for. ApiError names the field that is wrong, or the model that is unknown."""
     fields = Fields(content)
     served = models.find(fields.text("model"))
-    max_tokens = fields.integer("max_tokens", min(_DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
+    max_tokens = fields.integer("max_tokens", min(DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
     alternatives = None
     if fields.value("logprobs") is not None:
         alternatives = fields.integer("logprobs", 0, at_least=0, at_most=MAX_ALTERNATIVES)
@@ -66,6 +66,8 @@ def _read_prompts(fields: Fields, model: Model) -> list[Prompt]:
 def _read_prompt(value: Any, model: Model) -> Prompt:
     if isinstance(value, list):
         return model.prompt_of_ids(checked_ids(value, "prompt", model.tokenizer.vocab_size))
+    if not isinstance(value, str):
+        raise wrong("prompt", value, "a text or a list of token ids, or a list of such")
     try:
         return model.encode_prompt(checked_text(value, "prompt"))
     except MakegptError as error:
@@ -83,6 +85,6 @@ def chunks(piece: Piece, options: Options) -> list[dict[str, Any]]:
     if not piece.text and not piece.finish_reason and not (options.scored and piece.tokens):
         return []
     item = choice(piece, options)
-    if options.explain and len(piece.tokens) == 1:
+    if options.explain and piece.tokens and not piece.starts:
         item["makegpt"] = explanation(piece.tokens[0])
     return [item]

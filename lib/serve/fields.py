@@ -51,7 +51,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise _wrong(name, value, "true or false")
+            raise wrong(name, value, "true or false")
         return value
 
     def integer(self, name: str, default: int, *, at_least: int, at_most: int) -> int:
@@ -60,7 +60,7 @@ class Fields:
         if value is None:
             return default
         if not is_integer(value) or not at_least <= value <= at_most:
-            raise _wrong(name, value, f"an integer between {at_least:,} and {at_most:,}")
+            raise wrong(name, value, f"an integer between {at_least:,} and {at_most:,}")
         return value
 
     def sampling(self, name: str, default: Any) -> Any:
@@ -69,7 +69,7 @@ class Fields:
         if value is None:
             return default
         if not (is_integer(value) or isinstance(value, float)):
-            raise _wrong(name, value, "a number")
+            raise wrong(name, value, "a number")
         try:
             return coerce(_SAMPLING[name], value, name)
         except UsageError as error:
@@ -91,7 +91,7 @@ class Fields:
         """The fields of the object in a field, by their own names; none if it is absent."""
         value = self.value(name)
         if value is not None and not isinstance(value, dict):
-            raise _wrong(name, value, "an object")
+            raise wrong(name, value, "an object")
         inner = Fields(b"{}")
         inner._values = value or {}
         return inner
@@ -116,7 +116,7 @@ def is_integer(value: Any) -> bool:
 def checked_text(value: Any, name: str) -> str:
     """`value`, of the field `name`, which must be a string that UTF-8 can write."""
     if not isinstance(value, str):
-        raise _wrong(name, value, "a string")
+        raise wrong(name, value, "a string")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -127,7 +127,7 @@ def checked_text(value: Any, name: str) -> str:
 def checked_ids(value: Any, name: str, vocab_size: int) -> list[int]:
     """`value`, of the field `name`, which must be a list of token ids, at least one."""
     if not isinstance(value, list) or not all(map(is_integer, value)):
-        raise _wrong(name, value, "a list of token ids")
+        raise wrong(name, value, "a list of token ids")
     if not value:
         raise invalid(name, f"{name} has a list without token ids; give at least one")
     for id in value:
@@ -136,7 +136,8 @@ def checked_ids(value: Any, name: str, vocab_size: int) -> list[int]:
     return value
 
 
-def _wrong(name: str, value: Any, right: str) -> ApiError:
+def wrong(name: str, value: Any, right: str) -> ApiError:
+    """The field `name` has a `value` that must be something else: 400."""
     quoted = json.dumps(value)
     if len(quoted) > _QUOTED:
         quoted = f"{quoted[:_QUOTED]}…"

@@ -10,7 +10,8 @@ from lib.serve.limits import Limits
 
 #: The most alternatives of a token that can be asked for, as OpenAI's chat API has it.
 MAX_ALTERNATIVES = 20
-_MAX_STOPS = 64
+MAX_STOPS = 64  # texts
+_RANDOM_SEEDS = 2**53  # numbers that JavaScript has exactly
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ def read_options(fields: Fields, limits: Limits, *, max_tokens: int, alternative
             top_p=fields.sampling("top_p", None),
             min_p=fields.sampling("min_p", None),
             repetition_penalty=fields.sampling("repetition_penalty", 1.0),
-            seed=fields.sampling("seed", secrets.randbelow(2**63)),
+            seed=fields.sampling("seed", secrets.randbelow(_RANDOM_SEEDS)),
         ),
         max_tokens=max_tokens,
         n=n,
-        stop=fields.texts("stop", at_most=_MAX_STOPS),
+        stop=fields.texts("stop", at_most=MAX_STOPS),
         stream=stream,
         include_usage=stream_options.flag("include_usage"),
         alternatives=alternatives,

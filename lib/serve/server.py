@@ -1,24 +1,33 @@
 """From an address to answers: sockets, loading, and an orderly end."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
+import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TypeVar, cast
 
 import uvicorn
+from anyio import to_thread
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lib.errors import MakegptError, UsageError
-from lib.serve.app import create_app
+from lib.serve.app import create_app, surrounded
+from lib.serve.generation import call_in
 from lib.serve.limits import Limits
 from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModels
 from lib.serve.safety import Access
 from lib.serve.worker import Worker
 
+T = TypeVar("T")
+
 _BACKLOG = 1024  # connections that the system keeps until they are accepted
+_PARSERS = 4  # threads that read bodies and write answers; each holds the interpreter while it does
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CLOSING_SECONDS = 2.0  # for the answers of texts that were cancelled
 
 
 def serve(
@@ -30,69 +39,113 @@ def serve(
     access: Access,
     stop_seconds: float,
     on_ready: Callable[[str, ServedModels], None],
-    on_signal: Callable[[str], None],
+    on_stop: Callable[[str], None],
 ) -> None:
-    """Listen on `host` and `port` (0: a free one), load the models, and answer until SIGTERM or SIGINT.
+    """Listen on `host` and `port` (0: a free one), `load` the models, and answer until SIGTERM or SIGINT.
 
     A signal closes the port; what runs and waits is finished within `stop_seconds`, then cancelled. A second signal ends the
-    process at once. `on_ready` is called with the address when the models are loaded, `on_signal` with a message.
+    process at once. `on_ready` is called with the address when the models are loaded, `on_stop` with a message after a signal.
     MakegptError if the address is not available.
     """
+
+    async def run() -> None:
+        server = Server(limits, access)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            rest = f"; what runs has {stop_seconds:g} s, another signal ends it at once" if server.is_computing else ""
+            on_stop(f"stopping{rest}")
+            server.stop(stop_seconds)
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop)
+        await server.run(listener, load, on_ready)
+
     with _listen(host, port) as listener:
-        asyncio.run(_serve(load, listener, limits, access, stop_seconds, on_ready, on_signal))
+        asyncio.run(run())
 
 
-async def _serve(
-    load: Callable[[], ServedModels],
-    listener: socket.socket,
-    limits: Limits,
-    access: Access,
-    stop_seconds: float,
-    on_ready: Callable[[str, ServedModels], None],
-    on_signal: Callable[[str], None],
-) -> None:
-    metrics = Metrics()
-    worker = Worker(limits, metrics)
-    wrapped, app = create_app(worker, metrics, limits, access)
-    config = uvicorn.Config(
-        wrapped,
-        http=_protocol(limits),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=int(stop_seconds) + 2,
-    )
-    server = _Server(config)
+class Server:
+    """A server with its worker."""
 
-    def stop() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-        running = worker.queue_length + worker.running
-        on_signal(f"stopping; what runs has {stop_seconds:g} seconds, a second signal ends it now" if running else "stopping")
-        worker.refuse()
-        loop.call_later(stop_seconds, worker.cancel_all)
-        server.should_exit = True
+    def __init__(self, limits: Limits, access: Access) -> None:
+        """In a running event loop."""
+        metrics = Metrics()
+        self._worker = Worker(limits, metrics)
+        self._app = create_app(self._worker, metrics, limits, access)
+        self._stopping = asyncio.Event()
+        config = uvicorn.Config(
+            surrounded(self._app),
+            http=_protocol(limits),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+        )
+        self._http = _Server(config)
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether any text runs or waits."""
+        return self._worker.running + self._worker.waiting > 0
+
+    async def run(
+        self, listener: socket.socket, load: Callable[[], ServedModels], on_ready: Callable[[str, ServedModels], None]
+    ) -> None:
+        """Load the models while answering that they are being loaded, then answer until `stop`; errors of `load` end it too."""
+        to_thread.current_default_thread_limiter().total_tokens = _PARSERS
+        self._worker.start()
+        serving = asyncio.create_task(self._http.serve(sockets=[listener]))
+        loading, stopping = in_thread(load), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                self._app.state.models = loading.result()
+                if not self._stopping.is_set():
+                    on_ready(_address(listener), loading.result())
+        except BaseException:
+            self.stop(0)
+            raise
+        finally:
+            await serving
+            stopping.cancel()
+            self._worker.stop()
+
+    def stop(self, seconds: float) -> None:
+        """Accept no more connections; what runs and waits has so many `seconds`. Models that are being loaded are given up."""
+        self._stopping.set()
+        self._worker.refuse()
+        asyncio.get_running_loop().call_later(seconds, self._worker.cancel_all)
+        self._http.config.timeout_graceful_shutdown = math.ceil(seconds + _CLOSING_SECONDS)
+        self._http.should_exit = True
+
+
+def in_thread(function: Callable[[], T]) -> "asyncio.Future[T]":
+    """The result of `function`, called in a thread that does not keep the process from ending, as asyncio's own would."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    worker.start()
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        app.state.models = await asyncio.to_thread(load)
-        if not server.should_exit:
-            on_ready(_address(listener), app.state.models)
-    finally:
-        if not app.state.models:
-            server.should_exit = True
-        await serving
-        worker.stop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(cast(T, result))
+
+    def work() -> None:
+        try:
+            result = function()
+        except Exception as error:
+            call_in(loop, settle, None, error)
+        else:
+            call_in(loop, settle, result, None)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 class _Server(uvicorn.Server):
@@ -100,7 +153,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `serve`."""
+        """Leave them to `serve`."""
         yield
 
 

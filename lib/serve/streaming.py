@@ -72,7 +72,7 @@ class EventStream(Response):
         async with aclosing(self._events):
             try:
                 async for data in self._events:
-                    await send(_body(_event(json.dumps(data, ensure_ascii=False, allow_nan=False))))
+                    await send(_body(_event(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))))
                 last = _event("[DONE]")
             except OSError:  # the connection is closed
                 raise

@@ -128,6 +128,8 @@ def make(folder: Path, stage: Callable[..., Any]) -> None:
         (folder / name / MANIFEST).unlink()  # as others write it
 
     files: dict[str, str] = {
+        "tasks.jsonl": '{"prompt": "to", "choices": [" be", " not"], "answer": 0, "group": "x"}\n'
+        '{"sentence_good": "to be", "sentence_bad": "be to", "linguistics_term": "order"}\n',
         "prompts.jsonl": '"to be"\n{"prompt": "not", "more": [1, 2.5]}\n',
         "ids": "84 111 32 98 101",
         "set": "train.learning_rate=1e-4",

@@ -20,6 +20,7 @@ from lib.data.corpus import decode_ids
 from lib.data.dataset import Dataset
 from lib.data.downloads import load_inputs
 from lib.data.shards import Tokens
+from lib.evaluate.choices import encode_item, read_items
 from lib.evaluate.comparison import comparison_rows, comparison_table
 from lib.evaluate.results import read_evaluation
 from lib.generate.request import encode_prompt, read_prompts
@@ -119,6 +120,11 @@ def _sharded(folder: Path) -> None:
     _import(folder / "sharded")
 
 
+def _tasks(folder: Path) -> None:
+    for item in read_items(folder / "tasks.jsonl"):
+        encode_item(item, _BYTES, [10], 32)
+
+
 def _prompts(folder: Path) -> None:
     list(read_prompts(io.BytesIO((folder / "prompts.jsonl").read_bytes()), _BYTES, str(folder)))
 
@@ -209,6 +215,7 @@ READERS = [
         0.5,
     ),
     Reader("prompts", {"prompts.jsonl": _LINES}, _prompts, 8),
+    Reader("tasks", {"tasks.jsonl": _LINES}, _tasks, 8),
     Reader("ids", {"ids": mutation.words}, _ids, 5),
     Reader("params.yaml", {"params.yaml": _YAML}, _params, 1),
     Reader("--set", {"set": mutation.words}, _set, 5),

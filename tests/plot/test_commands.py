@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from lib import Model
 from lib.artifact.io import read_json, write_json
 from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.config.params import load_params, resolve_config
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
 from lib.plot.kinds import KINDS, Request
+from lib.plot.lens import read_lens, visible
 from lib.plot.loss_curves import read_curves
-from lib.plot.style import save_figure
+from lib.plot.style import escape_mathtext, save_figure
 from lib.run.folder import EVALUATION_FILE, IMPORT_STAGE, finished_manifest
 from lib.run.metrics import training_seconds
 from lib.run.provenance import figure_provenance
@@ -246,6 +248,33 @@ def test_attention_is_drawn_for_every_layer_and_head(evaluated: Path, stage: Sta
     assert "<!-- layer 2" not in drawn
 
 
+def test_the_lens_has_a_cell_for_every_layer_and_token_and_the_models_own_prediction_on_top(
+    evaluated: Path, stage: Stage, tmp_path: Path
+) -> None:
+    lens = read_lens(evaluated / "one", "to be")
+    assert [view.layer for view in lens.places[0]] == [0, 1, 2]
+    model = Model.from_run(evaluated / "one", device="cpu")
+    assert lens.places[-1][-1].top[0] == model.analyze("to be").next.alternatives[0]
+    stage("plot", "lens", evaluated / "one", "--prompt", "to be", "-o", tmp_path / "figure.svg")
+    drawn = (tmp_path / "figure.svg").read_text()
+    cells = [visible(view.top[0].text, 80) for views in lens.places for view in views]
+    for token in (*cells, *map(escape_mathtext, "to␣be"), "embeddings", "block 1", "the model"):
+        assert f"<!-- {token} -->" in drawn
+
+
+def test_a_token_is_drawn_with_its_spaces_in_the_room_that_it_has() -> None:
+    assert [visible(token, 6) for token in (" a b", "\n", "\\xf0", " capital", "x")] == ["␣a␣b", "\\n", "\\xf0", "␣capi…", "x"]
+    assert visible("abc", 1) == "a…"
+
+
+@pytest.mark.parametrize("kind", ["bigram", "multi_head"])
+def test_a_lens_is_refused_for_a_model_without_blocks(small: Path, stage: Stage, tmp_path: Path, kind: str) -> None:
+    words = ["--config", kind, "--set", "model.context_length=32", *TINY]
+    stage("train", small / "dataset", "-o", tmp_path / "run", *words)
+    done = stage("plot", "lens", tmp_path / "run", "--prompt", "to be", "-o", tmp_path / "figure.svg", code=2)
+    assert f"the model is a {kind}, which has no blocks for a lens to look between" in done.stderr
+
+
 def test_what_the_font_or_the_formulas_would_choke_on_is_drawn(evaluated: Path, stage: Stage, tmp_path: Path) -> None:
     shutil.copytree(evaluated / "one", tmp_path / "costs $$")
     done = stage("plot", "attention", tmp_path / "costs $$", "--prompt", "a $$ b \\ 中\n\t", "-o", tmp_path / "figure.svg")
@@ -296,7 +325,7 @@ def test_no_figure_is_written_where_the_summary_cannot_be(small: Path, tmp_path:
         (["mask", "a"], "plot mask takes no run; use --config and --set; remove a"),
         (["ladder", "a", "--panels"], "--panels is for plot loss; plot ladder does not have it"),
         (["loss", "a", "--text", "b"], "--text is for plot tokens; plot loss does not have it"),
-        (["gradients", "--summary"], "--summary is for plot loss, ladder or attention; plot gradients does not have it"),
+        (["gradients", "--summary"], "--summary is for plot loss, ladder, attention or lens; plot gradients does not have it"),
         (["mask"], "plot mask needs an output file; give -o FILE.png or -o FILE.svg"),
     ],
 )
@@ -315,7 +344,7 @@ def test_the_help_has_a_line_for_every_kind(here: Here) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--summary"], "--summary is for plot loss, ladder or attention; plot tokens does not have it"),
+        (["--summary"], "--summary is for plot loss, ladder, attention or lens; plot tokens does not have it"),
         (["--text", "text", "--prompt", "to be"], "give --text or --prompt, not both"),
     ],
 )

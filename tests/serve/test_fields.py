@@ -1,14 +1,18 @@
-"""The fields of a body, and tokens in the formats of the answers."""
+"""The fields of a body, and tokens and pieces of texts in the formats of the answers."""
 
 import math
 from typing import Any, Callable
 
 import pytest
 
+from lib.config.params import load_params, resolve_config
 from lib.generate.token_scores import TokenScore
+from lib.serve import chat, completions
+from lib.serve.answers import Piece, joined
 from lib.serve.errors import ApiError
 from lib.serve.fields import Fields, checked_ids
 from lib.serve.logprobs import SpelledToken, Speller, chat_logprobs, completion_logprobs, explanation, spelling
+from lib.serve.options import Options
 from lib.tokenizer.bytes_ import BytesTokenizer
 
 Read = Callable[[Fields], Any]
@@ -152,3 +156,20 @@ def test_a_probability_of_zero_is_a_number_of_json_and_nan_is_an_error(speller: 
 
 def test_a_certain_token_has_a_surprisal_of_zero() -> None:
     assert str(explanation(SpelledToken(1, b"a", 0, logprob=0.0, rank=1))["surprisal"]) == "0.0"
+
+
+def test_text_that_was_held_back_until_the_time_was_over_comes_without_a_token() -> None:
+    config = resolve_config(load_params()).generate
+    options = Options(config, 9, 1, ["abc"], True, False, alternatives=1, explain=True)
+    last = Piece(0, "ab", finish_reason="length")
+    (item,) = completions.chunks(last, options)
+    assert (item["text"], item["finish_reason"], "makegpt" in item) == ("ab", "length", False)
+    text, end = chat.chunks(last, options)
+    assert (text["delta"], text["finish_reason"]) == ({"content": "ab"}, None)
+    assert (end["delta"], end["finish_reason"]) == ({}, "length")
+
+
+def test_the_pieces_of_a_text_are_one_when_it_is_answered_whole(speller: Speller) -> None:
+    tokens = [speller.spell(id, None) for id in b"ab"]
+    pieces = [Piece(3, starts=True), Piece(3, "a", (tokens[0],)), Piece(3, "b", (tokens[1],), finish_reason="stop")]
+    assert joined(pieces) == Piece(3, "ab", tuple(tokens), True, "stop")

@@ -43,7 +43,7 @@ async def two_events(error: Exception | None = None) -> AsyncGenerator[dict[str,
 
 
 def test_each_event_is_one_line_of_json_and_an_empty_line() -> None:
-    assert sent(two_events()) == ('data: {"text": "€"}\n\ndata: {"text": "\\n\\n"}\n\ndata: [DONE]\n\n'.encode(), ["closed"])
+    assert sent(two_events()) == ('data: {"text":"€"}\n\ndata: {"text":"\\n\\n"}\n\ndata: [DONE]\n\n'.encode(), ["closed"])
 
 
 @pytest.mark.parametrize(
