@@ -93,7 +93,7 @@ export function localBackend(file, tensors) {
 
   /** How likely the token `id` was. */
   function score(logits, id) {
-    return { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
+    return { surprisal: Math.max(0, logSumExp(logits) - logits[id]), rank: rankOf(logits, id) };
   }
 
   /** What each layer says of the token `id` by its logits, or of the next token where `id` is null. */
@@ -209,7 +209,7 @@ function entropyOf(logits) {
   const total = logSumExp(logits);
   let entropy = 0;
   for (const logit of logits) entropy += Math.exp(logit - total) * (total - logit);
-  return entropy;
+  return Math.max(0, entropy);
 }
 
 /** Attention weights by query, head and key, as [head][query][key], with 0 for keys after the query. */
