@@ -100,7 +100,7 @@ def test_axe_has_no_serious_finding(name: str, scheme: str, open_page: Open) -> 
         page.settle()
     panel = page.tab(name)
     if name == "Chat":
-        panel.get_by_label("Message").fill("Hello")
+        panel.get_by_label("Message", exact=True).fill("Hello")
         panel.get_by_role("button", name="Send").click()
         panel.get_by_role("button", name="Stop").click()
         panel.get_by_role("button", name="Send").wait_for()
