@@ -75,7 +75,7 @@ def main(
     try:
         from lib.serve.limits import Limits
         from lib.serve.models import load_models, names_of
-        from lib.serve.safety import Access, allowed_names, is_loopback
+        from lib.serve.safety import Access, is_loopback
         from lib.serve.server import serve
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
@@ -83,6 +83,8 @@ def main(
         raise MakegptError(f"`serve` needs {error.name}; run `make setup`, or pip install 'makegpt[serve]'") from None
 
     api_key = api_key or os.environ.get(_API_KEY) or None
+    if api_key is not None and not all("!" <= character <= "~" for character in api_key):
+        raise UsageError("the API key must be visible ASCII characters without spaces, as a header can carry them")
     if not is_loopback(host):
         if api_key is None:
             raise UsageError(
@@ -102,8 +104,8 @@ def main(
         lambda: load_models(folders, weights=weights.format, checkpoint=weights.saved, device=device_name),
         host,
         port,
-        limits=Limits(together=batch_size, queue=queue, tokens=max_tokens, seconds=timeout),
-        access=Access(allowed_names(host, names), api_key),
+        limits=Limits(batch_size=batch_size, queue=queue, tokens=max_tokens, timeout=timeout),
+        access=Access(host, names, api_key),
         stop_seconds=stop_timeout,
         on_ready=ready,
         on_stop=say,

@@ -96,11 +96,18 @@ class TokenBatch(Generic[AnySequence]):
         """The sequences that are being continued."""
         return sum(slot.sequence.finish_reason is None for slot in self._slots)
 
+    @torch.inference_mode()
     def add(self, sequence: AnySequence) -> None:
         """Let `sequence` join. MakegptError for ids that the model does not know."""
         check_ids([*sequence.source, *sequence.ids], self._model.vocab_size)
         capacity = min(self._model.context_length, len(sequence.ids) + sequence.config.max_new_tokens)
         self._slots.append(_Slot(sequence, self._model.cache(capacity, sequence.source) if self._cached else None))
+
+    def drop_finished(self) -> None:
+        """Free the caches of sequences that have left; `step` does so too, before it computes."""
+        self._slots = [slot for slot in self._slots if slot.sequence.finish_reason is None]
+        if not self._slots:
+            self._last_prompt = None
 
     @torch.inference_mode()
     def step(self) -> list[tuple[AnySequence, Tensor]]:
@@ -108,7 +115,7 @@ class TokenBatch(Generic[AnySequence]):
 
         The caller lets each choose: `sequence.choose_next(logits)`. A sequence is missing while its prompt is being read.
         """
-        self._slots = [slot for slot in self._slots if slot.sequence.finish_reason is None]
+        self.drop_finished()
         for slot in self._slots:
             if len(slot.sequence.ids) > self._model.context_length:
                 slot.cache = None  # each token moves one position down at every step

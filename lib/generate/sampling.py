@@ -13,6 +13,10 @@ from lib.config.schema import GenerateConfig
 from lib.errors import MakegptError
 
 
+class DamagedWeights(MakegptError):
+    """The model computes logits that are not finite numbers."""
+
+
 def apply_repetition_penalty(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     """Make the tokens in `seen` less likely: divide positive logits by `penalty`, multiply others (Keskar et al. 2019)."""
     ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
@@ -60,13 +64,15 @@ def next_distribution(
     """The probabilities of the next token by (V,) logits, (V,) float64: the softmax of what the filters leave.
 
     At temperature 0 the most likely token has probability 1. `seen`: the tokens of the text so far, to which the penalty
-    applies. MakegptError if the best logit is not finite.
+    applies. DamagedWeights if the best logit is not finite.
     """
     if repetition_penalty != 1.0 and seen:
         logits = apply_repetition_penalty(logits, seen, repetition_penalty)
     best = int(logits.argmax())  # that of nan, if there is one
     if not torch.isfinite(logits[best]):
-        raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
+        raise DamagedWeights(
+            "the model's logits are not finite numbers; its weights are damaged, or of a training that diverged"
+        )
     if temperature == 0:
         return torch.zeros(len(logits), dtype=torch.float64).index_fill_(0, torch.tensor(best), 1.0)
     logits = temperature_scaled(logits, temperature)

@@ -7,7 +7,7 @@ import secrets
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, AsyncGenerator, Callable, Iterable, Sequence
 
 from starlette.concurrency import run_in_threadpool
@@ -17,14 +17,15 @@ from starlette.responses import JSONResponse, Response
 from lib.generate.request import Prompt, Request, make_requests
 from lib.generate.token_scores import TokenScore
 from lib.serve.errors import ApiError, invalid
+from lib.serve.generation import Generation
 from lib.serve.logprobs import SpelledToken, Speller
 from lib.serve.models import ServedModel
 from lib.serve.options import Options
 from lib.serve.streaming import ClientLeft, EventStream, unless_client_leaves
-from lib.serve.worker import Generation, Worker
+from lib.serve.worker import Worker
 
 #: Scored tokens of one request, times the numbers answered with each, which bounds the answer.
-_MAX_SCORES = 1 << 17
+MAX_SCORES = 1 << 17
 #: Prompt tokens that are scored in one turn of the worker.
 _SCORED_AT_ONCE = 256
 
@@ -89,7 +90,7 @@ class Job:
         tokens = texts * self.options.max_tokens
         if self.scores_prompts:
             tokens += self.options.n * sum(len(prompt.ids) for prompt in self.prompts)
-        most = _MAX_SCORES // (1 + self.alternatives)
+        most = MAX_SCORES // (1 + self.alternatives)
         if self.options.scored and tokens > most:
             raise invalid(
                 "logprobs",
@@ -108,7 +109,7 @@ async def answer(request: HttpRequest, job: Job) -> Response:
 
 
 async def _answer(worker: Worker, job: Job) -> Response:
-    scores = [await _score(worker, job, prompt) for prompt in job.prompts] if job.scores_prompts else None
+    scores = await _scores(worker, job) if job.scores_prompts else None
     started = _Started(worker, job, scores)
     if job.options.stream:
         return EventStream(started.chunks(), started.close)
@@ -118,13 +119,12 @@ async def _answer(worker: Worker, job: Job) -> Response:
         started.close()
 
 
-async def _score(worker: Worker, job: Job, prompt: Prompt) -> list[TokenScore]:
-    """The scores of a prompt's tokens but the first, some at a time, so that other texts continue in between."""
-    scores = job.served.model.score_ids(prompt.ids, job.alternatives)
-    done: list[TokenScore] = []
-    while new := await worker.call(lambda: list(islice(scores, _SCORED_AT_ONCE))):
-        done += new
-    return done
+async def _scores(worker: Worker, job: Job) -> list[list[TokenScore]]:
+    """The scores of each prompt's tokens but the first, some at a time, so that other texts continue in between."""
+    model = job.served.model
+    scores = chain.from_iterable(model.score_ids(prompt.ids, job.alternatives) for prompt in job.prompts)
+    collected = iter(await worker.collect(scores, _SCORED_AT_ONCE))
+    return [list(islice(collected, len(prompt.ids) - 1)) for prompt in job.prompts]
 
 
 class _Started:
@@ -159,7 +159,7 @@ class _Started:
         self._new_tokens = 0
         self._generation: Generation | None = None
         if options.max_tokens:
-            self._generation = worker.submit(job.served, self._requests)
+            self._generation = worker.submit(job.served, self._requests, accepted=scores is not None)
 
     def close(self) -> None:
         """Compute nothing more."""

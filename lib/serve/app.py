@@ -8,10 +8,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lib.errors import MakegptError, printable
+from lib.errors import printable
 from lib.serve.analyze import analyze_text, tokenizations
 from lib.serve.chat import chat_completions
 from lib.serve.completions import completions
@@ -30,17 +30,21 @@ _PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript
 _log = logging.getLogger(__name__)
 
 
-def create_app(worker: Worker, metrics: Metrics, limits: Limits, access: Access) -> tuple[ASGIApp, Starlette]:
-    """The application with all that is around it, and the application itself, whose `state.models` are set when loaded."""
-    page = page_routes()
-    routes: list[BaseRoute] = [*API_ROUTES, *page]
-    failures = dict.fromkeys((ApiError, MakegptError, HTTPException, Exception), _answer_error)
-    app = Starlette(routes=routes, exception_handlers=failures)
+def create_app(worker: Worker, metrics: Metrics, limits: Limits, access: Access) -> Starlette:
+    """The application; its `state.models` are set when they are loaded. `surrounded` adds what every request goes through."""
+    app = Starlette(
+        routes=[*API_ROUTES, *page_routes()],
+        exception_handlers=dict.fromkeys((ApiError, HTTPException, Exception), _answer_error),
+    )
     app.state.models = ServedModels([])
-    app.state.worker, app.state.metrics, app.state.limits = worker, metrics, limits
-    public = frozenset({"/health", *(route.path for route in page)})
-    safe = Safety(app, Access(access.names, access.api_key, public), limits)
-    return Measured(safe, metrics, frozenset(route.path for route in (*API_ROUTES, *page))), app
+    app.state.worker, app.state.metrics, app.state.limits, app.state.access = worker, metrics, limits, access
+    return app
+
+
+def surrounded(app: Starlette) -> ASGIApp:
+    """The application within its middleware."""
+    public = frozenset({"/health", *(route.path for route in page_routes())})
+    return Measured(Safety(app, app.state.access, app.state.limits, public), app.state.metrics)
 
 
 async def models(request: Request) -> JSONResponse:
@@ -55,15 +59,17 @@ async def model(request: Request) -> JSONResponse:
 
 
 async def health(request: Request) -> JSONResponse:
-    """GET /health: 503 while the models are being loaded."""
+    """GET /health: 503 while the models are being loaded, and if nothing can be computed any more."""
     request.app.state.models.check_loaded()
+    if not request.app.state.worker.is_alive:
+        raise ApiError(503, "the worker has stopped; start the server again")
     return JSONResponse({"status": "ok"})
 
 
 async def metrics(request: Request) -> PlainTextResponse:
     """GET /metrics, in the text format of Prometheus."""
     worker: Worker = request.app.state.worker
-    text = request.app.state.metrics.text(waiting=worker.queue_length, running=worker.running)
+    text = request.app.state.metrics.text(waiting=worker.waiting, running=worker.running)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
@@ -99,16 +105,16 @@ def page_routes() -> list[Route]:
 async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
         asked = f"{request.method} {request.url.path[:100]}"
-        return ApiError(error.status_code, f"{asked} is not answered here; docs/serve_api.md lists what is").response()
+        message = f"{asked} is not answered here; docs/serve_api.md lists what is"
+        return ApiError(error.status_code, message, headers=error.headers).response()
     return as_api_error(error).response()
 
 
 class Measured:
     """The outermost middleware: counts requests and logs a line for each; an exception that no handler knew ends here."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
-        """`paths`: those that are counted under their own names."""
-        self._app, self._metrics, self._paths = app, metrics, paths
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -116,6 +122,7 @@ class Measured:
             return
         status = 499  # the client left before the answer, as nginx has it
         start = time.monotonic()
+        request = f"{scope['method']} {printable(scope['path'][:100])}"
 
         async def send_noting_status(message: Message) -> None:
             nonlocal status
@@ -128,10 +135,9 @@ class Measured:
         except OSError:  # the connection is closed
             pass
         except Exception as error:
-            _log.error("%s failed: %s: %s", scope["path"], type(error).__name__, error, exc_info=error)
+            _log.error("%s failed: %s: %s", request, type(error).__name__, error, exc_info=error)
         seconds = time.monotonic() - start
-        path = scope["path"]
-        route = path if path in self._paths else "other"
-        self._metrics.requests[route, status] += 1
+        route = scope.get("route")  # set by Starlette
+        self._metrics.requests[getattr(route, "path", "other"), status] += 1
         self._metrics.seconds.observe(seconds)
-        _log.info("%s %s %d in %.3f s", scope["method"], printable(path[:100]), status, seconds)
+        _log.info("%s %d in %.3f s", request, status, seconds)

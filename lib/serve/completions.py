@@ -18,7 +18,7 @@ from lib.serve.logprobs import completion_logprobs, explanation
 from lib.serve.models import ServedModels
 from lib.serve.options import MAX_ALTERNATIVES, Options, check_room, read_options
 
-_DEFAULT_TOKENS = 16  # OpenAI's
+DEFAULT_TOKENS = 16  # OpenAI's
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def read_completion(content: bytes, models: ServedModels, limits: Limits) -> Job
     """What the body `content` asks for. ApiError names the field that is wrong, or the model that is unknown."""
     fields = Fields(content)
     served = models.find(fields.text("model"))
-    max_tokens = fields.integer("max_tokens", min(_DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
+    max_tokens = fields.integer("max_tokens", min(DEFAULT_TOKENS, limits.tokens), at_least=0, at_most=limits.tokens)
     alternatives = None
     if fields.value("logprobs") is not None:
         alternatives = fields.integer("logprobs", 0, at_least=0, at_most=MAX_ALTERNATIVES)

@@ -8,7 +8,7 @@ from typing import Any, Iterable, Mapping
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lib.errors import MakegptError, nearest, one_line
+from lib.errors import nearest, one_line
 
 #: The error types of OpenAI's API by status; clients choose their exception by the status alone.
 _TYPES = {401: "authentication_error", 403: "permission_error", 503: "overloaded_error"}
@@ -55,11 +55,9 @@ def unknown_model(name: str, known: Iterable[str]) -> ApiError:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Any exception as an answer; one that is no user's fault says nothing about this machine."""
+    """Any exception as an answer; of those that no handler expected, a client reads nothing about this machine."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, MakegptError):
-        return ApiError(400, str(error))
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, error.detail, headers=error.headers)
     return ApiError(500, "the server failed to answer; its log says why")

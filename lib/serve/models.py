@@ -18,16 +18,17 @@ from lib.serve.errors import ApiError, invalid, unknown_model
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model and what clients read about it; `folder` is its run, `created` when it was finished, in seconds since 1970.
+    """A model and what clients read about it; `created` is when it was finished, in seconds since 1970.
 
-    Of equal fingerprints the same request with the same seed gives the same bytes, on one machine.
+    Of equal fingerprints the same request with the same seed gives the same text; on one machine, computed by the kernel, to
+    the last bit of each number.
     """
 
     name: str
-    folder: Path
     model: Model
     created: int
     fingerprint: str
+    parameters: int
 
     def to_json(self) -> dict[str, Any]:
         """The model as an item of /v1/models."""
@@ -38,7 +39,7 @@ class ServedModel:
             "created": self.created,
             "owned_by": "makegpt",
             "kind": config.kind,
-            "parameters": count_parameters(build_model(config, "meta")),
+            "parameters": self.parameters,
             "vocab_size": config.vocab_size,
             "context_length": config.context_length,
             "layers": config.n_layers if block_stack(network) else 0,  # that a lens can look between
@@ -84,12 +85,13 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def load_models(folders: Sequence[Path], *, weights: str, checkpoint: str, device: str) -> ServedModels:
     """Load the runs in `folders`, with the settings of `Model.from_run`."""
-    commit = software_versions()["commit"]
+    code = f"{__version__} {software_versions()['commit']}"
 
     def load(name: str, folder: Path) -> ServedModel:
         model = Model.from_run(folder, weights=weights, checkpoint=checkpoint, device=device)
-        parts = f"{model.sha256} {weights} {__version__} {commit}"
+        parts = f"{code} {model.sha256} {weights} {model.device.type} {model.network.no_kernel}"
         fingerprint = f"fp_{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
-        return ServedModel(name, folder, model, int((folder / MANIFEST).stat().st_mtime), fingerprint)
+        created = int((folder / MANIFEST).stat().st_mtime)
+        return ServedModel(name, model, created, fingerprint, count_parameters(build_model(model.config, "meta")))
 
     return ServedModels([load(*pair) for pair in zip(names_of(folders), folders, strict=True)])

@@ -10,7 +10,7 @@ from lib.serve.limits import Limits
 
 #: The most alternatives of a token that can be asked for, as OpenAI's chat API has it.
 MAX_ALTERNATIVES = 20
-_MAX_STOPS = 64
+MAX_STOPS = 64  # texts
 _RANDOM_SEEDS = 2**53  # numbers that JavaScript has exactly
 
 
@@ -63,7 +63,7 @@ def read_options(fields: Fields, limits: Limits, *, max_tokens: int, alternative
         ),
         max_tokens=max_tokens,
         n=n,
-        stop=fields.texts("stop", at_most=_MAX_STOPS),
+        stop=fields.texts("stop", at_most=MAX_STOPS),
         stream=stream,
         include_usage=stream_options.flag("include_usage"),
         alternatives=alternatives,

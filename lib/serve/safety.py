@@ -10,7 +10,6 @@ import hashlib
 import ipaddress
 import secrets
 from dataclasses import dataclass, field
-from typing import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,25 +31,35 @@ _EXTRA_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Access:
-    """`names`: by which the server may be reached, besides localhost and any IP address. `api_key`: None if nobody needs one.
+    """Who may use a server that listens on `host`.
 
-    `public`: the paths that need no key.
+    `names`: by which it can be reached besides, through a proxy for example. `api_key`: None if nobody needs one.
     """
 
-    names: frozenset[str] = frozenset()
+    host: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
     api_key: str | None = field(default=None, repr=False)
-    public: frozenset[str] = frozenset()
 
-    def check(self, path: str, headers: Headers) -> None:
-        """ApiError 403 for a foreign Host or Origin, 401 for a missing or wrong key."""
-        host = headers.get("host", "")
+    def check_site(self, headers: Headers) -> None:
+        """ApiError 403 for a foreign Host or Origin."""
+        host = headers.get("host", "").lower()
         name = host_name(host)
-        if host and not (name == "localhost" or name in self.names or _is_address(name)):
-            raise ApiError(403, f"the host {host[:100]!r} is not a name of this server; --allow-host adds one")
+        if host and not (name in ("localhost", bare(self.host)) or self._is_named(name) or _is_address(name)):
+            raise ApiError(403, f"the host {host[:100]!r} is not a name of this server; `serve --allow-host NAME` adds one")
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            raise ApiError(403, f"pages of {origin[:100]!r} may not use this server")
-        if self.api_key is not None and path not in self.public and not self._has_key(headers):
+        if origin is not None:
+            site = origin.partition("://")[2].lower()
+            if not ((host and site == host) or self._is_named(host_name(site))):
+                message = f"pages of {origin[:100]!r} may not use this server; `serve --allow-host NAME` allows those of a name"
+                raise ApiError(403, message)
+
+    def check_key(self, headers: Headers) -> None:
+        """ApiError 401 for a missing or wrong key. The time does not depend on how much of a key is right."""
+        if self.api_key is None:
+            return
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        digests = (hashlib.sha256(key.encode()).digest() for key in (given.strip(), self.api_key))  # of the same length
+        if not secrets.compare_digest(*digests) or kind.lower() != "bearer":
             raise ApiError(
                 401,
                 "the API key is missing or wrong; send the header `Authorization: Bearer KEY`",
@@ -58,16 +67,17 @@ class Access:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def _has_key(self, headers: Headers) -> bool:
-        """Compared in a time that does not depend on the key: digests, which have the same length."""
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        keys = (given.strip().encode("latin-1"), (self.api_key or "").encode("utf-8", "surrogateescape"))  # as they were sent
-        return secrets.compare_digest(*(hashlib.sha256(key).digest() for key in keys)) and kind.lower() == "bearer"
+    def _is_named(self, name: str) -> bool:
+        return name in map(bare, self.names)
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, in lower case: without its port, the brackets of an IPv6 address and a dot at the end."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """The name in a Host header: without its port and the brackets of an IPv6 address."""
+    return bare(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
+
+
+def bare(name: str) -> str:
+    """A name or an IP address in lower case, without a dot at the end."""
     return name.lower().rstrip(".")
 
 
@@ -81,36 +91,42 @@ def _is_address(name: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether a server on `host`, a name or an IP address, can be reached from this machine alone."""
-    name = host_name(f"[{host}]" if ":" in host else host)
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+    return bare(host) == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class Safety:
     """The middleware: checks access, reads the body within its limits, and adds the headers."""
 
-    def __init__(self, app: ASGIApp, access: Access, limits: Limits) -> None:
-        self._app, self._access, self._limits = app, access, limits
+    def __init__(self, app: ASGIApp, access: Access, limits: Limits, public: frozenset[str]) -> None:
+        """`public`: the paths that need no key."""
+        self._app, self._access, self._limits, self._public = app, access, limits, public
         self._held = 0  # bytes of bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        is_started = False
 
-        async def send_with_headers(message: Message) -> None:
+        async def send_safely(message: Message) -> None:
+            nonlocal is_started
             if message["type"] == "http.response.start":
+                is_started = True
                 MutableHeaders(raw=message.setdefault("headers", [])).update(HEADERS)
             await send(message)
 
-        body = bytearray()
+        headers, body = Headers(scope=scope), bytearray()
         try:
-            self._access.check(scope["path"], Headers(scope=scope))
-            await self._read(body, Headers(scope=scope), receive)
-            async with asyncio.timeout(self._limits.seconds + _EXTRA_SECONDS):
-                await self._app(scope, _replay(bytes(body), receive), send_with_headers)
+            self._access.check_site(headers)
+            if scope["path"] not in self._public:
+                self._access.check_key(headers)
+            await self._read(body, headers, receive)
+            async with asyncio.timeout(self._limits.timeout + _EXTRA_SECONDS):
+                await self._app(scope, _replay(bytes(body), receive), send_safely)
         except ApiError as error:
-            response = error.response()
-            response.headers["Connection"] = "close"  # the rest of a body is not read
-            await response(scope, receive, send_with_headers)
-        except (_ClientLeft, TimeoutError):
+            await _refuse(error, scope, receive, send_safely)
+        except TimeoutError:
+            if not is_started:
+                await _refuse(ApiError(503, "the answer took too long"), scope, receive, send_safely)
+        except _ClientLeft:
             pass
         finally:
             self._held -= len(body)
@@ -139,6 +155,13 @@ class Safety:
             raise ApiError(408, f"the body did not arrive within {self._limits.upload_seconds:.0f} seconds") from None
 
 
+async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with an error and close the connection, on which the rest of a body may come."""
+    response = error.response()
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
+
+
 class _ClientLeft(Exception):
     """The connection was closed before the request was complete."""
 
@@ -155,8 +178,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return replay
-
-
-def allowed_names(host: str, names: Iterable[str]) -> frozenset[str]:
-    """The names of a server on `host` that was given further `names`."""
-    return frozenset(host_name(name) for name in (host, *names))

@@ -5,21 +5,27 @@ import math
 import os
 import signal
 import socket
+import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, TypeVar, cast
 
 import uvicorn
+from anyio import to_thread
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lib.errors import MakegptError, UsageError
-from lib.serve.app import create_app
+from lib.serve.app import create_app, surrounded
+from lib.serve.generation import call_in
 from lib.serve.limits import Limits
 from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModels
 from lib.serve.safety import Access
 from lib.serve.worker import Worker
 
+T = TypeVar("T")
+
 _BACKLOG = 1024  # connections that the system keeps until they are accepted
+_PARSERS = 4  # threads that read bodies and write answers; each holds the interpreter while it does
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CLOSING_SECONDS = 2.0  # for the answers of texts that were cancelled
 
@@ -69,9 +75,10 @@ class Server:
         """In a running event loop."""
         metrics = Metrics()
         self._worker = Worker(limits, metrics)
-        wrapped, self._app = create_app(self._worker, metrics, limits, access)
+        self._app = create_app(self._worker, metrics, limits, access)
+        self._stopping = asyncio.Event()
         config = uvicorn.Config(
-            wrapped,
+            surrounded(self._app),
             http=_protocol(limits),
             ws="none",
             lifespan="off",
@@ -87,31 +94,58 @@ class Server:
     @property
     def is_computing(self) -> bool:
         """Whether any text runs or waits."""
-        return self._worker.running + self._worker.queue_length > 0
+        return self._worker.running + self._worker.waiting > 0
 
     async def run(
         self, listener: socket.socket, load: Callable[[], ServedModels], on_ready: Callable[[str, ServedModels], None]
     ) -> None:
         """Load the models while answering that they are being loaded, then answer until `stop`; errors of `load` end it too."""
+        to_thread.current_default_thread_limiter().total_tokens = _PARSERS
         self._worker.start()
         serving = asyncio.create_task(self._http.serve(sockets=[listener]))
+        loading, stopping = in_thread(load), asyncio.create_task(self._stopping.wait())
         try:
-            self._app.state.models = models = await asyncio.to_thread(load)
-            if not self._http.should_exit:
-                on_ready(_address(listener), models)
+            await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                self._app.state.models = loading.result()
+                if not self._stopping.is_set():
+                    on_ready(_address(listener), loading.result())
         except BaseException:
             self.stop(0)
             raise
         finally:
             await serving
+            stopping.cancel()
             self._worker.stop()
 
     def stop(self, seconds: float) -> None:
-        """Accept no more connections; what runs and waits has so many `seconds`."""
+        """Accept no more connections; what runs and waits has so many `seconds`. Models that are being loaded are given up."""
+        self._stopping.set()
         self._worker.refuse()
         asyncio.get_running_loop().call_later(seconds, self._worker.cancel_all)
         self._http.config.timeout_graceful_shutdown = math.ceil(seconds + _CLOSING_SECONDS)
         self._http.should_exit = True
+
+
+def in_thread(function: Callable[[], T]) -> "asyncio.Future[T]":
+    """The result of `function`, called in a thread that does not keep the process from ending, as asyncio's own would."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error else future.set_result(cast(T, result))
+
+    def work() -> None:
+        try:
+            result = function()
+        except Exception as error:
+            call_in(loop, settle, None, error)
+        else:
+            call_in(loop, settle, result, None)
+
+    threading.Thread(target=work, daemon=True).start()
+    return future
 
 
 class _Server(uvicorn.Server):

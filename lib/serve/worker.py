@@ -3,7 +3,8 @@
 Handlers run in the event loop and never compute; the worker computes and never waits for a client. A handler submits the
 texts of its request and reads events, one per token, which wait in memory until it does: a slow reader holds nobody.
 
-A turn of the worker: texts that were canceled or are out of time end, waiting ones join, then each batch does one step.
+A turn of the worker: texts that are cancelled or out of time end; waiting ones join, one of each request after another; one
+waiting function is called; each batch does one step.
 """
 
 import asyncio
@@ -11,18 +12,17 @@ import logging
 import threading
 import time
 from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, AsyncIterator, Callable, Sequence, TypeVar
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Callable, Iterator, Sequence, TypeVar
 
 import torch
 
-from lib.errors import MakegptError
-from lib.generate.batch import TokenBatch
+from lib.generate.batch import PIECE, TokenBatch
 from lib.generate.request import Request
-from lib.generate.token_scores import TokenScore
+from lib.generate.sampling import DamagedWeights
 from lib.serve.errors import ApiError
+from lib.serve.generation import Event, Generation, call_in
 from lib.serve.limits import Limits
 from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModel
@@ -41,91 +41,43 @@ class Busy(ApiError):
         super().__init__(503, message, headers={"Retry-After": str(_RETRY_SECONDS)})
 
 
-@dataclass(frozen=True)
-class Event:
-    """A new token of one text: `index` counts the requests of a generation, `piece` is the new text, maybe "".
-
-    `finish_reason` is that of the `Request`, or "cancelled" or "timeout"; such a text ends without a token, with `id` None.
-    """
-
-    index: int
-    id: int | None
-    piece: str
-    finish_reason: str | None = None
-    score: TokenScore | None = None  # if the request explains its tokens
-
-
-class Generation:
-    """The texts of one request while they are continued: iterate over its events, in `async with`, which cancels the rest."""
-
-    def __init__(self, model: ServedModel, requests: Sequence[Request], loop: asyncio.AbstractEventLoop) -> None:
-        self.model = model
-        self.submitted = time.monotonic()
-        self.end_reason: str | None = None  # why its texts end before their time
-        self.waiting = deque(enumerate(requests))  # those that have not joined a batch
-        self.has_tokens = False
-        self._unfinished = len(requests)
-        self._loop = loop
-        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
-
-    def cancel(self, reason: str = "cancelled") -> None:
-        """End all texts after the step that is being computed; from any thread."""
-        self.end_reason = self.end_reason or reason
-
-    def deliver(self, item: Event | Exception) -> None:
-        """Pass an event, or what ends all texts, to the reader; from the worker's thread."""
-        _call_in(self._loop, self._events.put_nowait, item)
-
-    async def __aenter__(self) -> "Generation":
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.cancel()
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._unfinished == 0:
-            raise StopAsyncIteration
-        item = await self._events.get()
-        if isinstance(item, Exception):
-            self._unfinished = 0
-            raise item
-        self._unfinished -= item.finish_reason is not None
-        return item
-
-
 @dataclass(eq=False)
 class _Call:
-    """A function to be called in the worker's thread, and the future of its result."""
+    """A function to be called in the worker's thread, once in each of its turns until it returns true."""
 
-    function: Callable[[], Any]
-    future: "asyncio.Future[Any]"
+    function: Callable[[], bool]
     loop: asyncio.AbstractEventLoop
+    done: "asyncio.Future[None]"
+    submitted: float = field(default_factory=time.monotonic)
 
     @property
-    def end_reason(self) -> str | None:
-        """Set when nobody waits for the result any more."""
-        return "cancelled" if self.future.cancelled() else None
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.done.cancelled()
 
-    def cancel(self) -> None:
-        """Do not call the function, unless it is running; from any thread."""
-        _call_in(self.loop, self.future.cancel)
-
-    def run(self) -> None:
-        """Call the function."""
+    def run(self) -> bool:
+        """Call the function; whether that was the last time."""
         try:
             with torch.inference_mode():
-                result = self.function()
+                is_last = self.function()
         except Exception as error:
-            _call_in(self.loop, self._settle, None, error)
-        else:
-            _call_in(self.loop, self._settle, result, None)
+            self.end(error)
+            return True
+        if is_last:
+            self.end(None)
+        return is_last
 
-    def _settle(self, result: Any, error: Exception | None) -> None:
-        if not self.future.done():
-            self.future.set_result(result) if error is None else self.future.set_exception(error)
+    def end(self, error: Exception | None) -> None:
+        """Let the handler continue, or raise `error`; from the worker's thread."""
+        call_in(self.loop, self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
 
 class Worker:
@@ -133,11 +85,12 @@ class Worker:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._queue: deque[Generation | _Call] = deque()
+        self._texts: deque[Generation] = deque()  # requests with texts that have not joined a batch
+        self._calls: deque[_Call] = deque()
         self._running: dict[Request, tuple[Generation, int]] = {}
         self._batches: dict[str, TokenBatch[Request]] = {}
-        self._changed = threading.Condition()
-        self._refuses = self._stopped = False
+        self._changed = threading.Condition()  # guards the two queues
+        self._refuses = self._cancels = self._stops = False
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -145,107 +98,141 @@ class Worker:
         self._thread.start()
 
     @property
-    def queue_length(self) -> int:
-        """The requests that wait."""
-        return len(self._queue)
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def waiting(self) -> int:
+        """The requests in the queue."""
+        with self._changed:
+            texts = sum(generation.end_reason is None for generation in self._texts)
+            return texts + sum(not call.is_abandoned for call in self._calls)
 
     @property
     def running(self) -> int:
         """The texts that are being continued."""
         return len(self._running)
 
-    def submit(self, model: ServedModel, requests: Sequence[Request]) -> Generation:
-        """Continue `requests`, which wait for their turn. Busy if the queue is full. In a running event loop."""
+    def submit(self, model: ServedModel, requests: Sequence[Request], *, accepted: bool = False) -> Generation:
+        """Continue `requests`, which wait for their turn; in a running event loop.
+
+        Busy if the queue is full, unless the HTTP request was `accepted` before: then it is finished.
+        """
         generation = Generation(model, requests, asyncio.get_running_loop())
         if requests:
-            self._enqueue(generation)
+            self._enqueue(self._texts, generation, accepted)
         return generation
 
     async def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`, called between two steps, in turn. Busy if the queue is full."""
+        """The result of `function`, called between two steps. Busy if the queue is full."""
+        (result,) = await self.collect((function() for _ in range(1)), 2)
+        return result
+
+    async def collect(self, items: Iterator[T], at_once: int) -> list[T]:
+        """All `items`, computed `at_once` in each turn, so that texts continue in between. Busy if the queue is full."""
+        collected: list[T] = []
+
+        def more() -> bool:
+            new = list(islice(items, at_once))
+            collected.extend(new)
+            return len(new) < at_once
+
         loop = asyncio.get_running_loop()
-        job = _Call(function, loop.create_future(), loop)
-        self._enqueue(job)
-        return await job.future
+        call = _Call(more, loop, loop.create_future())
+        self._enqueue(self._calls, call)
+        await call.done
+        return collected
 
     def refuse(self) -> None:
         """From now on new requests are Busy; those that wait and run are finished."""
         self._refuses = True
 
     def cancel_all(self) -> None:
-        """End all texts after the step that is being computed."""
-        for job in (*self._queue, *(generation for generation, _ in list(self._running.values()))):
-            job.cancel()
+        """End all that waits and runs after the step that is being computed."""
+        self._cancels = True
 
     def stop(self, seconds: float = 5.0) -> None:
         """End the thread after the step that is being computed, and wait up to `seconds` for that."""
         with self._changed:
-            self._refuses = self._stopped = True
+            self._refuses = self._stops = True
             self._changed.notify()
-        if self._thread.is_alive():
+        if self.is_alive:
             self._thread.join(seconds)
 
-    def _enqueue(self, job: Generation | _Call) -> None:
-        if self._refuses:
-            raise Busy("the server is stopping")
-        with self._changed:
-            waiting = sum(other.end_reason is None for other in self._queue)
-            if waiting >= self._limits.queue:
+    def _enqueue(self, queue: deque[T], job: T, accepted: bool = False) -> None:
+        if not accepted:
+            if self._refuses:
+                raise Busy("the server is stopping")
+            if (waiting := self.waiting) >= self._limits.queue:
                 raise Busy(f"{waiting} requests are waiting, which is the most that this server keeps; try again later")
-            self._queue.append(job)
+        with self._changed:
+            queue.append(job)
             self._changed.notify()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._running or self._stopped)
-            if self._stopped:
+                self._changed.wait_for(lambda: self._texts or self._calls or self._running or self._stops)
+            if self._stops:
                 return
-            self._end_early()
-            self._admit()
-            for name, batch in list(self._batches.items()):
-                if len(batch):
+            try:
+                self._end_early()
+                self._join_batches()
+                self._call_next()
+                for name, batch in list(self._batches.items()):
                     self._step(name, batch)
+            except Exception as error:  # a bug, which must not let everybody wait
+                for generation, _ in list(self._running.values()):
+                    self._fail(generation, _failure(error))
+                self._running.clear()
+                self._batches.clear()
 
     def _end_early(self) -> None:
-        """End the texts that were canceled, and those of requests that are out of time."""
-        late = time.monotonic() - self._limits.seconds
+        """End what is cancelled, and what is out of time."""
+        late = time.monotonic() - self._limits.timeout
         with self._changed:
-            ended: list[tuple[Generation, int, Request]] = []
-            for job in list(self._queue):
-                if isinstance(job, Generation) and job.submitted < late:
-                    job.cancel("timeout")
-                if job.end_reason is not None:
-                    self._queue.remove(job)
-                    ended += [(job, *pair) for pair in job.waiting] if isinstance(job, Generation) else []
+            texts, calls = list(self._texts), list(self._calls)
+        for call in calls:
+            if call.is_abandoned or self._cancels or call.submitted < late:
+                reason = "the server is stopping" if self._cancels else "the request waited too long; try again later"
+                call.end(Busy(reason))
+                self._remove(self._calls, call)
+        ended: list[tuple[Generation, int, Request]] = []
+        for generation in texts:
+            if self._is_ended(generation, late):
+                self._remove(self._texts, generation)
+                ended += [(generation, *pair) for pair in generation.waiting]
         for request, (generation, index) in list(self._running.items()):
-            if generation.submitted < late:
-                generation.cancel("timeout")
-            if generation.end_reason is not None:
+            if self._is_ended(generation, late):
                 del self._running[request]
                 ended.append((generation, index, request))
         for generation, index, request in ended:
-            assert generation.end_reason is not None
-            piece = request.end(generation.end_reason)
-            generation.deliver(Event(index, None, piece, generation.end_reason))
+            reason = generation.end_reason or ""
+            generation.deliver(Event(index, None, request.end(reason), reason))
 
-    def _admit(self) -> None:
-        """Let waiting texts join while there is room, and do the next call, if it is one's turn; first come, first served."""
-        while True:
+    def _is_ended(self, generation: Generation, late: float) -> bool:
+        if self._cancels:
+            generation.cancel()
+        if generation.submitted < late:
+            generation.cancel("timeout")
+        return generation.end_reason is not None
+
+    def _remove(self, queue: deque[T], job: T) -> None:
+        with self._changed:
+            queue.remove(job)
+
+    def _join_batches(self) -> None:
+        """Let waiting texts join while there is room, one of each request in turn."""
+        while len(self._running) < self._limits.batch_size:
             with self._changed:
-                job = self._queue[0] if self._queue else None
-                if isinstance(job, Generation):
-                    if len(self._running) >= self._limits.together:
-                        return
-                    index, request = job.waiting.popleft()
-                if job is not None and not (isinstance(job, Generation) and job.waiting):
-                    self._queue.popleft()
-            if job is None:
-                return
-            if isinstance(job, _Call):
-                job.run()
-                return
-            self._join(job, index, request)
+                if not self._texts:
+                    return
+                generation = self._texts.popleft()
+                index, request = generation.waiting.popleft()
+                if generation.waiting:
+                    self._texts.append(generation)
+            self._join(generation, index, request)
 
     def _join(self, generation: Generation, index: int, request: Request) -> None:
         model = generation.model
@@ -253,13 +240,22 @@ class Worker:
         try:
             batch.add(request)
         except Exception as error:
-            self._fail(generation, error if isinstance(error, MakegptError) else _failure(error))
+            self._fail(generation, _failure(error))
             return
         self._running[request] = generation, index
         self._metrics.prompt_tokens += len(request.prompt.source or request.prompt.ids)
 
+    def _call_next(self) -> None:
+        """One turn of the call that waits longest; if it needs more of them, it is then the last in the queue."""
+        with self._changed:
+            call = self._calls.popleft() if self._calls else None
+        if call is not None and not call.run():
+            with self._changed:
+                self._calls.append(call)
+
     def _step(self, name: str, batch: TokenBatch[Request]) -> None:
         """One new token for each text of a batch."""
+        batch.drop_finished()
         try:
             logits = batch.step()
         except Exception as error:  # nothing is known about the state of the batch
@@ -276,6 +272,8 @@ class Worker:
             except Exception as error:
                 self._fail(generation, _failure(error))
                 continue
+            if request.finish_reason is None and len(request.ids) > generation.model.model.config.context_length > PIECE:
+                piece += request.end("length")  # a window that slides would be computed for each token, and hold the others
             self._metrics.generated_tokens += 1
             if not generation.has_tokens:
                 generation.has_tokens = True
@@ -283,6 +281,7 @@ class Worker:
             if request.finish_reason is not None:
                 del self._running[request]
             generation.deliver(Event(index, id, piece, request.finish_reason, request.last_score))
+        batch.drop_finished()
 
     def _fail(self, generation: Generation, error: Exception) -> None:
         """End all texts of a request with an error."""
@@ -291,12 +290,6 @@ class Worker:
 
 
 def _failure(error: Exception) -> ApiError:
-    """What a client reads of an error that is not its own: what a MakegptError says, such as one about damaged weights."""
-    _log.error("a text could not be computed: %s", error, exc_info=error)
-    return ApiError(500, str(error) if isinstance(error, MakegptError) else "the server failed to answer; its log says why")
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call `function` in the thread of an event loop, unless it has ended with all that would read the result."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(function, *arguments)
+    """What a client reads of an error that is not its own."""
+    _log.error("a text could not be computed: %s: %s", type(error).__name__, error, exc_info=error)
+    return ApiError(500, str(error) if isinstance(error, DamagedWeights) else "the server failed to answer; its log says why")

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Callable, Iterator
 
 import click
@@ -78,7 +78,8 @@ def forward_log(name: str) -> None:
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if not quiet or record.levelno >= logging.ERROR:
-                click.echo(printable(self.format(record)), err=True)
+                with suppress(OSError):  # stderr is closed
+                    click.echo(printable(self.format(record)), err=True)
 
     class Formatter(logging.Formatter):
         def formatException(self, error: Any) -> str:  # noqa: N802 - its name in logging

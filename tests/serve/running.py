@@ -51,22 +51,28 @@ class Running:
         return json.loads(answer)
 
 
+def start(*words: object) -> Running:
+    """`serve` with these arguments, which answers; whoever starts it ends it."""
+    process = forks.shared().start(["serve", *map(str, words), "--port", "0"])
+    deadline = time.monotonic() + 60
+    while (match := _ADDRESS.search(process.so_far()[1])) is None:
+        assert time.monotonic() < deadline, process.so_far()
+        time.sleep(0.02)
+    return Running(match[1], int(match[2]), process)
+
+
 @contextmanager
 def running(*words: object) -> Iterator[Running]:
     """`serve` with these arguments, until it is ended by SIGTERM, which it must take well."""
-    process = forks.shared().start(["serve", *map(str, words), "--port", "0"])
+    server = start(*words)
     try:
-        deadline = time.monotonic() + 60
-        while (match := _ADDRESS.search(process.so_far()[1])) is None:
-            assert time.monotonic() < deadline, process.so_far()
-            time.sleep(0.02)
-        yield Running(match[1], int(match[2]), process)
+        yield server
     except BaseException:
-        print(process.so_far()[1])  # pytest shows it
+        print(server.process.so_far()[1])  # pytest shows it
         raise
     finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(30)
-        errors = process.outputs()[1]
+        server.process.send_signal(signal.SIGTERM)
+        code = server.process.wait(30)
+        errors = server.process.outputs()[1]
     assert code == 0, errors
     assert "Traceback" not in errors, errors

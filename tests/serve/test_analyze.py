@@ -105,7 +105,7 @@ def test_what_cannot_be_analyzed_is_refused_by_name(server: Running, body: dict[
 def test_an_answer_that_would_be_too_large_is_refused_with_what_is_possible(
     model: Model, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = ServedModel("run", small / "run", model, 0, "")
+    served = ServedModel("run", model, 0, "", 0)
     job = analyze.AnalyzeJob(served, [1] * 20, 10, lens=True, attention=True, full=False, counts=False, memorized=False)
     analyze._check_size(job)
     monkeypatch.setattr(analyze, "MAX_WEIGHTS", 1000)

@@ -1,7 +1,9 @@
 """The worker: many requests at once, each with the bytes that it gets alone; a queue, ends before the end, and failures."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,11 @@ from lib.errors import MakegptError
 from lib.generate.request import Request, complete, make_requests
 from lib.run.folder import TrainedModel
 from lib.serve.errors import ApiError
+from lib.serve.generation import Event, Generation
 from lib.serve.limits import Limits
 from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModel
-from lib.serve.worker import Busy, Event, Generation, Worker
+from lib.serve.worker import Busy, Worker
 from tests.generate.test_engine import BYTES, CPU, WARM, config_of, random_model
 
 PROMPTS = ["to be", "a", "or not to be, that is", "whether 'tis nobler", "x" * 60, "to be"]
@@ -32,7 +35,7 @@ def served(name: str = "small", weights: str = "float32", *, damaged: bool = Fal
         with torch.no_grad():
             network.get_parameter("final_norm.scale")[0] = torch.nan
     model = Model(TrainedModel(network, BYTES, config, sha256="0"), CPU, weights, folder=Path(name))
-    return ServedModel(name, Path(name), model, 0, "fp_0")
+    return ServedModel(name, model, 0, "fp_0", 0)
 
 
 @pytest.fixture(scope="module", params=["float32", "int8"])
@@ -42,7 +45,7 @@ def model(request: pytest.FixtureRequest) -> ServedModel:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker(Limits(together=4), Metrics())
+    worker = Worker(Limits(batch_size=4), Metrics())
     worker.start()
     yield worker
     worker.stop()
@@ -57,9 +60,8 @@ def requests_of(model: ServedModel, *prompts: str, tokens: int = 12, seed: int =
 async def read(generation: Generation) -> dict[int, list[Event]]:
     """All events, by the index of their text."""
     events = defaultdict(list)
-    async with generation:
-        async for event in generation:
-            events[event.index].append(event)
+    async for event in generation:
+        events[event.index].append(event)
     return events
 
 
@@ -101,11 +103,12 @@ def test_a_text_that_is_cancelled_ends_within_two_tokens(worker: Worker) -> None
 
     async def work() -> tuple[Request, int]:
         (request,) = requests_of(model, "to be", tokens=10_000)
-        async with worker.submit(model, [request]) as generation:
-            async for _ in generation:
-                if len(request.tokens) > 3:
-                    break
-            count = len(request.tokens)
+        generation = worker.submit(model, [request])
+        async for _ in generation:
+            if len(request.tokens) > 3:
+                break
+        generation.cancel()
+        count = len(request.tokens)
         while worker.running:
             await asyncio.sleep(0.001)
         return request, count
@@ -150,7 +153,7 @@ def test_the_queue_has_a_length_and_a_place_that_is_given_up_is_free() -> None:
 
 def test_texts_end_when_the_time_of_their_request_is_over() -> None:
     model = served()
-    worker = Worker(Limits(seconds=0.2, together=1), Metrics())
+    worker = Worker(Limits(timeout=0.2, batch_size=1), Metrics())
     worker.start()
 
     async def work() -> list[dict[int, list[Event]]]:
@@ -172,6 +175,145 @@ def test_a_reader_that_does_not_read_holds_nobody(worker: Worker) -> None:
         await read(worker.submit(model, requests_of(model, "b", tokens=60)))
         assert not worker.running
         assert len((await read(slow))[0]) == 30
+
+    run(work)
+
+
+def test_requests_take_turns_for_free_places(worker: Worker) -> None:
+    model = served()
+
+    async def work() -> None:
+        many = worker.submit(model, requests_of(model, *PROMPTS * 8, tokens=40))
+        single = worker.submit(model, requests_of(model, "a", tokens=1))
+        assert len((await read(single))[0]) == 1
+        assert worker.waiting == 1  # texts of the other request
+        assert len(await read(many)) == 48
+
+    run(work)
+
+
+def test_a_call_waits_for_no_place_in_the_batch(worker: Worker) -> None:
+    model = served()
+
+    async def work() -> None:
+        texts = worker.submit(model, requests_of(model, *PROMPTS * 2, tokens=100_000))
+        assert await worker.call(lambda: 1) == 1
+        texts.cancel()
+
+    run(work)
+
+
+def test_many_items_are_computed_some_at_a_time(worker: Worker) -> None:
+    model = served()
+
+    async def work() -> None:
+        (request,) = requests_of(model, "a", tokens=100_000)
+        texts = worker.submit(model, [request])
+
+        def items() -> Iterator[int]:
+            for n in range(7):
+                lengths.append(len(request.tokens))
+                yield n
+
+        assert await worker.collect(items(), 3) == list(range(7))
+        assert lengths[0] == lengths[2] < lengths[3] == lengths[5] < lengths[6]
+        texts.cancel()
+
+    lengths: list[int] = []
+    run(work)
+
+
+def test_a_request_that_was_accepted_is_finished_while_the_server_stops(worker: Worker) -> None:
+    model = served()
+
+    def refuse_then_count() -> Iterator[int]:
+        yield 0
+        worker.refuse()
+        yield from range(1, 5)
+
+    async def work() -> None:
+        assert await worker.collect(refuse_then_count(), 1) == list(range(5))
+        assert len((await read(worker.submit(model, requests_of(model, "a"), accepted=True)))[0]) == 12
+
+    run(work)
+
+
+def test_a_call_whose_reader_has_left_is_not_made() -> None:
+    worker = Worker(Limits(), Metrics())
+    calls: list[int] = []
+
+    async def work() -> None:
+        abandoned = asyncio.create_task(worker.call(lambda: calls.append(1)))
+        await asyncio.sleep(0)
+        assert worker.waiting == 1
+        abandoned.cancel()
+        await asyncio.sleep(0)
+        assert worker.waiting == 0
+        worker.start()
+        await worker.call(lambda: calls.append(2))
+
+    run(work)
+    worker.stop()
+    assert calls == [2]
+
+
+@pytest.mark.parametrize("limits", [Limits(timeout=0.1), Limits()], ids=["out of time", "the server stops"])
+def test_a_call_that_waits_too_long_is_refused(limits: Limits) -> None:
+    worker = Worker(limits, Metrics())
+
+    async def work() -> None:
+        call = asyncio.create_task(worker.call(lambda: 1))
+        await asyncio.sleep(0.2)
+        if limits.timeout > 1:
+            worker.cancel_all()
+        worker.start()
+        with pytest.raises(Busy):
+            await call
+
+    run(work)
+    worker.stop()
+
+
+def test_a_text_ends_at_a_long_context_and_slides_in_a_short_one(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = served()
+    assert len(run(lambda: read(worker.submit(model, requests_of(model, "to be", tokens=40))))[0]) == 40
+    monkeypatch.setattr("lib.serve.worker.PIECE", 10)
+    events = run(lambda: read(worker.submit(model, requests_of(model, "to be", tokens=40))))[0]
+    assert len(events) == 24 - 5 + 1  # the token after a full context is the last
+    assert events[-1].finish_reason == "length"
+
+
+def test_caches_of_texts_that_have_ended_are_freed(worker: Worker) -> None:
+    model = served()
+    caches = []
+    cache = model.model.network.cache
+
+    def noted(*arguments: Any) -> Any:
+        caches.append(weakref.ref(result := cache(*arguments)))
+        return result
+
+    async def work() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model.model.network, "cache", noted)
+            await read(worker.submit(model, requests_of(model, "to be", "a")))
+        await worker.call(gc.collect)  # a turn later
+        assert len(caches) == 2
+        assert [reference() for reference in caches] == [None, None]
+
+    run(work)
+
+
+def test_a_bug_in_the_worker_fails_what_runs_and_not_what_follows(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = served()
+
+    async def work() -> None:
+        text = worker.submit(model, requests_of(model, "a", tokens=100_000))
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "_call_next", lambda: 1 / 0)
+            with pytest.raises(ApiError, match="its log says why"):
+                await read(text)
+        assert worker.is_alive
+        assert len((await read(worker.submit(model, requests_of(model, "a"))))[0]) == 12
 
     run(work)
 

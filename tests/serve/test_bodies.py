@@ -1,18 +1,23 @@
-"""Damaged bodies: each is understood or refused in OpenAI's shape, whatever is wrong with it."""
+"""Bodies, whole and damaged: each is understood or refused in OpenAI's shape, and the reference page has all fields."""
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any, Callable
 
 import pytest
 
+from lib.serve.answers import MAX_SCORES
 from lib.serve.chat import read_chat
-from lib.serve.completions import read_completion
+from lib.serve.completions import DEFAULT_TOKENS, read_completion
 from lib.serve.errors import ApiError
+from lib.serve.fields import Fields
 from lib.serve.limits import Limits
 from lib.serve.models import ServedModels, load_models
+from lib.serve.options import MAX_ALTERNATIVES, MAX_STOPS
 from lib.serve.tokens import text_of, tokens_of, written
+from tests.conftest import PROJECT
 from tests.fuzz.mutation import json_text
 
 INPUTS = 3000
@@ -61,3 +66,21 @@ def test_a_damaged_body_is_understood_or_refused_in_one_line(models: ServedModel
         assert 10 < len(message) < 1100, content
         assert "\n" not in message, content
     assert len(refusals) > INPUTS / 5
+
+
+def test_the_reference_page_has_every_field_and_limit(models: ServedModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: set[str] = set()
+    plain = Fields.value
+
+    def noted(fields: Fields, name: str) -> Any:
+        names.add(name)
+        return plain(fields, name)
+
+    monkeypatch.setattr(Fields, "value", noted)
+    for read, body in BODIES.values():
+        read(json.dumps(body).encode(), *((models, Limits()) if read in (read_completion, read_chat) else (models,)))
+    page = (PROJECT / "docs" / "serve_api.md").read_text(encoding="utf-8")
+    assert len(names) > 30
+    assert [name for name in sorted(names) if name not in page] == []
+    limits = (Limits().tokens, Limits().texts, MAX_ALTERNATIVES, MAX_STOPS, DEFAULT_TOKENS, MAX_SCORES)
+    assert [limit for limit in limits if not re.search(rf"\b{limit:,}\b", page)] == []
