@@ -12,9 +12,9 @@ from lib.evaluate.analysis import Alternative, LayerView, analyze
 from lib.evaluate.windows import iterate_predictions
 from lib.page.export import export_page
 from lib.page.weights import pack
+from lib.run.folder import load_run
 from lib.tokenizer.char import CharTokenizer
 from lib.tokenizer.word import WordTokenizer
-from lib.run.folder import load_run
 from tests.gguf.test_export import BPE, model_config, write_run
 from tests.page.node import LOGITS, in_page, needs_node
 from tests.page.test_model import CPU, LLAMA, MODELS, random_ids, write_page
