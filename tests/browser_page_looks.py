@@ -27,7 +27,7 @@ EXAMPLE = "The naïve café — “to be, or not to be” — costs 5 dollars �
 AXE = PROJECT / ".axe-core" / "node_modules" / "axe-core" / "axe.min.js"
 
 #: Milliseconds for a text of a thousand tokens; a machine that is busy takes several times what it takes alone.
-SLOWEST_SHOW, SLOWEST_POINT = 500, 50
+SLOWEST_SHOW, SLOWEST_POINT = 300, 25
 
 
 TIMES = """async () => {
@@ -134,6 +134,7 @@ def test_a_thousand_tokens_are_shown_and_pointed_at_without_lag(open_page: Open)
     page = open_page("#model=answering")
     page.type(TEXT[:900])
     assert 900 < page.tokens().count() < LONG
+    page.tab("Attention")  # a hover shades all tokens
     times = page.page.evaluate(TIMES)
     print({name: f"{milliseconds:.1f} ms" for name, milliseconds in times.items()})
     assert times["show"] < SLOWEST_SHOW
