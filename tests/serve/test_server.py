@@ -14,12 +14,13 @@ import pytest
 from starlette.datastructures import Headers
 
 from lib.errors import MakegptError
+from lib.generate.batch import PIECE
 from lib.serve.errors import ApiError
 from lib.serve.limits import Limits
 from lib.serve.models import ServedModels
 from lib.serve.safety import HEADERS, Access, is_loopback
 from lib.serve.server import Server, _listen
-from tests.conftest import Here
+from tests.conftest import PROJECT, Here
 from tests.serve.running import Running, running, start
 from tests.serve.test_worker import served
 
@@ -565,3 +566,17 @@ def test_log_lines_are_quiet_on_request_and_escape_what_a_path_may_hold(small: P
         wait_until(lambda: "404" in server.process.so_far()[1])
         line = next(line for line in server.process.so_far()[1].splitlines() if " 404 " in line)
         assert line.startswith(r"GET /a\nb\x1b[31m 404 in ")
+
+
+def test_the_page_of_the_book_has_the_limits_of_the_code() -> None:
+    limits, page = Limits(), (PROJECT / "docs" / "serve.md").read_text(encoding="utf-8")
+    for said in (
+        f"Up to {limits.batch_size} texts are continued at one time",
+        f"of {limits.batch_size} caches of a full context",
+        f"If {limits.queue}\n  requests wait",
+        f"(at most {limits.body >> 20} MB)        (at most {limits.queue} requests)",
+        f"A request has {limits.timeout / 60:.0f} minutes",
+        f"if that has at most {PIECE} tokens",
+        f"in pieces of {PIECE} tokens",
+    ):
+        assert said in page
