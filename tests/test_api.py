@@ -11,7 +11,7 @@ import pytest
 from lib import Model
 from lib.data.dataset import Dataset
 from lib.errors import UsageError
-from tests.conftest import PROJECT, TEXT, Here
+from tests.conftest import PROJECT, TEXT, Here, Stage
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,16 @@ def test_a_list_of_prompts_gives_a_list_in_its_order(model: Model) -> None:
     ]
 
 
-def test_its_scores_are_those_of_evaluate(model: Model, small: Path, here: Here, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text(TEXT[:400], encoding="utf-8")
-    lines = here("evaluate", small / "run", "--text", tmp_path / "text.txt", "--per-token", "--device", "cpu").out.splitlines()
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_scores_of_a_text_are_those_of_evaluate_to_the_last_bit(small: Path, stage: Stage, weights: str) -> None:
+    lines = stage("evaluate", small / "run", "-", "--per-token", "--weights", weights, input=TEXT[:400]).stdout.splitlines()
+    expected = [json.loads(line) for line in lines]
+    model = Model.from_run(small / "run", weights=weights, device="cpu")
     scores = model.logprobs(TEXT[:400])
-    assert [score.id for score in scores] == [json.loads(line)["id"] for line in lines]
-    # evaluate computes with PyTorch, the front door with the kernel: two tokens that nearly tie may change places
-    assert [score.rank for score in scores] == pytest.approx([json.loads(line)["rank"] for line in lines], abs=1)
-    assert [score.logprob for score in scores] == pytest.approx([json.loads(line)["logprob"] for line in lines], abs=1e-4)
+    assert [(score.id, score.logprob, score.rank) for score in scores] == [
+        (token["id"], token["logprob"], token["rank"]) for token in expected
+    ]
+    assert list(model.score_ids(model.tokenizer.encode(TEXT[:400]))) == scores
 
 
 def test_a_wrong_name_or_value_is_refused_with_what_is_right(model: Model, small: Path) -> None:
