@@ -286,8 +286,8 @@ test-fuzz: | $(READY)
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-200000} $(BIN)/python -m pytest tests/fuzz
 
 test-browser: | $(READY)
-	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py tests/browser_page.py tests/browser_page_looks.py \
-	    tests/browser_exported_page.py
+	$(BIN)/python -m pytest -rs tests/browser.py tests/browser_site.py tests/browser_page.py tests/browser_page_changes.py \
+	    tests/browser_page_looks.py tests/browser_exported_page.py
 
 test-gpu: | $(READY)
 	$(BIN)/python -m pytest -rs -W default tests/gpu

@@ -89,7 +89,9 @@ def measure(run: Path, weights: str, browser: "Browser", folder: Path) -> dict[s
         "node": in_node(parts, prompt, count),
         "chromium": in_chromium(browser, path, prompt, count),
     }.items():
-        agreeing = next((n for n, pair in enumerate(zip(found.pop("ids"), continuation, strict=True)) if len({*pair}) > 1), count)
+        agreeing = next(
+            (n for n, pair in enumerate(zip(found.pop("ids"), continuation, strict=True)) if len({*pair}) > 1), count
+        )
         row[name] = {key: float(f"{value:.3g}") for key, value in found.items()} | {"greedy_tokens_that_agree": agreeing}
     return row
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 
+_AHEAD = 4  # tokens that a draft proposes
+
+
 @click.command("generate", cls=Stage)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="RUN")
 @click.argument("prompt", required=False, metavar="[PROMPT|-]")
@@ -55,15 +58,14 @@ _ESCAPE = re.compile(r"\\(?:[nrtabfv0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 )
 @click.option("--strict", is_flag=True, help="Refuse a prompt longer than the context instead of keeping its end.")
 @click.option(
-    "--draft", type=click.Path(path_type=Path), metavar="RUN", help="Speculative decoding: a small model proposes, RUN checks."
+    "--draft",
+    "draft_folder",
+    type=click.Path(path_type=Path),
+    metavar="SMALL",
+    help="Speculative decoding: the run SMALL, its published weights, proposes tokens that RUN checks, text by text.",
 )
 @click.option(
-    "--ahead",
-    type=click.IntRange(1),
-    default=4,
-    show_default=True,
-    metavar="N",
-    help="With --draft: tokens proposed at a time.",
+    "--ahead", type=click.IntRange(1), metavar="N", help=f"With --draft: tokens proposed at a time.  [default: {_AHEAD}]"
 )
 @click.option("--cache/--no-cache", default=True, show_default=True, help="Use a KV cache.")
 @click.option("--echo", is_flag=True, help="Print the prompt before the continuation.")
@@ -97,8 +99,8 @@ def main(
     stop: tuple[str, ...],
     batch_size: int,
     strict: bool,
-    draft: Path | None,
-    ahead: int,
+    draft_folder: Path | None,
+    ahead: int | None,
     cache: bool,
     echo: bool,
     explain: bool,
@@ -128,8 +130,10 @@ def main(
         raise UsageError("--from-endoftext is for texts; with --chat the template begins the text")
     if system is not None and not chat:
         raise UsageError("--system goes with --chat")
-    if draft is not None and not cache:
+    if draft_folder is not None and not cache:
         raise UsageError("--draft needs the KV cache; leave --no-cache")
+    if draft_folder is None and ahead is not None:
+        raise UsageError("--ahead goes with --draft")
     if "" in stop:
         raise UsageError("--stop '' ends every text at once; give at least one character")
     for ending in stop:
@@ -151,9 +155,9 @@ def main(
     model = Model.from_run(folder, checkpoint=weights.saved, weights=weights.format, device=device_name)
     if notice := model.kernel_notice():
         say(notice)
-    guide = None if draft is None else Model.from_run(draft, weights=weights.format, device=device_name)
-    if guide is not None:
-        model.check_draft(guide)
+    draft = None if draft_folder is None else Model.from_run(draft_folder, weights=weights.format, device=device_name)
+    if draft is not None:
+        model.check_draft(draft)
     speculation = Speculation()
 
     def requests_for(prompts: Sequence["Prompt"]) -> list["Request"]:
@@ -164,11 +168,11 @@ def main(
 
     def output_of(requests: Sequence["Request"]) -> Iterator[str]:
         """The output for all `requests`, piece by piece."""
-        if guide is None:
+        if draft is None:
             pieces = stream_text(model.network, requests, model.device, batch_size=batch_size, cached=cache)
         else:
             pieces = stream_speculatively(
-                model.network, guide.network, requests, model.device, ahead=ahead, counted=speculation
+                model.network, draft.network, requests, model.device, ahead=ahead or _AHEAD, counted=speculation
             )
         pieces = in_request_order(pieces)
         end = "\n---\n" if len(requests) > 1 else "\n"

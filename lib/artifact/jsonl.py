@@ -18,7 +18,7 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     FileNotFoundError if there is no file; ValueError names the line and the field that is wrong.
     """
     records = []
-    for number, data in enumerate(load_json_lines(path), 1):
+    for number, data in load_json_lines(path):
         try:
             records.append(from_json(kind, data))
         except RecordError as error:

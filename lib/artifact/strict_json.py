@@ -46,12 +46,16 @@ def load_json(path: Path) -> Any:
     return loads_json(_content(path, MAX_BYTES))
 
 
-def load_json_lines(path: Path) -> list[Any]:
-    """The data of each line of the file `path`; errors as of `load_json`, and ValueError names the line."""
+def load_json_lines(path: Path) -> list[tuple[int, Any]]:
+    """The number and the data of each line of the file `path` that is not blank; errors as of `load_json`, and ValueError
+    names the line.
+    """
     data = []
-    for number, line in enumerate(filter(bytes.strip, _content(path).split(b"\n")), 1):
+    for number, line in enumerate(_content(path).split(b"\n"), 1):
+        if not line.strip():
+            continue
         try:
-            data.append(loads_json(line))
+            data.append((number, loads_json(line)))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
     return data

@@ -4,7 +4,7 @@ B batch (1 here), T time, C embedding, V vocabulary, L blocks, N alternatives
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Sequence
+from typing import Any, Generator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
@@ -91,8 +91,19 @@ class Analysis:
     memorized_missing: str | None = None
 
 
+def analyze(model: LanguageModel, tokenizer: Tokenizer, ids: Sequence[int], device: torch.device, **settings: Any) -> Analysis:
+    """The result of `analyze_in_turns`, whose `settings` they are."""
+    turns = analyze_in_turns(model, tokenizer, ids, device, **settings)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            analysis: Analysis = end.value
+            return analysis
+
+
 @torch.inference_mode()
-def analyze(
+def analyze_in_turns(
     model: LanguageModel,
     tokenizer: Tokenizer,
     ids: Sequence[int],
@@ -102,8 +113,9 @@ def analyze(
     lens: bool = False,
     attention: bool = False,
     full: bool = False,
-) -> Analysis:
-    """What `model` thinks of the text of `ids`, all in one window: at least one, at most the context length.
+) -> Generator[None, None, Analysis]:
+    """What `model` thinks of the text of `ids`, all in one window: at least one, at most the context length. It yields after
+    each block and each part of the logits, so that others may compute in between.
 
     `alternatives`: how many most likely tokens of each place. `lens`: what each layer predicts. `attention`: all weights,
     computed from queries and keys as in the naive path, whichever path the model takes. `full`: the logits after the last
@@ -113,12 +125,16 @@ def analyze(
     window = torch.tensor([list(ids)], device=device)  # (1, T)
     stack = block_stack(model)
     views: list[_Scores] = []
-    if lens and stack is not None:
-        *layers, x = map(stack.final_norm, residual_stream(model, window))
-        views = [_score(model, layer, window, LENS_TOP) for layer in layers]
-    else:
+    if stack is None:
         x = model.features(window)
-    scores = _score(model, x, window, max(alternatives, LENS_TOP))
+    else:
+        for layer, stream in enumerate(residual_stream(stack, window)):
+            x = stack.final_norm(stream)
+            if lens and layer < model.config.n_layers:
+                views.append((yield from _score(model, x, window, LENS_TOP)))
+            yield
+    scores = yield from _score(model, x, window, max(alternatives, LENS_TOP))
+    yield
     writer = _Writer(tokenizer, ids, [*views, scores] if lens else [])
     *before, last = [writer.prediction(scores, place, alternatives) for place in range(len(ids))]
     first = AnalyzedToken(id=ids[0], text=token_text(tokenizer, ids[0]), content=tokenizer.bytes_after(None, ids[0]))
@@ -185,13 +201,14 @@ class _Scores(NamedTuple):
     last: Tensor  # the last row, (V,)
 
 
-def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> _Scores:
-    """What the head says of the features x, (1, T, C), of `ids`, (1, T)."""
+def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> Generator[None, None, _Scores]:
+    """What the head says of the features x, (1, T, C), of `ids`, (1, T); it yields between two parts."""
     scores = _Scores([], [], [], [], [], x)
     for logits in logits_in_parts(model, x, ids):
         if not torch.isfinite(logits).all():
             raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or its training diverged")
-        done = len(scores.best)
+        if done := len(scores.best):
+            yield
         targets = ids[0, done + 1 : done + 1 + len(logits)]
         nats, ranks = nats_and_ranks(logits[: len(targets)], targets)
         p = torch.softmax(logits, dim=-1)

@@ -24,14 +24,13 @@ from lib.evaluate.log_probs import predicted_log_probs
 from lib.evaluate.metrics import Mean
 from lib.evaluate.results import PUBLISHED, EvaluatedWeights
 from lib.evaluate.span import joined
-from lib.model.language_model import LanguageModel
 from lib.ngrams.counts import NGRAM_NAMES
 from lib.ngrams.kneser_ney import KneserNey
+from lib.run.folder import TrainedModel
 from lib.tokenizer.base import Tokenizer, UnknownText
 
 _FORMS = '{"prompt": "…", "choices": ["…", "…"], "answer": 0}, or {"sentence_good": "…", "sentence_bad": "…"} as BLiMP\'s'
 _ROUNDING = 1e-6  # of a score: what the order of additions changes
-_TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ChoiceScores:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """One task, or one group of items, and the scores of the model and of the best counts."""
+    """One task, or one group of items: the scores of the model, and those of the `best_counts` of the evaluation."""
 
     items: Positive
     model: ChoiceScores
@@ -67,13 +66,15 @@ class TaskResult:
 class ChoiceEvaluation:
     """A model on multiple-choice tasks: on all items, on each task and on each group. `chance`: the accuracy of guessing.
 
-    `counts`: the n-gram counts of the training text of the run, by name.
+    `counts`: the n-gram counts of the training text of the run, by name; `best_counts`: the one with the highest accuracy on
+    all items, which favors the counts, since it is chosen on the items themselves.
     """
 
     items: Positive
     chance: float
     model: ChoiceScores
     counts: dict[str, ChoiceScores]
+    best_counts: str | None
     tasks: dict[str, TaskResult]
     groups: dict[str, TaskResult]
     model_sha256: str
@@ -101,7 +102,7 @@ def read_items(path: Path, limit: int | None = None) -> list[Item]:
         raise MakegptError(f"{path}, {error}") from None
     if not lines:
         raise MakegptError(f"{path} has no line; each is {_FORMS}")
-    return [_item(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+    return [_item(f"{path}, line {number}", line) for number, line in lines]
 
 
 def _item(place: str, line: object) -> Item:
@@ -137,7 +138,9 @@ def encode_item(item: Item, tokenizer: Tokenizer, start: Sequence[int], context_
         except UnknownText as error:
             raise UnknownText(f"{item.place}: {error}") from None
         ids, first = (ids, len(before)) if before else ([*start, *ids], len(start))
-        if not 0 < len(ids) - first <= context_length:
+        if len(ids) <= first:
+            raise MakegptError(f"{item.place}: {choice!r} adds no token to the prompt, so it has nothing to be scored by")
+        if len(ids) - first > context_length:
             raise MakegptError(
                 f"{item.place}: a choice has {len(ids) - first} tokens, and the model a context of {context_length}; "
                 "use a model with a longer one, or leave the item out"
@@ -148,30 +151,29 @@ def encode_item(item: Item, tokenizer: Tokenizer, start: Sequence[int], context_
 
 
 def evaluate_choices(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
+    trained: TrainedModel,
     tasks: dict[str, list[Item]],
     start: Sequence[int],
     device: torch.device,
     *,
     training: Dataset | None,
     ngram_order: int,
-    sha256: str,
     weights: EvaluatedWeights = PUBLISHED,
     on_texts: Callable[[int], None] = lambda _: None,
 ) -> ChoiceEvaluation:
-    """The `model` on `tasks`, by name. `start`: the ids that stand before a choice without a prompt; `training`: the dataset
+    """The model on `tasks`, by name. `start`: the ids that stand before a choice without a prompt; `training`: the dataset
     whose training split is counted, if there is one.
     """
     items = [item for task in tasks.values() for item in task]
-    texts = [text for item in items for text in encode_item(item, tokenizer, start, model.context_length)]
-    ours = _Credit(items, predicted_log_probs(model, texts, device, _TEXTS_AT_ONCE, on_texts))
-    counted = {} if training is None else _counted_log_probs(training, ngram_order, tokenizer.vocab_size, texts)
+    texts = [text for item in items for text in encode_item(item, trained.tokenizer, start, trained.config.context_length)]
+    ours = _Credit(items, predicted_log_probs(trained.model, texts, device, on_texts))
+    counted = {} if training is None else _counted_log_probs(training, ngram_order, trained.tokenizer.vocab_size, texts)
     credits = {name: _Credit(items, log_probs) for name, log_probs in counted.items()}
-    best = max(credits.values(), key=lambda credit: float(credit.sums.mean()), default=None)
+    best = max(credits, key=lambda name: float(credits[name].sums.mean()), default=None)
 
     def result(chosen: np.ndarray) -> TaskResult:
-        return TaskResult(items=len(chosen), model=ours.scores(chosen), counts=best and best.scores(chosen))
+        counts = None if best is None else credits[best].scores(chosen)
+        return TaskResult(items=len(chosen), model=ours.scores(chosen), counts=counts)
 
     of_task = np.repeat(np.arange(len(tasks)), [len(task) for task in tasks.values()])
     groups = sorted({item.group for item in items if item.group is not None})
@@ -181,9 +183,10 @@ def evaluate_choices(
         chance=float(np.mean([1 / len(item.choices) for item in items])),
         model=ours.scores(everything),
         counts={name: credit.scores(everything) for name, credit in credits.items()},
+        best_counts=best,
         tasks={name: result(np.flatnonzero(of_task == number)) for number, name in enumerate(tasks)},
         groups={group: result(np.flatnonzero([item.group == group for item in items])) for group in groups},
-        model_sha256=sha256,
+        model_sha256=trained.sha256,
         weights=weights,
     )
 
@@ -235,7 +238,7 @@ def choice_lines(name: str, evaluation: ChoiceEvaluation) -> list[str]:
     ]
     lines.append(f"{'chance':{width}}  {evaluation.chance:>14.1%}")
     for part, result in parts.items():
-        counts = f"   counts {_percent(result.counts.accuracy)}" if result.counts else ""
+        counts = f"   {evaluation.best_counts} {_percent(result.counts.accuracy)}" if result.counts else ""
         lines.append(f"{part:{width}}  {_percent(result.model.accuracy):>14}{counts}")
     return lines
 

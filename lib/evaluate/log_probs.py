@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.data.pairs import Text
+from lib.errors import MakegptError
 from lib.model.language_model import LanguageModel
+from lib.model.loss import LOGITS_AT_ONCE
 
 #: Texts that go through the model side by side where no gradient is needed.
 _TEXTS_AT_ONCE = 16
+
+_MOST_TEXTS = 64  # side by side where only predictions are wanted
 
 
 def answer_nats(model: LanguageModel, texts: Sequence[Text], device: torch.device) -> list[Tensor]:
@@ -57,18 +61,23 @@ def measured_log_probs(model: LanguageModel, texts: Iterable[Text], device: torc
 
 @torch.inference_mode()
 def predicted_log_probs(
-    model: LanguageModel, texts: Sequence[Text], device: torch.device, batch_size: int, on_texts: Callable[[int], None]
+    model: LanguageModel, texts: Sequence[Text], device: torch.device, on_texts: Callable[[int], None] = lambda _: None
 ) -> np.ndarray:
     """The log-probability of each text's answer, (texts,) float64, as any kind of model predicts it.
 
-    Texts of about the same length are computed together; `on_texts` gets the number of texts of each batch.
+    Texts of about the same length are computed together, few enough for `LOGITS_AT_ONCE`; `on_texts` gets the number of texts
+    of each batch. MakegptError if one is not a finite number.
     """
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number].ids))
+    order = sorted(range(len(texts)), key=lambda number: -len(texts[number].ids))
     log_probs = np.zeros(len(texts))
-    for start in range(0, len(order), batch_size):
-        numbers = order[start : start + batch_size]
+    while order:
+        logits = len(texts[order[0]].ids) * model.vocab_size  # of one text
+        count = max(1, min(_MOST_TEXTS, LOGITS_AT_ONCE // logits))
+        numbers, order = order[:count], order[count:]
         inputs, targets, scored = _batch([texts[number] for number in numbers], device)
         nats = F.cross_entropy(model(inputs)[scored].float(), targets[scored], reduction="none")
         log_probs[numbers] = [-part.double().sum().item() for part in torch.split(nats, scored.sum(dim=1).tolist())]
         on_texts(len(numbers))
+    if not np.isfinite(log_probs).all():
+        raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
     return log_probs

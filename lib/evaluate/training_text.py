@@ -23,6 +23,9 @@ from lib.tokenizer.base import Tokenizer
 #: A passage is at least so long; about 8 tokens of GPT-2, the middle one of the lengths in `memorization`.
 PASSAGE_BYTES = 32
 
+#: Of a longer training text the last so many tokens are counted, a tenth of what `evaluate` counts: somebody waits for it.
+MAX_COUNTED_TOKENS = 5_000_000
+
 _SAMPLE = 1 << 16  # tokens of the training text whose mean length is measured
 
 
@@ -55,11 +58,15 @@ class TrainingText:
 
     @property
     def counts_name(self) -> str:
-        """The name of the n-grams, such as "4-gram (counts)"."""
-        return ngram_label(NGRAM_NAMES[self._order])
+        """The name of the n-grams, such as "4-gram (counts)"; it says so if they are those of a part of the training text."""
+        name = ngram_label(NGRAM_NAMES[self._order])
+        return name if self._dataset.train_tokens <= MAX_COUNTED_TOKENS else f"{name}, last {MAX_COUNTED_TOKENS:,} tokens"
 
     def nats(self, ids: Sequence[int]) -> list[float]:
-        """The loss of each of `ids` but the first by the counts of the training split: that of the baseline in `evaluate`."""
+        """The loss of each of `ids` but the first by counts of the training split.
+
+        It is that of the baseline in `evaluate`, unless the split has more than `MAX_COUNTED_TOKENS`.
+        """
         with self._lock:
             blocks = self._counts.nats(InMemoryTokens(np.array(list(ids), dtype=np.int64)), 1, len(ids))
             return [nats for block in blocks for nats in block[NGRAM_NAMES[self._order]].tolist()]
@@ -100,7 +107,7 @@ class TrainingText:
 
     @cached_property
     def _counts(self) -> KneserNey:
-        return KneserNey(count_training(self._dataset, self._order, self._tokenizer.vocab_size))
+        return KneserNey(count_training(self._dataset, self._order, self._tokenizer.vocab_size, MAX_COUNTED_TOKENS))
 
     @cached_property
     def _passage_tokens(self) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import MakegptError
-from lib.generate.batch import AnySequence
+from lib.generate.batch import PIECE, AnySequence
 from lib.generate.engine import generate_tokens
 from lib.generate.request import Request
 from lib.generate.sampling import TokenSampler
@@ -51,16 +51,18 @@ def generate_speculatively(
     context = min(model.context_length, draft.context_length)
     cache, draft_cache = _cache(model, context), _cache(draft, context)
     while sequence.finish_reason is None:
-        left = sequence.config.max_new_tokens - len(sequence.tokens)
-        n = min(ahead, left - 1, context - len(sequence.ids))
         if len(sequence.ids) > context:
             yield from generate_tokens(model, [sequence], device)
             return
+        left = sequence.config.max_new_tokens - len(sequence.tokens)
+        n = min(ahead, left - 1, context - len(sequence.ids))
         with torch.inference_mode():
+            _read(model, cache, sequence.ids[:-1], device)
+            _read(draft, draft_cache, sequence.ids[:-1], device)
             proposals, guesses = _propose(draft, draft_cache, sequence.ids, sequence.sampler, n, device)
             ids = sequence.ids + proposals
             logits = model.new_logits(torch.tensor([ids[cache.length :]], device=device), [cache])
-            logits = logits[0, -n - 1 :].float().cpu()  # (n + 1, V): of the tokens after the text and after each proposal
+            logits = logits[0].float().cpu()  # (n + 1, V): of the tokens after the text and after each proposal
         counted.proposed += n
         for row, guess, proposal in zip(logits, [*guesses, None], [*proposals, None], strict=True):
             id, accepted = _choose(sequence.sampler, row, sequence.ids, guess, proposal)
@@ -93,6 +95,12 @@ def _cache(model: LanguageModel, capacity: int) -> KVCache:
     if cache is None:
         raise MakegptError(f"speculative decoding needs models with a KV cache, and a {model.config.kind} has none")
     return cache
+
+
+def _read(model: LanguageModel, cache: KVCache, ids: list[int], device: torch.device) -> None:
+    """Add those of `ids` that the cache does not have to it, a prompt in pieces, as `TokenBatch` reads it."""
+    while piece := ids[cache.length :][:PIECE]:
+        model.next_token_logits(torch.tensor([piece], device=device), [cache])
 
 
 def _propose(

@@ -1,9 +1,9 @@
-"""What goes on inside a model, recorded by hooks in a forward pass: attention weights and the residual stream.
+"""What goes on inside a model: attention weights, recorded by hooks in a forward pass, and the residual stream.
 
 T time, S tokens of a source, C embedding, H heads, L blocks
 """
 
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,21 +47,20 @@ def cross_attention_maps(model: EncoderDecoder, source: Sequence[int], ids: Sequ
 
 
 def block_stack(model: LanguageModel) -> GPT | SingleBlock | None:
-    """The blocks of the model and what is around them; None if its layers share no residual stream that a head can read."""
+    """The blocks of the model and what is around them; None if it has no blocks, between which a head can read."""
     return next((module for module in model.modules() if isinstance(module, (GPT, SingleBlock))), None)
 
 
-@torch.no_grad()
-def residual_stream(model: LanguageModel, ids: Tensor) -> list[Tensor]:
+def residual_stream(stack: GPT | SingleBlock, ids: Tensor) -> Iterator[Tensor]:
     """The residual stream, (1, T, C), before the first block and after each, L + 1 in all, for the input `ids`, (1, T).
 
-    Empty if `block_stack` finds no blocks. A model's features are the last one after the final norm.
+    The last one after the final norm is what `features` computes.
     """
-    stack = block_stack(model)
-    if stack is None:
-        return []
-    blocks = stack.blocks if isinstance(stack, GPT) else [stack.block]
-    return _recorded([*blocks, stack.final_norm], lambda _, x, *others: x, lambda: model.features(ids))
+    x = stack.embed(ids)
+    yield x
+    for block in stack.blocks if isinstance(stack, GPT) else [stack.block]:
+        x = block(x)
+        yield x
 
 
 def _recorded(modules: Iterable[nn.Module], weights: Callable[..., Tensor], forward: Callable[[], Any]) -> list[Tensor]:

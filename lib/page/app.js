@@ -2,20 +2,22 @@
 import { AttentionPanel } from "./attention_panel.js";
 import { ChatPanel } from "./chat_panel.js";
 import { ComparePanel } from "./compare_panel.js";
-import { byId, count, debounced, element, meanSurprisal, natsAndBits } from "./dom.js";
+import { byId, count, debounced, element } from "./dom.js";
 import { Draft, decodedText } from "./draft.js";
 import { LensPanel } from "./lens_panel.js";
 import { MemorizedPanel } from "./memorized_panel.js";
 import { Questions } from "./questions.js";
 import { SamplingPanel } from "./sampling_panel.js";
 import { chooseTheme, readAddress, writeAddress } from "./settings.js";
-import { surprisalLegend } from "./surprisal.js";
+import { surprisalLegend, surprisalSummary } from "./surprisal.js";
 import { Tabs } from "./tabs.js";
 import { TokenCard } from "./token_card.js";
 import { TokenList } from "./token_list.js";
 import { TokenizersPanel } from "./tokenizers_panel.js";
+import { Writer } from "./writer.js";
 
 const FIRST_TEXT = "The verdict was";
+const EMPTY = { tokens: [], next: null }; // the analysis of no text
 const TYPING_PAUSE = 300; // ms without a key before a text is analyzed
 
 /** Show the page, with the models of `backend`: `serverBackend()` of server.js, or another object with its functions. */
@@ -31,8 +33,8 @@ class Page {
     this.models = [];
     this.model = null;
     this._draft = new Draft();
+    this._writer = new Writer(backend, (error) => this.questions.report(error));
     this._hovered = this._focused = null; // the token that is pointed at
-    this._writing = null; // stops the text that is being written
     this._list = new TokenList("Tokens of the text", (index, isFocus) => this._point(index, isFocus), {
       onEnter: () => this._card.focus(),
       withNext: true,
@@ -42,7 +44,7 @@ class Page {
     this._sampling = new SamplingPanel({
       greedy: byId("greedy"),
       onChange: debounced(() => this._keepAddress(), TYPING_PAUSE),
-      onPick: (token) => this._choose(this._draft.ids.length, token, false),
+      onPick: (token) => this._choose(Infinity, token, false),
     });
     const panels = [new AttentionPanel(this._list), new LensPanel(), new TokenizersPanel(), new MemorizedPanel()];
     panels.push(new ComparePanel(), new ChatPanel());
@@ -66,12 +68,16 @@ class Page {
   /** The index of the token that is looked at; the number of tokens means the next one. */
   get current() {
     const length = this.analysis?.tokens.length ?? 0;
-    return Math.min(this._hovered ?? this._focused ?? (this._writing ? length - 1 : length), length);
+    const last = this.analysis?.next ? length : Math.max(0, length - 1);
+    return Math.min(this._hovered ?? this._focused ?? last, length);
   }
 
-  /** The analysis, with `fields`, of the first `limit` tokens of the text; see `Questions`. */
-  part(limit, fields) {
-    return this.questions.part(this.model.id, this._draft.ids, limit, fields);
+  /** For the panel that is shown: the analysis, with `fields`, of the first `limit` tokens; null if it is no longer of use. */
+  async part(limit, fields) {
+    const { version, ids } = this._draft;
+    const panel = this._tabs.panel;
+    const part = await this.questions.part(this.model.id, ids, Math.min(limit, this.model.context_length), fields);
+    return part && this._draft.version === version && this._tabs.panel === panel ? part : null;
   }
 
   async start() {
@@ -79,13 +85,8 @@ class Page {
     byId("note").textContent = this.backend.note ?? "";
     chooseTheme(byId("theme"), () => this._showPanel());
     this._listen();
-    const address = readAddress();
-    this._draft.type(address.get("text") ?? FIRST_TEXT);
-    byId("text").value = this.text;
-    byId("max-tokens").value = address.get("max_tokens") ?? byId("max-tokens").value;
-    this._sampling.restore(address);
-    this._tabs.choose(address.get("tab"));
-    await this._load(address.get("model"));
+    this._readAddress();
+    await this._load();
     return this;
   }
 
@@ -93,7 +94,7 @@ class Page {
     const typed = debounced(() => this._analyze(), TYPING_PAUSE);
     const listeners = {
       text: ["input", () => (this._typed(byId("text").value), typed())],
-      run: ["click", () => (this._writing ? this._writing.abort() : this._continue(this.sampling.max_tokens))],
+      run: ["click", () => (this._writer.isWriting ? this._writer.interrupt() : this._continue(this.sampling.max_tokens))],
       step: ["click", () => this._continue(1)],
       undo: ["click", () => this._undo()],
       clear: ["click", () => this._clear()],
@@ -102,26 +103,45 @@ class Page {
       "key-form": ["submit", (event) => (event.preventDefault(), this._useKey(byId("key").value))],
     };
     for (const [id, [event, listener]] of Object.entries(listeners)) byId(id).addEventListener(event, listener);
+    addEventListener("hashchange", () => (this._readAddress(), this._load()));
   }
 
   _useKey(key) {
     this.backend.useKey(key);
     byId("key-form").hidden = true;
-    this._load(null);
+    this._load();
   }
 
-  async _load(wanted) {
-    const models = await this.questions.ask((signal) => this.backend.models(signal));
+  _readAddress() {
+    const address = readAddress();
+    this._typed(address.get("text") ?? FIRST_TEXT);
+    byId("text").value = this.text;
+    byId("max-tokens").value = address.get("max_tokens") ?? byId("max-tokens").defaultValue;
+    this._sampling.restore(address);
+    this._tabs.choose(address.get("tab"));
+  }
+
+  _keepAddress() {
+    if (!this.model) return;
+    const entries = [["model", this.model.id], ["text", this.text], ...this._sampling.settings(), ["tab", this._tabs.panel.id]];
+    const most = byId("max-tokens");
+    writeAddress(most.value === most.defaultValue ? entries : [...entries, ["max_tokens", most.value]]);
+  }
+
+  async _load() {
+    const wanted = readAddress().get("model");
+    const models = await this.questions.ask((signal) => this.backend.models(signal), "models");
     if (!models) return;
     this.models = models;
     byId("model").replaceChildren(...models.map(({ id }) => element("option", { value: id }, id)));
     this._tabs.allow("tokenizers", Boolean(this.backend.tokenizations));
+    this._tabs.allow("memorized", this.backend.hasTrainingText);
     this._tabs.allow("compare", models.length > 1);
     await this._modelChosen(models.some(({ id }) => id === wanted) ? wanted : models[0].id);
   }
 
   _modelChosen(id) {
-    this._stopWriting();
+    this._changing();
     this.model = this.models.find((model) => model.id === id);
     byId("model").value = id;
     const { parameters, vocab_size, context_length } = this.model;
@@ -132,76 +152,61 @@ class Page {
     return this._analyze();
   }
 
-  /** Look at the end of the text, until a token is pointed at. */
-  _lookAtEnd() {
+  /** The text changes now: what is being computed is about another one, and so is what is shown. */
+  _changing() {
+    this._writer.drop();
+    this.questions.stop();
     this._hovered = this._focused = null;
+    byId("status").textContent = "";
+    byId("main").classList.add("stale");
+    this._showButtons();
   }
 
   _typed(text) {
-    this._stopWriting();
-    this._lookAtEnd();
+    this._changing();
     this._draft.type(text);
-  }
-
-  _stopWriting() {
-    this._writing?.abort();
-    this._writing = null;
+    this._showButtons();
   }
 
   async _analyze() {
     if (!this.model) return;
     this._keepAddress();
-    const { prompt, isEmpty } = this._draft;
-    const fields = { alternatives: 20, counts: true, memorized: true, full: this._tabs.panel === this._sampling };
+    const { isEmpty, version } = this._draft;
+    const prompt = this._draft.prompt(this.model.context_length);
+    const { hasTrainingText } = this.backend;
+    const fields = { alternatives: 20, counts: hasTrainingText, memorized: hasTrainingText, full: this._tabs.panel === this._sampling };
     const question = (signal) => this.backend.analyze(this.model.id, { prompt, ...fields, signal });
-    const analysis = isEmpty ? { tokens: [], next: null } : await this.questions.ask(question);
-    if (analysis && !this._writing) {
-      this._draft.analyzed(analysis);
-      this._list.show(analysis.tokens, { start: this._draft.begins ?? Infinity, underlined: analysis.memorized ?? [] });
-      this._showSummary();
-      this._showToken();
-      this._showPanel();
-    }
+    const analysis = isEmpty ? EMPTY : await this.questions.ask(question, "text");
+    if (analysis === undefined || this._draft.version !== version) return; // another one is asked
+    if (analysis) this._draft.analyzed(analysis);
+    if (this.analysis) this._showAnalysis(this.analysis);
+    else this._showNothing();
     this._showButtons();
   }
 
   /** Let the model write up to `most` tokens. */
   async _continue(most) {
-    if (this._writing || !this.model || this._draft.isEmpty) return;
+    if (this._writer.isWriting || !this.model || this._draft.isEmpty) return;
     if (!this.analysis) await this._analyze();
-    if (!this.analysis || this._writing) return;
+    if (!this.analysis || this._writer.isWriting) return;
     const draft = this._draft;
-    const writing = (this._writing = new AbortController());
     draft.remember();
     draft.beginWriting();
-    this._lookAtEnd();
-    this._showButtons();
-    byId("status").textContent = "The model writes …";
+    this._hovered = this._focused = null;
     const before = draft.ids.length;
     const sampling = { ...this.sampling, max_tokens: most };
     sampling.seed += before - draft.begins; // other random numbers than those of the tokens before
-    const outcome = await this._written(draft.ids.slice(), sampling, writing);
-    if (this._writing !== writing) return; // the reader did something else meanwhile
-    this._writing = null;
-    byId("status").textContent = `${count(draft.ids.length - before)} tokens${outcome.words}: ${decodedText(draft.analysis.tokens.slice(before))}`;
+    byId("status").textContent = "Generating …";
+    const writing = this._writer.write(this.model.id, draft.prompt(this.model.context_length), sampling, (token) => this._write(token));
+    this._showButtons();
+    const outcome = await writing;
+    if (!outcome) return; // the reader did something else meanwhile
+    const number = draft.ids.length - before;
+    byId("status").textContent = `${count(number)} ${number === 1 ? "token" : "tokens"}${outcome.words}: ${decodedText(draft.analysis.tokens.slice(before))}`;
     this._showText();
     this._showButtons();
     if (outcome.failed) this._showToken();
     else await this._analyze();
-  }
-
-  /** Write; how it ended. */
-  async _written(prompt, sampling, writing) {
-    const onToken = (token) => {
-      if (this._writing === writing && !token.end_of_text) this._write(token);
-    };
-    try {
-      const reason = await this.backend.complete(this.model.id, prompt, sampling, { signal: writing.signal, onToken });
-      return { words: reason === "length" ? "" : ", and the model ended the text", failed: false };
-    } catch (error) {
-      this.questions.report(error);
-      return { words: ", then stopped", failed: error.name !== "AbortError" };
-    }
   }
 
   _write(token) {
@@ -215,11 +220,11 @@ class Page {
     });
   }
 
-  /** The text with `token` in the place `index`; `andContinue`: the model writes on from there. */
+  /** The text with `token` in the place `index`; `andContinue`: the model writes from there. */
   async _choose(index, token, andContinue) {
-    this._stopWriting();
+    if (!this.analysis) return; // what is shown is not the text
+    this._changing();
     this._draft.choose(index, token);
-    this._lookAtEnd();
     this._showText();
     byId("status").textContent = `Added: ${token.text}`;
     await this._analyze();
@@ -227,17 +232,14 @@ class Page {
   }
 
   _undo() {
-    this._stopWriting();
+    this._changing();
     this._draft.undo();
-    this._lookAtEnd();
-    byId("status").textContent = "";
     this._showText();
     this._analyze();
   }
 
   _clear() {
     this._typed("");
-    byId("status").textContent = "";
     this._showText();
     byId("text").focus();
     this._analyze();
@@ -255,25 +257,34 @@ class Page {
     byId("text").scrollTop = byId("text").scrollHeight;
   }
 
+  _showAnalysis({ tokens, memorized, start }) {
+    byId("main").classList.remove("stale");
+    this._list.show(tokens, { start: this._draft.begins ?? Infinity, underlined: memorized ?? [] });
+    const seen = start > 0 ? `; the model sees the last ${count(tokens.length - start)}` : "";
+    byId("summary").textContent = surprisalSummary(tokens) + seen;
+    this._showToken();
+    this._showPanel();
+  }
+
+  /** The text could not be analyzed; the alert says why. */
+  _showNothing() {
+    this._list.show([]);
+    this._card.show(EMPTY, 0, 0);
+    byId("summary").textContent = "";
+  }
+
   _showToken() {
     if (!this.analysis) return;
     this._list.mark(this.current);
     this._card.show(this.analysis, this.current, this.model.vocab_size);
-    this._tabs.panel.point();
-  }
-
-  _showSummary() {
-    const mean = meanSurprisal(this.analysis.tokens);
-    const perplexity = mean && count(Number(Math.exp(mean.nats).toPrecision(3)));
-    byId("summary").textContent = mean
-      ? `${count(this.analysis.tokens.length)} tokens; on average ${natsAndBits(mean.nats)} per token, ${mean.bits.toFixed(2)} bits/byte, perplexity ${perplexity}`
-      : "";
+    if (this._shownVersion === this._draft.version) this._tabs.panel.point();
   }
 
   _showButtons() {
-    byId("run").textContent = this._writing ? "Stop" : "Continue";
-    byId("run").disabled = !this._writing && this._draft.isEmpty;
-    byId("step").disabled = Boolean(this._writing) || this._draft.isEmpty;
+    const { isWriting } = this._writer;
+    byId("run").textContent = isWriting ? "Stop" : "Continue";
+    byId("run").disabled = !isWriting && this._draft.isEmpty;
+    byId("step").disabled = isWriting || this._draft.isEmpty;
     byId("undo").disabled = !this._draft.canUndo;
   }
 
@@ -286,13 +297,8 @@ class Page {
   }
 
   _showPanel() {
-    if (this.analysis && !this._writing) this._tabs.panel.show(this);
-  }
-
-  _keepAddress() {
-    if (!this.model) return;
-    const entries = [["model", this.model.id], ["text", this.text], ...this._sampling.settings(), ["tab", this._tabs.panel.id]];
-    const most = byId("max-tokens");
-    writeAddress(most.value === most.defaultValue ? entries : [...entries, ["max_tokens", most.value]]);
+    if (!this.analysis || this._writer.isWriting) return;
+    this._shownVersion = this._draft.version;
+    this._tabs.panel.show(this);
   }
 }

@@ -1,4 +1,4 @@
-// Attention: which earlier tokens each head looks at, shaded in the text, and every head of the model as a small picture.
+// Attention: which earlier tokens each head attends to, shaded in the text, and every head of the model as a small picture.
 import { Bar } from "./bars.js";
 import { arrowKeys, element, lineText, percent } from "./dom.js";
 
@@ -28,7 +28,7 @@ export class AttentionPanel {
         this._words,
         this._most,
       ),
-      element("div", {}, element("h3", {}, "All heads; rows are layers, in a picture rows are tokens that look"), this._grid),
+      element("div", {}, element("h3", {}, "All heads: a row per layer; in a picture, a row per query, a column per key"), this._grid),
     );
     this._note = element("p", { class: "quiet" });
     this.element = element("div", {}, this._note, this._chosen);
@@ -36,6 +36,7 @@ export class AttentionPanel {
 
   async show(page) {
     this._page = page;
+    this.hide();
     const { layers, heads } = page.model;
     this._chosen.hidden = true;
     if (!heads) {
@@ -48,8 +49,8 @@ export class AttentionPanel {
     this._weights = part.attention;
     this._tokens = part.tokens;
     this._note.textContent =
-      `Point at a token of the text: the darker a token (on a dark screen: the brighter), the more it looks at that one.` +
-      (part.cut ? ` Of this text the first ${limit} tokens are shown.` : "");
+      `Point at a token, the query: the darker another token (on a dark screen: the brighter), the more the query attends to it.` +
+      (part.cut ? ` Of this text the first ${part.tokens.length} tokens are shown.` : "");
     this._chosen.hidden = false;
     this._heads = this._weights[0].length;
     this._fill(this._weights.length, this._heads);
@@ -67,7 +68,7 @@ export class AttentionPanel {
     const weights = this._row(query);
     const largest = Math.max(...weights);
     this._list.shade(weights.map((weight) => Math.sqrt(weight / largest)));
-    this._words.replaceChildren(element("q", {}, lineText(this._tokens[query].text)), ` (token ${query + 1}) looks at:`);
+    this._words.replaceChildren(element("q", {}, lineText(this._tokens[query].text)), ` (token ${query + 1}) attends to:`);
     const order = weights.map((weight, key) => [weight, key]).sort(([a], [b]) => b - a).slice(0, 6);
     this._most.replaceChildren(
       ...order.map(([weight, key]) => {

@@ -8,7 +8,7 @@ export class Bar {
     this._fill = element("span", { class: "fill" });
     this._number = element("span", { class: "number" });
     const parts = [this._faint, this._fill, element("code", {}, lineText(text)), " ", this._number];
-    this.body = element(onclick ? "button" : "div", { class: own ? "bar own" : "bar", onclick: onclick ?? (() => {}) }, ...parts);
+    this.body = element(onclick ? "button" : "div", { class: own ? "bar own" : "bar", onclick }, ...parts);
     this.row = element("li", {}, this.body);
   }
 
@@ -19,4 +19,11 @@ export class Bar {
     this.body.classList.toggle("removed", removed);
     return this;
   }
+}
+
+/** Show `rows` in `list` instead of those it has; the focus stays in its place. */
+export function showRows(list, rows) {
+  const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
+  list.replaceChildren(...rows);
+  if (focused >= 0) list.children[Math.min(focused, rows.length - 1)]?.firstElementChild.focus();
 }

@@ -1,5 +1,5 @@
 // A conversation with a model that has learned to answer.
-import { element, textNodes } from "./dom.js";
+import { element } from "./dom.js";
 
 /** The panel. */
 export class ChatPanel {
@@ -18,7 +18,7 @@ export class ChatPanel {
       { onsubmit: (event) => (event.preventDefault(), this._stop ? this._stop.abort() : this._answer()) },
       element("label", { for: "message" }, "Message"),
       this._input,
-      element("p", { class: "tools" }, this._send, element("button", { type: "button", onclick: () => this._clear() }, "New conversation"), element("label", {}, "Instructions to the model ", this._system)),
+      element("p", { class: "tools" }, this._send, element("button", { type: "button", onclick: () => this._clear() }, "New conversation"), element("label", {}, "System message ", this._system)),
     );
     this.element = element("div", {}, this._log, this._status, form);
   }
@@ -62,12 +62,14 @@ export class ChatPanel {
     this._stop = stop;
     this._send.textContent = "Stop";
     const onToken = (token) => {
+      const isAtEnd = this._log.scrollTop + this._log.clientHeight >= this._log.scrollHeight - 8;
       text += token.text;
-      answer.replaceChildren(...textNodes(text));
-      answer.scrollIntoView({ block: "nearest" });
+      answer.textContent = text;
+      if (isAtEnd) this._log.scrollTop = this._log.scrollHeight;
     };
+    let reason = null;
     try {
-      await page.backend.chat(page.model.id, prompt, page.sampling, { signal: stop.signal, onToken });
+      reason = await page.backend.chat(page.model.id, prompt, page.sampling, { signal: stop.signal, onToken });
     } catch (error) {
       page.questions.report(error);
     }
@@ -81,12 +83,14 @@ export class ChatPanel {
       return;
     }
     this._messages = [...messages, { role: "assistant", content: text }];
+    if (reason === "length") answer.append(element("small", {}, " (the context is full; begin a new conversation)"));
     this._status.textContent = `The model: ${text}`;
   }
 
   _show(role, text) {
-    const body = element("div", { class: "body" }, ...textNodes(text));
+    const body = element("div", { class: "body" }, text);
     this._log.append(element("li", { class: role }, element("strong", {}, role === "user" ? "You" : "Model"), body));
+    this._log.scrollTop = this._log.scrollHeight;
     return body;
   }
 }

@@ -1,5 +1,6 @@
 // Two models side by side: the same text read by both, and continued by both with the same settings and the same seed.
 import { count, element, lineText, meanSurprisal, percent } from "./dom.js";
+import { compareSurprisal } from "./surprisal.js";
 import { TokenList } from "./token_list.js";
 
 /** The panel. */
@@ -11,7 +12,8 @@ export class ComparePanel {
     this._run = element("button", { class: "main", onclick: () => (this._stop ? this._stop.abort() : this._continue()) }, "Continue both");
     this._columns = [0, 1].map(() => new Column());
     this._verdict = element("p", { role: "status" });
-    this._stop = null;
+    this._stop = null; // ends the texts that are being written
+    this._read = null; // the text, who read it, and what they said
     this.element = element(
       "div",
       {},
@@ -24,20 +26,24 @@ export class ComparePanel {
   async show(page) {
     this._page = page;
     this._offer(page);
-    if (this._stop || page.text === "") return;
-    const models = [page.model, page.models.find(({ id }) => id === this._other.value)];
+    this.hide();
+    const { text } = page;
+    if (text === "") return;
+    const names = [page.model.id, this._other.value];
     const answers = await page.questions.ask((signal) =>
-      Promise.all(models.map(({ id }) => page.backend.analyze(id, { prompt: page.text, alternatives: 1, signal }))),
+      Promise.allSettled(names.map((id) => page.backend.analyze(id, { prompt: text, alternatives: 1, signal }))),
     );
     if (!answers) return;
-    answers.forEach((analysis, side) => this._columns[side].show(models[side].id, analysis.tokens));
-    this._compare();
+    this._read = { text, names, answers };
+    this._showRead();
+    this._verdict.textContent = verdict(names, answers);
   }
 
   point() {}
 
   hide() {
     this._stop?.abort();
+    this._read = null;
   }
 
   /** All models but the one of the page. */
@@ -48,72 +54,78 @@ export class ComparePanel {
     this._other.value = chosen;
   }
 
-  /** Which of the two expects the text better, per byte, since their tokens may differ. */
-  _compare() {
-    const bits = this._columns.map(({ tokens }) => meanSurprisal(tokens)?.bits);
-    const names = this._columns.map(({ name }) => name);
-    if (bits.some((value) => !Number.isFinite(value))) {
-      this._verdict.textContent = "";
-      return;
-    }
-    const better = bits[0] <= bits[1] ? 0 : 1;
-    this._verdict.textContent = `${names[better]} expects this text better, by ${Math.abs(bits[0] - bits[1]).toFixed(2)} bits/byte.`;
+  /** The text as it was read, without what was written. */
+  _showRead() {
+    const { names, answers } = this._read;
+    this._columns.forEach((column, side) => column.show(names[side], answers[side]));
   }
 
   async _continue() {
-    const page = this._page;
-    if (page.text === "") return;
-    this._stop = new AbortController();
+    if (!this._read) return; // the text is being read
+    const { questions, backend, sampling } = this._page;
+    const { text, names } = this._read;
+    const stop = (this._stop = new AbortController());
     this._run.textContent = "Stop";
-    this._verdict.textContent = "";
-    const text = page.text;
-    const tasks = this._columns.map(async (column) => {
-      let first = true;
+    this._showRead();
+    const tasks = this._columns.map((column, side) => {
+      let isFirst = true;
       const onToken = (token) => {
-        if (!token.end_of_text) column.add(token, first);
-        first = false;
+        if (!stop.signal.aborted && !token.end_of_text) column.add(token, isFirst);
+        isFirst = false;
       };
-      await page.backend.complete(column.name, text, page.sampling, { signal: this._stop.signal, onToken });
+      return backend.complete(names[side], text, sampling, { signal: stop.signal, onToken });
     });
-    for (const { reason } of await Promise.allSettled(tasks)) if (reason) page.questions.report(reason);
+    for (const { reason } of await Promise.allSettled(tasks)) if (reason) questions.report(reason);
+    if (this._stop !== stop) return;
     this._stop = null;
     this._run.textContent = "Continue both";
   }
 }
 
+/** Which of two models expects the text better, if the difference is more than two standard errors. */
+function verdict(names, answers) {
+  const tokens = answers.map(({ value }) => value?.tokens ?? []);
+  const compared = compareSurprisal(...tokens);
+  if (!compared) return "";
+  const { difference, error } = compared;
+  const words = `${Math.abs(difference).toFixed(2)} ± ${error.toFixed(2)} bits/byte`;
+  if (Math.abs(difference) < 2 * error) return `The difference, ${words}, is not significant.`;
+  return `${names[difference > 0 ? 0 : 1]} expects this text better, by ${words}.`;
+}
+
 /** One model's half: its name, the tokens as it sees them, the one pointed at in words. */
 class Column {
   constructor() {
-    this.tokens = [];
-    this.name = "";
+    this._tokens = [];
     this._title = element("h3");
     this._list = new TokenList("Tokens", (index) => this._point(index));
     this._words = element("p", { class: "quiet" });
     this.element = element("section", {}, this._title, this._list.element, this._words);
   }
 
-  show(name, tokens) {
-    this.name = name;
-    this.tokens = [...tokens];
+  /** Show the tokens of an answer, or why it failed. */
+  show(name, { value, reason }) {
+    this._tokens = [...(value?.tokens ?? [])];
     this._title.textContent = name;
     this._list.element.setAttribute("aria-label", `Tokens as ${name} sees them`);
-    this._list.show(tokens);
+    this._list.show(this._tokens);
     this._point(null);
+    if (reason) this._words.textContent = reason.message;
   }
 
-  add(token, first) {
-    this.tokens.push(token);
-    this._list.add(token, first);
+  add(token, isFirst) {
+    this._tokens.push(token);
+    this._list.add(token, isFirst);
     this._point(null);
   }
 
   _point(index) {
-    const token = this.tokens[index];
-    const mean = meanSurprisal(this.tokens);
+    const token = this._tokens[index];
+    const mean = meanSurprisal(this._tokens);
     if (token && typeof token.surprisal === "number") {
       this._words.textContent = `${lineText(token.text)}: ${percent(Math.exp(-token.surprisal))}, rank ${count(token.rank)}`;
     } else {
-      this._words.textContent = mean ? `${count(this.tokens.length)} tokens, ${mean.nats.toFixed(2)} nats/token, ${mean.bits.toFixed(2)} bits/byte` : "";
+      this._words.textContent = mean ? `${count(this._tokens.length)} tokens, ${mean.nats.toFixed(2)} nats/token, ${mean.bits.toFixed(2)} bits/byte` : "";
     }
   }
 }

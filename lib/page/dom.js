@@ -4,8 +4,9 @@
 export function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
@@ -84,7 +85,8 @@ export function percent(probability) {
 }
 
 /** Nats as "2.08 nats (3.00 bits)". */
-export function natsAndBits(nats) {
+export function natsAndBits(value) {
+  const nats = Math.max(0, value); // rounding may leave a bit less than 0
   return `${nats.toFixed(2)} nats (${(nats / LN2).toFixed(2)} bits)`;
 }
 

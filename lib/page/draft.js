@@ -3,38 +3,47 @@
 /** A text. `analysis` is null while it is not known; without it `ids` may be known, and else `text` alone. */
 export class Draft {
   constructor() {
-    this._set("", null, null);
+    this.version = 0; // another one after each change of the text
     this._history = [];
-  }
-
-  /** What a model is asked to read: the tokens if they are known, since a text may be cut in other ways. */
-  get prompt() {
-    return this.ids ?? this.text;
+    this._set("", null, null, []);
   }
 
   get isEmpty() {
-    return this.prompt.length === 0;
+    return (this.ids ?? this.text).length === 0;
   }
 
   get canUndo() {
     return this._history.length > 0;
   }
 
+  /**
+   * What a model of a context of `length` tokens is asked to read: the tokens if they are known, since a text may be cut in other
+   * ways, and of these the last ones, as the model reads them to continue the text.
+   */
+  prompt(length) {
+    return this.ids ? this.ids.slice(-length) : this.text;
+  }
+
   /** The reader typed: the text is `text`. */
   type(text) {
     if (this.ids !== null) this.remember();
-    this._set(text, null, null);
+    this._set(text, null, null, []);
   }
 
   /** Forget the tokens: another model has others. */
   forgetTokens() {
-    this._set(this.text, null, null);
+    this._history = this._history.map(([text]) => [text, null, null, []]);
+    this._set(this.text, null, null, []);
   }
 
-  /** What is known of the text now. */
+  /** What is known of the text now, by an analysis of its `prompt`. Tokens keep the scores that they have by a longer context. */
   analyzed(analysis) {
-    this.analysis = analysis;
-    this.ids = analysis.tokens.map(({ id }) => id);
+    const start = this.ids ? this.ids.length - analysis.tokens.length : 0;
+    const last = analysis.tokens.map((token, at) => (start > 0 ? { ...token, ...scoresOf(this._known[start + at]) } : token));
+    const moved = (span) => ({ ...span, start: span.start + start, stop: span.stop + start });
+    this.analysis = { ...analysis, start, memorized: analysis.memorized?.map(moved), tokens: [...this._known.slice(0, start), ...last] };
+    this._known = this.analysis.tokens;
+    this.ids = this._known.map(({ id }) => id);
   }
 
   /** From here on the model writes. */
@@ -44,40 +53,43 @@ export class Draft {
 
   /** Add a token that the model wrote. */
   write(token) {
-    this.ids.push(token.id);
-    this.analysis.tokens.push(token);
-    this.analysis.next = null;
-    this._decode();
+    this._change([...this._known, token]);
   }
 
-  /** `token` in the place `index`, and nothing after it. */
-  choose(index, { id, text, bytes }) {
+  /** `token` at the position `index`, or at the end, and nothing after it. */
+  choose(position, { id, text, bytes }) {
+    const index = Math.min(position, this.ids.length);
     this.remember();
     this.begins = Math.min(this.begins ?? index, index);
-    this.ids = [...this.ids.slice(0, index), id];
-    this.analysis = { tokens: [...this.analysis.tokens.slice(0, index), { id, text, bytes }], next: null };
-    this._decode();
+    this._change([...this._known.slice(0, index), { id, text, bytes }]);
   }
 
   /** Keep the state for `undo`. */
   remember() {
-    this._history.push([this.text, this.ids?.slice() ?? null, this.begins]);
+    this._history.push([this.text, this.ids, this.begins, this._known]);
   }
 
   undo() {
     this._set(...this._history.pop());
   }
 
-  _set(text, ids, begins) {
-    [this.text, this.ids, this.begins, this.analysis] = [text, ids, begins, null];
+  _change(tokens) {
+    this._set(decodedText(tokens), tokens.map(({ id }) => id), this.begins, tokens);
+    this.analysis = { tokens, next: null };
   }
 
-  _decode() {
-    this.text = decodedText(this.analysis.tokens);
+  _set(text, ids, begins, known) {
+    this.version += 1;
+    [this.text, this.ids, this.begins, this._known, this.analysis] = [text, ids, begins, known, null];
   }
 }
 
 /** The text of tokens; bytes that are no whole character become U+FFFD. */
 export function decodedText(tokens) {
   return new TextDecoder().decode(Uint8Array.from(tokens.flatMap(({ bytes }) => bytes)));
+}
+
+/** What is known of how a token was predicted. */
+function scoresOf(token) {
+  return Object.fromEntries(Object.entries(token ?? {}).filter(([name, value]) => name !== "lens" && value !== null && value !== undefined));
 }

@@ -44,14 +44,15 @@ _ENTRY = "export_page"
 
 @dataclass(frozen=True)
 class ExportedPage:
-    """The HTML of a page, and the metadata that it tells of its model."""
+    """The HTML of a page; what it says of its model, in words and as data."""
 
     html: str
+    description: str
     metadata: dict[str, Any]
 
     def summary(self) -> str:
-        """In one line: the size of the file, the parameters, and what their rounding costs."""
-        return f"{len(self.html.encode()) / 1e6:.1f} MB, {_summary(self.metadata)}"
+        """In one line: the size of the file, and the `description`."""
+        return f"{len(self.html.encode()) / 1e6:.1f} MB, {self.description}"
 
 
 def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
@@ -78,17 +79,18 @@ def export_page(folder: Path, weights: str = "float32") -> ExportedPage:
         rounded_model = copy.deepcopy(trained.model)
         rounded_model.load_state_dict({entry["name"]: rounded for entry, _, rounded in packed}, strict=False)
         differences = divergence(trained.model, rounded_model, trained.tokenizer)
-        metadata |= {name: float(f"{differences[name]:.3g}") for name in ("bits_per_byte", "more_bits_per_byte")}
+        metadata["more_bits_per_byte"] = float(f"{differences['more_bits_per_byte']:.3g}")
+    description = _summary(metadata, provenance["texts"])
     file = {
         "name": provenance["run"],
-        "note": _note(metadata, provenance),
+        "note": f"{provenance['run']}: {description}. Everything is computed in this page; it loads and sends nothing.",
         "parameters": parameters,
         "model": asdict(trained.config),
         "tokenizer": values,
         "tensors": [entry for entry, _, _ in packed],
     }
     content = base64.b64encode(b"".join(content for _, content, _ in packed)).decode("ascii")
-    return ExportedPage(_html(file, content, provenance | {"page": metadata}), metadata)
+    return ExportedPage(_html(file, content, provenance | {"page": metadata}), description, metadata)
 
 
 def _check_kind(config: ModelConfig, folder: Path) -> None:
@@ -111,11 +113,14 @@ def _check_size(trained: TrainedModel, values: dict[str, Any], weights: str, fol
 
 
 def _texts_of(folder: Path) -> list[dict[str, Any]]:
-    """The texts that the run in `folder` goes back to: name, hash, and the license of those in params.yaml."""
+    """The texts that the run in `folder` goes back to: name, hash, and the license of those in params.yaml.
+
+    Empty if the weights were imported, or if an artifact on the way is damaged or no longer there.
+    """
     licenses = {sha256: known.license for known in load_inputs(load_params()).values() for sha256 in known.files.values()}
     try:
         texts = list(_texts(describe_artifact(folder)))
-    except MakegptError:  # an artifact on the way is damaged; the run itself is good
+    except MakegptError:  # the run itself is good
         return []
     return [
         {"name": Path(text["path"]).name, "sha256": text["sha256"], "license": licenses.get(text["sha256"])} for text in texts
@@ -130,20 +135,14 @@ def _texts(description: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _texts(origin)
 
 
-def _summary(metadata: dict[str, Any]) -> str:
-    summary = f"{metadata['parameters']:,} parameters in {metadata['weights']}"
+def _summary(metadata: dict[str, Any], texts: list[dict[str, Any]]) -> str:
+    """What the page and the command say of the model."""
+    names = ", ".join(text["name"] + (f" ({text['license']})" if text["license"] else "") for text in texts)
+    rounding = ""
     if "more_bits_per_byte" in metadata:
-        summary += f", {metadata['more_bits_per_byte']:.1g} bits/byte more than float32's {metadata['bits_per_byte']:.3g}"
-    return summary
-
-
-def _note(metadata: dict[str, Any], provenance: dict[str, Any]) -> str:
-    """What the page says of its model, in sentences."""
-    names = [text["name"] + (f" ({text['license']})" if text["license"] else "") for text in provenance["texts"]]
-    trained = f"; trained on {', '.join(names)}" if names else ""
-    return (
-        f"{provenance['run']}: {_summary(metadata)}{trained}. Everything is computed in this page; it loads and sends nothing."
-    )
+        rounding = f", whose rounding costs {metadata['more_bits_per_byte']:.1g} bits/byte on texts that the model writes"
+    origin = f"trained on {names}" if texts else "its training text is not known here"
+    return f"{metadata['parameters']:,} parameters in {metadata['weights']}{rounding}; {origin}"
 
 
 def _html(file: dict[str, Any], weights: str, provenance: dict[str, Any]) -> str:

@@ -12,17 +12,17 @@ const HASH_FACTOR = 1103515245n; // of n-grams, as in lib/model/ngram_embeddings
 const HASH_PRIME = 2147483629n;
 const SMALLEST = 2 ** -126; // the least positive normal number of float32
 
-/** A text so far: its ids, and the keys and values of each in every attention, in the order in which they are computed. */
-export class Text {
+/** The KV cache of one text: its ids so far, and the keys and values of each of them in every attention. */
+export class KVCache {
   constructor() {
     this.ids = [];
-    this.caches = new Map();
+    this.layers = new Map();
   }
 
   /** The keys and the values of the attention called `name`, one of each for every position. */
-  cache(name) {
-    if (!this.caches.has(name)) this.caches.set(name, { keys: [], values: [] });
-    return this.caches.get(name);
+  of(name) {
+    if (!this.layers.has(name)) this.layers.set(name, { keys: [], values: [] });
+    return this.layers.get(name);
   }
 
   /** Forget all after the longest part that is also the beginning of `ids`, of which the last is to be read in any case. */
@@ -30,7 +30,7 @@ export class Text {
     let length = 0;
     while (length < Math.min(this.ids.length, ids.length - 1) && this.ids[length] === ids[length]) length++;
     this.ids.length = length;
-    for (const { keys, values } of this.caches.values()) {
+    for (const { keys, values } of this.layers.values()) {
       keys.length = length;
       values.length = Math.min(values.length, length); // a pointer has none
     }
@@ -194,21 +194,21 @@ export class GPT {
     this.waves = config.positions === "sinusoidal" ? frequencies(config.emb_dim, WAVE_BASE) : null;
   }
 
-  /** Add the token `id` to `text`; return the logits of the next one, (V,).
+  /** Add the token `id` to the text of `cache`; return the logits of the next one, (V,).
    *
    * `trace`: {maps, states} collects the attention weights of each layer, (H, positions), and the vector before the first
    * layer and after each, (C,).
    */
-  next(text, id, trace = null) {
-    text.ids.push(id);
+  next(cache, id, trace = null) {
+    cache.ids.push(id);
     if (this.config.kind === "bigram") return rowOf(this.head, id);
-    let x = this.embed(text.ids);
+    let x = this.embed(cache.ids);
     trace?.states.push(x);
     this.layers.forEach((layer, number) => {
-      x = layer.forward(x, text.cache(number), trace?.maps);
+      x = layer.forward(x, cache.of(number), trace?.maps);
       trace?.states.push(x);
     });
-    return this.predict(x, text, this.layers.length);
+    return this.predict(x, cache, this.layers.length);
   }
 
   /** The input of the first layer for the last of `ids`: embeddings of the token, its position and its n-grams, (C,). */
@@ -228,13 +228,13 @@ export class GPT {
    *
    * With the vector after `layer` blocks they are the logit lens: what the model would say if these were all of its blocks.
    */
-  predict(x, text, layer) {
+  predict(x, cache, layer) {
     x = this.finalNorm(x);
-    return this.config.kind === "pointer" ? this.point(x, text, text.cache(`pointer after ${layer}`)) : linear(x, this.head);
+    return this.config.kind === "pointer" ? this.point(x, cache.ids, cache.of(`pointer after ${layer}`)) : linear(x, this.head);
   }
 
   /** ln p of a pointer model: the head's distribution, and what followed in the text so far (lib/model/pointer.py). */
-  point(x, text, cache) {
+  point(x, ids, cache) {
     const position = cache.keys.length;
     cache.keys.push(linear(x, this.tensors["pointer.W_key.weight"]));
     const p = softmax(linear(x, this.head));
@@ -243,7 +243,7 @@ export class GPT {
       const scores = cache.keys.slice(0, position).map((key) => dot(query, 0, key, 0, key.length) / Math.sqrt(key.length));
       const gate = sigmoid(dot(x, 0, this.tensors["pointer.gate"].data, 0, x.length) + this.tensors["pointer.gate_bias"].data[0]);
       for (let id = 0; id < p.length; id++) p[id] *= 1 - gate;
-      softmax(scores).forEach((weight, s) => (p[text.ids[s + 1]] += gate * weight));
+      softmax(scores).forEach((weight, s) => (p[ids[s + 1]] += gate * weight));
     }
     return Float32Array.from(p, (value) => Math.log(Math.max(value, SMALLEST)));
   }

@@ -2,6 +2,7 @@
 import { element, lineText, percent } from "./dom.js";
 
 const MOST_TOKENS = 256; // that are asked for
+const MOST_LOGITS = 2 ** 27; // that a server computes for them
 const COLUMNS = 24; // that are shown at once
 
 /** The panel. */
@@ -23,7 +24,9 @@ export class LensPanel {
       this._note.textContent = "This model has no layers to look into.";
       return;
     }
-    const part = await page.part(MOST_TOKENS, { lens: true });
+    const { layers, vocab_size } = page.model;
+    const most = Math.max(1, Math.min(MOST_TOKENS, Math.floor(MOST_LOGITS / ((layers + 1) * vocab_size))));
+    const part = await page.part(most, { lens: true });
     if (!part) return;
     const places = part.tokens.map((token, index) => ({ ...token, index })).filter((token) => token.lens);
     if (part.next?.lens && !part.cut) places.push({ ...part.next, text: "?", index: part.tokens.length });
@@ -34,7 +37,7 @@ export class LensPanel {
     this._places = places;
     this._note.textContent =
       "A row is a layer, the last on top; a cell holds the token that the model would predict there if it stopped after that layer, shaded by its " +
-      `probability. A frame: it is the token that follows.${part.cut ? ` Of this text the first ${MOST_TOKENS} tokens are shown.` : ""}`;
+      `probability. Framed: the token that actually follows.${part.cut ? ` Of this text the first ${part.tokens.length} tokens are shown.` : ""}`;
     this._first = null;
     this.point();
   }
@@ -48,8 +51,17 @@ export class LensPanel {
     if (first !== this._first) this._draw(first);
     for (const cell of this._table.querySelectorAll(".current")) cell.classList.remove("current");
     for (const cell of this._table.querySelectorAll(`[data-place="${current}"]`)) cell.classList.add("current");
-    this._table.querySelector(`th[data-place="${current}"]`)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this._scroll(this._table.querySelector(`th[data-place="${current}"]`));
     this._say(this._places[current]);
+  }
+
+  /** Scroll the table, and nothing else, so that the column of `cell` is seen. */
+  _scroll(cell) {
+    const box = this._table.parentNode;
+    const names = this._table.querySelector("th").offsetWidth; // which stay at the left
+    if (cell.offsetLeft < box.scrollLeft + names) box.scrollLeft = cell.offsetLeft - names;
+    const right = cell.offsetLeft + cell.offsetWidth;
+    if (right > box.scrollLeft + box.clientWidth) box.scrollLeft = right - box.clientWidth;
   }
 
   _draw(first) {

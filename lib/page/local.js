@@ -1,10 +1,10 @@
 // The backend of the exported page: the model is in the page, and every number is computed here.
 
-import { GPT, Text } from "./gpt.js";
-import { distribution, drawToken, mostLikely, randomNumbers, ranked } from "./sampling.js";
+import { GPT, KVCache } from "./gpt.js";
+import { distribution, drawToken, mostLikely, mostLikelyIds, randomNumbers } from "./sampling.js";
 import { readTokenizer, visibleText } from "./tokenizer.js";
 
-const LONGEST_TEXT = 20000; // characters: the merges of one word take time that grows with the square of its length
+const LONGEST_TEXT = 10000; // characters: the merges of one word take time that grows with the square of its length
 const PAUSE = 12; // milliseconds of computing between two moments for the page
 
 /** The functions of the page's backend (see server.js), for the one model that `file` describes.
@@ -15,66 +15,103 @@ export function localBackend(file, tensors) {
   const model = new GPT(file.model, tensors);
   const tokenizer = readTokenizer(file.tokenizer);
   const T = file.model.context_length;
-  let lastText = new Text(); // its keys and values serve a text that begins alike
+  // What was computed for the last text serves one that begins alike: KV caches, and the logits after each token.
+  const caches = { analyze: new KVCache(), complete: new KVCache() };
+  let known = { ids: [], logits: [] };
 
   function encode(prompt) {
     if (Array.isArray(prompt)) {
       const id = prompt.find((id) => !(Number.isInteger(id) && id >= 0 && id < tokenizer.size));
       if (id !== undefined) throw new Error(`The id ${id} is not in the vocabulary of ${tokenizer.size} tokens, 0 to ${tokenizer.size - 1}.`);
-      return prompt;
+    } else if (prompt.length > LONGEST_TEXT) {
+      throw new Error(`The text has ${prompt.length} characters; this page takes up to ${LONGEST_TEXT}.`);
     }
-    if (prompt.length > LONGEST_TEXT) throw new Error(`The text has ${prompt.length} characters; this page takes up to ${LONGEST_TEXT}.`);
-    const ids = tokenizer.encode(prompt);
-    return ids.length ? ids : tokenizer.defaultPrompt();
+    const ids = Array.isArray(prompt) ? prompt : tokenizer.encode(prompt);
+    if (!ids.length) throw new Error("The text has no tokens; give at least one.");
+    return ids;
   }
 
-  /** The logits of the token after `ids`; beyond the context the last T of them are read anew, as in `generate`. */
-  async function logitsAfter(text, ids, signal) {
+  /** `work` with the KV cache called `name`, or with an empty one if other work has it. */
+  async function withCache(name, work) {
+    const cache = caches[name] ?? new KVCache();
+    caches[name] = null;
+    try {
+      return await work(cache);
+    } finally {
+      caches[name] = cache;
+    }
+  }
+
+  /** The logits of the token after `ids`; beyond the context the model reads the last T of them, as in `generate`. */
+  async function logitsAfter(cache, ids, signal) {
     const window = ids.slice(-T);
-    text.keepPrefix(window);
+    cache.keepPrefix(window);
     let logits;
-    for (const id of window.slice(text.ids.length)) {
-      logits = model.next(text, id);
+    for (const id of window.slice(cache.ids.length)) {
+      logits = model.next(cache, id);
       await breathe(signal);
     }
     return logits;
   }
 
-  function described(id, previous) {
+  /** The logits after each token of a text; a long one is read in windows of T that touch, as by `evaluate`. */
+  function allLogits(ids, signal) {
+    return withCache("analyze", async (cache) => {
+      let start = 0;
+      while (start < known.ids.length && known.ids[start] === ids[start]) start++;
+      const logits = known.logits.slice(0, start);
+      for (let n = start; n < ids.length; n++) logits.push(await logitsAfter(cache, ids.slice(n - (n % T), n + 1), signal));
+      known = { ids: [...ids], logits };
+      return logits;
+    });
+  }
+
+  /** The same of a text of one window, with what happens inside: the attention weights, and what each layer would say. */
+  async function traced(ids, lens, signal) {
+    const cache = new KVCache();
+    const result = { logits: [], maps: model.layers.map(() => []), layers: [] };
+    for (const id of ids) {
+      const trace = { maps: [], states: [] };
+      const logits = model.next(cache, id, trace);
+      result.logits.push(logits);
+      trace.maps.forEach((heads, layer) => result.maps[layer].push(heads));
+      if (lens) result.layers.push([...trace.states.slice(0, -1).map((state, layer) => model.predict(state, cache, layer)), logits]);
+      await breathe(signal);
+    }
+    return result;
+  }
+
+  function tokenFields(id, previous) {
     return { id, text: visibleText(tokenizer.tokenBytes(id)), bytes: [...tokenizer.bytesAfter(previous, id)] };
   }
 
   /** The most likely tokens by `logits`. */
-  function likeliest(logits, count, previous) {
+  function alternativesOf(logits, count, previous) {
     const logTotal = logSumExp(logits);
-    return Array.from(ranked(logits).slice(0, count), (id) => ({ ...described(id, previous), probability: Math.exp(logits[id] - logTotal) }));
+    return mostLikelyIds(logits, count).map((id) => ({ ...tokenFields(id, previous), probability: Math.exp(logits[id] - logTotal) }));
   }
 
-  /** What the model expected in the place of the token `id`. */
-  function score(logits, id, count, previous) {
-    return {
-      surprisal: logSumExp(logits) - logits[id],
-      rank: rankOf(logits, id),
-      entropy: entropyOf(logits),
-      alternatives: likeliest(logits, count, previous),
-    };
+  /** How likely the token `id` was. */
+  function score(logits, id) {
+    return { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
   }
 
   /** What each layer says of the token `id` by its logits, or of the next token where `id` is null. */
   function lensOf(layers, id, previous) {
     return layers.map((logits, layer) => {
-      const own = id === null ? { surprisal: null, rank: null } : { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
-      return { layer, ...own, top: likeliest(logits, 3, previous) };
+      const own = id === null ? { surprisal: null, rank: null } : score(logits, id);
+      return { layer, ...own, top: alternativesOf(logits, 3, previous) };
     });
   }
 
   return {
     note: file.note,
+    hasTrainingText: false, // no counts of it, and no passages
 
     async models() {
       const layers = model.hasBlocks ? model.layers.length : 0; // of the lens
-      const facts = { kind: file.model.kind, layers, heads: model.layers.length ? file.model.n_heads : 0, parameters: file.parameters };
-      return [{ id: file.name, context_length: T, vocab_size: tokenizer.size, chat: false, ...facts }];
+      const sizes = { kind: file.model.kind, layers, heads: model.layers.length ? file.model.n_heads : 0, parameters: file.parameters };
+      return [{ id: file.name, context_length: T, vocab_size: tokenizer.size, chat: false, ...sizes }];
     },
 
     async analyze(_, { prompt, alternatives = 10, lens = false, attention = false, counts = false, memorized = false, full = false, signal }) {
@@ -84,32 +121,22 @@ export function localBackend(file, tensors) {
       }
       if (lens && !model.hasBlocks) throw new Error(`The model is a ${file.model.kind}, which has no blocks for a lens to look between.`);
       if (attention && !model.layers.length) throw new Error(`The model is a ${file.model.kind}, which has no attention.`);
-      let text;
-      const tokens = [];
-      const maps = model.layers.map(() => []);
-      let logits = null;
-      let layers = [];
-      for (const [n, id] of ids.entries()) {
-        const previous = n ? ids[n - 1] : null;
-        const entry = { ...described(id, previous), surprisal: null, rank: null, entropy: null, alternatives: null };
-        if (n) Object.assign(entry, score(logits, id, alternatives, previous), lens ? { lens: lensOf(layers, id, previous) } : {});
-        tokens.push(entry);
-        if (n % T === 0) text = new Text(); // a longer text is read in windows that touch, as by `evaluate`
-        const trace = lens || attention ? { maps: [], states: [] } : null;
-        logits = model.next(text, id, trace);
-        if (lens) layers = trace.states.map((state, layer) => (layer < model.layers.length ? model.predict(state, text, layer) : logits));
-        trace?.maps.forEach((heads, layer) => maps[layer].push(heads));
-        await breathe(signal);
-      }
-      if (ids.length > T) logits = await logitsAfter(new Text(), ids, signal);
+      const { logits, maps, layers } = lens || attention ? await traced(ids, lens, signal) : { logits: await allLogits(ids, signal) };
+      const tokens = ids.map((id, n) => {
+        if (n === 0) return { ...tokenFields(id, null), surprisal: null, rank: null, entropy: null, alternatives: null };
+        const [before, previous] = [logits[n - 1], ids[n - 1]];
+        const expected = { entropy: entropyOf(before), alternatives: alternativesOf(before, alternatives, previous) };
+        return { ...tokenFields(id, previous), ...score(before, id), ...expected, ...(lens ? { lens: lensOf(layers[n - 1], id, previous) } : {}) };
+      });
       const last = ids.at(-1);
-      const next = { entropy: entropyOf(logits), alternatives: likeliest(logits, alternatives, last) };
+      const after = ids.length > T ? await withCache("complete", (cache) => logitsAfter(cache, ids, signal)) : logits.at(-1);
+      const next = { entropy: entropyOf(after), alternatives: alternativesOf(after, alternatives, last) };
       return {
         object: "analysis",
         model: file.name,
         unit: "nats",
         tokens,
-        next: { ...next, ...(lens ? { lens: lensOf(layers, null, last) } : {}), ...(full ? { logits: [...logits] } : {}) },
+        next: { ...next, ...(lens ? { lens: lensOf(layers.at(-1), null, last) } : {}), ...(full ? { logits: [...after] } : {}) },
         ...(attention ? { attention: maps.map((queries) => byHead(queries, ids.length)) } : {}),
         ...(counts ? { counts_missing: "An exported page does not hold the counts of the training text." } : {}),
         ...(memorized ? { memorized_missing: "An exported page does not hold the training text." } : {}),
@@ -119,30 +146,28 @@ export function localBackend(file, tensors) {
     async complete(_, prompt, sampling, { signal, onToken }) {
       const ids = [...encode(prompt)];
       const random = randomNumbers(sampling.seed ?? 0);
-      const text = lastText;
-      lastText = new Text(); // another completion may begin while this one waits
-      try {
+      return withCache("complete", async (cache) => {
         for (let count = 0; count < sampling.max_tokens; count++) {
-          const logits = await logitsAfter(text, ids, signal);
+          const logits = await logitsAfter(cache, ids, signal);
           const id = sampling.temperature === 0 ? mostLikely(logits) : drawToken(distribution(logits, sampling, ids).final, random());
           if (id === tokenizer.endoftext) return "end_of_text";
           const previous = ids.at(-1);
-          onToken({ ...described(id, previous), ...score(logits, id, 5, previous) });
+          const expected = { entropy: entropyOf(logits), alternatives: alternativesOf(logits, 5, previous) };
+          onToken({ ...tokenFields(id, previous), ...score(logits, id), ...expected });
           ids.push(id);
         }
-      } finally {
-        lastText = text;
-      }
-      return "length";
+        return "length";
+      });
     },
 
     async tokenizations(text) {
-      const all = [{ name: file.tokenizer.kind, tokenizer }, { name: "bytes", tokenizer: readTokenizer({ kind: "bytes" }) }];
-      const shown = file.tokenizer.kind === "bytes" ? all.slice(1) : all;
-      const spelled = (tokenizer, id) => ({ id, text: visibleText(tokenizer.tokenBytes(id)), bytes: [...tokenizer.tokenBytes(id)] });
-      return shown.map(({ name, tokenizer }) => {
+      const own = { name: file.tokenizer.kind, tokenizer };
+      const all = own.name === "bytes" ? [own] : [own, { name: "bytes", tokenizer: readTokenizer({ kind: "bytes" }) }];
+      return all.map(({ name, tokenizer }) => {
         try {
-          return { name, tokens: tokenizer.encode(text.slice(0, LONGEST_TEXT)).map((id) => spelled(tokenizer, id)) };
+          const ids = tokenizer.encode(text.slice(0, LONGEST_TEXT));
+          const bytes = (n) => [...tokenizer.bytesAfter(n ? ids[n - 1] : null, ids[n])];
+          return { name, tokens: ids.map((id, n) => ({ id, text: visibleText(tokenizer.tokenBytes(id)), bytes: bytes(n) })) };
         } catch (error) {
           return { name, error: error.message };
         }

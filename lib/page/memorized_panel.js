@@ -16,7 +16,7 @@ export class MemorizedPanel {
       return;
     }
     if (passages.length === 0) {
-      this.element.replaceChildren(element("p", {}, "No long passage of this text stands in the training text."));
+      this.element.replaceChildren(element("p", {}, "No long passage of this text appears in the training text."));
       return;
     }
     const items = passages.map(({ start, stop, place, before, text, after }, number) =>
@@ -27,7 +27,7 @@ export class MemorizedPanel {
         element("blockquote", {}, element("span", { class: "quiet" }, "… ", ...textNodes(before)), element("mark", { class: `copied-${number % 2}` }, ...textNodes(text)), element("span", { class: "quiet" }, ...textNodes(after), " …")),
       ),
     );
-    this.element.replaceChildren(element("p", {}, "Underlined passages stand word for word in the training text."), element("ol", { class: "passages" }, ...items));
+    this.element.replaceChildren(element("p", {}, "Underlined passages appear verbatim in the training text."), element("ol", { class: "passages" }, ...items));
   }
 
   point() {}

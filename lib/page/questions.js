@@ -1,11 +1,11 @@
-// Questions to the backend: the newest one counts, and an error is shown in words.
+// Questions to the backend: of each kind the newest one counts, and an error is shown in words.
 import { byId } from "./dom.js";
 
-/** Asks `backend` one question at a time. */
+/** Asks `backend` one question of each kind at a time: about the text, for the panel that is shown, about the models. */
 export class Questions {
   constructor(backend) {
     this._backend = backend;
-    this._asked = null; // stops the question whose answer is waited for
+    this._asked = {}; // stops the question of a kind whose answer is waited for
     this._waiting = 0; // for how many answers
     this._parts = new Map(); // the last analysis of a beginning of a text, by what was asked
   }
@@ -18,17 +18,24 @@ export class Questions {
     if (error.status === 401) byId("key-form").hidden = false;
   }
 
-  /** The answer to `question(signal)`; null after an error, which is shown, or if something else is asked meanwhile. */
-  async ask(question) {
-    this._asked?.abort();
-    const asked = (this._asked = new AbortController());
-    byId("alert").hidden = true;
+  /** Wait no longer for answers about the text and for the panel: the text is another one. */
+  stop() {
+    this._asked.text?.abort();
+    this._asked.panel?.abort();
+  }
+
+  /** The answer to `question(signal)`; null after an error, which is shown, and undefined if it was stopped or asked again. */
+  async ask(question, kind = "panel") {
+    this._asked[kind]?.abort();
+    const asked = (this._asked[kind] = new AbortController());
+    if (kind !== "panel") byId("alert").hidden = true;
     this._busy(1);
     try {
       const answer = await question(asked.signal);
-      return asked.signal.aborted ? null : answer;
+      return asked.signal.aborted ? undefined : answer;
     } catch (error) {
-      if (!asked.signal.aborted) this.report(error);
+      if (asked.signal.aborted) return undefined;
+      this.report(error);
       return null;
     } finally {
       this._busy(-1);
@@ -50,6 +57,6 @@ export class Questions {
 
   _busy(change) {
     this._waiting += change;
-    byId("main").setAttribute("aria-busy", String(this._waiting > 0));
+    byId("tokens").setAttribute("aria-busy", String(this._waiting > 0));
   }
 }

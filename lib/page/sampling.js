@@ -19,10 +19,22 @@ export function mostLikely(logits) {
   return best;
 }
 
-/** The ids from the most likely to the least likely, of equals the lowest first. */
-export function ranked(logits) {
-  const ids = Uint32Array.from(logits, (_, id) => id);
-  return ids.sort((a, b) => logits[b] - logits[a] || a - b);
+/** The `count` most likely ids, the most likely first, of equals the lowest first. */
+export function mostLikelyIds(logits, count) {
+  const best = [];
+  for (let id = 0; id < logits.length; id++) {
+    if (best.length === count && logits[id] <= logits[best[count - 1]]) continue;
+    let place = best.length;
+    while (place > 0 && logits[id] > logits[best[place - 1]]) place--;
+    best.splice(place, 0, id);
+    if (best.length > count) best.pop();
+  }
+  return best;
+}
+
+/** All ids in that order. */
+function sortedIds(logits) {
+  return Uint32Array.from(logits, (_, id) => id).sort((a, b) => logits[b] - logits[a] || a - b);
 }
 
 /** The distribution that a token is drawn from, and what became of the others.
@@ -35,23 +47,23 @@ export function distribution(logits, settings, seen = []) {
   const { temperature = 1, top_k = null, top_p = null, min_p = null, repetition_penalty = 1 } = settings;
   const own = softmax(logits);
   const removed = new Array(logits.length).fill(null);
-  const fair = repetition_penalty === 1 ? logits : penalized(logits, seen, repetition_penalty);
-  const best = mostLikely(fair);
+  const penalizedLogits = repetition_penalty === 1 ? logits : penalized(logits, seen, repetition_penalty);
+  const best = mostLikely(penalizedLogits);
   if (temperature === 0) {
     removed.fill("greedy");
     removed[best] = null;
     return { own, final: Float64Array.from(own, (_, id) => (id === best ? 1 : 0)), removed };
   }
-  const left = Float64Array.from(fair, (logit) => (logit - fair[best]) / temperature);
+  const scaled = Float64Array.from(penalizedLogits, (logit) => (logit - penalizedLogits[best]) / temperature);
   const remove = (id, filter) => {
     removed[id] = filter;
-    left[id] = -Infinity;
+    scaled[id] = -Infinity;
   };
-  const order = top_k === null && top_p === null ? [] : ranked(left);
+  const order = top_k === null && top_p === null ? [] : sortedIds(scaled);
   if (top_k !== null) for (const id of order.slice(top_k)) remove(id, "top_k"); // exactly k tokens stay
   if (top_p !== null) {
     // the fewest most likely tokens whose probabilities together reach p, the most likely always (Holtzman et al. 2020)
-    const probabilities = softmax(left);
+    const probabilities = softmax(scaled);
     let total = 0;
     for (const id of order) {
       total += probabilities[id];
@@ -60,12 +72,12 @@ export function distribution(logits, settings, seen = []) {
   }
   if (min_p !== null) {
     // the tokens with at least p times the probability of the most likely one (Nguyen et al. 2024)
-    const probabilities = softmax(left);
+    const probabilities = softmax(scaled);
     probabilities.forEach((p, id) => {
       if (p < min_p * probabilities[best] && !removed[id]) remove(id, "min_p");
     });
   }
-  return { own, final: softmax(left), removed };
+  return { own, final: softmax(scaled), removed };
 }
 
 /** The id where the sum of `probabilities` passes `uniform`, a number from 0 up to 1. */
@@ -94,16 +106,16 @@ export function randomNumbers(seed) {
     z = Math.imul(z ^ (z >>> 13), 0xc2b2ae35);
     return z ^ (z >>> 16);
   });
-  const left = (x, bits) => (x << bits) | (x >>> (32 - bits));
+  const rotateLeft = (x, bits) => (x << bits) | (x >>> (32 - bits));
   const next = () => {
-    const result = Math.imul(left(Math.imul(state[1], 5), 7), 9) >>> 0;
+    const result = Math.imul(rotateLeft(Math.imul(state[1], 5), 7), 9) >>> 0;
     const shifted = state[1] << 9;
     state[2] ^= state[0];
     state[3] ^= state[1];
     state[1] ^= state[2];
     state[0] ^= state[3];
     state[2] ^= shifted;
-    state[3] = left(state[3], 11);
+    state[3] = rotateLeft(state[3], 11);
     return result;
   };
   return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53; // all 53 bits of a number in [0, 1)

@@ -1,16 +1,16 @@
-// How the next token is drawn: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
-import { Bar } from "./bars.js";
+// How the next token is sampled: sliders for temperature, top-k, top-p and min-p, and the distribution that they leave.
+import { Bar, showRows } from "./bars.js";
 import { count, element, natsAndBits, percent } from "./dom.js";
 import { distribution } from "./sampling.js";
 
 const TOP_K = [1, 2, 3, 5, 10, 20, 50, 100, 200, 500, null]; // null: off
 
-/** The sliders, in this order: what a position means, and how it is said. */
+/** The sliders, in this order: what a position means, which position means a value. */
 const SLIDERS = {
-  temperature: { title: "Temperature", min: 0.1, max: 2, step: 0.05, start: 1, value: Number, words: (value) => value.toFixed(2) },
-  top_k: { title: "Top-k", min: 0, max: TOP_K.length - 1, step: 1, start: TOP_K.length - 1, value: (at) => TOP_K[at], words: (k) => (k === null ? "off" : String(k)) },
-  top_p: { title: "Top-p", min: 0.05, max: 1, step: 0.01, start: 1, value: (p) => (Number(p) === 1 ? null : Number(p)), words: (p) => (p === null ? "off" : p.toFixed(2)) },
-  min_p: { title: "Min-p", min: 0, max: 0.5, step: 0.01, start: 0, value: (p) => (Number(p) === 0 ? null : Number(p)), words: (p) => (p === null ? "off" : p.toFixed(2)) },
+  temperature: { title: "Temperature", min: 0.1, max: 2, step: 0.05, start: 1, value: Number, position: Number },
+  top_k: { title: "Top-k", min: 0, max: TOP_K.length - 1, step: 1, start: TOP_K.length - 1, value: (at) => TOP_K[at], position: nearestTopK },
+  top_p: { title: "Top-p", min: 0.05, max: 1, step: 0.01, start: 1, value: (p) => (Number(p) === 1 ? null : Number(p)), position: Number },
+  min_p: { title: "Min-p", min: 0, max: 0.5, step: 0.01, start: 0, value: (p) => (Number(p) === 0 ? null : Number(p)), position: Number },
 };
 
 const FILTERS = { greedy: "greedy", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
@@ -20,7 +20,6 @@ export class SamplingPanel {
   constructor({ onChange, onPick, greedy }) {
     this.id = "sampling";
     this.title = "Next token";
-    this.needs = { full: true };
     this._onPick = onPick;
     this._greedy = greedy;
     this._analysis = null;
@@ -45,30 +44,32 @@ export class SamplingPanel {
       "div",
       { class: "two" },
       element("div", {}, ...sliders, element("p", { class: "tools" }, element("label", {}, "Seed ", this._seed), another), this._summary),
-      element("div", {}, element("h3", {}, "What can be drawn; choose one to add it"), this._bars),
+      element("div", {}, element("h3", {}, "Can be sampled; choose one to add it"), this._bars),
     );
     greedy.addEventListener("change", moved);
   }
 
-  /** How to draw, as the fields of a request. */
+  /** The sampling parameters, as fields of a request. */
   get sampling() {
     const values = Object.entries(SLIDERS).map(([name, { value }]) => [name, value(this._inputs[name].value)]);
     const sampling = { ...Object.fromEntries(values), seed: Math.max(0, Math.floor(Number(this._seed.value)) || 0) };
     return this._greedy.checked ? { ...sampling, temperature: 0 } : sampling;
   }
 
-  /** Positions of the sliders, as `settings` gave them. */
+  /** Move the sliders to the values that `settings` gave, a URLSearchParams; the others to where the page begins. */
   restore(settings) {
-    for (const name of Object.keys(SLIDERS)) if (settings.has(name)) this._inputs[name].value = settings.get(name);
-    if (settings.has("seed")) this._seed.value = settings.get("seed");
+    for (const [name, { position, start }] of Object.entries(SLIDERS)) {
+      this._inputs[name].value = settings.has(name) ? position(Number(settings.get(name))) : start;
+    }
+    this._seed.value = settings.get("seed") ?? 0;
     this._greedy.checked = settings.has("greedy");
     this._draw();
   }
 
-  /** The positions that differ from where the page begins. */
+  /** The values that differ from those where the page begins, as pairs. */
   settings() {
     const moved = Object.entries(SLIDERS).filter(([name, { start }]) => Number(this._inputs[name].value) !== start);
-    const entries = moved.map(([name]) => [name, this._inputs[name].value]);
+    const entries = moved.map(([name, { value }]) => [name, String(value(this._inputs[name].value))]);
     if (Number(this._seed.value)) entries.push(["seed", this._seed.value]);
     if (this._greedy.checked) entries.push(["greedy", "1"]);
     return entries;
@@ -81,7 +82,10 @@ export class SamplingPanel {
       ...alternative,
       bar: new Bar(alternative.text, { faint: true, onclick: () => this._onPick(alternative) }),
     }));
-    this._bars.replaceChildren(...this._rows.map(({ bar }) => bar.row));
+    showRows(
+      this._bars,
+      this._rows.map(({ bar }) => bar.row),
+    );
     this._draw();
   }
 
@@ -89,8 +93,9 @@ export class SamplingPanel {
 
   _draw() {
     const sampling = this.sampling;
-    for (const [name, { words, value }] of Object.entries(SLIDERS)) {
-      const text = words(value(this._inputs[name].value));
+    for (const [name, { step, value }] of Object.entries(SLIDERS)) {
+      const setting = value(this._inputs[name].value);
+      const text = setting === null ? "off" : step < 1 ? setting.toFixed(2) : String(setting);
       this._outputs[name].textContent = text;
       this._inputs[name].setAttribute("aria-valuetext", text);
       this._inputs[name].disabled = this._greedy.checked;
@@ -100,11 +105,16 @@ export class SamplingPanel {
     const { own, final, removed } = distribution(logits, sampling);
     const widest = Math.max(own.reduce(larger, 0), final.reduce(larger, 0));
     for (const { id, bar } of this._rows) {
-      const words = removed[id] ? `not drawn: ${FILTERS[removed[id]]}` : percent(final[id]);
+      const words = removed[id] ? `filtered out: ${FILTERS[removed[id]]}` : percent(final[id]);
       bar.set(final[id] / widest, words, { faint: own[id] / widest, removed: Boolean(removed[id]) });
     }
     this._summary.textContent = summary(own, final, removed);
   }
+}
+
+function nearestTopK(k) {
+  const distances = TOP_K.map((value) => (value === null ? Infinity : Math.abs(value - k)));
+  return distances.indexOf(Math.min(...distances));
 }
 
 function larger(a, b) {
@@ -117,7 +127,7 @@ function summary(own, final, removed) {
   const cut = own.reduce((sum, p, id) => (removed[id] ? sum + p : sum), 0);
   const others = left < own.length ? `; the others have ${percent(cut)} of the model's probability` : "";
   return (
-    `${count(left)} of ${count(own.length)} tokens can be drawn${others}. Entropy of what is drawn: ${natsAndBits(entropy(final))}; ` +
+    `${count(left)} of ${count(own.length)} tokens can be sampled${others}. Entropy of what is sampled: ${natsAndBits(entropy(final))}; ` +
     `of the model: ${natsAndBits(entropy(own))}. A pale bar is the model's own probability.`
   );
 }

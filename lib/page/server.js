@@ -1,4 +1,8 @@
-// The backend of the served page: every number comes from the server, by the endpoints that docs/serve.md describes.
+// The backend of the served page: every number comes from the server, by the endpoints of docs/serve_api.md.
+
+const LONGEST_SLIDING = 256; // tokens
+const LOADING = 503; // the status while the models are loaded, or while too many others ask
+const PATIENCE = 1000; // ms before the models are asked for again
 
 /** What a server answered instead of a result: its words, and the HTTP status. */
 export class ServerError extends Error {
@@ -11,6 +15,7 @@ export class ServerError extends Error {
 /** The functions of the page's backend, over `fetch`. */
 export function serverBackend() {
   let key = storedKey();
+  let models = [];
 
   async function send(path, body, signal) {
     const headers = { "Content-Type": "application/json" };
@@ -18,7 +23,7 @@ export function serverBackend() {
     const options = body ? { method: "POST", headers, body: JSON.stringify(body), signal } : { headers, signal };
     let response;
     try {
-      response = await fetch(path, options);
+      response = await fetch(new URL(path, document.baseURI), options);
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ServerError("The server does not answer. Is it still running?", 0);
@@ -53,32 +58,54 @@ export function serverBackend() {
       storeKey(newKey);
     },
 
+    hasTrainingText: true, // of some models at least
+
+    /** The models; while the server loads them it is asked again and again. */
     async models(signal) {
-      return (await answer("/v1/models", null, signal)).data;
+      for (;;) {
+        try {
+          models = (await answer("v1/models", null, signal)).data;
+          return models;
+        } catch (error) {
+          if (error.status !== LOADING) throw error;
+          await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+        }
+      }
     },
 
     analyze(model, { signal, ...request }) {
-      return answer("/v1/analyze", { model, ...request }, signal);
+      return answer("v1/analyze", { model, ...request }, signal);
     },
 
-    complete(model, prompt, sampling, { signal, onToken }) {
-      const body = { model, prompt, ...samplingFields(sampling), max_tokens: sampling.max_tokens, logprobs: 5, explain: true };
-      return stream("/v1/completions", body, signal, (choice) => {
+    complete(model, text, sampling, { signal, onToken }) {
+      const { max_tokens } = sampling;
+      const prompt = withRoom(text, models.find(({ id }) => id === model).context_length, max_tokens);
+      const body = { model, prompt, ...samplingFields(sampling), max_tokens, explain: true };
+      return stream("v1/completions", body, signal, (choice) => {
         if (choice.makegpt) onToken({ text: choice.text, ...choice.makegpt });
       });
     },
 
     chat(model, messages, sampling, { signal, onToken }) {
-      const body = { model, messages, ...samplingFields(sampling), max_completion_tokens: sampling.max_tokens };
-      return stream("/v1/chat/completions", body, signal, (choice) => {
+      const body = { model, messages, ...samplingFields(sampling) }; // as long as the context has room for
+      return stream("v1/chat/completions", body, signal, (choice) => {
         if (choice.delta.content) onToken({ text: choice.delta.content });
       });
     },
 
     async tokenizations(text, { signal } = {}) {
-      return (await answer("/v1/tokenizations", { text }, signal)).tokenizers;
+      return (await answer("v1/tokenizations", { text }, signal)).tokenizers;
     },
   };
+}
+
+/**
+ * The end of the tokens `prompt` that leaves room for `most` more. A context of up to 256 tokens slides with the text, a longer one
+ * ends it. A text that is not tokens yet stays as it is.
+ */
+function withRoom(prompt, contextLength, most) {
+  if (typeof prompt === "string" || contextLength <= LONGEST_SLIDING || prompt.length + most <= contextLength) return prompt;
+  return prompt.slice(-Math.max(1, contextLength - most));
 }
 
 /** The fields of a request; a filter that is off is left out. */

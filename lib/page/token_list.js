@@ -18,7 +18,11 @@ export class TokenList {
       this._setTabStop(event.target);
       onPoint(indexAt(event), true);
     });
-    this.element.addEventListener("keydown", (event) => event.key === "Enter" && onEnter());
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault(); // the key is not meant for what gets the focus
+      onEnter();
+    });
     arrowKeys(this.element, () => this._children, () => {});
   }
 
@@ -26,9 +30,13 @@ export class TokenList {
   show(tokens, { start = Infinity, underlined = [] } = {}) {
     const focused = this._children.indexOf(document.activeElement);
     this._decoder = new TextDecoder();
+    this.element.classList.remove("shaded");
     this.element.replaceChildren(...tokens.map((token, index) => this._option(token, index === start && start > 0)));
     underlined.forEach((span, number) => {
-      for (const child of this._children.slice(span.start, span.stop)) child.classList.add(`copied-${number % 2}`);
+      for (const child of this._children.slice(span.start, span.stop)) {
+        child.classList.add("copied", `copied-${number % 2}`);
+        child.setAttribute("aria-label", `${child.getAttribute("aria-label")}, in the training text`);
+      }
     });
     if (this._next) this.element.append(this._next);
     this._setTabStop(this.element.lastElementChild);

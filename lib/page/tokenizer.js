@@ -18,16 +18,6 @@ class Tokenizer {
   bytesAfter(previous, id) {
     return this.tokenBytes(id);
   }
-
-  /** The prompt where none is given: a line break, or the vocabulary's first token if that is unknown. */
-  defaultPrompt() {
-    try {
-      const ids = this.encode("\n");
-      return ids.length ? ids : [0];
-    } catch {
-      return [0];
-    }
-  }
 }
 
 /** The 256 values of a byte. */
@@ -139,14 +129,15 @@ class BytePairTokenizer extends Tokenizer {
     const parts = Array.from(utf8.encode(word), (byte) => String.fromCharCode(byte));
     const whole = this.ranks.get(parts.join(""));
     if (whole !== undefined) return [whole];
+    const rankAt = (n) => (n + 1 < parts.length ? (this.ranks.get(parts[n] + parts[n + 1]) ?? Infinity) : Infinity);
+    const ranks = parts.map((_, n) => rankAt(n)); // of each part with the next one
     for (;;) {
-      let [lowest, place] = [Infinity, -1];
-      for (let n = 0; n + 1 < parts.length; n++) {
-        const rank = this.ranks.get(parts[n] + parts[n + 1]) ?? Infinity;
-        if (rank < lowest) [lowest, place] = [rank, n];
-      }
-      if (place < 0) break;
+      let place = 0;
+      for (let n = 1; n < ranks.length; n++) if (ranks[n] < ranks[place]) place = n;
+      if (!(ranks[place] < Infinity)) break;
       parts.splice(place, 2, parts[place] + parts[place + 1]);
+      ranks.splice(place + 1, 1);
+      for (const n of [place - 1, place]) if (n >= 0) ranks[n] = rankAt(n);
     }
     return parts.map((part) => {
       if (this.ranks.has(part)) return this.ranks.get(part);

@@ -26,7 +26,7 @@ export class TokenizersPanel {
         element(
           "section",
           { class: "tokenizer" },
-          element("h3", {}, name, element("small", {}, tokens ? ` ${count(tokens.length)} tokens, ${(characters / tokens.length).toFixed(2)} characters per token` : "")),
+          element("h3", {}, name, element("small", {}, tokens ? ` ${count(tokens.length)} tokens, ${(characters / Math.max(1, tokens.length)).toFixed(2)} characters/token` : "")),
           tokens ? element("p", { class: "cut" }, ...chips(tokens)) : element("p", { class: "quiet" }, error ?? "cannot represent this text"),
         ),
       ),

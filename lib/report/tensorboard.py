@@ -2,6 +2,7 @@
 
 A logger that writes while the training runs has a step twice where a training was killed and resumed. metrics.jsonl has each
 step once, so a file that is written from it has, too, and can be written again at any time, also while the training runs.
+(A TensorBoard that is open keeps the file that it has read, so start it again then.)
 """
 
 from datetime import datetime
@@ -10,10 +11,9 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from lib.artifact.files import atomic_write
-from lib.artifact.jsonl import read_lines
 from lib.artifact.manifest import read_manifest
 from lib.errors import UsageError
-from lib.run.metrics import TIMINGS_FILE, StepMetrics, Timing, read_metrics
+from lib.run.metrics import StepMetrics, Timing, read_metrics, read_timings
 
 #: The name begins as TensorBoard expects.
 EVENTS_FILE = "events.out.tfevents.0.makegpt"
@@ -29,11 +29,11 @@ class Point(NamedTuple):
 
 
 def metric_points(folder: Path) -> Iterator[Point]:
-    """All numbers that the training in `folder` has logged, by step; MakegptError if its files are damaged.
+    """All numbers that the training in `folder` has logged, by step; MakegptError if metrics.jsonl is damaged.
 
     Losses are in nats/token. Names of what the training and the validation logged besides become `train/NAME` and `val/NAME`.
     """
-    metrics, timings = read_metrics(folder), _timings(folder)
+    metrics, timings = read_metrics(folder), read_timings(folder)
     spent = dict(zip((timing.step for timing in timings), accumulate(timing.seconds for timing in timings), strict=True))
     of_step = {timing.step: timing for timing in timings}
     seconds = 0.0
@@ -57,13 +57,6 @@ def _speed(timing: Timing | None) -> dict[str, float | None]:
     if timing is None:
         return {}
     return {"speed/tokens_per_second": timing.tokens_per_second, "speed/mfu": timing.mfu, "speed/memory": timing.memory}
-
-
-def _timings(folder: Path) -> list[Timing]:
-    try:
-        return read_lines(folder / TIMINGS_FILE, Timing)
-    except (FileNotFoundError, ValueError):
-        return []  # speeds are an extra; the losses do not need them
 
 
 def write_events(folder: Path, out: Path) -> int:

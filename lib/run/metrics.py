@@ -54,11 +54,16 @@ def read_metrics(folder: Path) -> list[StepMetrics]:
         raise MakegptError(f"{path} is damaged: {error}; train the run again") from None
 
 
+def read_timings(folder: Path) -> list[Timing]:
+    """The timings of the training in `folder`; none if the file is missing or damaged, since nothing else rests on them."""
+    try:
+        return read_lines(folder / TIMINGS_FILE, Timing)
+    except (FileNotFoundError, ValueError):
+        return []
+
+
 def training_seconds(folder: Path) -> float | None:
     """Time spent on the training, steps done twice because of a kill included; None if timings.jsonl does not say."""
-    try:
-        timings = read_lines(folder / TIMINGS_FILE, Timing)
-    except (FileNotFoundError, ValueError):
-        return None
+    timings = read_timings(folder)
     seconds = sum(timing.seconds for timing in timings)
     return seconds if timings and math.isfinite(seconds) else None

@@ -13,8 +13,9 @@ Numbers have six significant digits, attention weights four decimals: rounded he
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Any, Iterable, Sequence
+from typing import Any, Generator, Iterable, Sequence
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -22,10 +23,18 @@ from torch import Tensor
 
 from lib.data.downloads import data_folder
 from lib.errors import MakegptError
-from lib.evaluate.analysis import Alternative, Analysis, AnalyzedToken, LayerView, Prediction, compare_with_training
+from lib.evaluate.analysis import (
+    Alternative,
+    Analysis,
+    AnalyzedToken,
+    LayerView,
+    Prediction,
+    analyze_in_turns,
+    compare_with_training,
+)
 from lib.generate.token_scores import token_text
 from lib.model.maps import attentions, block_stack
-from lib.serve.errors import ApiError, invalid
+from lib.serve.errors import invalid, prompt_too_long
 from lib.serve.fields import Fields, checked_ids, checked_text
 from lib.serve.models import ServedModel, ServedModels
 from lib.tokenizer.base import Tokenizer
@@ -40,6 +49,9 @@ MAX_WEIGHTS = 2_000_000
 MAX_LENS_LOGITS = 1 << 27
 #: Characters of a text that tokenizers cut.
 MAX_CHARACTERS = 20_000
+
+#: Requests that wait for a training text wait in the event loop, and hold no thread.
+_ONE_AT_A_TIME = CapacityLimiter(1)
 
 
 @dataclass(frozen=True)
@@ -57,19 +69,38 @@ class AnalyzeJob:
 
 
 async def analyze_text(request: HttpRequest) -> Response:
-    """POST /v1/analyze. The worker computes the model's part; the training text is counted and searched next to it."""
+    """POST /v1/analyze. The worker computes the model's part, in turns; the training text is counted and searched outside of
+    it, for one request at a time.
+    """
     state = request.app.state
     job = await run_in_threadpool(read_job, await request.body(), state.models)
-    compute = partial(
-        job.served.model.analyze,
+    model = job.served.model
+    turns = analyze_in_turns(
+        model.evaluated,
+        model.tokenizer,
         job.ids,
+        model.device,
         alternatives=job.alternatives,
         lens=job.lens,
         attention=job.attention,
         full=job.full,
     )
-    analysis = await state.worker.call(compute)
-    return await run_in_threadpool(_answer, job, analysis)
+    while (analysis := await state.worker.call(partial(_next_turn, turns))) is None:
+        pass
+    if job.counts or job.memorized:
+        compare = partial(compare_with_training, analysis, model.training_text, counts=job.counts, memorized=job.memorized)
+        analysis = await to_thread.run_sync(compare, limiter=_ONE_AT_A_TIME)
+    return JSONResponse(await run_in_threadpool(analysis_json, job.served.name, analysis))
+
+
+def _next_turn(turns: Generator[None, None, Analysis]) -> Analysis | None:
+    """The analysis if this turn was the last, else None."""
+    try:
+        next(turns)
+    except StopIteration as end:
+        analysis: Analysis = end.value
+        return analysis
+    return None
 
 
 async def tokenizations(request: HttpRequest) -> Response:
@@ -111,12 +142,7 @@ def _read_ids(value: Any, served: ServedModel) -> list[int]:
         except MakegptError as error:
             raise invalid("prompt", str(error)) from None
     if len(ids) > model.config.context_length:
-        raise ApiError(
-            400,
-            f"the prompt has {len(ids):,} tokens, and the context of {served.name} is {model.config.context_length:,}",
-            param="prompt",
-            code="context_length_exceeded",
-        )
+        raise prompt_too_long(len(ids), model.config.context_length, "prompt")
     return ids
 
 
@@ -132,12 +158,6 @@ def _check_size(job: AnalyzeJob) -> None:
     if job.lens and block_stack(network) and T * layers * V > MAX_LENS_LOGITS:
         most = MAX_LENS_LOGITS // (layers * V)
         raise invalid("lens", f"the lens computes {layers} predictions for each token; ask for at most {most:,} tokens")
-
-
-def _answer(job: AnalyzeJob, analysis: Analysis) -> Response:
-    training = job.served.model.training_text
-    analysis = compare_with_training(analysis, training, counts=job.counts, memorized=job.memorized)
-    return JSONResponse(analysis_json(job.served.name, analysis))
 
 
 def analysis_json(model: str, analysis: Analysis) -> dict[str, Any]:

@@ -106,26 +106,25 @@ def report_tasks(
     from lib.evaluate.choices import choice_lines, evaluate_choices, read_items, task_files
     from lib.evaluate.results import EvaluatedWeights
     from lib.evaluate.span import own_dataset, why_no_dataset
+    from lib.generate.request import encode_prompt
     from lib.run.folder import is_gpt2_release
 
     files = task_files(tasks)
     items = {path.stem: read_items(path, limit) for path in files}
     if len(items) < len(files):
         raise UsageError("two of the task files have the same name; rename one, since results are listed by name")
-    tokenizer, training = trained.tokenizer, own_dataset(folder)
+    training = own_dataset(folder)
     if training is None and (reason := why_no_dataset(folder)):
         say(f"no n-gram counts: {reason}")
-    released = is_gpt2_release(folder, tokenizer) and tokenizer.endoftext is not None
+    start = encode_prompt(trained.tokenizer, None, from_endoftext=is_gpt2_release(folder, trained.tokenizer)).ids
     with progress(sum(len(item.choices) for task in items.values() for item in task), "texts") as bar:
         result = evaluate_choices(
-            trained.model,
-            tokenizer,
+            trained,
             items,
-            [tokenizer.endoftext] if released else tokenizer.default_prompt(),
+            start,
             device,
             training=training,
             ngram_order=config.evaluate.ngram_order,
-            sha256=trained.sha256,
             weights=EvaluatedWeights(*weights),
             on_texts=bar.advance,
         )

@@ -14,8 +14,8 @@ import torch
 from lib import Model
 from lib.data.shards import InMemoryTokens
 from lib.errors import MakegptError, UsageError
-from lib.evaluate import memorization, windows
-from lib.evaluate.analysis import LENS_TOP, analyze
+from lib.evaluate import memorization, training_text, windows
+from lib.evaluate.analysis import LENS_TOP, analyze, analyze_in_turns
 from lib.evaluate.memorization import CopyIndex
 from lib.evaluate.training_text import PASSAGE_BYTES
 from lib.generate.quantize import InferenceModel
@@ -112,10 +112,10 @@ def test_the_residual_stream_begins_with_the_embeddings_and_ends_before_the_fina
     network, window = byte_model("decoder", n_layers=2, emb_dim=32, n_heads=2), torch.tensor([IDS])
     stack = block_stack(network)
     assert stack is not None
-    stream = residual_stream(network, window)
+    stream = list(residual_stream(stack, window))
     assert len(stream) == 3
-    torch.testing.assert_close(stream[0], stack.embed(window).detach())
-    torch.testing.assert_close(stack.final_norm(stream[-1]), network.features(window))
+    assert torch.equal(stream[0], network.tok_emb(window) + network.pos_emb.weight[: len(IDS)])  # type: ignore[operator,index,union-attr]
+    assert torch.equal(stack.final_norm(stream[-1]), network.features(window))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +199,18 @@ def test_every_kind_of_model_is_analyzed_and_what_it_lacks_is_refused_by_name(
                 analyze(network, BYTES, text, CPU, **settings)
 
 
+def test_others_may_compute_after_each_block_and_each_part_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = byte_model("decoder", n_layers=3, emb_dim=32, n_heads=2)
+
+    def turns(**settings: Any) -> int:
+        return len(list(analyze_in_turns(network, BYTES, IDS, CPU, **settings)))
+
+    assert turns() == 4 + 1  # the embeddings and three blocks, the head
+    monkeypatch.setattr(windows, "POSITIONS_AT_ONCE", 5)  # of 13: three parts
+    assert turns() == 4 + 3
+    assert turns(lens=True) == 4 + 3 + 3 * 2
+
+
 def test_parts_that_memory_has_room_for_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network = byte_model("decoder", n_layers=2, emb_dim=32, n_heads=2)
     whole = analyze(network, BYTES, IDS, CPU, lens=True)
@@ -252,6 +264,16 @@ def test_the_counts_next_to_the_model_are_the_baseline_of_evaluate(
     assert result.tokens[0].counted is None
     counted = [token.counted for token in result.tokens[1:]]
     assert np.mean([nats for nats in counted if nats is not None]) == pytest.approx(evaluation["baselines"]["7-gram"]["loss"])
+
+
+def test_of_a_long_training_text_the_end_is_counted_and_the_name_says_so(
+    model: Model, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = model.analyze("to be", counts=True)
+    monkeypatch.setattr(training_text, "MAX_COUNTED_TOKENS", 100)
+    part = Model.from_run(small / "run", device="cpu").analyze("to be", counts=True)
+    assert part.counts_name == "7-gram (counts), last 100 tokens"
+    assert [token.counted for token in part.tokens] != [token.counted for token in whole.tokens]
 
 
 def test_memorized_passages_are_named_with_their_place_and_surroundings(model: Model, small: Path) -> None:

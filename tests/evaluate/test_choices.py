@@ -40,14 +40,12 @@ def trained(small: Path) -> TrainedModel:
 
 
 def evaluated(small: Path, trained: TrainedModel, **tasks: list[Item]) -> Any:
-    return evaluate_choices(
-        trained.model, trained.tokenizer, tasks, [10], CPU, training=own_dataset(small / "run"), ngram_order=3, sha256="0"
-    )
+    return evaluate_choices(trained, tasks, [10], CPU, training=own_dataset(small / "run"), ngram_order=3)
 
 
 def test_a_choice_is_scored_by_the_sum_of_its_tokens_whatever_else_is_in_the_batch(trained: TrainedModel) -> None:
     texts = encode_item(question(*WORDS), trained.tokenizer, [10], 32)
-    together = predicted_log_probs(trained.model, texts, CPU, 4, lambda count: None)
+    together = predicted_log_probs(trained.model, texts, CPU)
     for text, score in zip(texts, together, strict=True):
         ids = torch.from_numpy(text.ids.astype(np.int64))
         logprobs = torch.log_softmax(trained.model(ids[None, :-1])[0], dim=-1)
@@ -75,9 +73,26 @@ def test_a_long_prompt_loses_its_beginning_and_a_long_choice_is_refused(trained:
         encode_item(question("y", "x" * 33), trained.tokenizer, [10], 32)
 
 
+def test_a_batch_has_no_more_logits_than_memory_allows(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = encode_item(question(*WORDS), trained.tokenizer, [10], 32)
+    together = predicted_log_probs(trained.model, texts, CPU)
+    counts: list[int] = []
+    monkeypatch.setattr("lib.evaluate.log_probs.LOGITS_AT_ONCE", 1)
+    np.testing.assert_allclose(predicted_log_probs(trained.model, texts, CPU, counts.append), together, atol=1e-4)
+    assert counts == [1] * len(WORDS)
+
+
+def test_weights_that_are_no_numbers_are_no_accuracy_of_0(small: Path) -> None:
+    damaged = load_run(small / "run", CPU)
+    with torch.no_grad():
+        damaged.model.out_head.weight.fill_(torch.nan)
+    with pytest.raises(MakegptError, match="not finite"):
+        evaluated(small, damaged, task=[question("a", "b")])
+
+
 def test_the_likeliest_choice_counts_and_a_tie_earns_its_part(small: Path, trained: TrainedModel) -> None:
     texts = encode_item(question(*WORDS), trained.tokenizer, [10], 32)
-    best = int(predicted_log_probs(trained.model, texts, CPU, 4, lambda count: None).argmax())
+    best = int(predicted_log_probs(trained.model, texts, CPU).argmax())
     tied = question("king", "king", "xqzjxqzj", answer=1)
     result = evaluated(
         small, trained, right=[question(*WORDS, answer=best)], wrong=[question(*WORDS, answer=best - 1)], even=[tied]
@@ -94,7 +109,7 @@ def test_per_byte_a_long_choice_is_not_less_likely_for_its_length(small: Path, t
     scores = [
         score / len(text.ids[text.answer])
         for text in encode_item(question("the king", "k"), trained.tokenizer, [10], 32)
-        for score in predicted_log_probs(trained.model, [text], CPU, 1, lambda count: None)
+        for score in predicted_log_probs(trained.model, [text], CPU)
     ]
     assert scores[0] > scores[1]
     assert result.model.accuracy_per_byte.value == 0.5

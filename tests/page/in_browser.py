@@ -12,8 +12,8 @@ import torch
 from lib.artifact.provenance import timestamp
 from lib.chat.template import ChatML
 from lib.config.params import load_params, resolve_config
-from lib.run.imported import write_imported_run
 from lib.model.registry import build_model
+from lib.run.imported import write_imported_run
 from tests.chat.test_template import TOKENIZER
 from tests.conftest import PROJECT, TEXT, Stage
 from tests.serve.running import Running, running
@@ -50,7 +50,7 @@ class Opened:
 
     def settle(self) -> None:
         """Wait until nothing is asked or written."""
-        self["#main[aria-busy=false]"].wait_for()
+        self["#tokens[aria-busy=false]"].wait_for()
         self["#run:has-text('Continue')"].wait_for()
 
     def write(self, tokens: int) -> None:
@@ -102,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, stage: Stage) -> Path:
 
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with random weights and a long context that takes conversations; with top-k 20 (#top_k=5) no text of it ends."""
+    """A run with random weights and a long context that takes conversations; with top-k 20 (#top_k=20) no text of it ends."""
     debug = resolve_config(load_params(PROJECT / "params.yaml"), "debug").model
     config = replace(debug, vocab_size=TOKENIZER.vocab_size, context_length=LONG)
     model = build_model(config)
@@ -123,7 +123,7 @@ def server(trained: Path, answering: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def open_page(browser: "Browser", server: Running) -> Iterator[Open]:
-    """open_page(): the page, its first text analyzed. At the end: no error on its console, no request to anything but the server."""
+    """open_page(): the page, its first text analyzed. At the end: no error on its console, no request but to the server."""
     pages: list[Opened] = []
 
     def open_one(address: str = "", on: Running | None = None, **settings: Any) -> Opened:

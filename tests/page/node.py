@@ -24,8 +24,8 @@ const backend = local_module.localBackend(file, tensors);
 
 #: The logits after each of `data.ids`, by an exported page.
 LOGITS = """
-const [text, model] = [new gpt_module.Text(), new gpt_module.GPT(file.model, tensors)];
-return data.ids.map((id) => [...model.next(text, id)]);
+const [cache, model] = [new gpt_module.KVCache(), new gpt_module.GPT(file.model, tensors)];
+return data.ids.map((id) => [...model.next(cache, id)]);
 """
 
 

@@ -94,7 +94,9 @@ def test_a_text_of_params_yaml_is_named_with_its_license(copied: Path, monkeypat
 
 def test_a_run_whose_dataset_is_damaged_is_exported_without_its_texts(copied: Path) -> None:
     (copied / "dataset" / "manifest.json").write_text("{")
-    assert "trained on" not in export_page(copied / "run").html
+    page = export_page(copied / "run")
+    assert page.summary().endswith("its training text is not known here")
+    assert "its training text is not known here. Everything" in json.loads(block(page.html, "model-file"))["note"]
 
 
 HOSTILE = ["</script>", "<script>alert`1`</script>", "<!--", "-->", "<img/src=x/onerror=alert`1`>", "&lt;", "]]>"]
@@ -184,7 +186,7 @@ def test_the_stage_offers_every_format() -> None:
 
 def test_the_command_writes_the_page_and_says_what_it_holds(run: Path, tmp_path: Path, here: Here) -> None:
     said = here("export-page", run, "-o", tmp_path / "page.html", "--weights", "int8").err
-    assert re.search(r"page\.html: 0\.\d MB, [\d,]+ parameters in int8, \S+ bits/byte more than float32's \d", said)
+    assert re.search(r"page\.html: 0\.\d MB, [\d,]+ parameters in int8, whose rounding costs \S+ bits/byte", said)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == export_page(run, "int8").html
     assert here("export-page", run, "-o", "-").out == export_page(run).html
     assert "does not exist" in here("export-page", tmp_path / "missing", "-o", tmp_path / "b.html", code=1).err

@@ -12,6 +12,8 @@ from lib.evaluate.analysis import Alternative, LayerView, analyze
 from lib.evaluate.windows import iterate_predictions
 from lib.page.export import export_page
 from lib.page.weights import pack
+from lib.tokenizer.char import CharTokenizer
+from lib.tokenizer.word import WordTokenizer
 from lib.run.folder import load_run
 from tests.gguf.test_export import BPE, model_config, write_run
 from tests.page.node import LOGITS, in_page, needs_node
@@ -102,7 +104,8 @@ def test_a_text_longer_than_the_context_is_scored_in_the_windows_of_evaluate(tmp
     [
         ({"prompt": "a" * 33, "lens": True}, "The text has 33 tokens, and the context of the model 32; the lens"),
         ({"prompt": "a" * 33, "attention": True}, "The text has 33 tokens, and the context of the model 32; the lens"),
-        ({"prompt": "a" * 20001}, "The text has 20001 characters; this page takes up to 20000."),
+        ({"prompt": "a" * 10001}, "The text has 10001 characters; this page takes up to 10000."),
+        ({"prompt": ""}, "The text has no tokens"),
         ({"prompt": [270]}, "The id 270 is not in the vocabulary of 270 tokens, 0 to 269."),
         ({"prompt": [-1]}, "The id -1 is not"),
         ({"prompt": [0.5]}, "The id 0.5 is not"),
@@ -183,12 +186,57 @@ def test_a_text_is_shown_in_the_tokens_of_the_model_and_in_bytes(tmp_path: Path)
 
 
 @needs_node
+def test_the_bytes_of_words_have_the_spaces_between_them(tmp_path: Path) -> None:
+    tokenizer = WordTokenizer(["be", "to", "<|endoftext|>", "<unk>"])
+    write_run(tmp_path / "run", tokenizer, model_config(tokenizer, **LLAMA))
+    page = export_page(tmp_path / "run").html
+    words, _ = in_page(page, 'return backend.tokenizations("to be");', tmp_path)
+    assert [bytes(token["bytes"]) for token in words["tokens"]] == [b"to", b" be"]
+
+
+@needs_node
+def test_a_tokenizer_that_cannot_encode_a_text_says_why(tmp_path: Path) -> None:
+    tokenizer = CharTokenizer("ab")
+    write_run(tmp_path / "run", tokenizer, model_config(tokenizer, **LLAMA))
+    own, in_bytes = in_page(export_page(tmp_path / "run").html, 'return backend.tokenizations("abc");', tmp_path)
+    assert own == {"name": "char", "error": '"c" at position 2 is not among the 2 tokens of this model; leave it out'}
+    assert len(in_bytes["tokens"]) == 3
+
+
+@needs_node
+def test_only_what_is_new_in_a_text_is_computed(tmp_path: Path) -> None:
+    """One token more is one step of the model; a change in the middle, those from there on. The numbers are the same."""
+    _, page = write_page(tmp_path, **LLAMA)
+    code = """
+    const next = gpt_module.GPT.prototype.next;
+    let steps = 0;
+    gpt_module.GPT.prototype.next = function (...words) { steps++; return next.apply(this, words); };
+    const all = [];
+    for (const prompt of data.texts) {
+      steps = 0;
+      const again = await backend.analyze(file.name, {prompt, full: true});
+      const needed = steps;
+      const fresh = await local_module.localBackend(file, tensors).analyze(file.name, {prompt, full: true});
+      all.push([needed, JSON.stringify(again) === JSON.stringify(fresh)]);
+    }
+    return all;
+    """
+    ids = random_ids(50)
+    changed = [*ids[:10], 3, *ids[11:20]]
+    texts = [ids[:20], ids[:21], changed, changed[:5], ids[:31], ids[:32], ids, ids[:45]]
+    found = in_page(page, code, tmp_path, texts=texts)
+    assert [same for _, same in found] == [True] * len(texts)
+    # beyond the context of 32 tokens a second window begins, and the next token is predicted from the last 32
+    assert [steps for steps, _ in found] == [20, 1, 10, 0, 26, 1, 18 + 32, 32]
+
+
+@needs_node
 @pytest.mark.parametrize(("weights", "tolerance"), [("float16", 2e-2), ("int8", 0.3)])
 def test_fewer_bits_are_the_numbers_that_the_error_is_measured_with(tmp_path: Path, weights: str, tolerance: float) -> None:
     write_run(tmp_path / "run", BPE, model_config(BPE, **LLAMA))
     model = load_run(tmp_path / "run", CPU).model
     page = export_page(tmp_path / "run", weights)
-    assert 0 <= page.metadata["more_bits_per_byte"] < 0.05 * page.metadata["bits_per_byte"]
+    assert 0 <= page.metadata["more_bits_per_byte"] < 0.1
     found = in_page(
         page.html, "return Object.fromEntries(Object.entries(tensors).map(([n, t]) => [n, [...t.data]]));", tmp_path
     )

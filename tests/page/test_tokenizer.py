@@ -1,6 +1,7 @@
 """The tokenizers of an exported page give the ids and the bytes that ours give."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -112,6 +113,14 @@ def test_the_released_vocabularies_give_the_ids_of_their_release_or_are_refused(
     else:
         with pytest.raises(UsageError, match="has no form in a page; those of kind bytes"):
             tokenizer_values(tokenizer)
+
+
+@needs_node
+@pytest.mark.parametrize("word", ["a" * 9000, "ab" * 4000, "漢字" * 2000, "=" * 9000])
+def test_a_very_long_word_is_merged_in_time(tmp_path: Path, word: str) -> None:
+    started = time.monotonic()
+    check(learned(), tmp_path, [word])
+    assert time.monotonic() - started < 20  # some tenths of a second; a minute, if every merge joins all pairs again
 
 
 @needs_node
