@@ -16,6 +16,7 @@ SET     :=
 PYTHON  ?= python3
 EXTRAS  ?= dev
 SLOW    ?=
+PORT    ?= 8080
 GPT2    := artifacts/runs/gpt2_small
 SMOLLM2 := artifacts/runs/smollm2
 
@@ -24,7 +25,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
+.PHONY: help all why ladder comparison demo serve chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -34,7 +35,7 @@ PLAN  := $(if $(MAKEGPT_PARAMS),MAKEGPT_PARAMS='$(MAKEGPT_PARAMS)' )$(BIN)/pytho
 INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
-KNOWN := $(CHOICES) PYTHON EXTRAS SLOW REPOSITORY LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
+KNOWN := $(CHOICES) PYTHON EXTRAS SLOW PORT REPOSITORY LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
          MAKEGPT_PARAMS LLAMA_CPP MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
@@ -53,7 +54,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo chat preferences reward spam g2p $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo serve chat preferences reward spam g2p $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -69,6 +70,7 @@ help:
 ##                trains nothing
 ## demo           SmolLM2, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The capital of France is"
+## serve          the run of CONFIG as a server, with a page for the browser, at http://127.0.0.1:8080; PORT=0 takes a free port
 ## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
 ##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
 ## preferences    SmolLM2 taught which of two answers people prefer, from 1,100 pairs, next to SmolLM2 itself: some minutes
@@ -136,6 +138,10 @@ demo: | $(READY)
 	else run=$$($(PLAN) runs $(INPUT)) && echo "SmolLM2's weights cannot be had here; this is $$run" >&2; \
 	fi; \
 	$(BIN)/generate "$$run" "$$PROMPT" --temperature 0 --max-new-tokens 30 --explain --echo
+
+serve: | $(READY)
+	@$(MAKE) --silent --no-print-directory train
+	@run=$$($(PLAN) runs $(INPUT)) && exec $(BIN)/serve "$$run" --port $(PORT)
 
 chat: CONFIG := $(if $(filter file,$(origin CONFIG)),chat,$(CONFIG))
 chat: DATASET := $(if $(filter file,$(origin DATASET)),instructions,$(DATASET))

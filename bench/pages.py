@@ -1,7 +1,6 @@
 """What exported pages compute, how large and how fast they are: bench/results/pages.json, docs/other_programs.md.
 
-python bench/pages.py [RUNS]      after: make train CONFIG=single_block DATASET=tiny_shakespeare, the same with CONFIG=decoder_fast,
-                                  and make setup EXTRAS=dev,browser
+python bench/pages.py [RUNS]      after: make ladder LADDER="single_block decoder_fast", make setup EXTRAS=dev,browser
 
 RUNS is the folder of the runs, artifacts/runs if none is named. Each run is exported in every format that fits; Node.js and
 Chromium open the file, continue a text greedily, and their tokens are compared with PyTorch's.
@@ -89,9 +88,8 @@ def measure(run: Path, weights: str, browser: "Browser", folder: Path) -> dict[s
         "node": in_node(parts, prompt, count),
         "chromium": in_chromium(browser, path, prompt, count),
     }.items():
-        agreeing = next(
-            (n for n, pair in enumerate(zip(found.pop("ids"), continuation, strict=True)) if len({*pair}) > 1), count
-        )
+        pairs = zip(found.pop("ids"), continuation, strict=True)
+        agreeing = next((n for n, (theirs, ours) in enumerate(pairs) if theirs != ours), count)
         row[name] = {key: float(f"{value:.3g}") for key, value in found.items()} | {"greedy_tokens_that_agree": agreeing}
     return row
 
@@ -121,8 +119,8 @@ def _node_version() -> str:
 def pages_table(rows: list[dict[str, Any]]) -> str:
     """A row per run and format: the size of the page, what rounding costs, and how fast browsers are."""
     head = ["run", "parameters", "`--weights`", "MB", "more bits/byte", "greedy tokens that agree"]
-    head += ["tokens/s in Node.js", "in Chromium"]
-    lines = [f"| {' | '.join(head)} |", "|---|---:|---|---:|---:|---:|---:|---:|"]
+    head += ["tokens/s in Chromium"]
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---|---:|---:|---:|---:|"]
     for row in rows:
         more = row.get("more_bits_per_byte")
         cells = [
@@ -132,7 +130,6 @@ def pages_table(rows: list[dict[str, Any]]) -> str:
             f"{row['bytes'] / 1e6:.1f}",
             "" if more is None else f"{more:.5f}",
             f"{row['chromium']['greedy_tokens_that_agree']} of {row['greedy_tokens']}",
-            f"{row['node']['tokens_per_second']:,.0f}",
             f"{row['chromium']['tokens_per_second']:,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")

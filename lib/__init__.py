@@ -44,6 +44,7 @@ LAYERS = (
     "exercises",  # functions to be written by a reader, and checks of them
     "api",  # the front door: `from lib import Model`
     "page",  # the live page, and a model in one HTML file
+    "serve",  # HTTP: one model, many clients
 )
 
 

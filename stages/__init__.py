@@ -12,7 +12,7 @@ STAGES = {
     "train": "Train a model on a dataset",
     "evaluate": "Measure loss, perplexity and bits/byte against baselines",
     "generate": "Continue a prompt with a trained model",
-    "serve": "Answer many clients over HTTP, with OpenAI's API and a page",
+    "serve": "Serve models over HTTP to programs and to the browser",
     "classify": "Print the class of each text",
     "plot": "Draw a figure of a run or of a config",
     "report": "Write one HTML page about finished runs",

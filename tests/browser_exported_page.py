@@ -98,21 +98,29 @@ def test_a_token_is_explained_as_pytorch_does(open_file: OpenFile, trained: Path
         assert token.surprisal is not None
         assert f"{token.rank} of 256" in shown
         assert f"{token.surprisal:.2f} nats" in shown
-        assert "does not hold the counts" in shown
+        assert "does not hold the counts" not in shown
 
 
-def test_every_panel_of_the_page_works(open_file: OpenFile, trained: Path) -> None:  # noqa: F811
+#: A part of each panel that only an answer gives.
+ANSWERS = {
+    "Next token": ".bar .number",
+    "Attention": "canvas",
+    "Logit lens": "tbody td",
+    "Tokenizers": ".cut span",
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_panel_shows_what_the_page_computes(open_file: OpenFile, trained: Path, name: str) -> None:  # noqa: F811
     page = open_file(trained, "#text=1.%20The")
-    tabs = page.page.get_by_role("tab").all_inner_texts()
-    assert "Chat" not in tabs
-    assert len(tabs) >= 4
-    for name in tabs:
-        page.page.get_by_role("tab", name=name, exact=True).click()
-        panel = page.page.get_by_role("tabpanel", name=name, exact=True)
-        panel.wait_for()
-        page.page.wait_for_timeout(300)
-        assert panel.inner_text().strip()
+    page.page.get_by_role("tab", name=name, exact=True).click()
+    page.page.get_by_role("tabpanel", name=name, exact=True).locator(ANSWERS[name]).first.wait_for()
     assert page["#alert"].is_hidden()
+
+
+def test_panels_that_need_a_server_are_hidden(open_file: OpenFile, trained: Path) -> None:  # noqa: F811
+    page = open_file(trained, "#text=1.%20The")
+    assert set(page.page.get_by_role("tab").all_inner_texts()) == ANSWERS.keys()
 
 
 def test_a_character_that_has_no_token_is_named(open_file: OpenFile, tmp_path: Path) -> None:

@@ -216,14 +216,14 @@ def test_two_runs_stand_side_by_side(open_page: Open) -> None:  # noqa: F811
 def test_a_model_with_a_template_answers(open_page: Open) -> None:  # noqa: F811
     page = open_page("#model=answering&top_k=20")
     panel = page.tab("Chat")
-    panel.get_by_label("Message").fill("Hi <b>you</b>")
-    panel.get_by_label("Message").press("Enter")
+    panel.get_by_label("Message", exact=True).fill("Hi <b>you</b>")
+    panel.get_by_label("Message", exact=True).press("Enter")
     page["#panel-chat .assistant .body:not(:empty)"].wait_for()
     panel.get_by_role("button", name="Stop").click()
     panel.get_by_role("button", name="Send").wait_for()
     assert panel.locator(".user .body").inner_text() == "Hi <b>you</b>"
     assert panel.locator(".assistant .body").inner_text() != ""
-    panel.get_by_label("Message").fill("Again")
+    panel.get_by_label("Message", exact=True).fill("Again")
     panel.get_by_role("button", name="Send").click()
     page["#panel-chat .assistant >> nth=1"].wait_for()
     panel.get_by_role("button", name="New conversation").click()

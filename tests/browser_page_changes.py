@@ -148,3 +148,21 @@ def test_a_server_that_is_gone_is_said_to_be(open_page: Open, trained: Path) -> 
     page["#alert"].wait_for()
     assert "Is it still running?" in page["#alert"].inner_text()
     page.logged[:] = [line for line in page.logged if "ERR_CONNECTION_REFUSED" not in line]
+
+
+def test_a_server_that_loads_its_models_is_asked_again(open_page: Open) -> None:  # noqa: F811
+    page = open_page()
+    page.refused.append(503)
+    refused: list[int] = []
+
+    def refuse_once(route: "Route") -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(503)
+            route.fulfill(status=503, json={"error": {"message": "loading"}})
+
+    page.page.route("**/v1/models", refuse_once)
+    page.page.evaluate("location.hash = '#text=Loaded'")
+    page["#tokens [aria-label^='L']"].wait_for()
+    assert refused == [503]

@@ -66,6 +66,7 @@ REFERENCE = [
     "performance",
     "design",
     "python",
+    "live_page",
     "serve_api",
     "promises",
     "bibliography",

@@ -213,7 +213,7 @@ def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> Generator
         nats, ranks = nats_and_ranks(logits[: len(targets)], targets)
         p = torch.softmax(logits, dim=-1)
         top = p.topk(min(best, p.shape[-1]))
-        scores.nats.extend(nats.tolist())
+        scores.nats.extend(nats.clamp_min(0.0).tolist())  # a sure token may have a rounded -0.0
         scores.ranks.extend(ranks.tolist())
         scores.entropies.extend(torch.special.entr(p).sum(dim=-1).tolist())
         scores.best.extend(top.indices.tolist())

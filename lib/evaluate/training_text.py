@@ -1,10 +1,11 @@
 """What the text that a model was trained on says of another text: its counts, and the passages of it that stand there."""
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class TrainingText:
 
         It is that of the baseline in `evaluate`, unless the split has more than `MAX_COUNTED_TOKENS`.
         """
-        with self._lock:
+        with self._reading():
             blocks = self._counts.nats(InMemoryTokens(np.array(list(ids), dtype=np.int64)), 1, len(ids))
             return [nats for block in blocks for nats in block[NGRAM_NAMES[self._order]].tolist()]
 
@@ -76,7 +77,7 @@ class TrainingText:
 
         None overlaps another.
         """
-        with self._lock:
+        with self._reading():
             start, stop = self._dataset.split("train")
             copies = CopyIndex(self._dataset.tokens, start, stop).passages(
                 np.array(list(ids), dtype=np.int64), self._passage_tokens
@@ -93,6 +94,17 @@ class TrainingText:
                 )
                 for copy in copies
             ]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One thread at a time; a file that is damaged or gone is a missing text."""
+        try:
+            with self._lock:
+                yield
+        except MissingText:
+            raise
+        except (MakegptError, OSError, ValueError) as error:
+            raise MissingText("the dataset that the model was trained on cannot be read any more") from error
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -43,6 +43,7 @@ class Page {
     this._card = new TokenCard(byId("token"), byId("token-title"), (index, token) => this._choose(index, token, true));
     this._sampling = new SamplingPanel({
       greedy: byId("greedy"),
+      most: byId("max-tokens"),
       onChange: debounced(() => this._keepAddress(), TYPING_PAUSE),
       onPick: (token) => this._choose(Infinity, token, false),
     });
@@ -60,9 +61,9 @@ class Page {
     return this._draft.analysis;
   }
 
-  /** How the model draws, and how many tokens. */
+  /** The sampling parameters, as fields of a request. */
   get sampling() {
-    return { ...this._sampling.sampling, max_tokens: Math.max(1, Math.floor(Number(byId("max-tokens").value)) || 1) };
+    return this._sampling.sampling;
   }
 
   /** The index of the token that is looked at; the number of tokens means the next one. */
@@ -87,7 +88,6 @@ class Page {
     this._listen();
     this._readAddress();
     await this._load();
-    return this;
   }
 
   _listen() {
@@ -98,7 +98,6 @@ class Page {
       step: ["click", () => this._continue(1)],
       undo: ["click", () => this._undo()],
       clear: ["click", () => this._clear()],
-      "max-tokens": ["change", () => this._keepAddress()],
       model: ["change", () => this._modelChosen(byId("model").value)],
       "key-form": ["submit", (event) => (event.preventDefault(), this._useKey(byId("key").value))],
     };
@@ -116,16 +115,13 @@ class Page {
     const address = readAddress();
     this._typed(address.get("text") ?? FIRST_TEXT);
     byId("text").value = this.text;
-    byId("max-tokens").value = address.get("max_tokens") ?? byId("max-tokens").defaultValue;
     this._sampling.restore(address);
     this._tabs.choose(address.get("tab"));
   }
 
   _keepAddress() {
     if (!this.model) return;
-    const entries = [["model", this.model.id], ["text", this.text], ...this._sampling.settings(), ["tab", this._tabs.panel.id]];
-    const most = byId("max-tokens");
-    writeAddress(most.value === most.defaultValue ? entries : [...entries, ["max_tokens", most.value]]);
+    writeAddress([["model", this.model.id], ["text", this.text], ...this._sampling.settings(), ["tab", this._tabs.panel.id]]);
   }
 
   async _load() {
@@ -240,7 +236,7 @@ class Page {
 
   _clear() {
     this._typed("");
-    this._showText();
+    byId("text").value = "";
     byId("text").focus();
     this._analyze();
   }

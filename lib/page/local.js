@@ -54,19 +54,19 @@ export function localBackend(file, tensors) {
     return logits;
   }
 
-  /** The logits after each token of a text; a long one is read in windows of T that touch, as by `evaluate`. */
+  /** The logits after each token of a text, of which those of the last text's beginning are known. */
   function allLogits(ids, signal) {
     return withCache("analyze", async (cache) => {
       let start = 0;
       while (start < known.ids.length && known.ids[start] === ids[start]) start++;
       const logits = known.logits.slice(0, start);
-      for (let n = start; n < ids.length; n++) logits.push(await logitsAfter(cache, ids.slice(n - (n % T), n + 1), signal));
+      for (let n = start; n < ids.length; n++) logits.push(await logitsAfter(cache, ids.slice(0, n + 1), signal));
       known = { ids: [...ids], logits };
       return logits;
     });
   }
 
-  /** The same of a text of one window, with what happens inside: the attention weights, and what each layer would say. */
+  /** The same with what happens inside: the attention weights, and what each layer would say. */
   async function traced(ids, lens, signal) {
     const cache = new KVCache();
     const result = { logits: [], maps: model.layers.map(() => []), layers: [] };
@@ -91,9 +91,14 @@ export function localBackend(file, tensors) {
     return mostLikelyIds(logits, count).map((id) => ({ ...tokenFields(id, previous), probability: Math.exp(logits[id] - logTotal) }));
   }
 
+  /** What the model expects by `logits` in the place after `previous`. */
+  function expectation(logits, count, previous) {
+    return { entropy: entropyOf(logits), alternatives: alternativesOf(logits, count, previous) };
+  }
+
   /** How likely the token `id` was. */
   function score(logits, id) {
-    return { surprisal: logSumExp(logits) - logits[id], rank: rankOf(logits, id) };
+    return { surprisal: Math.max(0, logSumExp(logits) - logits[id]), rank: rankOf(logits, id) };
   }
 
   /** What each layer says of the token `id` by its logits, or of the next token where `id` is null. */
@@ -116,21 +121,18 @@ export function localBackend(file, tensors) {
 
     async analyze(_, { prompt, alternatives = 10, lens = false, attention = false, counts = false, memorized = false, full = false, signal }) {
       const ids = encode(prompt);
-      if (ids.length > T && (lens || attention)) {
-        throw new Error(`The text has ${ids.length} tokens, and the context of the model ${T}; the lens and attention need it in one window.`);
-      }
+      if (ids.length > T) throw new Error(`The text has ${ids.length} tokens, and the model a context of ${T}; give it the last ${T}.`);
       if (lens && !model.hasBlocks) throw new Error(`The model is a ${file.model.kind}, which has no blocks for a lens to look between.`);
       if (attention && !model.layers.length) throw new Error(`The model is a ${file.model.kind}, which has no attention.`);
       const { logits, maps, layers } = lens || attention ? await traced(ids, lens, signal) : { logits: await allLogits(ids, signal) };
       const tokens = ids.map((id, n) => {
         if (n === 0) return { ...tokenFields(id, null), surprisal: null, rank: null, entropy: null, alternatives: null };
         const [before, previous] = [logits[n - 1], ids[n - 1]];
-        const expected = { entropy: entropyOf(before), alternatives: alternativesOf(before, alternatives, previous) };
-        return { ...tokenFields(id, previous), ...score(before, id), ...expected, ...(lens ? { lens: lensOf(layers[n - 1], id, previous) } : {}) };
+        const seen = { ...tokenFields(id, previous), ...score(before, id), ...expectation(before, alternatives, previous) };
+        return lens ? { ...seen, lens: lensOf(layers[n - 1], id, previous) } : seen;
       });
-      const last = ids.at(-1);
-      const after = ids.length > T ? await withCache("complete", (cache) => logitsAfter(cache, ids, signal)) : logits.at(-1);
-      const next = { entropy: entropyOf(after), alternatives: alternativesOf(after, alternatives, last) };
+      const [last, after] = [ids.at(-1), logits.at(-1)];
+      const next = expectation(after, alternatives, last);
       return {
         object: "analysis",
         model: file.name,
@@ -152,8 +154,7 @@ export function localBackend(file, tensors) {
           const id = sampling.temperature === 0 ? mostLikely(logits) : drawToken(distribution(logits, sampling, ids).final, random());
           if (id === tokenizer.endoftext) return "end_of_text";
           const previous = ids.at(-1);
-          const expected = { entropy: entropyOf(logits), alternatives: alternativesOf(logits, 5, previous) };
-          onToken({ ...tokenFields(id, previous), ...score(logits, id), ...expected });
+          onToken({ ...tokenFields(id, previous), ...score(logits, id), ...expectation(logits, 5, previous) });
           ids.push(id);
         }
         return "length";
@@ -209,7 +210,7 @@ function entropyOf(logits) {
   const total = logSumExp(logits);
   let entropy = 0;
   for (const logit of logits) entropy += Math.exp(logit - total) * (total - logit);
-  return entropy;
+  return Math.max(0, entropy);
 }
 
 /** Attention weights by query, head and key, as [head][query][key], with 0 for keys after the query. */

@@ -1,4 +1,4 @@
-// Passages of the text that stand in the training text, and what stands around them there.
+// Passages of the text that appear verbatim in the training text, and what is around them there.
 import { count, element, textNodes } from "./dom.js";
 
 /** The panel. */

@@ -15,13 +15,17 @@ const SLIDERS = {
 
 const FILTERS = { greedy: "greedy", top_k: "top-k", top_p: "top-p", min_p: "min-p" };
 
-/** The panel; `onChange()` is called when a slider moves, `onPick(alternative)` when a token is chosen. */
+/**
+ * The panel; `onChange()` is called when a setting changes, `onPick(alternative)` when a token is chosen. `greedy` and `most` are
+ * the inputs of the page for greedy sampling and for the number of tokens.
+ */
 export class SamplingPanel {
-  constructor({ onChange, onPick, greedy }) {
+  constructor({ onChange, onPick, greedy, most }) {
     this.id = "sampling";
     this.title = "Next token";
     this._onPick = onPick;
     this._greedy = greedy;
+    this._most = most;
     this._analysis = null;
     this._rows = [];
     this._inputs = {};
@@ -47,12 +51,14 @@ export class SamplingPanel {
       element("div", {}, element("h3", {}, "Can be sampled; choose one to add it"), this._bars),
     );
     greedy.addEventListener("change", moved);
+    most.addEventListener("change", moved);
   }
 
   /** The sampling parameters, as fields of a request. */
   get sampling() {
     const values = Object.entries(SLIDERS).map(([name, { value }]) => [name, value(this._inputs[name].value)]);
-    const sampling = { ...Object.fromEntries(values), seed: Math.max(0, Math.floor(Number(this._seed.value)) || 0) };
+    const seed = Math.max(0, Math.floor(Number(this._seed.value)) || 0);
+    const sampling = { ...Object.fromEntries(values), seed, max_tokens: Math.max(1, Math.floor(Number(this._most.value)) || 1) };
     return this._greedy.checked ? { ...sampling, temperature: 0 } : sampling;
   }
 
@@ -62,6 +68,7 @@ export class SamplingPanel {
       this._inputs[name].value = settings.has(name) ? position(Number(settings.get(name))) : start;
     }
     this._seed.value = settings.get("seed") ?? 0;
+    this._most.value = settings.get("max_tokens") ?? this._most.defaultValue;
     this._greedy.checked = settings.has("greedy");
     this._draw();
   }
@@ -71,6 +78,7 @@ export class SamplingPanel {
     const moved = Object.entries(SLIDERS).filter(([name, { start }]) => Number(this._inputs[name].value) !== start);
     const entries = moved.map(([name, { value }]) => [name, String(value(this._inputs[name].value))]);
     if (Number(this._seed.value)) entries.push(["seed", this._seed.value]);
+    if (this._most.value !== this._most.defaultValue) entries.push(["max_tokens", this._most.value]);
     if (this._greedy.checked) entries.push(["greedy", "1"]);
     return entries;
   }
@@ -121,7 +129,7 @@ function larger(a, b) {
   return Math.max(a, b);
 }
 
-/** How many tokens are left, what the filters cut off, the entropy before and after. */
+/** How many tokens are left, what the filters cut off, the entropy of both. */
 function summary(own, final, removed) {
   const left = removed.filter((reason) => !reason).length;
   const cut = own.reduce((sum, p, id) => (removed[id] ? sum + p : sum), 0);

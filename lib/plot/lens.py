@@ -68,4 +68,6 @@ def lens_figure(lens: Lens, plot: PlotConfig) -> Figure:
 def visible(token: str, room: int) -> str:
     """A token as a cell of `room` characters can show it, with its spaces."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token).replace(" ", "␣")
-    return text if len(text) <= room else f"{text[: max(1, room - 1)]}…"
+    if len(text) <= room:
+        return text
+    return f"{text[: room - 1]}…" if room > 1 else text[:1]

@@ -37,12 +37,16 @@ from lib.model.maps import attentions, block_stack
 from lib.serve.errors import invalid, prompt_too_long
 from lib.serve.fields import Fields, checked_ids, checked_text
 from lib.serve.models import ServedModel, ServedModels
+from lib.serve.streaming import ClientLeft, unless_client_leaves
+from lib.serve.worker import Worker
 from lib.tokenizer.base import Tokenizer
 from lib.tokenizer.bytes_ import BytesTokenizer
 from lib.tokenizer.gpt2 import GPT2Tokenizer
 
 #: The most alternatives of a token.
 MAX_ALTERNATIVES = 100
+#: Alternatives of all tokens of one answer; each takes about 80 bytes of JSON.
+MAX_ALL_ALTERNATIVES = 1 << 16
 #: Attention weights of one answer; each takes about seven bytes of JSON.
 MAX_WEIGHTS = 2_000_000
 #: Logits that a lens may ask for: tokens × layers × vocabulary. SmolLM2 computes them in about four seconds.
@@ -70,10 +74,18 @@ class AnalyzeJob:
 
 async def analyze_text(request: HttpRequest) -> Response:
     """POST /v1/analyze. The worker computes the model's part, in turns; the training text is counted and searched outside of
-    it, for one request at a time.
+    it, for one request at a time. Nothing is computed for a client that has left.
     """
     state = request.app.state
     job = await run_in_threadpool(read_job, await request.body(), state.models)
+    try:
+        analysis = await unless_client_leaves(request.receive, _analyze(state.worker, job))
+    except ClientLeft:
+        return Response(status_code=499)  # for the log; nobody reads it
+    return JSONResponse(await run_in_threadpool(analysis_json, job.served.name, analysis))
+
+
+async def _analyze(worker: Worker, job: AnalyzeJob) -> Analysis:
     model = job.served.model
     turns = analyze_in_turns(
         model.evaluated,
@@ -85,12 +97,12 @@ async def analyze_text(request: HttpRequest) -> Response:
         attention=job.attention,
         full=job.full,
     )
-    while (analysis := await state.worker.call(partial(_next_turn, turns))) is None:
+    while (analysis := await worker.call(partial(_next_turn, turns))) is None:
         pass
     if job.counts or job.memorized:
         compare = partial(compare_with_training, analysis, model.training_text, counts=job.counts, memorized=job.memorized)
         analysis = await to_thread.run_sync(compare, limiter=_ONE_AT_A_TIME)
-    return JSONResponse(await run_in_threadpool(analysis_json, job.served.name, analysis))
+    return analysis
 
 
 def _next_turn(turns: Generator[None, None, Analysis]) -> Analysis | None:
@@ -150,6 +162,9 @@ def _check_size(job: AnalyzeJob) -> None:
     """ApiError if the answer would be too large, with the number of tokens that are possible."""
     network, config, T = job.served.model.evaluated, job.served.model.config, len(job.ids)
     V = network.vocab_size
+    if T * job.alternatives > MAX_ALL_ALTERNATIVES:
+        most = MAX_ALL_ALTERNATIVES // T
+        raise invalid("alternatives", f"{job.alternatives} alternatives of {T:,} tokens are too many; ask for at most {most:,}")
     heads = len(attentions(network)) * config.n_heads
     if job.attention and heads * T**2 > MAX_WEIGHTS:
         most = int((MAX_WEIGHTS / heads) ** 0.5)

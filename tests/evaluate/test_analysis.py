@@ -326,7 +326,9 @@ def naive_passages(text: list[int], training: list[int], n: int) -> list[tuple[i
 def test_a_text_that_repeats_itself_is_searched_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memorization, "_MAX_MATCHES", 1000)
     index = CopyIndex(InMemoryTokens(np.zeros(5000, np.int64)), 0, 5000)
-    assert index.passages(np.zeros(40, np.int64), 8) != []  # 33 × 4,993 matches, of which 1,000 are looked at
+    offsets, places = index._matches(np.zeros(40, np.uint32), 8)  # 33 × 4,993 matches
+    assert 0 < len(offsets) == len(places) <= 1000
+    assert index.passages(np.zeros(40, np.int64), 8) != []
 
 
 def test_a_run_without_its_training_text_says_so_and_names_no_folder(copied: Path) -> None:
@@ -338,3 +340,12 @@ def test_a_run_without_its_training_text_says_so_and_names_no_folder(copied: Pat
         == "the dataset that the model was trained on is missing, or has changed"
     )
     assert (result.counts_name, result.memorized) == (None, None)
+
+
+def test_a_run_that_was_moved_after_it_was_loaded_has_no_training_text(copied: Path) -> None:
+    model = Model.from_run(copied / "run", device="cpu")
+    (copied / "run").rename(copied / "elsewhere")
+    result = model.analyze("To be", counts=True, memorized=True)
+    assert (
+        result.counts_missing == result.memorized_missing == "the dataset that the model was trained on cannot be read any more"
+    )

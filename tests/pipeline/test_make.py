@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -569,3 +570,10 @@ def test_the_demo_falls_back_to_the_own_run_if_smollm2_is_not_available(built: P
     assert "SmolLM2's weights cannot be had here" in done.stderr
     assert done.stdout.startswith("token")
     assert "\n\nThe capital of France is" in done.stdout
+
+
+def test_make_serve_serves_the_run_of_the_config(built: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that the server ends at once
+        port = taken.getsockname()[1]
+        done = make(built, "serve", CONFIG="debug", TEXT="play.txt", SET=SMALL, PORT=str(port), code=2)
+    assert f"serve: error: 127.0.0.1, port {port}: Address already in use" in done.stderr

@@ -12,8 +12,10 @@ from lib import Model
 from lib.artifact.io import read_json, write_json
 from lib.artifact.manifest import MANIFEST, write_manifest
 from lib.config.params import load_params, resolve_config
+from lib.errors import MakegptError
 from lib.evaluate.comparison import ComparisonRow, comparison_rows, comparison_table
 from lib.model.attention import build_attention
+from lib.plot import lens
 from lib.plot.kinds import KINDS, Request
 from lib.plot.lens import read_lens, visible
 from lib.plot.loss_curves import read_curves
@@ -251,20 +253,27 @@ def test_attention_is_drawn_for_every_layer_and_head(evaluated: Path, stage: Sta
 def test_the_lens_has_a_cell_for_every_layer_and_token_and_the_models_own_prediction_on_top(
     evaluated: Path, stage: Stage, tmp_path: Path
 ) -> None:
-    lens = read_lens(evaluated / "one", "to be")
-    assert [view.layer for view in lens.places[0]] == [0, 1, 2]
+    seen = read_lens(evaluated / "one", "to be")
+    assert [view.layer for view in seen.places[0]] == [0, 1, 2]
     model = Model.from_run(evaluated / "one", device="cpu")
-    assert lens.places[-1][-1].top[0] == model.analyze("to be").next.alternatives[0]
+    assert seen.places[-1][-1].top[0] == model.analyze("to be").next.alternatives[0]
     stage("plot", "lens", evaluated / "one", "--prompt", "to be", "-o", tmp_path / "figure.svg")
     drawn = (tmp_path / "figure.svg").read_text()
-    cells = [visible(view.top[0].text, 80) for views in lens.places for view in views]
+    cells = [visible(view.top[0].text, 80) for views in seen.places for view in views]
     for token in (*cells, *map(escape_mathtext, "to␣be"), "embeddings", "block 1", "the model"):
         assert f"<!-- {token} -->" in drawn
 
 
 def test_a_token_is_drawn_with_its_spaces_in_the_room_that_it_has() -> None:
     assert [visible(token, 6) for token in (" a b", "\n", "\\xf0", " capital", "x")] == ["␣a␣b", "\\n", "\\xf0", "␣capi…", "x"]
-    assert visible("abc", 1) == "a…"
+    assert visible("abc", 1) == "a"
+
+
+def test_a_lens_of_more_tokens_than_a_figure_has_room_for_is_refused(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lens, "_MOST_TOKENS", 5)
+    assert len(read_lens(evaluated / "one", "to be").places) == 5
+    with pytest.raises(MakegptError, match=r"--prompt has 6 tokens, and a lens of more than 5 is too wide to draw"):
+        read_lens(evaluated / "one", "to be,")
 
 
 @pytest.mark.parametrize("kind", ["bigram", "multi_head"])

@@ -1,16 +1,23 @@
 """/v1/analyze and /v1/tokenizations over a socket: what the library computes, rounded, and what is refused."""
 
+import asyncio
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
 from lib import Model
+from lib.evaluate.training_text import MAX_COUNTED_TOKENS, PASSAGE_BYTES
 from lib.serve import analyze
 from lib.serve.errors import ApiError
-from lib.serve.models import ServedModel
-from tests.conftest import TEXT
+from lib.serve.limits import Limits
+from lib.serve.metrics import Metrics
+from lib.serve.models import ServedModel, ServedModels
+from lib.serve.worker import Worker
+from tests.conftest import PROJECT, TEXT
 from tests.serve.running import Running
 
 #: 24 tokens, half of which are parts of characters.
@@ -103,11 +110,15 @@ def test_what_cannot_be_analyzed_is_refused_by_name(server: Running, body: dict[
 
 
 def test_an_answer_that_would_be_too_large_is_refused_with_what_is_possible(
-    model: Model, small: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = ServedModel("run", model, 0, "", 0)
     job = analyze.AnalyzeJob(served, [1] * 20, 10, lens=True, attention=True, full=False, counts=False, memorized=False)
     analyze._check_size(job)
+    monkeypatch.setattr(analyze, "MAX_ALL_ALTERNATIVES", 199)
+    with pytest.raises(ApiError, match=r"10 alternatives of 20 tokens are too many; ask for at most 9"):
+        analyze._check_size(job)
+    monkeypatch.undo()
     monkeypatch.setattr(analyze, "MAX_WEIGHTS", 1000)
     with pytest.raises(ApiError, match=r"attention of 20 tokens has 1,600 weights; ask for at most 15 tokens"):
         analyze._check_size(job)
@@ -127,3 +138,27 @@ def test_a_text_is_cut_by_every_tokenizer_at_hand(two_models: Running) -> None:
     assert len(cuts["run (bytes)"]["tokens"]) == 11
     error = two_models.post("/v1/tokenizations", {"text": "x" * 20_001}, status=400)["error"]
     assert error["message"] == "text has 20,001 characters; at most 20,000 are possible"
+
+
+def test_an_analysis_ends_when_its_client_leaves(model: Model) -> None:
+    worker = Worker(Limits(), Metrics())  # its thread is not started: what is asked waits
+    app = Starlette()
+    app.state.models = ServedModels([ServedModel("run", model, 0, "", 0)])
+    app.state.worker = worker
+    messages: list[dict[str, Any]] = [{"type": "http.disconnect"}, {"type": "http.request", "body": b'{"prompt": "to be"}'}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop()
+
+    response = asyncio.run(analyze.analyze_text(Request({"type": "http", "app": app, "headers": []}, receive)))
+    assert response.status_code == 499
+
+
+def test_the_page_has_the_limits_of_the_code() -> None:
+    page = (PROJECT / "docs" / "serve_api.md").read_text(encoding="utf-8")
+    assert f"1 to {analyze.MAX_ALTERNATIVES}; times the tokens at most {analyze.MAX_ALL_ALTERNATIVES:,}" in page
+    assert f"Tokens × (blocks + 1) × vocabulary are at most {analyze.MAX_LENS_LOGITS:,}" in page
+    assert f"at most {analyze.MAX_WEIGHTS:,} weights" in page
+    assert f"at most the last {MAX_COUNTED_TOKENS:,} tokens are counted" in page
+    assert f"about {PASSAGE_BYTES} bytes long at least" in page
+    assert f"a `text` of up to {analyze.MAX_CHARACTERS:,} characters" in page
