@@ -84,11 +84,10 @@ def default_baselines(span: TokenSpan, tokenizer: Tokenizer, ngram_order: int) -
 
 
 def count_training(training: Dataset, order: int, vocab_size: int, most: int | None = None) -> NGrams:
-    """The n-grams of the last `most` tokens of the training split (None: `MAX_COUNTED_TOKENS`).
-
-    Of conversations those that end in an answer.
+    """The n-grams of the last `most` tokens of the training split, by default `MAX_COUNTED_TOKENS`; of conversations, those
+    that end in an answer.
     """
-    start, stop = end_of_training(training, most or MAX_COUNTED_TOKENS)
+    start, stop = end_of_training(training, MAX_COUNTED_TOKENS if most is None else most)
     if not training.packed:
         return NGrams(training.tokens, [(start, stop)], order, vocab_size)
     ranges = [(max(start, begin), end) for begin, end in training.text_ranges("train") if end > start]

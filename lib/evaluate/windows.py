@@ -18,7 +18,7 @@ from lib.model.maps import block_stack
 from lib.model.pointer import PointerGPT
 
 _ROWS_AT_ONCE = 64
-#: Positions of a window whose logits are in memory at one time, where each is looked at by itself.
+#: Positions whose logits are in memory at one time, where each is looked at by itself; SmolLM2 computes so many in 0.2 s.
 POSITIONS_AT_ONCE = 256
 
 OnTokens = Callable[[int], None]

@@ -34,7 +34,7 @@ from lib.evaluate.analysis import (
 )
 from lib.generate.token_scores import token_text
 from lib.model.maps import attentions, block_stack
-from lib.serve.errors import ApiError, invalid
+from lib.serve.errors import invalid, prompt_too_long
 from lib.serve.fields import Fields, checked_ids, checked_text
 from lib.serve.models import ServedModel, ServedModels
 from lib.serve.streaming import ClientLeft, unless_client_leaves
@@ -154,12 +154,7 @@ def _read_ids(value: Any, served: ServedModel) -> list[int]:
         except MakegptError as error:
             raise invalid("prompt", str(error)) from None
     if len(ids) > model.config.context_length:
-        raise ApiError(
-            400,
-            f"the prompt has {len(ids):,} tokens, and the context of {served.name} is {model.config.context_length:,}",
-            param="prompt",
-            code="context_length_exceeded",
-        )
+        raise prompt_too_long(len(ids), model.config.context_length, "prompt")
     return ids
 
 

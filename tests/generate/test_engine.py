@@ -424,6 +424,12 @@ def test_the_end_of_text_token_ends_a_text() -> None:
     assert "".join(pieces) == request.text == " a b"
 
 
+def test_a_stop_text_of_any_length_costs_as_much_as_what_is_held_back() -> None:
+    decoder = StreamDecoder(make_tokenizer("bytes", [], Path()), None, ["a" * 4_000_000, "ab" * 1_000_000])
+    assert [decoder.decode(id) for id in b"xababc"] == ["x", "", "", "", "", "ababc"]
+    assert (decoder.decode(ord("a")), decoder.flush(), decoder.stopped) == ("", "a", False)
+
+
 def test_words_stream_with_their_spaces() -> None:
     words = make_tokenizer("word", [["To be, or not: be!"]], Path())
     request, pieces = request_and_pieces(words, words.encode("be, or not!"), prompt="To")

@@ -94,7 +94,7 @@ def test_a_model_without_its_training_text_gives_the_reason_and_no_folder(chat_s
     [
         ({}, "prompt is missing or empty; give a text, or a list of token ids"),
         ({"prompt": ""}, "prompt is missing or empty"),
-        ({"prompt": "x" * 33}, "the prompt has 33 tokens, and the context of run is 32"),
+        ({"prompt": "x" * 33}, "the prompt has 33 tokens, but the model's context is 32"),
         ({"prompt": [1, 256]}, "prompt has the token id 256; the model's ids are 0 to 255"),
         ({"prompt": [1, -1]}, "prompt has the token id -1"),
         ({"prompt": ["a"]}, "must be a list of token ids"),
