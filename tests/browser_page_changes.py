@@ -113,7 +113,7 @@ def test_a_link_in_the_same_tab_is_followed(open_page: Open) -> None:  # noqa: F
     page.page.evaluate("location.hash = '#text=Two&tab=lens'")
     page["#tokens [aria-label^='w']"].wait_for()
     assert page["output[for=top_k]"].text_content() == "off"
-    assert page["#panel-lens"].is_visible()
+    page["#panel-lens td"].first.wait_for()
 
 
 def test_errors_are_said_in_words(open_page: Open) -> None:  # noqa: F811

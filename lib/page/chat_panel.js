@@ -8,7 +8,7 @@ export class ChatPanel {
     this.title = "Chat";
     this._messages = [];
     this._stop = null;
-    this._log = element("ol", { class: "chat", "aria-label": "Conversation" });
+    this._log = element("ol", { class: "chat", tabindex: "0", "aria-label": "Conversation" });
     this._system = element("input", { id: "system", type: "text", autocomplete: "off", placeholder: "none" });
     this._input = element("textarea", { id: "message", rows: 2, onkeydown: (event) => this._key(event) });
     this._send = element("button", { class: "main" }, "Send");
