@@ -16,6 +16,7 @@ import yaml
 
 import lib
 from bench.tables import (
+    RESULTS,
     generation_table,
     gpu_decoding_table,
     gpu_training_table,
@@ -26,6 +27,7 @@ from bench.tables import (
     reached,
     read_results,
     row_of,
+    serving_table,
     training_table,
 )
 from lib.config.params import load_params, resolve_config
@@ -231,6 +233,13 @@ def test_the_tables_next_to_llama_cpp_are_those_of_the_results() -> None:
     assert read_results("llama_cpp")
     for part in read_results("llama_cpp").values():
         assert f"{llama_cpp_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
+
+
+def test_the_tables_of_the_server_are_those_of_the_results() -> None:
+    if not (RESULTS / "serving.json").exists():
+        pytest.skip("bench/serving.py has not been run yet")
+    for part in read_results("serving").values():
+        assert f"{serving_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
 
 
 def test_the_tables_of_the_gpu_are_those_of_the_results() -> None:
