@@ -114,7 +114,7 @@ def llama_cpp_table(part: dict[str, Any]) -> str:
 
 
 def serving_table(part: dict[str, Any]) -> str:
-    """A row per contender and number of streams: tokens/s of all together, seconds to the first token, milliseconds per token."""
+    """A row per contender and number of streams: tokens/s of all together, and how long the first and later tokens took."""
     rows = []
     for row in sorted(part["rows"], key=lambda row: row["streams"]):
         seconds = [f"{row['first_token'][p]:.2f}" for p in ("p50", "p99")]

@@ -167,7 +167,8 @@ def test_the_table_of_stages_works(folder: Path) -> None:
     assert [name for name, _ in examples] == STAGES
     for name, example in examples:
         assert example.startswith(name)
-        # GPT-2's weights are 548 MB, a study takes long, a classifier is none of the folder's runs, an exercise has holes, a server does not end
+        # GPT-2's weights are 548 MB, a study takes long, a server does not end, a classifier is none of the folder's runs, an
+        # exercise has holes
         if name not in ("fetch", "tokenize", "import-weights", "study", "serve", "classify", "check"):
             context = " --context-length 32" if name == "build-dataset" else ""
             run(folder, "export PATH=$PWD/.venv/bin:$PATH\n" + as_debug(example) + context)

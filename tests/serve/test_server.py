@@ -271,7 +271,7 @@ def test_old_clients_and_pipelines_are_answered(server: Running) -> None:
     "content",
     [
         b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/x\r\n\r\n",
         b"GET /health HTTP/1.1\r\n\r\n",  # no Host
         b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
