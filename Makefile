@@ -26,7 +26,7 @@ PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
 .PHONY: help all why ladder comparison demo serve page chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
-        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
+        test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp bench-serving site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -36,7 +36,7 @@ INPUT := '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)'
 
 # ── what may stand on the command line of make: these variables, and those of the environment that other programs read ──
 KNOWN := $(CHOICES) PYTHON EXTRAS SLOW PORT REPOSITORY LADDER COMPARED PROMPT STUDY_BUDGET SCREENSHOTS KILL_ROUNDS DATA_MIRROR \
-         MAKEGPT_PARAMS LLAMA_CPP MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
+         MAKEGPT_PARAMS LLAMA_CPP LLAMA_SERVER MACHINES SHORT FAULTS FUZZ_INPUTS FUZZ_SEED OUTDATED
 OTHERS := MAKE% SHELL HOME PATH USER TERM COLUMNS NO_COLOR TMPDIR LANG LC_% TZ CC CXX CFLAGS CXXFLAGS LDFLAGS %_proxy %_PROXY \
           SSL_CERT_% REQUESTS_CA_BUNDLE OMP_% GOMP_% MKL_% KMP_% OPENBLAS_% NPY_% ATEN_% TORCH% PYTORCH_% CUDA_% NCCL_% GLOO_% \
           PIP_% PYTEST_% PYTHONPATH PYTHONHASHSEED PYTHONWARNINGS PYTHONUTF8 PYTHONIOENCODING MPLBACKEND MPLCONFIGDIR XDG_% \
@@ -105,6 +105,7 @@ help:
 ## bench          a training step and generation beside transformers, and learning beside a plain loop; takes half an hour;
 ##                results to bench/results/
 ## bench-llama-cpp   builds llama.cpp for this machine (half an hour) and measures prompts and decoding next to it
+## bench-serving  1 to 16 streams at once next to llama.cpp's server; LLAMA_SERVER=PATH is its binary llama-server
 ## bench-gpu      tokens/s, MFU and memory on one CUDA device, some two minutes; results to bench/results/gpu.json
 ## slides         the lectures of docs/slides as HTML in artifacts/slides, by Marp, which npm gets
 ## notebooks      the pages of the book and the lab as notebooks in notebooks/; REPOSITORY=owner/name adds Colab's badge and an installation
@@ -359,6 +360,10 @@ bench-llama-cpp: | $(READY)
 	CMAKE_ARGS='-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --no-binary llama-cpp-python --constraint constraints.txt llama-cpp-python==0.3.36
 	PYTHONPATH=. $(BIN)/python bench/llama.py
+
+LLAMA_SERVER ?= llama-server
+bench-serving: | $(READY)
+	PYTHONPATH=. $(BIN)/python bench/serving.py '$(LLAMA_SERVER)'
 
 bench-gpu: | $(READY)
 	PYTHONPATH=. $(BIN)/python bench/gpu.py

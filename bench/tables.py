@@ -113,6 +113,18 @@ def llama_cpp_table(part: dict[str, Any]) -> str:
     return _table(head, rows)
 
 
+def serving_table(part: dict[str, Any]) -> str:
+    """A row per contender and number of streams: tokens/s of all together, and how long the first and later tokens took."""
+    rows = []
+    for row in sorted(part["rows"], key=lambda row: row["streams"]):
+        seconds = [f"{row['first_token'][p]:.2f}" for p in ("p50", "p99")]
+        milliseconds = [f"{1000 * row['later_token'][p]:.0f}" for p in ("p50", "p99")]
+        speed = f"{statistics.median(row['tokens_per_second']):,.0f}"
+        rows.append([NAMES.get(row["contender"], row["contender"]), str(row["streams"]), speed, *seconds, *milliseconds])
+    head = ("", "streams", "tokens/s", "first token, s: p50", "p99", "later tokens, ms: p50", "p99")
+    return _table(head, rows)
+
+
 def gpu_training_table(results: dict[str, Any]) -> str:
     """A row per training on the card that was measured: speed, MFU against bfloat16 products, and peak memory."""
     rows = []
@@ -160,7 +172,12 @@ def reached(curve: list[list[float]], goal: float) -> float:
 
 
 def main() -> None:
-    tables = (("training", training_table), ("generation", generation_table), ("llama_cpp", llama_cpp_table))
+    tables = (
+        ("training", training_table),
+        ("generation", generation_table),
+        ("llama_cpp", llama_cpp_table),
+        ("serving", serving_table),
+    )
     for benchmark, table in tables:
         if not (RESULTS / f"{benchmark}.json").exists():
             continue

@@ -16,6 +16,7 @@ import yaml
 
 import lib
 from bench.tables import (
+    RESULTS,
     generation_table,
     gpu_decoding_table,
     gpu_training_table,
@@ -26,6 +27,7 @@ from bench.tables import (
     reached,
     read_results,
     row_of,
+    serving_table,
     training_table,
 )
 from lib.config.params import load_params, resolve_config
@@ -165,7 +167,8 @@ def test_the_table_of_stages_works(folder: Path) -> None:
     assert [name for name, _ in examples] == STAGES
     for name, example in examples:
         assert example.startswith(name)
-        # GPT-2's weights are 548 MB, a study takes long, a classifier is none of the folder's runs, an exercise has holes, a server does not end
+        # GPT-2's weights are 548 MB, a study takes long, a server does not end, a classifier is none of the folder's runs, an
+        # exercise has holes
         if name not in ("fetch", "tokenize", "import-weights", "study", "serve", "classify", "check"):
             context = " --context-length 32" if name == "build-dataset" else ""
             run(folder, "export PATH=$PWD/.venv/bin:$PATH\n" + as_debug(example) + context)
@@ -231,6 +234,13 @@ def test_the_tables_next_to_llama_cpp_are_those_of_the_results() -> None:
     assert read_results("llama_cpp")
     for part in read_results("llama_cpp").values():
         assert f"{llama_cpp_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
+
+
+def test_the_tables_of_the_server_are_those_of_the_results() -> None:
+    if not (RESULTS / "serving.json").exists():
+        pytest.skip("bench/serving.py has not been run yet")
+    for part in read_results("serving").values():
+        assert f"{serving_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
 
 
 def test_the_tables_of_the_gpu_are_those_of_the_results() -> None:

@@ -43,6 +43,11 @@ class Generation:
         """End all texts after the step that is being computed; from any thread."""
         self.end_reason = self.end_reason or reason
 
+    def end(self, index: int, request: Request) -> None:
+        """End a text of a generation that was cancelled, for its reason; from the worker's thread."""
+        assert self.end_reason is not None
+        self.deliver(Event(index, None, request.end(self.end_reason), self.end_reason))
+
     def deliver(self, item: Event | Exception) -> None:
         """Pass an event, or what ends all texts, to the reader; from the worker's thread."""
         call_in(self._loop, self._events.put_nowait, item)

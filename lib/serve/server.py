@@ -56,8 +56,7 @@ def serve(
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
-            rest = f"; what runs has {stop_seconds:g} s, another signal ends it at once" if server.is_computing else ""
-            on_stop(f"stopping{rest}")
+            on_stop(f"stopping; what runs has {stop_seconds:g} s, another signal ends it at once")
             server.stop(stop_seconds)
 
         for number in _SIGNALS:
@@ -90,11 +89,6 @@ class Server:
             backlog=_BACKLOG,
         )
         self._http = _Server(config)
-
-    @property
-    def is_computing(self) -> bool:
-        """Whether any text runs or waits."""
-        return self._worker.running + self._worker.waiting > 0
 
     async def run(
         self, listener: socket.socket, load: Callable[[], ServedModels], on_ready: Callable[[str, ServedModels], None]

@@ -18,7 +18,7 @@ from typing import Callable, Iterator, Sequence, TypeVar
 
 import torch
 
-from lib.generate.batch import PIECE, TokenBatch
+from lib.generate.batch import TokenBatch
 from lib.generate.request import Request
 from lib.generate.sampling import DamagedWeights
 from lib.serve.errors import ApiError
@@ -28,6 +28,10 @@ from lib.serve.metrics import Metrics
 from lib.serve.models import ServedModel
 
 T = TypeVar("T")
+
+#: Tokens of the longest context beyond which a text may grow: its window slides, and is computed for each new token. In a
+#: longer one that would hold the others, so the text ends.
+LONGEST_WINDOW = 256
 
 _RETRY_SECONDS = 5
 
@@ -198,25 +202,20 @@ class Worker:
                 reason = "the server is stopping" if self._cancels else "the request waited too long; try again later"
                 call.end(Busy(reason))
                 self._remove(self._calls, call)
-        ended: list[tuple[Generation, int, Request]] = []
+        for generation in {*texts, *(generation for generation, _ in self._running.values())}:
+            if self._cancels:
+                generation.cancel()
+            elif generation.submitted < late:
+                generation.cancel("timeout")
         for generation in texts:
-            if self._is_ended(generation, late):
+            if generation.end_reason is not None:
                 self._remove(self._texts, generation)
-                ended += [(generation, *pair) for pair in generation.waiting]
+                for index, request in generation.waiting:
+                    generation.end(index, request)
         for request, (generation, index) in list(self._running.items()):
-            if self._is_ended(generation, late):
+            if generation.end_reason is not None:
                 del self._running[request]
-                ended.append((generation, index, request))
-        for generation, index, request in ended:
-            reason = generation.end_reason or ""
-            generation.deliver(Event(index, None, request.end(reason), reason))
-
-    def _is_ended(self, generation: Generation, late: float) -> bool:
-        if self._cancels:
-            generation.cancel()
-        if generation.submitted < late:
-            generation.cancel("timeout")
-        return generation.end_reason is not None
+                generation.end(index, request)
 
     def _remove(self, queue: deque[T], job: T) -> None:
         with self._changed:
@@ -272,8 +271,11 @@ class Worker:
             except Exception as error:
                 self._fail(generation, _failure(error))
                 continue
-            if request.finish_reason is None and len(request.ids) > generation.model.model.config.context_length > PIECE:
-                piece += request.end("length")  # a window that slides would be computed for each token, and hold the others
+            if (
+                request.finish_reason is None
+                and len(request.ids) > generation.model.model.config.context_length > LONGEST_WINDOW
+            ):
+                piece += request.end("length")
             self._metrics.generated_tokens += 1
             if not generation.has_tokens:
                 generation.has_tokens = True

@@ -20,6 +20,7 @@ from lib.serve.limits import Limits
 from lib.serve.models import ServedModels
 from lib.serve.safety import HEADERS, Access, is_loopback
 from lib.serve.server import Server, _listen
+from lib.serve.worker import LONGEST_WINDOW
 from tests.conftest import PROJECT, Here
 from tests.serve.running import Running, running, start
 from tests.serve.test_worker import served
@@ -270,7 +271,7 @@ def test_old_clients_and_pipelines_are_answered(server: Running) -> None:
     "content",
     [
         b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/x\r\n\r\n",
         b"GET /health HTTP/1.1\r\n\r\n",  # no Host
         b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
@@ -582,7 +583,7 @@ def test_the_page_of_the_book_has_the_limits_of_the_code() -> None:
         f"If {limits.queue}\n  requests wait",
         f"(at most {limits.body >> 20} MB)        (at most {limits.queue} requests)",
         f"A request has {limits.timeout / 60:.0f} minutes",
-        f"if that has at most {PIECE} tokens",
+        f"if that has at most {LONGEST_WINDOW} tokens",
         f"in pieces of {PIECE} tokens",
     ):
         assert said in page

@@ -277,7 +277,7 @@ def test_a_call_that_waits_too_long_is_refused(limits: Limits) -> None:
 def test_a_text_ends_at_a_long_context_and_slides_in_a_short_one(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     model = served()
     assert len(run(lambda: read(worker.submit(model, requests_of(model, "to be", tokens=40))))[0]) == 40
-    monkeypatch.setattr("lib.serve.worker.PIECE", 10)
+    monkeypatch.setattr("lib.serve.worker.LONGEST_WINDOW", 10)
     events = run(lambda: read(worker.submit(model, requests_of(model, "to be", tokens=40))))[0]
     assert len(events) == 24 - 5 + 1  # the token after a full context is the last
     assert events[-1].finish_reason == "length"
