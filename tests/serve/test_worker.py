@@ -164,7 +164,8 @@ def test_texts_end_when_the_time_of_their_request_is_over() -> None:
     worker.stop()
     assert running[0][-1].finish_reason == "timeout"
     assert len(running[0]) > 1
-    assert [event.finish_reason for event in waiting[0]] == ["timeout"]
+    assert waiting[0][-1].finish_reason == "timeout"  # it may get the place for the moment by which it came later
+    assert len(waiting[0]) < len(running[0])
 
 
 def test_a_reader_that_does_not_read_holds_nobody(worker: Worker) -> None:
