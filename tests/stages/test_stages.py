@@ -288,7 +288,7 @@ def test_a_file_whose_name_is_not_unicode_is_recorded(tmp_path: Path) -> None:
         ("plot tokens RUN CHARRUN", 2, "plot tokens takes one run"),
         ("plot tokens CHARRUN --prompt Grüß", 1, "'ü' (U+00FC) at position 2"),
         ("plot ladder RUN -o OUT.png", 1, "has not been evaluated; run `evaluate"),
-        ("plot mask --summary -o OUT.png", 2, "--summary is for plot loss, ladder or attention"),
+        ("plot mask --summary -o OUT.png", 2, "--summary is for plot loss, ladder, attention or lens"),
         ("plot mask --config bigram -o OUT.png", 2, "a bigram has no attention"),
         ("compare DATASET", 1, "holds a dataset, not a run"),
         ("compare CHARRUN", 1, "has not been evaluated; run `evaluate"),
