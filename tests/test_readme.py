@@ -237,8 +237,7 @@ def test_the_tables_next_to_llama_cpp_are_those_of_the_results() -> None:
 
 
 def test_the_tables_of_the_server_are_those_of_the_results() -> None:
-    if not (RESULTS / "serving.json").exists():
-        pytest.skip("bench/serving.py has not been run yet")
+    assert read_results("serving")
     for part in read_results("serving").values():
         assert f"{serving_table(part)}\n\nMeasured on {origin(part)}." in PERFORMANCE
 
