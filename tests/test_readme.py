@@ -16,7 +16,6 @@ import yaml
 
 import lib
 from bench.tables import (
-    RESULTS,
     generation_table,
     gpu_decoding_table,
     gpu_training_table,
