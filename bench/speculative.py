@@ -77,6 +77,16 @@ def measure(model: Model, draft: Model, temperature: float, rounds: int) -> dict
     }
 
 
+def speculative_table(results: dict[str, Any]) -> str:
+    """A row per kind of weights and temperature: tokens/s alone, and by proposals the speed-up and how many were accepted."""
+    counts = next(iter(results["rows"].values()))["ahead"]
+    lines = ["| | alone, tokens/s | " + " | ".join(f"n = {n}" for n in counts) + " |", "|---|" + "---:|" * (1 + len(counts))]
+    for name, row in results["rows"].items():
+        cells = [f"{ahead['ratio']:.2f} ({ahead['accepted']:.0%})" for ahead in row["ahead"].values()]
+        lines.append(f"| {name} | {row['alone']['tokens_per_second']:.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main(model_folder: Path, draft_folder: Path, rounds: int) -> None:
     rows = {}
     for weights in ("float32", "int8"):

@@ -36,6 +36,8 @@ from bench.rewards import RESULTS as REWARDS
 from bench.rewards import rewards_table
 from bench.sparse import RESULTS as SPARSE
 from bench.sparse import loss_table, time_table
+from bench.speculative import RESULTS as SPECULATIVE
+from bench.speculative import speculative_table
 from bench.vocabularies import RESULTS, vocabulary_table
 from docs.figures import commands
 from lib.book import (
@@ -233,6 +235,14 @@ def test_the_page_the_readme_and_the_results_show_the_same_recurrent_network() -
         f"`CONFIG=lstm`, reaches {row['loss']:.3f}, the mean of {len(row['seeds'])} seeds: ahead of the decoder and, by "
         f"{row['lead']:.3f} ± {row['standard_error']:.3f}, of all counts" in readme
     )
+
+
+def test_the_page_and_the_results_show_the_same_speculation() -> None:
+    results, page = json.loads(SPECULATIVE.read_text(encoding="utf-8")), (DOCS / "speculative.md").read_text(encoding="utf-8")
+    assert not results["versions"]["dirty"]
+    assert speculative_table(results) in page
+    for name, size in results["parameters"].items():
+        assert f"{size:,} parameters" in page, name
 
 
 def test_the_page_and_the_results_show_what_a_recurrent_network_forgets() -> None:
