@@ -25,7 +25,7 @@ SMOLLM2 := artifacts/runs/smollm2
 PIPELINE := fetch tokenize build-dataset train evaluate generate plot report
 LADDER   := bigram single_head multi_head single_block decoder
 COMPARED := gpt_real gpt_demo gpt_deep gpt_balanced
-.PHONY: help all why ladder comparison demo serve chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
+.PHONY: help all why ladder comparison demo serve page chat preferences reward spam g2p reproduce study study-figures study-check figures bench setup llama-cpp lm-eval axe-core test test-kill test-machines \
         test-faults test-fuzz test-browser test-gpu bench-gpu bench-llama-cpp bench-serving site lint format check slides notebooks wheel clean start-over again $(PIPELINE)
 
 VENV  := .venv
@@ -54,7 +54,7 @@ alone   = $(findstring $(dollar),$(subst $(dollar){,,$(subst $(dollar)$(open),,$
 $(foreach name,$(CHOICES),$(if $(call alone,$(name)),$(error $(name)=$(value $(name)): make takes $$ and the \
   letter behind it for a variable; write $$$$ for $$)))
 $(if $(and $(filter file,$(foreach name,$(CHOICES),$(if $(filter $(name)=%,$(EXPORTED)),$(origin $(name))))),\
-  $(filter all why ladder comparison demo serve chat preferences reward spam g2p $(PIPELINE),$(MAKECMDGOALS))),\
+  $(filter all why ladder comparison demo serve page chat preferences reward spam g2p $(PIPELINE),$(MAKECMDGOALS))),\
   $(warning $(EXPORTED) of the environment is not used; write it after make))
 
 help:
@@ -71,6 +71,8 @@ help:
 ## demo           SmolLM2, where its weights can be had, else the run of CONFIG: a text, and each token explained;
 ##                PROMPT="The capital of France is"
 ## serve          the run of CONFIG as a server, with a page for the browser, at http://127.0.0.1:8080; PORT=0 takes a free port
+## page           the run of CONFIG in one HTML file that computes it in a browser, in artifacts/pages; without CONFIG
+##                decoder_fast on Tiny Shakespeare, some two minutes
 ## chat           SmolLM2 taught to answer by 1,100 instructions, next to SmolLM2 itself and to n-gram counts: about a quarter
 ##                of an hour.  CONFIG=chat_small begins with random weights, in some minutes
 ## preferences    SmolLM2 taught which of two answers people prefer, from 1,100 pairs, next to SmolLM2 itself: some minutes
@@ -143,6 +145,13 @@ demo: | $(READY)
 serve: | $(READY)
 	@$(MAKE) --silent --no-print-directory train
 	@run=$$($(PLAN) runs $(INPUT)) && exec $(BIN)/serve "$$run" --port $(PORT)
+
+page: CONFIG := $(if $(filter file,$(origin CONFIG)),decoder_fast,$(CONFIG))
+page: DATASET := $(if $(filter file,$(origin DATASET)),tiny_shakespeare,$(DATASET))
+page: | $(READY)
+	@$(MAKE) --silent --no-print-directory train CONFIG='$(CONFIG)' DATASET='$(DATASET)' TEXT='$(TEXT)'
+	@run=$$($(PLAN) runs '$(CONFIG)' '$(DATASET)' '$(TEXT)' '$(SET)') && \
+	    $(BIN)/export-page "$$run" --weights int8 -o "artifacts/pages/$${run##*/}.html"
 
 chat: CONFIG := $(if $(filter file,$(origin CONFIG)),chat,$(CONFIG))
 chat: DATASET := $(if $(filter file,$(origin DATASET)),instructions,$(DATASET))

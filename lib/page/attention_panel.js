@@ -1,6 +1,6 @@
 // Attention: which earlier tokens each head attends to, shaded in the text, and every head of the model as a small picture.
 import { Bar } from "./bars.js";
-import { arrowKeys, element, lineText, percent } from "./dom.js";
+import { arrowKeys, element, percent, tokenText } from "./dom.js";
 
 const MOST_WEIGHTS = 1e6; // numbers that are asked for at once
 const MEAN = -1; // of all heads of a layer
@@ -68,11 +68,11 @@ export class AttentionPanel {
     const weights = this._row(query);
     const largest = Math.max(...weights);
     this._list.shade(weights.map((weight) => Math.sqrt(weight / largest)));
-    this._words.replaceChildren(element("q", {}, lineText(this._tokens[query].text)), ` (token ${query + 1}) attends to:`);
+    this._words.replaceChildren(element("q", {}, tokenText(this._tokens[query])), ` (token ${query + 1}) attends to:`);
     const order = weights.map((weight, key) => [weight, key]).sort(([a], [b]) => b - a).slice(0, 6);
     this._most.replaceChildren(
       ...order.map(([weight, key]) => {
-        const bar = new Bar(this._tokens[key].text);
+        const bar = new Bar(this._tokens[key]);
         return bar.set(weight, `token ${key + 1}: ${percent(weight)}`).row;
       }),
     );

@@ -1,13 +1,13 @@
 // Bar charts of tokens: a row has a token's text, its number in words, and a bar.
-import { element, lineText } from "./dom.js";
+import { element, tokenText } from "./dom.js";
 
 /** A row; with `onclick` it is a button. `set(fraction, words)` draws it; a `faint` bar, if any, is behind the other. */
 export class Bar {
-  constructor(text, { onclick = null, own = false, faint = false } = {}) {
+  constructor(token, { onclick = null, own = false, faint = false } = {}) {
     this._faint = faint ? element("span", { class: "fill faint" }) : null;
     this._fill = element("span", { class: "fill" });
     this._number = element("span", { class: "number" });
-    const parts = [this._faint, this._fill, element("code", {}, lineText(text)), " ", this._number];
+    const parts = [this._faint, this._fill, element("code", {}, tokenText(token)), " ", this._number];
     this.body = element(onclick ? "button" : "div", { class: own ? "bar own" : "bar", onclick }, ...parts);
     this.row = element("li", {}, this.body);
   }

@@ -8,7 +8,7 @@ export class ChatPanel {
     this.title = "Chat";
     this._messages = [];
     this._stop = null;
-    this._log = element("ol", { class: "chat", "aria-label": "Conversation" });
+    this._log = element("ol", { class: "chat", tabindex: "0", "aria-label": "Conversation" });
     this._system = element("input", { id: "system", type: "text", autocomplete: "off", placeholder: "none" });
     this._input = element("textarea", { id: "message", rows: 2, onkeydown: (event) => this._key(event) });
     this._send = element("button", { class: "main" }, "Send");
@@ -43,6 +43,8 @@ export class ChatPanel {
 
   _clear() {
     this._stop?.abort();
+    this._stop = null;
+    this._send.textContent = "Send";
     this._messages = [];
     this._log.replaceChildren();
   }
@@ -73,10 +75,13 @@ export class ChatPanel {
     } catch (error) {
       page.questions.report(error);
     }
-    this._stop = null;
-    this._send.textContent = "Send";
+    if (this._stop === stop) {
+      this._stop = null;
+      this._send.textContent = "Send";
+    }
     if (!answer.isConnected) return; // a new conversation was begun meanwhile
-    if (text === "") {
+    if (text.trim() === "") {
+      // an empty message cannot be part of a conversation
       asked.parentNode.remove();
       answer.parentNode.remove();
       this._input.value ||= content; // to be sent again

@@ -1,5 +1,5 @@
 // Two models side by side: the same text read by both, and continued by both with the same settings and the same seed.
-import { count, element, lineText, meanSurprisal, percent } from "./dom.js";
+import { count, element, meanSurprisal, percent, tokenText } from "./dom.js";
 import { compareSurprisal } from "./surprisal.js";
 import { TokenList } from "./token_list.js";
 
@@ -123,7 +123,7 @@ class Column {
     const token = this._tokens[index];
     const mean = meanSurprisal(this._tokens);
     if (token && typeof token.surprisal === "number") {
-      this._words.textContent = `${lineText(token.text)}: ${percent(Math.exp(-token.surprisal))}, rank ${count(token.rank)}`;
+      this._words.textContent = `${tokenText(token)}: ${percent(Math.exp(-token.surprisal))}, rank ${count(token.rank)}`;
     } else {
       this._words.textContent = mean ? `${count(this._tokens.length)} tokens, ${mean.nats.toFixed(2)} nats/token, ${mean.bits.toFixed(2)} bits/byte` : "";
     }

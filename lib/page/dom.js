@@ -62,7 +62,7 @@ export function textNodes(text) {
 }
 
 /**
- * Nodes that show a token of `bytes`, after those that `decoder`, a TextDecoder, has seen: its characters, or its bytes if it
+ * Nodes that show a token of `bytes`, after those that `decoder`, a `utf8Decoder`, has seen: its characters, or its bytes if it
  * completes none.
  */
 export function tokenNodes(bytes, decoder) {
@@ -88,6 +88,21 @@ export function percent(probability) {
 export function natsAndBits(value) {
   const nats = Math.max(0, value); // rounding may leave a bit less than 0
   return `${nats.toFixed(2)} nats (${(nats / LN2).toFixed(2)} bits)`;
+}
+
+/** A decoder of UTF-8 that keeps every character, a byte-order mark too. */
+export function utf8Decoder(options = {}) {
+  return new TextDecoder("utf-8", { ignoreBOM: true, ...options });
+}
+
+/** A token in one line: its text, or its bytes if they are not whole characters. */
+export function tokenText({ text, bytes }) {
+  if (!bytes?.length) return lineText(text);
+  try {
+    return lineText(utf8Decoder({ fatal: true }).decode(Uint8Array.from(bytes)));
+  } catch {
+    return hexadecimal(bytes);
+  }
 }
 
 /** Bytes as "20 64 6F 67". */

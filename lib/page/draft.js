@@ -1,4 +1,5 @@
 // The text that is read and written: its tokens where they are known, where the model began to write, and earlier states for Undo.
+import { utf8Decoder } from "./dom.js";
 
 /** A text. `analysis` is null while it is not known; without it `ids` may be known, and else `text` alone. */
 export class Draft {
@@ -86,7 +87,7 @@ export class Draft {
 
 /** The text of tokens; bytes that are no whole character become U+FFFD. */
 export function decodedText(tokens) {
-  return new TextDecoder().decode(Uint8Array.from(tokens.flatMap(({ bytes }) => bytes)));
+  return utf8Decoder().decode(Uint8Array.from(tokens.flatMap(({ bytes }) => bytes)));
 }
 
 /** What is known of how a token was predicted. */

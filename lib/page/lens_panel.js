@@ -1,9 +1,9 @@
 // The logit lens (nostalgebraist 2020): what the model would predict if it stopped after each layer.
-import { element, lineText, percent } from "./dom.js";
+import { element, percent, tokenText } from "./dom.js";
 
 const MOST_TOKENS = 256; // that are asked for
 const MOST_LOGITS = 2 ** 27; // that a server computes for them
-const COLUMNS = 24; // that are shown at once
+const COLUMNS = 32; // that are shown at once
 
 /** The panel. */
 export class LensPanel {
@@ -68,7 +68,7 @@ export class LensPanel {
     this._first = first;
     const shown = this._places.slice(first, first + COLUMNS);
     const layers = shown[0].lens.map(({ layer }) => layer).reverse();
-    const head = element("tr", {}, element("th", { scope: "col" }, "layer"), ...shown.map((place, at) => element("th", { scope: "col", "data-place": first + at }, element("code", {}, lineText(place.text)))));
+    const head = element("tr", {}, element("th", { scope: "col" }, "layer"), ...shown.map((place, at) => element("th", { scope: "col", "data-place": first + at }, element("code", {}, tokenText(place)))));
     const rows = layers.map((layer, row) =>
       element(
         "tr",
@@ -76,7 +76,7 @@ export class LensPanel {
         element("th", { scope: "row" }, rowName(layer, row === 0)),
         ...shown.map((place, at) => {
           const entry = place.lens[layers.length - 1 - row];
-          const cell = element("td", { "data-place": first + at, class: entry.rank === 1 ? "right" : null }, element("code", {}, lineText(entry.top[0].text)));
+          const cell = element("td", { "data-place": first + at, class: entry.rank === 1 ? "right" : null }, element("code", {}, tokenText(entry.top[0])));
           cell.style.setProperty("--weight", `${Math.round(100 * entry.top[0].probability)}%`);
           return cell;
         }),
@@ -90,14 +90,15 @@ export class LensPanel {
   }
 
   /** In words: from which layer on the token that follows is the first. */
-  _say({ text, lens }) {
+  _say(place) {
+    const { lens } = place;
     const expected = lens.map(({ layer, top, rank }) => ({ layer, rank, top: top[0] }));
     const wrong = expected.findLastIndex(({ rank }) => rank !== undefined && rank !== null && rank !== 1);
     const last = expected.at(-1);
-    const best = `After the last layer: ${lineText(last.top.text)}, ${percent(last.top.probability)}.`;
+    const best = `After the last layer: ${tokenText(last.top)}, ${percent(last.top.probability)}.`;
     let words = best;
-    if (last.rank === 1) words = `${lineText(text)} is the first choice from ${layerName(expected[wrong + 1].layer)} on. ${best}`;
-    else if (last.rank) words = `${lineText(text)} has rank ${last.rank} after the last layer. ${best}`;
+    if (last.rank === 1) words = `${tokenText(place)} is the first choice from ${layerName(expected[wrong + 1].layer)} on. ${best}`;
+    else if (last.rank) words = `${tokenText(place)} has rank ${last.rank} after the last layer. ${best}`;
     this._detail.textContent = words;
   }
 }

@@ -88,7 +88,7 @@ export class SamplingPanel {
     this._analysis = page.analysis;
     this._rows = (page.analysis?.next?.alternatives ?? []).map((alternative) => ({
       ...alternative,
-      bar: new Bar(alternative.text, { faint: true, onclick: () => this._onPick(alternative) }),
+      bar: new Bar(alternative, { faint: true, onclick: () => this._onPick(alternative) }),
     }));
     showRows(
       this._bars,

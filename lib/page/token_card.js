@@ -1,6 +1,6 @@
 // What the model thought of one token: its probability and rank, the entropy, what it expected instead, and the counts' opinion.
 import { Bar, showRows } from "./bars.js";
-import { count, element, hexadecimal, lineText, natsAndBits, percent } from "./dom.js";
+import { count, element, hexadecimal, natsAndBits, percent, tokenText } from "./dom.js";
 
 const MOST_EXPECTED = 10;
 
@@ -22,7 +22,7 @@ export class TokenCard {
   show(analysis, index, vocabSize) {
     const isNext = index >= analysis.tokens.length;
     const token = isNext ? (analysis.next ?? {}) : analysis.tokens[index];
-    this._title.replaceChildren(isNext ? "The next token" : "Token ", isNext ? "" : element("q", {}, lineText(token.text)));
+    this._title.replaceChildren(isNext ? "The next token" : "Token ", isNext ? "" : element("q", {}, tokenText(token)));
     const facts = isNext ? [] : tokenFacts(token, index, analysis.tokens.length, vocabSize);
     if (typeof token.entropy === "number") facts.push(["Entropy", natsAndBits(token.entropy)]);
     if (token.counts) facts.push(countsFact(token));
@@ -42,8 +42,8 @@ export class TokenCard {
     this._words.textContent = isFirst ? "Nothing stands before the first token, so the model does not predict it." : "";
     if (alternatives.length) this._words.textContent = "Alternatives; choose one to continue from it";
     const bars = alternatives.slice(0, MOST_EXPECTED).map((alternative) => {
-      const { text, probability, id } = alternative;
-      const bar = new Bar(text, { own: !isNext && id === token.id, onclick: () => this._onAlternative(index, alternative) });
+      const { probability, id } = alternative;
+      const bar = new Bar(alternative, { own: !isNext && id === token.id, onclick: () => this._onAlternative(index, alternative) });
       return bar.set(probability, percent(probability)).row;
     });
     showRows(this._bars, bars);

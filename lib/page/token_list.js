@@ -1,5 +1,5 @@
 // A text as its tokens, each colored by its surprisal. With the mouse, by touch or with the arrow keys one of them is pointed at.
-import { arrowKeys, element, percent, tokenNodes } from "./dom.js";
+import { arrowKeys, element, percent, tokenNodes, utf8Decoder } from "./dom.js";
 import { surprisalLevel } from "./surprisal.js";
 
 /**
@@ -10,7 +10,7 @@ export class TokenList {
   constructor(label, onPoint, { onEnter = () => {}, withNext = false } = {}) {
     this.element = element("div", { class: "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal" });
     this._next = withNext ? element("span", { class: "next", role: "option", "aria-label": "… the next token", tabindex: "-1" }, "…") : null;
-    this._decoder = new TextDecoder();
+    this._decoder = utf8Decoder();
     const indexAt = (event) => this._children.indexOf(event.target.closest("[role=option]"));
     this.element.addEventListener("pointerover", (event) => indexAt(event) >= 0 && onPoint(indexAt(event), false));
     this.element.addEventListener("pointerleave", () => onPoint(null, false));
@@ -29,7 +29,7 @@ export class TokenList {
   /** Show `tokens` instead of those shown so far; from `start` on they are the model's, and the spans `underlined` are marked. */
   show(tokens, { start = Infinity, underlined = [] } = {}) {
     const focused = this._children.indexOf(document.activeElement);
-    this._decoder = new TextDecoder();
+    this._decoder = utf8Decoder();
     this.element.classList.remove("shaded");
     this.element.replaceChildren(...tokens.map((token, index) => this._option(token, index === start && start > 0)));
     underlined.forEach((span, number) => {

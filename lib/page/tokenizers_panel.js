@@ -1,5 +1,5 @@
 // The same text cut into tokens by every tokenizer at hand, side by side.
-import { count, element, tokenNodes } from "./dom.js";
+import { count, element, tokenNodes, utf8Decoder } from "./dom.js";
 
 /** The panel. */
 export class TokenizersPanel {
@@ -38,6 +38,6 @@ export class TokenizersPanel {
 
 /** Each token in one of two colors, with its id as a tooltip; a part of a character as bytes. */
 function chips(tokens) {
-  const decoder = new TextDecoder();
+  const decoder = utf8Decoder();
   return tokens.map(({ id, bytes }, at) => element("span", { class: `chip-${at % 2}`, title: `id ${id}` }, ...tokenNodes(bytes, decoder)));
 }

@@ -143,6 +143,8 @@ def open_page(browser: "Browser", server: Running) -> Iterator[Open]:
     yield open_one
     for opened in pages:
         expected = [f"status of {status} " for status in opened.refused]
-        assert [line for line in opened.logged if not any(words in line for words in expected)] == []
-        assert {urlsplit(url).netloc for url in opened.requested} == {urlsplit(opened.server.url).netloc}
+        unexpected = [line for line in opened.logged if not any(words in line for words in expected)]
+        assert not unexpected, unexpected
+        elsewhere = [url for url in opened.requested if urlsplit(url).netloc != urlsplit(opened.server.url).netloc]
+        assert not elsewhere, elsewhere
         opened.page.context.close()

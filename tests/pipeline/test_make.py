@@ -577,3 +577,10 @@ def test_make_serve_serves_the_run_of_the_config(built: Path) -> None:
         port = taken.getsockname()[1]
         done = make(built, "serve", CONFIG="debug", TEXT="play.txt", SET=SMALL, PORT=str(port), code=2)
     assert f"serve: error: 127.0.0.1, port {port}: Address already in use" in done.stderr
+
+
+def test_make_page_exports_the_run_of_the_config(built: Path) -> None:
+    done = make(built, "page", CONFIG="debug", TEXT="play.txt", SET=SMALL)
+    assert "artifacts/pages/debug-play.html: 0." in done.stderr
+    assert (built / "artifacts" / "pages" / "debug-play.html").is_file()
+    assert "artifacts/runs/decoder_fast-tiny_shakespeare" in make(built, "-n", "page").stdout
