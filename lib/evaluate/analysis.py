@@ -12,6 +12,7 @@ from torch import Tensor
 from lib.errors import MakegptError, UsageError
 from lib.evaluate.training_text import MissingText, Passage, TrainingText
 from lib.evaluate.windows import logits_in_parts, nats_and_ranks
+from lib.generate.sampling import DamagedWeights
 from lib.generate.token_scores import token_text
 from lib.model.language_model import LanguageModel, check_ids
 from lib.model.maps import attention_maps, attentions, block_stack, residual_stream
@@ -206,7 +207,7 @@ def _score(model: LanguageModel, x: Tensor, ids: Tensor, best: int) -> Generator
     scores = _Scores([], [], [], [], [], x)
     for logits in logits_in_parts(model, x, ids):
         if not torch.isfinite(logits).all():
-            raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or its training diverged")
+            raise DamagedWeights
         if done := len(scores.best):
             yield
         targets = ids[0, done + 1 : done + 1 + len(logits)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.data.pairs import Text
-from lib.errors import MakegptError
+from lib.generate.sampling import DamagedWeights
 from lib.model.language_model import LanguageModel
 from lib.model.loss import LOGITS_AT_ONCE
 
@@ -66,7 +66,7 @@ def predicted_log_probs(
     """The log-probability of each text's answer, (texts,) float64, as any kind of model predicts it.
 
     Texts of about the same length are computed together, few enough for `LOGITS_AT_ONCE`; `on_texts` gets the number of texts
-    of each batch. MakegptError if one is not a finite number.
+    of each batch. DamagedWeights if one is not a finite number.
     """
     order = sorted(range(len(texts)), key=lambda number: -len(texts[number].ids))
     log_probs = np.zeros(len(texts))
@@ -79,5 +79,5 @@ def predicted_log_probs(
         log_probs[numbers] = [-part.double().sum().item() for part in torch.split(nats, scored.sum(dim=1).tolist())]
         on_texts(len(numbers))
     if not np.isfinite(log_probs).all():
-        raise MakegptError("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
+        raise DamagedWeights
     return log_probs

@@ -16,6 +16,9 @@ from lib.errors import MakegptError
 class DamagedWeights(MakegptError):
     """The model computes logits that are not finite numbers."""
 
+    def __init__(self) -> None:
+        super().__init__("the model's logits are not finite numbers; its weights are damaged, or of a training that diverged")
+
 
 def apply_repetition_penalty(logits: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     """Make the tokens in `seen` less likely: divide positive logits by `penalty`, multiply others (Keskar et al. 2019)."""
@@ -70,9 +73,7 @@ def next_distribution(
         logits = apply_repetition_penalty(logits, seen, repetition_penalty)
     best = int(logits.argmax())  # that of nan, if there is one
     if not torch.isfinite(logits[best]):
-        raise DamagedWeights(
-            "the model's logits are not finite numbers; its weights are damaged, or of a training that diverged"
-        )
+        raise DamagedWeights
     if temperature == 0:
         return torch.zeros(len(logits), dtype=torch.float64).index_fill_(0, torch.tensor(best), 1.0)
     logits = temperature_scaled(logits, temperature)

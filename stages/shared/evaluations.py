@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Sequence
 
 import click
 
@@ -38,9 +38,7 @@ def report_classifier(
     with progress(len(data.labeled.numbers(split)) if data.labeled else 0, "texts") as bar:
         result = evaluate_classifier(trained, folder, data, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
-    for line in classification_table(folder.resolve().name, result):
-        say(line)
-    write_result(to_json(result), output)
+    _report(classification_table(folder.resolve().name, result), to_json(result), output)
 
 
 def report_preferences(
@@ -63,9 +61,7 @@ def report_preferences(
     with progress(2 * len(dataset.pairs_of(split)), "pairs") as bar:
         result = evaluate_preferences(trained, folder, dataset, split, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights))
-    for line in preference_lines(folder.resolve().name, result):
-        say(line)
-    write_result(to_json(result), output)
+    _report(preference_lines(folder.resolve().name, result), to_json(result), output)
 
 
 def report_translation(
@@ -86,9 +82,7 @@ def report_translation(
     with progress(len(references.sources), "sources") as bar:
         result = evaluate_translation(trained, folder, data, references, device, bar.advance)
     result = replace(result, weights=EvaluatedWeights(*weights), parameters={"evaluate": {"split": split}})
-    for line in translation_table(folder.resolve().name, result):
-        say(line)
-    write_result(to_json(result), output)
+    _report(translation_table(folder.resolve().name, result), to_json(result), output)
 
 
 def report_tasks(
@@ -128,9 +122,14 @@ def report_tasks(
             weights=EvaluatedWeights(*weights),
             on_texts=bar.advance,
         )
-    for line in choice_lines(folder.resolve().name, result):
+    _report(choice_lines(folder.resolve().name, result), to_json(result), output)
+
+
+def _report(lines: Iterable[str], result: Any, output: Path | None) -> None:
+    """The `lines` of a table on stderr, and the `result` as JSON."""
+    for line in lines:
         say(line)
-    write_result(to_json(result), output)
+    write_result(result, output)
 
 
 def write_result(result: Any, output: Path | None) -> None:

@@ -90,7 +90,7 @@ def test_weights_that_are_no_numbers_are_no_accuracy_of_0(small: Path) -> None:
         evaluated(small, damaged, task=[question("a", "b")])
 
 
-def test_the_likeliest_choice_counts_and_a_tie_earns_its_part(small: Path, trained: TrainedModel) -> None:
+def test_the_most_likely_choice_counts_and_a_tie_earns_its_part(small: Path, trained: TrainedModel) -> None:
     texts = encode_item(question(*WORDS), trained.tokenizer, [10], 32)
     best = int(predicted_log_probs(trained.model, texts, CPU).argmax())
     tied = question("king", "king", "xqzjxqzj", answer=1)
